@@ -1,0 +1,323 @@
+"""The command line: ``attribeam run | query | verify | methods``.
+
+torch, transformers and Beam are imported only by the commands that need them, so that a query
+answers at once.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from schemas import UsageError
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+_FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status."""
+    parser, run_parser = _parsers()
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments, others = parser.parse_known_args(given)
+    if others and arguments.command != "run":
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    try:
+        if arguments.command == "run":
+            return _run(run_parser, given[given.index("run") + 1 :], others)
+        command = {"query": _query, "verify": _verify, "methods": _methods}[arguments.command]
+        return command(arguments)
+    except UsageError as error:
+        print(f"attribeam: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("attribeam: interrupted; the same command continues", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has gone; so that Python doesn't complain on its way out either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+# Options --------------------------------------------------------------------------------------
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    parser = argparse.ArgumentParser(
+        prog="attribeam",
+        description="Turns a corpus into attribution tables, and answers questions about them.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="attribute a corpus, or continue or add methods to a run",
+        description="Attributes a corpus into Parquet tables. Running the same command again "
+        "continues where it stopped; other --methods are added to what is there.",
+        epilog="Any option of Apache Beam is passed on, such as --runner=DataflowRunner.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_run_options(run)
+    query = commands.add_parser("query", help="ask a run in SQL", allow_abbrev=False)
+    query.add_argument("folder", metavar="DIR", help="folder of a run")
+    query.add_argument("sql", metavar="SQL", help="a query, or the path of a .sql file")
+    query.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
+    query.add_argument(
+        "--external-access",
+        action="store_true",
+        help="let the query read and write files outside the run",
+    )
+    verify = commands.add_parser(
+        "verify", help="check that a run is whole: nothing lost, nothing torn", allow_abbrev=False
+    )
+    verify.add_argument("folder", metavar="DIR", help="folder of a run")
+    commands.add_parser("methods", help="list the methods", allow_abbrev=False)
+    return parser, run
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``run``; their defaults are those of ``pipeline.Options``."""
+    add = parser.add_argument
+    add("--config", metavar="YAML", help="file of options (without dashes) and of `set`")
+    add("--model", metavar="DIR_OR_ID", help="folder of a fine-tuned model, or its hub id")
+    add("--corpus", metavar="PATH_OR_ID", help="file, folder, glob, or id of a data set")
+    add("--output", metavar="DIR", help="folder of the run")
+    add("--split", help="split of the corpus")
+    add("--limit", type=int, metavar="N", help="take only the first N rows")
+    add("--methods", default="all", metavar="A,B,...", help="see `attribeam methods`")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="METHOD.PARAM=VALUE",
+        help="parameter of a method, as in integrated_gradients.steps=20",
+    )
+    add(
+        "--target",
+        default="auto",
+        metavar="auto|predicted|gold|INT",
+        help="class to explain; auto is predicted, or the correct word of a masked LM",
+    )
+    _add_corpus_options(parser)
+    _add_evaluation_options(parser)
+    _add_running_options(parser)
+
+
+def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("corpus")
+    for role in ("text", "pair", "label", "id", "rationale", "good", "bad"):
+        group.add_argument(
+            f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column"
+        )
+    add = group.add_argument
+    add("--max-length", type=int, metavar="N", help="most tokens of an instance (the model's)")
+    add("--overflow", default="truncate", metavar="truncate|fail", help="for longer texts")
+    add("--words", default="whitespace", metavar="whitespace|tokenizer", help="what a word is")
+    add("--mask-token-id", type=int, metavar="ID", help="for a model without tokenizer")
+
+
+def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("evaluation")
+    add = group.add_argument
+    add(
+        "--evaluate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="perturb the inputs along the scores, into the table curves",
+    )
+    add("--fractions", default=_FRACTIONS, help="nominal fractions to remove, beside 0 and 1")
+    add("--orders", default="morf,lerf,random", help="orders to remove in")
+    add("--operations", metavar="mask,pad,delete", help="how to remove (mask, or pad if unknown)")
+    add("--units", default="token", metavar="token|word", help="what is removed at a time")
+
+
+def _add_running_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("running")
+    add = group.add_argument
+    add("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs")
+    add("--dtype", default="float32", metavar="float32|float64|bfloat16")
+    add("--token-budget", type=int, metavar="N", help="largest batch, in tokens (by device)")
+    add("--shard-size", type=int, default=512, metavar="N", help="instances committed at a time")
+    add("--seed", type=int, default=0)
+    add("--workers", type=int, default=1, metavar="N", help="worker processes")
+    add("--runner", default="FnApiRunner", metavar="NAME", help="a Beam runner")
+    add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
+    add("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    add("--verbose", action="store_true", help="show the log of Beam and the libraries")
+
+
+# Commands -------------------------------------------------------------------------------------
+
+
+def _run(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str]) -> int:
+    settings = parser.parse_known_args(given)[0]
+    config = _read_config(settings.config, parser)
+    parser.set_defaults(**{key: value for key, value in config.items() if key != "set"})
+    arguments = parser.parse_known_args(given)[0]
+    _quiet(verbose=arguments.verbose)
+    for name in ("model", "corpus", "output"):
+        if not getattr(arguments, name):
+            raise UsageError(f"--{name} is needed (`attribeam run --help`)")
+    # Beam's own usage text would hide ours; and these are slow imports.
+    from pipeline.run import run
+
+    summary = run(_options(arguments, config.get("set", {}), others))
+    _report(summary)
+    return FAILED if summary.failures else DONE
+
+
+def _options(arguments: argparse.Namespace, params: Mapping[str, Any], others: list[str]) -> Any:
+    from pipeline.options import Options
+
+    given = vars(arguments)
+    same = [name for name in Options.__dataclass_fields__ if name in given]
+    return Options(
+        **{name: given[name] for name in same},
+        params=_params(params, arguments.set),
+        columns={
+            name.removesuffix("_column"): value
+            for name, value in given.items()
+            if name.endswith("_column") and value is not None
+        },
+        evaluation=_evaluation(arguments) if arguments.evaluate else None,
+        beam=others,
+    )
+
+
+def _evaluation(arguments: argparse.Namespace) -> Any:
+    from transforms.perturb import Evaluation
+
+    try:
+        fractions = tuple(float(text) for text in _listed(arguments.fractions))
+    except ValueError:
+        raise UsageError(f"--fractions is a list of numbers, not {arguments.fractions}") from None
+    return Evaluation(
+        fractions=tuple(sorted(set(fractions))),
+        orders=tuple(_listed(arguments.orders)),  # type: ignore[arg-type]
+        operations=tuple(_listed(arguments.operations or "")),  # type: ignore[arg-type]
+        protocol=arguments.units,
+    )
+
+
+def _listed(value: Any) -> list[str]:
+    """A list from ``a,b`` or from YAML's own lists."""
+    items = value if isinstance(value, list) else str(value).split(",")
+    return list(dict.fromkeys(str(item).strip() for item in items if str(item).strip()))
+
+
+def _params(config: Mapping[str, Any], sets: Sequence[str]) -> dict[str, dict[str, Any]]:
+    params: dict[str, dict[str, Any]] = {}
+    for method, values in config.items():
+        if not isinstance(values, Mapping):
+            raise UsageError(f"`set` in the configuration: {method} needs parameters and values")
+        params[method] = dict(values)
+    for text in sets:
+        path, equals, value = text.partition("=")
+        method, dot, name = path.partition(".")
+        if not (equals and dot and method and name):
+            raise UsageError(f"--set {text}: it is METHOD.PARAM=VALUE")
+        params.setdefault(method.strip(), {})[name.strip()] = value.strip()
+    return params
+
+
+def _read_config(path: str | None, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--config {path} can't be read: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("set", {}), dict):
+        raise UsageError(f"--config {path} is not a mapping of options to values")
+    config = {str(key).replace("-", "_"): value for key, value in content.items()}
+    known = {action.dest for action in parser._actions} - {"help", "config"}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise UsageError(f"--config {path}: there is no option {unknown[0]!r}")
+    return config
+
+
+def _query(arguments: argparse.Namespace) -> int:
+    from analysis import run_query
+
+    run_query(
+        arguments.folder,
+        arguments.sql,
+        arguments.format,
+        external_access=arguments.external_access,
+    )
+    return DONE
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from analysis import print_report, verify
+
+    report = verify(arguments.folder)
+    print_report(report)
+    return FAILED if report.problems else DONE
+
+
+def _methods(_: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from transforms import methods
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("method", "cost", "signed", "class", "additive", "parameters", "from"):
+        table.add_column(title, overflow="fold")
+    for method in methods().values():
+        flags = (method.signed, method.class_dependent, method.additive)
+        parameters = ", ".join(
+            f"{name}={'|'.join(v) if isinstance(v, tuple) else v}"
+            for name, v in method.defaults.items()
+        )
+        marks = ("yes" if flag else "no" for flag in flags)
+        table.add_row(method.name, method.cost, *marks, parameters or "-", method.paper)
+    Console().print(table)
+    return DONE
+
+
+# What people see ------------------------------------------------------------------------------
+
+
+def _report(summary: Any) -> None:
+    done = summary.shards - summary.worked
+    if not summary.worked:
+        print(f"nothing left to do: all {summary.shards} shards were there already")
+    else:
+        before = f" ({done} more were there already)" if done else ""
+        print(
+            f"{summary.rows} instances in {summary.shards} shards; "
+            f"{summary.worked} worked on{before} in {summary.seconds:.1f} s"
+        )
+    if summary.failures:
+        print(f"{summary.failures} failures: attribeam query {summary.output} "
+              "\"from failure_summary\"")
+    print(f"tables: {summary.output}")
+    print(f'next:   attribeam query {summary.output} "from faithfulness"')
+
+
+def _quiet(*, verbose: bool) -> None:
+    """Keeps the libraries' chatter off the terminal."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    level = logging.INFO if verbose else logging.ERROR
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
+    if not verbose:
+        import datasets
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        datasets.disable_progress_bars()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Reading and writing files through Beam's file systems: local, gs://, s3:// alike.
+
+A file comes into being whole or not at all: it is written under a unique temporary name beside its
+place and renamed. Renaming is atomic on a local disk and per object on the cloud stores.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+TEMPORARY = ".tmp"
+
+
+def is_local(path: str) -> bool:
+    """Whether a path is on a local disk rather than at a URL."""
+    return "://" not in path
+
+
+def join(root: str, relative: str) -> str:
+    """A path below a folder, local or at a URL."""
+    return f"{root.rstrip('/')}/{relative}"
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file at the path."""
+    return Path(path).exists() if is_local(path) else bool(FileSystems.exists(path))
+
+
+def open_read(path: str) -> IO[bytes]:
+    """Opens a file as it is, without decompressing it by its name."""
+    if is_local(path):
+        return Path(path).open("rb")
+    handle: IO[bytes] = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    return handle
+
+
+def write_atomic(path: str, write: Callable[[Any], None]) -> None:
+    """Writes a file whole: to a temporary name first, then renamed into place.
+
+    Args:
+        path: Where the file is to be; its folder is made if need be.
+        write: Writes the content to the binary handle it is given.
+    """
+    temporary = f"{path}.{uuid4().hex}{TEMPORARY}"
+    if is_local(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileSystems.create(
+            temporary, "application/octet-stream", CompressionTypes.UNCOMPRESSED
+        ) as handle:
+            write(handle)
+        FileSystems.rename([temporary], [path])
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def write_parquet(path: str, table: pa.Table) -> None:
+    """Writes a table as Parquet: zstd, floats split by bytes, checksums on every page.
+
+    Floats don't repeat, so a dictionary would make them larger; splitting their bytes is smaller
+    and quicker both ways.
+    """
+    lists = [f"{f.name}.list.element" for f in table.schema if _is_float_list(f.type)]
+    floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
+    split = [*lists, *floats]
+    plain = [*_columns(table.schema, split)]
+    write_atomic(
+        path,
+        lambda handle: pq.write_table(
+            table,
+            handle,
+            compression="zstd",
+            use_dictionary=plain,
+            column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT"),
+            write_page_checksum=True,
+        ),
+    )
+
+
+def _is_float_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) and pa.types.is_floating(kind.value_type)
+
+
+def _columns(schema: pa.Schema, but: list[str]) -> Iterator[str]:
+    """Parquet paths of a schema's columns, except some."""
+    for field in schema:
+        path = f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
+        if path not in but:
+            yield path
+
+
+def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
+    """Reads a Parquet file; raises if a page's checksum is wrong."""
+    with open_read(path) as handle:
+        return pq.ParquetFile(handle, page_checksum_verification=True).read(columns)
+
+
+def discard(path: str) -> None:
+    """Deletes a file if it is there."""
+    if is_local(path):
+        Path(path).unlink(missing_ok=True)
+    elif FileSystems.exists(path):
+        FileSystems.delete([path])
+
+
+def discard_folder(path: str) -> None:
+    """Deletes a folder and all in it if it is there."""
+    if is_local(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        found = [m.path for m in FileSystems.match([join(path, "**")])[0].metadata_list]
+        if found:
+            FileSystems.delete(found)
+
+
+def list_files(root: str) -> list[str]:
+    """Paths of all files below a folder, relative to it; empty if it doesn't exist."""
+    if is_local(root):
+        return list(_walk(root, ""))
+    try:
+        found = FileSystems.match([join(root, "**")])[0].metadata_list
+    except BeamIOError:
+        return []
+    prefix = root.rstrip("/") + "/"
+    return [metadata.path.removeprefix(prefix) for metadata in found]
+
+
+def _walk(folder: str, prefix: str) -> Iterator[str]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name

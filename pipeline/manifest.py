@@ -1,0 +1,91 @@
+"""``run.json``: what a run's numbers depend on, and who has added to it when.
+
+A folder holds one run. Running again with the same settings continues it, other methods are added
+to it, and anything else is refused, with the difference named.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipeline.files import exists, join, open_read, write_atomic
+from schemas import UsageError
+from schemas.layout import MANIFEST
+
+FORMAT = 1
+
+
+def read_manifest(root: str) -> dict[str, Any] | None:
+    """The manifest of a run's folder; None if it has none.
+
+    Raises:
+        UsageError: If it can't be read, or another version of attribeam wrote it.
+    """
+    path = join(root, MANIFEST)
+    if not exists(path):
+        return None
+    try:
+        with open_read(path) as handle:
+            manifest: dict[str, Any] = json.loads(handle.read())
+        found = manifest.get("format")
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"{path} is damaged ({error}); use another --output") from error
+    if found != FORMAT:
+        raise UsageError(f"{path} has format {found}, this version writes {FORMAT}")
+    return manifest
+
+
+def write_manifest(root: str, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest, whole or not at all."""
+    content = json.dumps({"format": FORMAT, **manifest}, indent=2, ensure_ascii=False) + "\n"
+    write_atomic(join(root, MANIFEST), lambda handle: handle.write(content.encode()))
+
+
+def merged(
+    root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The manifest of a run that continues: the old one with what is added.
+
+    Args:
+        root: The run's folder, for messages.
+        old: The manifest that is there, if any.
+        new: What this call was told: ``identity``, ``methods``, ``evaluation``, ``executions``.
+
+    Raises:
+        UsageError: If a setting that numbers depend on differs; names the first few.
+    """
+    if old is None:
+        return dict(new)
+    shared = [name for name in new["methods"] if name in old["methods"]]
+    pairs = [("", old["identity"], new["identity"])]
+    pairs += [
+        (f"methods.{name}.", old["methods"][name]["params"], new["methods"][name]["params"])
+        for name in shared
+    ]
+    if old["evaluation"] is not None and new["evaluation"] is not None:
+        pairs.append(("evaluation.", old["evaluation"], new["evaluation"]))
+    differences = [text for prefix, a, b in pairs for text in _differences(prefix, a, b)]
+    if differences:
+        raise UsageError(
+            f"{root} holds a run with other settings: {'; '.join(differences[:3])}. "
+            "Use another --output, or the settings of that run"
+        )
+    return {
+        "identity": old["identity"],
+        "methods": {**old["methods"], **new["methods"]},
+        "evaluation": old["evaluation"] or new["evaluation"],
+        "executions": [*old["executions"], *new["executions"]],
+    }
+
+
+def _differences(prefix: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from _differences(f"{prefix}{key}.", old.get(key), new.get(key))
+    elif old != new:
+        yield f"{prefix.rstrip('.')} was {_short(old)}, now {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,338 @@
+"""All that is checked and written before any instance is attributed."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+
+from pipeline.corpus import choose_columns, stage
+from pipeline.files import discard, is_local, join, list_files, write_atomic
+from pipeline.manifest import merged, read_manifest
+from pipeline.options import Options
+from pipeline.settings import Settings
+from pipeline.sources import Source, open_source
+from schemas import UsageError
+from schemas.layout import CORPUS, MANIFEST
+from transforms import Chosen, EncodeOptions, Model, choose, load_model
+from transforms.loading import DTYPES
+from transforms.passes import check_pass
+from transforms.targets import parse_target
+
+_LIBRARIES = ("apache-beam", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
+_LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that can start.
+
+    Attributes:
+        settings: Settings for the workers.
+        rows: Number of rows of the corpus.
+        manifest: ``run.json`` as it is to be once this call adds to the run.
+    """
+
+    settings: Settings
+    rows: int
+    manifest: dict[str, Any]
+
+
+def prepare(options: Options) -> Prepared:
+    """Checks the options against each other, the model, the corpus and the output folder.
+
+    The corpus is staged into the folder unless an earlier call has done that.
+
+    Raises:
+        UsageError: If anything is wrong; nothing has been attributed then.
+    """
+    _check_numbers(options)
+    _check_beam(options)
+    device = _device(options.device)
+    chosen = choose(options.methods, options.params)
+    old = _open_output(options.output)
+    folder = resolve_model(options.model)
+    model = load_model(
+        folder,
+        dtype=options.dtype,
+        allow_pickle=options.allow_pickle,
+        trust_remote_code=options.trust_remote_code,
+        mask_token_id=options.mask_token_id,
+    )
+    target = parse_target(options.target, model)
+    evaluation = options.evaluation and options.evaluation.checked(model)
+    _check_needs(chosen, model)
+    source = open_source(options.corpus, options.split)
+    columns = choose_columns(source, options.columns, model)
+    _check_gold(target, model, source, columns)
+    _check_writable(options.output)
+    root = options.output.rstrip("/")
+    if old is None:
+        rows = stage(
+            source, columns, model, root, shard_size=options.shard_size, limit=options.limit
+        )
+    else:
+        rows = int(old["identity"]["corpus"]["rows"])
+    settings = Settings(
+        model=str(folder),
+        model_name=_name(options.model),
+        output=root,
+        num_shards=-(-rows // options.shard_size),
+        target=target,
+        seed=options.seed,
+        dtype=options.dtype,
+        encoding=_encoding(options, model, need_label=target == "gold"),
+        methods={choice.name: dict(choice.params) for choice in chosen},
+        evaluation=evaluation,
+        device=device,
+        token_budget=options.token_budget,
+        workers=options.workers,
+        mask_token_id=options.mask_token_id,
+        allow_pickle=options.allow_pickle,
+        trust_remote_code=options.trust_remote_code,
+    )
+    corpus = _corpus_identity(options, source, columns, rows)
+    new = {
+        "identity": {
+            "model": _model_identity(options, folder, model),
+            "tokenizer": _tokenizer_identity(folder),
+            "corpus": corpus,
+            "settings": _settings_identity(options, settings, model),
+        },
+        "methods": {choice.name: _method_record(choice, settings) for choice in chosen},
+        "evaluation": settings.evaluation_record(),
+        "executions": [_execution(options, settings)],
+    }
+    return Prepared(settings, rows, merged(root, old, new))
+
+
+# Checks ---------------------------------------------------------------------------------------
+
+
+def _check_numbers(options: Options) -> None:
+    for name in ("limit", "token_budget", "shard_size", "workers", "max_length"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
+    if options.dtype not in DTYPES:
+        raise UsageError(f"--dtype is one of {', '.join(DTYPES)}, not {options.dtype}")
+    for name, value, known in (
+        ("overflow", options.overflow, ("truncate", "fail")),
+        ("words", options.words, ("whitespace", "tokenizer")),
+    ):
+        if value not in known:
+            raise UsageError(f"--{name} is {' or '.join(known)}, not {value}")
+
+
+def _check_beam(options: Options) -> None:
+    """A mistyped option must not pass for one of Beam's, which ignores those it doesn't know."""
+    parser = _BeamArgumentParser(allow_abbrev=False)
+    for kind in (PipelineOptions, *PipelineOptions.__subclasses__()):
+        kind._add_argparse_args(parser)
+    try:
+        _, unknown = parser.parse_known_args(list(options.beam))
+    except SystemExit:
+        raise UsageError(f"Beam does not accept the options {' '.join(options.beam)}") from None
+    if unknown and options.runner in _LOCAL_RUNNERS:
+        raise UsageError(
+            f"unknown option {unknown[0]}: neither attribeam nor Beam has it "
+            "(`attribeam run --help` lists ours)"
+        )
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise UsageError(f"--device is auto, cpu, cuda or cuda:N, not {name}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda, but this machine has no CUDA GPU that torch can use")
+    return name
+
+
+def _open_output(root: str) -> dict[str, Any] | None:
+    """The manifest that is in the output folder, if any.
+
+    Raises:
+        UsageError: If the folder holds something that isn't a run.
+    """
+    if is_local(root) and Path(root).exists() and not Path(root).is_dir():
+        raise UsageError(f"--output {root} is a file; name a folder")
+    manifest = read_manifest(root)
+    if manifest is None:
+        # A corpus alone is what a run that was killed while it was staged leaves behind.
+        foreign = [path for path in list_files(root) if not path.startswith(f"{CORPUS}/rows-")]
+        if foreign:
+            raise UsageError(
+                f"--output {root} is not empty and holds no run ({MANIFEST}), but {foreign[0]}: "
+                "name a new folder"
+            )
+    return manifest
+
+
+def _check_writable(root: str) -> None:
+    probe = join(root.rstrip("/"), ".attribeam-write-test")
+    try:
+        write_atomic(probe, lambda handle: handle.write(b""))
+        discard(probe)
+    except (OSError, BeamIOError, ValueError) as error:
+        raise UsageError(f"--output {root} can't be written to: {error}") from error
+
+
+def _check_needs(chosen: Iterable[Chosen], model: Model) -> None:
+    for choice in chosen:
+        for kind in choice.needs:
+            check_pass(kind, model)
+
+
+def _check_gold(
+    target: str | int, model: Model, source: Source, columns: dict[str, str]
+) -> None:
+    if target == "gold" and model.task == "classification" and "label" not in columns:
+        raise UsageError(
+            f"--target gold needs labels, but {source.name} has no label column; its columns are "
+            f"{', '.join(source.columns)}: name one with --label-column"
+        )
+
+
+def _encoding(options: Options, model: Model, *, need_label: bool) -> EncodeOptions:
+    limit = model.max_length
+    if options.max_length is not None:
+        if options.max_length > limit:
+            raise UsageError(
+                f"--max-length {options.max_length} is more than the model takes ({limit})"
+            )
+        limit = options.max_length
+    return EncodeOptions(limit, options.overflow, options.words, need_label)
+
+
+def resolve_model(source: str) -> Path:
+    """The local folder of a model: the one given, or a hub model's, fetched.
+
+    Raises:
+        UsageError: If there is no such folder and the hub has no such model, or can't be reached.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if Path(source).exists() or source.startswith((".", "/")) or source.count("/") > 1:
+        raise UsageError(f"there is no model folder {source}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.txt"])
+        )
+    except Exception as error:  # The library raises a dozen kinds; all mean that it isn't there.
+        raise UsageError(
+            f"there is no folder {source}, and the model {source} can't be had from the hub: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+# The manifest ---------------------------------------------------------------------------------
+
+
+def _name(source: str) -> str:
+    """A source's name without the folders it happens to lie in."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
+def _hash(paths: Sequence[Path]) -> str:
+    digest = sha256()
+    for path in paths:
+        with path.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, Any]:
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    return {
+        "source": _name(options.model),
+        "architecture": type(model.network).__name__,
+        "task": model.task,
+        "labels": model.labels,
+        "weights_sha256": _hash(weights),
+        "config_sha256": _hash([folder / "config.json"]),
+    }
+
+
+def _tokenizer_identity(folder: Path) -> dict[str, Any] | None:
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json")
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return {"sha256": _hash(files)} if files else None
+
+
+def _corpus_identity(
+    options: Options, source: Source, columns: dict[str, str], rows: int
+) -> dict[str, Any]:
+    return {
+        "source": _name(options.corpus),
+        "fingerprint": source.fingerprint,
+        "split": options.split,
+        "limit": options.limit,
+        "rows": rows,
+        "columns": columns,
+    }
+
+
+def _settings_identity(options: Options, settings: Settings, model: Model) -> dict[str, Any]:
+    encoding = asdict(settings.encoding)
+    return {
+        "target": settings.target,
+        "output": "contrast" if model.task == "masked_lm" else "logit",
+        "dtype": settings.dtype,
+        "seed": settings.seed,
+        "max_length": encoding["max_length"],
+        "overflow": encoding["overflow"],
+        "words": encoding["words"],
+        "mask_token_id": model.mask_id,
+        "shard_size": options.shard_size,
+        "num_shards": settings.num_shards,
+    }
+
+
+def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
+    method = choice.method
+    return {
+        "params": dict(choice.params),
+        "evaluated": settings.evaluation is not None,
+        "signed": method.signed,
+        "class_dependent": method.class_dependent,
+        "additive": method.additive,
+        "stochastic": method.stochastic,
+        "cost": method.cost,
+        "paper": method.paper,
+        "equation": method.equation,
+    }
+
+
+def _execution(options: Options, settings: Settings) -> dict[str, Any]:
+    """What a call ran with that its numbers don't depend on."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "methods": list(settings.methods),
+        "device": settings.device,
+        "device_name": _device_name(settings.device),
+        "token_budget": settings.token_budget,
+        "workers": settings.workers,
+        "processors": os.cpu_count(),
+        "runner": options.runner,
+        "versions": {name: version(name) for name in ("attribeam", *_LIBRARIES)},
+    }
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

@@ -1,0 +1,71 @@
+"""What a run is told to do, as the worker needs it: plain values that travel with the graph."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transforms import EncodeOptions
+from transforms.perturb import Evaluation
+from transforms.registry import Chosen, choose
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a run, checked.
+
+    Attributes:
+        model: Folder of the model.
+        model_name: What the tables call it.
+        output: The run's folder.
+        num_shards: Number of shards of the corpus.
+        target: Class to explain (``targets.parse_target``).
+        seed: Seed of all that is random.
+        dtype: Precision of the model and the scores.
+        encoding: How texts become tokens.
+        methods: Parameters by method.
+        evaluation: What is perturbed; None for no curves.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        token_budget: Largest batch in tokens of short rows; None for the device's default.
+        workers: Number of worker processes, which share the machine's processors.
+        mask_token_id: The mask token, for a model without tokenizer.
+        allow_pickle: Load pickled weights.
+        trust_remote_code: Let the model bring its own code.
+    """
+
+    model: str
+    model_name: str
+    output: str
+    num_shards: int
+    target: str | int
+    seed: int
+    dtype: str
+    encoding: EncodeOptions
+    methods: dict[str, dict[str, Any]]
+    evaluation: Evaluation | None
+    device: str = "cpu"
+    token_budget: int | None = None
+    workers: int = 1
+    mask_token_id: int | None = None
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+
+    @property
+    def chosen(self) -> list[Chosen]:
+        """The methods with their parameters."""
+        return choose(list(self.methods), self.methods) if self.methods else []
+
+    @property
+    def double(self) -> bool:
+        """Whether tables hold float64."""
+        return self.dtype == "float64"
+
+    def loading(self) -> dict[str, Any]:
+        """Arguments of ``transforms.load_model``, but for the folder and the device."""
+        names = ("dtype", "allow_pickle", "trust_remote_code", "mask_token_id")
+        return {name: getattr(self, name) for name in names}
+
+    def evaluation_record(self) -> dict[str, Any] | None:
+        """The evaluation as ``run.json`` holds it."""
+        if self.evaluation is None:
+            return None
+        values = asdict(self.evaluation)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}

@@ -1,0 +1,236 @@
+"""The work of one shard: rows in, one Arrow table per missing unit out. No Beam in here."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.files import join, read_parquet
+from pipeline.plan import Task
+from pipeline.settings import Settings
+from pipeline.tables import attributions_table, curves_table, instances_table, with_metadata
+from schemas import Failure, Unit, unit_path
+from transforms import Attribution, Attributions, Instance, Model, Row, attribute, load_model
+from transforms.attribute import TOKEN_BUDGETS
+from transforms.encode import encode_rows
+from transforms.perturb import Ranking, curves
+
+# Instances whose perturbed inputs are held at a time: enough to fill batches of equal length, few
+# enough to take a few megabytes.
+_PERTURB_AT_ONCE = 64
+
+
+class UnitResult(NamedTuple):
+    """The table of a unit for one shard, and what failed on the way to it."""
+
+    unit: Unit
+    shard: int
+    num_shards: int
+    table: pa.Table
+    failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of a shard, and what is to be done with them."""
+
+    task: Task
+    rows: Sequence[Row]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(eq=False)
+class Attributor:
+    """A loaded model and the settings of the run; does one shard at a time.
+
+    Its one method is coarse, so that it can be shared between processes through a proxy.
+    """
+
+    settings: Settings
+    model: Model
+    progress: Callable[[float], None] = lambda _: None
+
+    @classmethod
+    def load(cls, settings: Settings, progress: Callable[[float], None]) -> "Attributor":
+        """Loads the model onto the worker's device."""
+        model = load_model(settings.model, device=settings.device, **settings.loading())
+        return cls(settings, model, progress)
+
+    def process(self, shard: Shard) -> list[UnitResult]:
+        """Computes the missing units of a shard.
+
+        Args:
+            shard: Its rows and task.
+
+        Returns:
+            A result per unit, in the order of the task's units.
+        """
+        return list(_ShardWork(self, shard).results())
+
+
+@dataclass
+class _ShardWork:
+    """One call of ``Attributor.process``."""
+
+    attributor: Attributor
+    shard: Shard
+    instances: list[Instance] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        return self.attributor.settings
+
+    @property
+    def model(self) -> Model:
+        return self.attributor.model
+
+    def results(self) -> Iterator[UnitResult]:
+        units = self.shard.task.units
+        self.instances, unread = encode_rows(
+            self.model, self.shard.rows, self.settings.encoding
+        )
+        wanted = {unit.method for unit in units if unit.table == "attributions"}
+        found = attribute(
+            self.model,
+            self.instances,
+            [choice for choice in self.settings.chosen if choice.name in wanted],
+            target=self.settings.target,
+            token_budget=self.settings.token_budget,
+            seed=self.settings.seed,
+            progress=self._stepper(sum(unit.table != "curves" for unit in units)),
+        )
+        if Unit("instances") in units:
+            general = [f for f in found.failures if f.method is None]
+            yield self._result(Unit("instances"), self._instances(found), [*unread, *general])
+        valid = self._valid(found)
+        for method in [unit.method for unit in units if unit.table == "attributions"]:
+            yield self._attributions(str(method), found, valid)
+        yield from self._curves(found, valid)
+
+    def _stepper(self, share: int) -> Callable[[int], None]:
+        """Reports progress of the attribution of some instances, as a share of the shard."""
+        total = max(1, len(self.shard.task.units)) * max(1, len(self.instances))
+        return lambda count: self.attributor.progress(len(self.shard) * count * share / total)
+
+    def _instances(self, found: Attributions) -> pa.Table:
+        pairs = [
+            (instance, prediction)
+            for instance, prediction in zip(self.instances, found.predictions, strict=True)
+            if prediction is not None
+        ]
+        return instances_table(pairs, double=self.settings.double)
+
+    def _valid(self, found: Attributions) -> set[str]:
+        """Ids of the instances that have a row in ``instances``, from now or from before."""
+        task = self.shard.task
+        if Unit("instances") not in task.units:
+            return set(self._read(Unit("instances"), ["instance_id"])["instance_id"].to_pylist())
+        return {
+            instance.instance_id
+            for instance, prediction in zip(self.instances, found.predictions, strict=True)
+            if prediction is not None
+        }
+
+    def _attributions(self, method: str, found: Attributions, valid: set[str]) -> UnitResult:
+        """The rows of a method, and a failure for each valid instance that has none."""
+        rows = [
+            (instance, row)
+            for instance, row in zip(self.instances, found.rows[method], strict=True)
+            if row is not None and instance.instance_id in valid
+        ]
+        lacking = valid - {instance.instance_id for instance, _ in rows}
+        failures = [
+            f._replace(method=method)
+            for f in found.failures
+            if f.instance_id in lacking and f.method in (method, None)
+        ]
+        unit = Unit("attributions", method)
+        table = attributions_table(rows, method, double=self.settings.double)
+        return self._result(unit, table, failures)
+
+    def _curves(self, found: Attributions, valid: set[str]) -> Iterator[UnitResult]:
+        methods = [u.method for u in self.shard.task.units if u.table == "curves" and u.method]
+        evaluation = self.settings.evaluation
+        if not methods or evaluation is None:
+            return
+        by_method = {method: self._rankings(method, found, valid) for method in methods}
+        results: dict[str, list[Any]] = {method: [] for method in methods}
+        failures: dict[str, list[Failure]] = {method: [] for method in methods}
+        step = self._stepper(len(methods))
+        for chunk in self._chunks():
+            rankings = [r for m in methods for i in chunk for r in by_method[m].get(i, ())]
+            points, failed = curves(
+                self.model,
+                rankings,
+                evaluation,
+                token_budget=self.settings.token_budget or TOKEN_BUDGETS[self.model.device.type],
+                seed=self.settings.seed,
+            )
+            for ranking, row in zip(rankings, points, strict=True):
+                if row is not None:
+                    results[ranking.method].append((ranking, row))
+            for failure in failed:
+                failures[str(failure.method)].append(failure)
+            step(len(chunk))
+        for method in methods:
+            table = curves_table(results[method], evaluation.protocol, double=self.settings.double)
+            yield self._result(Unit("curves", method), table, failures[method])
+
+    def _chunks(self) -> Iterator[list[str]]:
+        """Ids of instances of similar length, some at a time."""
+        ordered = [i.instance_id for i in sorted(self.instances, key=lambda i: -len(i))]
+        for start in range(0, len(ordered), _PERTURB_AT_ONCE):
+            yield ordered[start : start + _PERTURB_AT_ONCE]
+
+    def _rankings(
+        self, method: str, found: Attributions, valid: set[str]
+    ) -> dict[str, list[Ranking]]:
+        """Scores of a method by instance: those just computed, or those committed before.
+
+        Either way they are of the tables' precision, so that a resumed run ranks the same.
+        """
+        real = np.float64 if self.settings.double else np.float32
+        if method in found.rows:
+            scores = {
+                instance.instance_id: row.scores.astype(real)
+                for instance, row in zip(self.instances, found.rows[method], strict=True)
+                if row is not None
+            }
+        else:
+            table = self._read(Unit("attributions", method), ["instance_id", "scores"])
+            ids = table["instance_id"].to_pylist()
+            arrays = [np.array(values, real) for values in table["scores"].to_pylist()]
+            scores = dict(zip(ids, arrays, strict=True))
+        return {
+            instance.instance_id: [
+                Ranking(instance, method, scores[instance.instance_id], prediction.target)
+            ]
+            for instance, prediction in zip(self.instances, found.predictions, strict=True)
+            if prediction is not None and instance.instance_id in scores.keys() & valid
+        }
+
+    def _read(self, unit: Unit, columns: list[str]) -> pa.Table:
+        task = self.shard.task
+        path = unit_path(unit, task.shard, task.num_shards)
+        return read_parquet(join(self.settings.output, path), columns)
+
+    def _result(self, unit: Unit, table: pa.Table, failures: list[Failure]) -> UnitResult:
+        task = self.shard.task
+        metadata = {"attribeam.unit": str(unit), "attribeam.seed": str(self.settings.seed)}
+        if unit.method is not None:
+            params = self.settings.methods[unit.method]
+            metadata |= {"attribeam.params": json.dumps(params, sort_keys=True)}
+        metadata |= {
+            "attribeam.target": str(self.settings.target),
+            "attribeam.dtype": self.settings.dtype,
+            "attribeam.model": self.settings.model_name,
+        }
+        return UnitResult(
+            unit, task.shard, task.num_shards, with_metadata(table, metadata), failures
+        )
+

@@ -1,0 +1,114 @@
+"""From results to Arrow tables of the contract's schemas."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import Failure, table_schema
+from transforms import Attribution, Instance, Prediction
+from transforms.perturb import CurvePoint, Ranking
+
+Columns = dict[str, Sequence[Any]]
+
+
+def instances_table(
+    pairs: Sequence[tuple[Instance, Prediction]], *, double: bool
+) -> pa.Table:
+    """The ``instances`` table of instances and what the model says of them."""
+    instances = [instance for instance, _ in pairs]
+    predictions = [prediction for _, prediction in pairs]
+    columns: Columns = {
+        name: [getattr(instance, name) for instance in instances]
+        for name in ("instance_id", "split", "text", "text_pair", "tokens", "input_ids", "special")
+    }
+    columns |= {
+        name: [getattr(instance, name) for instance in instances]
+        for name in ("segment", "truncated", "readout", "label", "rationale")
+    }
+    columns |= {
+        name: [_with_nulls(getattr(instance, name)) for instance in instances]
+        for name in ("word_ids", "char_start", "char_end")
+    }
+    columns |= {
+        "contrast": [instance.contrast_words for instance in instances],
+        "prediction": [prediction.predicted for prediction in predictions],
+        "probabilities": [prediction.probabilities for prediction in predictions],
+        "logits": [prediction.logits for prediction in predictions],
+        "correct": [
+            None if instance.label is None else prediction.predicted == instance.label
+            for instance, prediction in pairs
+        ],
+    }
+    return _table("instances", columns, double=double)
+
+
+def attributions_table(
+    rows: Sequence[tuple[Instance, Attribution]], method: str, *, double: bool
+) -> pa.Table:
+    """The ``attributions`` table of one method."""
+    columns: Columns = {
+        "instance_id": [instance.instance_id for instance, _ in rows],
+        "method": [method] * len(rows),
+        "target": [row.target for _, row in rows],
+        "layer": [None] * len(rows),
+        "scores": [row.scores for _, row in rows],
+        "delta": [row.delta for _, row in rows],
+        "seconds": [row.seconds for _, row in rows],
+    }
+    return _table("attributions", columns, double=double)
+
+
+def curves_table(
+    curves: Iterable[tuple[Ranking, Sequence[CurvePoint]]], protocol: str, *, double: bool
+) -> pa.Table:
+    """The ``curves`` table of one method: a row per point."""
+    rows = [(ranking, point) for ranking, points in curves for point in points]
+    columns: Columns = {
+        "instance_id": [ranking.instance.instance_id for ranking, _ in rows],
+        "method": [ranking.method for ranking, _ in rows],
+        "protocol": [protocol] * len(rows),
+    }
+    for name in CurvePoint._fields:
+        columns[name] = [getattr(point, name) for _, point in rows]
+    return _table("curves", columns, double=double)
+
+
+def failures_table(failures: Sequence[Failure]) -> pa.Table:
+    """The ``failures`` table."""
+    columns = {name: [getattr(f, name) for f in failures] for name in Failure._fields}
+    return _table("failures", columns, double=False)
+
+
+def with_metadata(table: pa.Table, metadata: Mapping[str, str]) -> pa.Table:
+    """The table with entries added to its schema's metadata, which Parquet keeps."""
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+
+
+def _table(name: str, columns: Mapping[str, Sequence[Any]], *, double: bool) -> pa.Table:
+    schema = table_schema(name, double=double)
+    arrays = [_array(columns[field.name], field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, kind.value_type).cast(kind)
+    if pa.types.is_list(kind) and values and isinstance(values[0], np.ndarray):
+        return _list_array(values, kind)
+    return pa.array(values, kind)
+
+
+def _list_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """A list array of numpy arrays, without a Python object per number."""
+    if any(value is None for value in values):
+        return pa.array([None if v is None else v.tolist() for v in values], kind)
+    offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(np.int32)
+    flat = np.concatenate(values)
+    return pa.ListArray.from_arrays(offsets, pa.array(flat, from_pandas=False).cast(kind.value_type, safe=False), type=kind)
+
+
+def _with_nulls(numbers: np.ndarray) -> list[int | None]:
+    """-1 marks "none" in arrays; tables have nulls."""
+    return [None if number < 0 else int(number) for number in numbers]

@@ -1,0 +1,23 @@
+"""The contract of attribeam: what the tables, files and SQL views of a run look like.
+
+Nothing in here computes; every other package may import it, and it imports none of ours.
+"""
+
+from schemas.errors import UsageError
+from schemas.layout import Unit, failures_path, parse_unit_path, unit_path
+from schemas.tables import CONTENT_FIELDS, TABLES, Failure, table_schema
+from schemas.views import VIEWS, View
+
+__all__ = [
+    "CONTENT_FIELDS",
+    "TABLES",
+    "VIEWS",
+    "Failure",
+    "Unit",
+    "UsageError",
+    "View",
+    "failures_path",
+    "parse_unit_path",
+    "table_schema",
+    "unit_path",
+]

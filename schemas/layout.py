@@ -1,0 +1,75 @@
+"""Where the tables of a run lie: every path is a function of table, method and shard.
+
+::
+
+    OUT/run.json
+    OUT/corpus/rows-00012.parquet                                   the corpus, normalised
+    OUT/instances/shard-00012-of-00100.parquet
+    OUT/attributions/method=saliency/shard-00012-of-00100.parquet
+    OUT/curves/method=saliency/shard-00012-of-00100.parquet
+    OUT/failures/instances/shard-00012-of-00100.parquet             only where something failed
+    OUT/failures/attributions.saliency/shard-00012-of-00100.parquet
+
+The existence of a table's file is its commit marker, so a file is renamed into place only when it
+is whole, and after the file of its failures. Paths are relative to the run's folder and use ``/``.
+"""
+
+import re
+from typing import NamedTuple
+
+MANIFEST = "run.json"
+CORPUS = "corpus"
+FAILURES = "failures"
+
+_SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
+
+
+class Unit(NamedTuple):
+    """What is committed at a time for a shard: a table, for one method where it has methods."""
+
+    table: str
+    method: str | None = None
+
+    def __str__(self) -> str:
+        return self.table if self.method is None else f"{self.table}.{self.method}"
+
+    @property
+    def folder(self) -> str:
+        """Folder of the unit's files, relative to the run's folder."""
+        return self.table if self.method is None else f"{self.table}/method={self.method}"
+
+
+def shard_name(shard: int, num_shards: int) -> str:
+    """File name of a shard; the shard count is in it so that two layouts can't mix."""
+    return f"shard-{shard:05d}-of-{num_shards:05d}.parquet"
+
+
+def unit_path(unit: Unit, shard: int, num_shards: int) -> str:
+    """Path of a unit's table for one shard."""
+    return f"{unit.folder}/{shard_name(shard, num_shards)}"
+
+
+def failures_path(unit: Unit, shard: int, num_shards: int) -> str:
+    """Path of the failures that computing a unit met in one shard; absent where there were none."""
+    return f"{FAILURES}/{unit}/{shard_name(shard, num_shards)}"
+
+
+def corpus_path(shard: int) -> str:
+    """Path of the normalised corpus rows of one shard."""
+    return f"{CORPUS}/rows-{shard:05d}.parquet"
+
+
+def parse_unit_path(path: str) -> tuple[Unit, int, int] | None:
+    """Reads (unit, shard, shard count) out of a relative path; None if it is no unit's file."""
+    *folders, name = path.split("/")
+    found = _SHARD.fullmatch(name)
+    if found is None or not folders or folders[0] == FAILURES:
+        return None
+    match folders:
+        case [table]:
+            unit = Unit(table)
+        case [table, partition] if partition.startswith("method="):
+            unit = Unit(table, partition.removeprefix("method="))
+        case _:
+            return None
+    return unit, int(found[1]), int(found[2])

@@ -1,0 +1,129 @@
+"""An Arrow schema per table, with a sentence per column.
+
+List columns have one entry per token of the instance: special tokens are included (the ``special``
+column marks them), padding never is. Scores are stored raw, as the method gives them; zeroing,
+clamping, aggregation to words and normalising are done in SQL.
+"""
+
+from typing import NamedTuple
+
+import pyarrow as pa
+
+# Few distinct values a file: a dictionary costs nothing, and because readers that infer hive
+# partitions make dictionaries of them too, ``pq.read_table(OUT/attributions)`` finds equal types.
+NAME = pa.dictionary(pa.int32(), pa.string())
+REAL = pa.float32()
+
+
+class Failure(NamedTuple):
+    """A row of ``failures``: an instance, or an instance under one method, that gave no result."""
+
+    instance_id: str
+    stage: str
+    method: str | None
+    error: str
+    message: str
+
+
+def _column(name: str, kind: pa.DataType, comment: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"comment": comment})
+
+
+_INSTANCES = (
+    _column("instance_id", pa.string(), "The corpus's own id, else a hash of content and position"),
+    _column("split", NAME, "Split of the corpus, where it is known"),
+    _column("text", pa.string(), "The text; null for a pre-tokenised corpus"),
+    _column("text_pair", pa.string(), "The second text of a pair, else null"),
+    _column("tokens", pa.list_(pa.string()), "Token strings, special tokens included"),
+    _column("input_ids", pa.list_(pa.int32()), "Vocabulary ids of the tokens"),
+    _column("word_ids", pa.list_(pa.int32()), "Index of the word within its text; null if special"),
+    _column("char_start", pa.list_(pa.int32()), "First character in its text; null if special"),
+    _column("char_end", pa.list_(pa.int32()), "End character (exclusive) in its text"),
+    _column("special", pa.list_(pa.bool_()), "True for [CLS], [SEP] and the like"),
+    _column("segment", pa.list_(pa.int8()), "0 for the first text, 1 for the second"),
+    _column("truncated", pa.bool_(), "True if the text was longer than the model's limit"),
+    _column("readout", pa.int32(), "Position the prediction is read from: [CLS], or the [MASK]"),
+    _column("contrast", pa.list_(pa.string()), "Masked LM only: the correct and the wrong word"),
+    _column("label", pa.int32(), "Gold class; for a masked LM 0, the correct word; null if unknown"),
+    _column("prediction", pa.int32(), "Predicted class (largest logit)"),
+    _column("probabilities", pa.list_(REAL), "Softmax of the logits"),
+    _column("logits", pa.list_(REAL), "Logit per class; for a masked LM of the two contrast words"),
+    _column("rationale", pa.list_(pa.int8()), "Per token: 1 where its word is in the rationale"),
+    _column("correct", pa.bool_(), "prediction = label; null without a label"),
+)
+
+_ATTRIBUTIONS = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column("target", pa.int32(), "Class explained; null where the method is class-independent"),
+    _column("layer", pa.int32(), "Encoder layer the scores belong to; null for the whole model"),
+    _column("scores", pa.list_(REAL), "Raw score per token"),
+    _column("delta", REAL, "Completeness gap: sum of scores - (f(x) - f(baseline)); else null"),
+    _column(
+        "seconds",
+        REAL,
+        "Cost of the method alone: its passes and its own work, shared by the tokens of its batch",
+    ),
+)
+
+_CURVES = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Method whose scores gave the order"),
+    _column("protocol", NAME, "What is removed at a time: token or word"),
+    _column("order", NAME, "morf: most relevant first; lerf: least relevant first; random"),
+    _column("operation", NAME, "How it is removed: mask, pad or delete"),
+    _column("fraction", pa.float64(), "Nominal fraction removed, 0 (nothing) to 1 (everything)"),
+    _column("removed", pa.int32(), "Number of tokens or words removed"),
+    _column("probability", REAL, "Probability of the explained class on the perturbed input"),
+    _column("logit", REAL, "Logit of the explained class on the perturbed input"),
+    _column("prediction", pa.int32(), "Predicted class on the perturbed input"),
+)
+
+_FAILURES = (
+    _column("instance_id", pa.string(), "The instance that gave no result"),
+    _column("stage", NAME, "read, encode, forward, attribute or perturb"),
+    _column("method", NAME, "The method that failed; null if the instance failed for all of them"),
+    _column("error", pa.string(), "Class of the error"),
+    _column("message", pa.string(), "What went wrong"),
+)
+
+# Columns whose values must be equal whenever the same thing is computed again (seconds are not).
+CONTENT_FIELDS = {
+    "instances": tuple(field.name for field in _INSTANCES),
+    "attributions": tuple(f.name for f in _ATTRIBUTIONS if f.name != "seconds"),
+    "curves": tuple(field.name for field in _CURVES),
+    "failures": tuple(field.name for field in _FAILURES),
+}
+
+_FIELDS = {
+    "instances": _INSTANCES,
+    "attributions": _ATTRIBUTIONS,
+    "curves": _CURVES,
+    "failures": _FAILURES,
+}
+TABLES = tuple(_FIELDS)
+
+
+def table_schema(table: str, *, double: bool = False) -> pa.Schema:
+    """Returns the Arrow schema of a table.
+
+    Args:
+        table: One of ``TABLES``.
+        double: Store real numbers in float64 instead of float32. A run in float64 does, so that its
+            scores keep the digits that were asked for; a run never mixes the two.
+
+    Raises:
+        KeyError: If there is no such table.
+    """
+    fields = _FIELDS[table]
+    if double:
+        fields = tuple(field.with_type(_widened(field.type)) for field in fields)
+    return pa.schema(fields)
+
+
+def _widened(kind: pa.DataType) -> pa.DataType:
+    if kind == REAL:
+        return pa.float64()
+    if kind == pa.list_(REAL):
+        return pa.list_(pa.float64())
+    return kind

@@ -1,0 +1,48 @@
+"""Packaging of attribeam: one distribution, four import packages, one console script."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="attribeam",
+    version="0.1.0",
+    description="Corpus-scale attribution datasets for transformers: Beam in, Parquet and SQL out",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["pipeline*", "transforms*", "schemas*", "analysis*"]),
+    package_data={
+        "schemas": ["sql/*.sql", "py.typed"],
+        "pipeline": ["py.typed"],
+        "transforms": ["py.typed"],
+        "analysis": ["py.typed"],
+    },
+    install_requires=[
+        # The ModelHandler and runner details we rely on change between minor versions of Beam.
+        "apache-beam>=2.77,<2.78",
+        "torch>=2.6",
+        "transformers>=5.20,<6",
+        "datasets>=5,<6",
+        "pyarrow>=24,<26",
+        "duckdb>=2,<3",
+        "numpy>=2,<2.5",
+        "rich>=14,<16",
+        "pyyaml>=6,<7",
+    ],
+    extras_require={
+        "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
+        "test": [
+            "captum>=0.9,<0.10",
+            "hypothesis>=6,<7",
+            "pytest>=8",
+            "pytest-timeout>=2",
+        ],
+        "lint": [
+            "import-linter>=2,<3",
+            "mypy>=1.18",
+            "ruff>=0.14",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["attribeam=pipeline.cli:main"]},
+)

@@ -1,0 +1,33 @@
+"""What is computed on a batch: encoding, passes, methods and perturbations. No Beam, no files.
+
+    >>> from transforms import attribute, encode, load_model
+    >>> model = load_model("examples/models/sentiment-bert")
+    >>> instances = encode(model, ["the plot is not at all dull ."])
+    >>> result = attribute(model, instances, ["integrated_gradients"])
+    >>> result.rows["integrated_gradients"][0].scores
+"""
+
+from transforms.attribute import Attribution, Attributions, Prediction, attribute
+from transforms.batch import Instance
+from transforms.encode import EncodeOptions, Row, RowError, encode
+from transforms.loading import load_model
+from transforms.model import Model
+from transforms.registry import Chosen, Method, choose, methods
+
+__all__ = [
+    "Attribution",
+    "Attributions",
+    "Chosen",
+    "EncodeOptions",
+    "Instance",
+    "Method",
+    "Model",
+    "Prediction",
+    "Row",
+    "RowError",
+    "attribute",
+    "choose",
+    "encode",
+    "load_model",
+    "methods",
+]

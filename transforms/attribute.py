@@ -1,0 +1,278 @@
+"""Attributing instances: pack them, run the passes, let every method read from them.
+
+An instance or a method that fails is recorded and the rest goes on. A batch that runs out of memory
+is halved and tried again; a batch that fails for another reason is halved until the instance that
+is to blame stands alone. Neither changes a result, since no result depends on batch mates.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from schemas import Failure
+from transforms.batch import Batch, Instance, collate, pack
+from transforms.model import Model
+from transforms.passes import Backward, Captured, Forward, Pass
+from transforms.registry import Chosen, Scores, choose
+from transforms.targets import parse_target
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+
+# Budgets in tokens of a short row (see ``row_cost``). On CPUs batches beyond the caches don't get
+# faster; a GPU wants as many tokens at once as it takes to fill it.
+TOKEN_BUDGETS = {"cpu": 1024, "cuda": 32768}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of an instance: raw logits and their softmax, [C] each."""
+
+    logits: NDArray[np.floating]
+    probabilities: NDArray[np.floating]
+    target: int
+
+    @property
+    def predicted(self) -> int:
+        """The class with the largest logit."""
+        return int(self.logits.argmax())
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Scores of one method for one instance.
+
+    Attributes:
+        target: Class explained; None where the method is class-independent.
+        scores: Raw score per token, [T].
+        delta: Completeness gap, for an additive method.
+        seconds: Cost of the method alone, with the passes it shares in full; a batch's cost is
+            shared out by tokens.
+    """
+
+    target: int | None
+    scores: NDArray[np.floating]
+    delta: float | None
+    seconds: float
+
+
+@dataclass
+class Attributions:
+    """Results of ``attribute``, aligned with the instances given.
+
+    Attributes:
+        predictions: Per instance, None where it failed.
+        rows: Per method and instance, None where either failed.
+        failures: What failed, and why.
+    """
+
+    predictions: list[Prediction | None]
+    rows: dict[str, list[Attribution | None]]
+    failures: list[Failure] = field(default_factory=list)
+
+
+def attribute(
+    model: Model,
+    instances: Sequence[Instance],
+    methods: str | Sequence[str | Chosen],
+    *,
+    target: str | int = "auto",
+    token_budget: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Attributions:
+    """Runs methods on instances.
+
+    Args:
+        model: The model.
+        instances: Encoded instances (``encode``), in any order and of any lengths.
+        methods: Names, ``all``, or chosen methods with parameters (``choose``); with none of them
+            only the predictions are made.
+        target: Class to explain: ``auto``, ``predicted``, ``gold`` or a number.
+        token_budget: Largest batch, in tokens of short rows; None for the device's default.
+        seed: Seed of the stochastic methods.
+        progress: Called with the number of instances done after each batch.
+
+    Returns:
+        Results aligned with ``instances``; they don't depend on their order or the budget.
+
+    Raises:
+        UsageError: If a method or the target is unknown.
+    """
+    chosen = _chosen(methods)
+    job = _Job(
+        model=model,
+        instances=instances,
+        chosen=chosen,
+        target=parse_target(str(target), model),
+        budget=token_budget or TOKEN_BUDGETS[model.device.type],
+        seed=seed,
+        out=Attributions(
+            [None] * len(instances), {c.name: [None] * len(instances) for c in chosen}
+        ),
+    )
+    for batch in pack([len(i) for i in instances], job.budget, model.head_size):
+        job.run(batch)
+        progress(len(batch))
+    return job.out
+
+
+def _chosen(methods: str | Sequence[str | Chosen]) -> list[Chosen]:
+    if isinstance(methods, str):
+        return choose(methods)
+    return [m if isinstance(m, Chosen) else choose([m])[0] for m in methods]
+
+
+@dataclass
+class _Job:
+    """One call of ``attribute``: batches of indices go in, ``out`` fills up."""
+
+    model: Model
+    instances: Sequence[Instance]
+    chosen: Sequence[Chosen]
+    target: str | int
+    budget: int
+    seed: int
+    out: Attributions
+
+    def run(self, indices: Sequence[int]) -> None:
+        """Attributes a batch; splits it if it fails as a whole."""
+        outcome = halving(lambda part: self._base(part, self.chosen), indices)
+        for part, captured in outcome:
+            if isinstance(captured, Exception):
+                self._fail(part[0], "forward", None, captured)
+                continue
+            good = self._predictions(part, captured)
+            for choice in self.chosen:
+                self._method(choice, part, captured, good)
+
+    def _base(self, indices: Sequence[int], chosen: Iterable[Chosen]) -> Captured:
+        needs = {need for choice in chosen for need in choice.needs}
+        return Captured(
+            model=self.model,
+            batch=self._batch(indices),
+            target=self.target,
+            budget=self.budget,
+            seed=self.seed,
+            attention_wanted=Forward(attention=True) in needs,
+            gradient_wanted=Backward() in needs,
+        )
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        chosen = [self.instances[index] for index in indices]
+        return collate(chosen, self.model.pad_id, self.model.device)
+
+    def _predictions(self, indices: Sequence[int], captured: Captured) -> set[int]:
+        """Keeps the predictions; returns the indices whose logits are numbers."""
+        probabilities = captured.logits.double().softmax(-1).cpu().numpy()
+        logits = captured.logits.double().cpu().numpy()
+        good = set()
+        for index, row, share, target in zip(
+            indices, logits, probabilities, captured.targets.tolist(), strict=True
+        ):
+            if np.isfinite(row).all():
+                self.out.predictions[index] = Prediction(row, share, target)
+                good.add(index)
+            else:
+                message = f"the model's logits are not finite: {row.tolist()}"
+                self._fail(index, "forward", None, ArithmeticError(message))
+        return good
+
+    def _method(
+        self, choice: Chosen, indices: Sequence[int], captured: Captured, good: set[int]
+    ) -> None:
+        """Runs a method on what was captured, or, if that fails, on halves of the batch."""
+
+        def compute(part: Sequence[int]) -> tuple[Captured, Scores, float]:
+            # A part of the batch has to capture again, and only what this method needs.
+            seen = captured if part is indices else self._base(part, [choice])
+            start = seen.clock()
+            before = sum(seen.seconds.values())
+            scores = choice.method.compute(seen, choice.params)
+            passes = sum(seen.seconds.values()) - before
+            return seen, scores, seen.clock() - start - passes
+
+        for part, outcome in halving(compute, indices):
+            if isinstance(outcome, Exception):
+                if part[0] in good:
+                    self._fail(part[0], "attribute", choice.name, outcome)
+                continue
+            seen, scores, own = outcome
+            self._keep(choice, part, scores, seen, own + seen.cost(choice.needs), good)
+
+    def _keep(
+        self,
+        choice: Chosen,
+        indices: Sequence[int],
+        scores: Scores,
+        captured: Captured,
+        seconds: float,
+        good: set[int],
+    ) -> None:
+        values = scores.values.double().cpu().numpy()
+        deltas = [None] * len(indices) if scores.delta is None else scores.delta.tolist()
+        targets = captured.targets.tolist()
+        total = sum(captured.batch.lengths)
+        for row, index in enumerate(indices):
+            if index not in good:
+                continue
+            length = len(self.instances[index])
+            own = values[row, :length]
+            if not np.isfinite(own).all() or not isfinite(deltas[row] or 0.0):
+                error = ArithmeticError("the scores are not finite")
+                self._fail(index, "attribute", choice.name, error)
+                continue
+            self.out.rows[choice.name][index] = Attribution(
+                target=targets[row] if choice.method.class_dependent else None,
+                scores=own,
+                delta=deltas[row],
+                seconds=seconds * length / total,
+            )
+
+    def _fail(self, index: int, stage: str, method: str | None, error: Exception) -> None:
+        self.out.failures.append(failure(self.instances[index].instance_id, stage, method, error))
+
+
+def failure(instance_id: str, stage: str, method: str | None, error: Exception) -> Failure:
+    """A failures row for an error, its message cut to a sensible length."""
+    message = " ".join(str(error).split())[:500] or repr(error)
+    return Failure(instance_id, stage, method, type(error).__name__, message)
+
+
+def halving(
+    work: Callable[[Sequence[int]], T], indices: Sequence[int]
+) -> list[tuple[Sequence[int], T | Exception]]:
+    """Does work on a batch; where it raises, on its halves, down to single instances.
+
+    Args:
+        work: Takes indices of instances.
+        indices: The batch. ``work`` is first given this very object.
+
+    Returns:
+        Parts of the batch in order, each with the result; a part with an exception is a single
+        instance.
+    """
+    try:
+        return [(indices, work(indices))]
+    except Exception as error:
+        if is_out_of_memory(error) and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(indices) == 1:
+            _LOG.debug("an instance failed", exc_info=True)
+            return [(indices, error.with_traceback(None))]
+    # Outside the handler: the traceback would keep the failed attempt's tensors alive.
+    middle = len(indices) // 2
+    return [*halving(work, indices[:middle]), *halving(work, indices[middle:])]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error means that memory ran out, on the device or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

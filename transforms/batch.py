@@ -1,0 +1,193 @@
+"""Encoded instances, and how they are packed into batches.
+
+Packing is a pure function of the instances' lengths and the token budget, so micro-batches are the
+same on every runner; results don't depend on them anyway, beyond the rounding of floats.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int32]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One encoded instance; the arrays have one entry per token, special tokens included.
+
+    Attributes:
+        instance_id: Key of the instance in every table.
+        input_ids: Vocabulary ids, [T].
+        segment: 0 for the first text, 1 for the second, [T].
+        special: True for [CLS], [SEP] and the like, [T].
+        word_ids: Index of the word within its text, -1 for special tokens, [T].
+        char_start: First character of the token in its text, -1 for special tokens, [T].
+        char_end: End character (exclusive), -1 for special tokens, [T].
+        tokens: Token strings, T of them.
+        readout: Position the prediction is read from: 0 ([CLS]) for a classifier, the [MASK] for a
+            masked LM. It is never removed or replaced.
+        text: The text; None for a pre-tokenised corpus.
+        text_pair: The second text of a pair.
+        split: Split of the corpus.
+        label: Gold class, None if unknown.
+        rationale: 1 where the token's word is in the gold rationale, [T], or None.
+        truncated: Whether the text was longer than the limit.
+        contrast: Vocabulary ids of the correct and the wrong word (masked LM), or None.
+        contrast_words: The same two as strings.
+    """
+
+    instance_id: str
+    input_ids: Ints
+    segment: Ints
+    special: Flags
+    word_ids: Ints
+    char_start: Ints
+    char_end: Ints
+    tokens: tuple[str, ...]
+    readout: int = 0
+    text: str | None = None
+    text_pair: str | None = None
+    split: str | None = None
+    label: int | None = None
+    rationale: Ints | None = None
+    truncated: bool = False
+    contrast: tuple[int, int] | None = None
+    contrast_words: tuple[str, str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def removable(self) -> Flags:
+        """Tokens that a perturbation or a baseline may replace: neither special nor read out."""
+        free = ~self.special
+        free[self.readout] = False
+        return free
+
+    def generator(self, seed: int, purpose: str) -> np.random.Generator:
+        """A random generator of this instance's own, the same wherever and whenever it is asked.
+
+        It is keyed by the content, not the position in the corpus, so that the order of the corpus
+        and the batch mates are of no consequence.
+        """
+        key = blake2b(f"{seed}\0{purpose}\0".encode(), digest_size=16)
+        key.update(self.input_ids.tobytes())
+        key.update(self.segment.tobytes())
+        return np.random.Generator(np.random.Philox(int.from_bytes(key.digest(), "little")))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Padded model input, B rows of at most T tokens.
+
+    Attributes:
+        input_ids: [B, T].
+        attention_mask: 1 for tokens, 0 for padding, [B, T].
+        segment: Token types, [B, T].
+        position_ids: [B, T], or None for the model's own numbering.
+        readout: Position each row's prediction is read from, [B].
+        contrast: Vocabulary ids of the correct and the wrong word, [B, 2], or None.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    segment: torch.Tensor
+    readout: torch.Tensor
+    contrast: torch.Tensor | None
+    position_ids: torch.Tensor | None = None
+
+    def repeated(self, times: int) -> "Rows":
+        """The rows ``times`` over: row b of copy k is row k * B + b."""
+
+        def repeat(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else tensor.repeat(times, *[1] * (tensor.dim() - 1))
+
+        return self if times == 1 else Rows(**{k: repeat(v) for k, v in vars(self).items()})  # type: ignore[arg-type]
+
+    def with_ids(self, input_ids: torch.Tensor) -> "Rows":
+        """The same rows with other tokens."""
+        return Rows(**{**vars(self), "input_ids": input_ids})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Instances and their padded rows on the model's device.
+
+    Attributes:
+        instances: B instances.
+        rows: Their padded input, [B, T].
+        removable: Tokens that may be replaced (``Instance.removable``), False on padding, [B, T].
+    """
+
+    instances: tuple[Instance, ...]
+    rows: Rows
+    removable: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each instance."""
+        return [len(instance) for instance in self.instances]
+
+
+def collate(instances: Sequence[Instance], pad_id: int, device: torch.device) -> Batch:
+    """Pads instances to the longest of them and puts them on a device."""
+    contrasts = [instance.contrast for instance in instances]
+    rows = Rows(
+        input_ids=_padded([i.input_ids for i in instances], pad_id, np.int64).to(device),
+        attention_mask=_padded([np.ones(len(i)) for i in instances], 0, np.int64).to(device),
+        segment=_padded([i.segment for i in instances], 0, np.int64).to(device),
+        readout=torch.tensor([i.readout for i in instances], device=device),
+        contrast=None if contrasts[0] is None else torch.tensor(contrasts, device=device),
+    )
+    removable = _padded([i.removable for i in instances], False, np.bool_).to(device)
+    return Batch(tuple(instances), rows, removable)
+
+
+def _padded(arrays: Sequence[NDArray[np.generic]], fill: int, dtype: type) -> torch.Tensor:
+    out = np.full((len(arrays), max(map(len, arrays))), fill, dtype)
+    for row, array in zip(out, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(out)
+
+
+def row_cost(length: int, head_size: int) -> float:
+    """Memory of one row of ``length`` tokens, in tokens of a short row.
+
+    The activations of a layer take about 18 hidden sizes a token; attention probabilities add about
+    three (scores, softmax, gradient) times heads * length, that is length / (6 * head_size) of it.
+    """
+    return length * (1 + length / (6 * head_size))
+
+
+def pack(lengths: Sequence[int], budget: int, head_size: int) -> Iterator[list[int]]:
+    """Cuts rows into batches of similar length within a token budget.
+
+    Args:
+        lengths: Number of tokens of each row.
+        budget: Largest cost of a batch, padding included, in the unit of ``row_cost``. A row that
+            is larger on its own is a batch of its own.
+        head_size: Hidden size over number of heads.
+
+    Yields:
+        Indices into ``lengths``, the longest rows first (so that memory runs out early if it does).
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    batch: list[int] = []
+    cost = 0.0
+    for index in order:
+        if batch and (len(batch) + 1) * cost > budget:
+            yield batch
+            batch = []
+        if not batch:
+            cost = row_cost(lengths[index], head_size)
+        batch.append(index)
+    if batch:
+        yield batch

@@ -1,0 +1,99 @@
+"""Methods that read gradients with respect to what enters the encoder."""
+
+import torch
+
+from transforms.passes import Backward, BaselineName, Captured, Path, Rule
+from transforms.registry import Choice, Method, Params, Scores, register
+
+
+def saliency(captured: Captured, params: Params) -> Scores:
+    """Size of the gradient of the explained scalar (Simonyan et al. 2014, section 3).
+
+    score[j] = norm over hidden units of d f / d x[j]; ``norm`` is l2 or l1.
+    """
+    order = {"l2": 2, "l1": 1}[params["norm"]]
+    return Scores(torch.linalg.vector_norm(_gradient(captured), ord=order, dim=-1))
+
+
+def grad_x_input(captured: Captured, params: Params) -> Scores:
+    """Gradient times input (Denil et al. 2014; Shrikumar et al. 2016).
+
+    ``reduce=sum``: score[j] = sum_k (d f / d x[j, k]) x[j, k], signed. ``reduce=norm``: the l2 norm
+    of that product over hidden units, as GlobEnc compares itself with.
+    """
+    product = _gradient(captured) * captured.entered
+    if params["reduce"] == "norm":
+        return Scores(torch.linalg.vector_norm(product, dim=-1))
+    return Scores(product.sum(-1))
+
+
+def integrated_gradients(captured: Captured, params: Params) -> Scores:
+    """Integrated gradients (Sundararajan et al. 2017, equation 1), summed over hidden units.
+
+    score[j] = sum_k (x - b)[j, k] * sum_i w_i d f(b + a_i (x - b)) / d x[j, k], with points a_i and
+    weights w_i of ``rule``. ``delta`` is the completeness gap sum(scores) - (f(x) - f(b)). With the
+    pad and mask baselines special tokens don't move, so their scores are zero.
+    """
+    path = captured.path(_path(params))
+    scores = (path.gradient * path.difference).sum(-1)
+    return Scores(scores, delta=scores.sum(-1) - path.gain)
+
+
+def _gradient(captured: Captured) -> torch.Tensor:
+    if captured.gradient is None:
+        raise RuntimeError("the backward pass was not planned")
+    return captured.gradient
+
+
+def _path(params: Params) -> Path:
+    baseline: BaselineName = params["baseline"]
+    rule: Rule = params["rule"]
+    return Path(baseline, params["steps"], rule)
+
+
+register(
+    Method(
+        name="saliency",
+        compute=saliency,
+        needs=lambda params: (Backward(),),
+        defaults={"norm": Choice("l2", "l1")},
+        signed=False,
+        class_dependent=True,
+        additive=False,
+        cost="1 F + 1 B",
+        paper="Simonyan et al. 2014, section 3",
+        equation="||df/dx||",
+    )
+)
+register(
+    Method(
+        name="grad_x_input",
+        compute=grad_x_input,
+        needs=lambda params: (Backward(),),
+        defaults={"reduce": Choice("sum", "norm")},
+        signed=True,
+        class_dependent=True,
+        additive=False,
+        cost="1 F + 1 B",
+        paper="Shrikumar et al. 2016; Denil et al. 2014",
+        equation="sum_k x_k df/dx_k",
+    )
+)
+register(
+    Method(
+        name="integrated_gradients",
+        compute=integrated_gradients,
+        needs=lambda params: (_path(params),),
+        defaults={
+            "baseline": Choice("pad", "mask", "zero"),
+            "steps": 50,
+            "rule": Choice("gauss_legendre", "trapezoid", "midpoint", "left", "right"),
+        },
+        signed=True,
+        class_dependent=True,
+        additive=True,
+        cost="steps (F + B)",
+        paper="Sundararajan et al. 2017, equation 1",
+        equation="(x - b) int_0^1 df(b + a (x - b))/dx da",
+    )
+)

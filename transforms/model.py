@@ -1,0 +1,157 @@
+"""A frozen transformer that can be looked into: logits out, with or without attention."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from transforms.anatomy import Anatomy, optional_part, part
+from transforms.batch import Rows
+from transforms.capture import Recorder, recording
+
+Task = Literal["classification", "masked_lm"]
+
+
+@dataclass(eq=False)
+class Model:
+    """A transformer with frozen weights, its anatomy, and its tokenizer if it has one.
+
+    Attributes:
+        network: The transformers model, in evaluation mode, without gradients for weights.
+        anatomy: Where its parts are.
+        task: What it predicts: a class, or the word at a [MASK].
+        tokenizer: The fast tokenizer; None if the folder has none (pre-tokenised corpora only).
+        mask_id: Vocabulary id of the mask token; None if unknown.
+        pad_id: Vocabulary id of the padding token.
+        max_length: Most tokens the model takes, special tokens included.
+    """
+
+    network: PreTrainedModel
+    anatomy: Anatomy
+    task: Task
+    tokenizer: PreTrainedTokenizerFast | None
+    mask_id: int | None
+    pad_id: int
+    max_length: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights and of the scores."""
+        return self.network.dtype
+
+    @property
+    def num_layers(self) -> int:
+        """Number of encoder layers."""
+        return int(self.network.config.num_hidden_layers)
+
+    @property
+    def head_size(self) -> int:
+        """Hidden size over number of heads."""
+        config = self.network.config
+        return max(1, int(config.hidden_size) // int(config.num_attention_heads))
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of logits: the classes, or two for a masked LM (the correct and wrong word)."""
+        return 2 if self.task == "masked_lm" else int(self.network.config.num_labels)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the outputs."""
+        if self.task == "masked_lm":
+            return ["correct", "wrong"]
+        names = self.network.config.id2label or {}
+        return [str(names.get(index, index)) for index in range(self.num_outputs)]
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder module."""
+        return part(self.network, self.anatomy.encoder)
+
+    def positions(self, rows: Rows) -> torch.Tensor:
+        """Position ids of the rows, [1, T] or [B, T].
+
+        They are always given to the model: RoBERTa would otherwise derive them from the ids, and a
+        token that is replaced by padding would shift all that follow it.
+        """
+        if rows.position_ids is not None:
+            return rows.position_ids
+        first = self.anatomy.first_position(self.network.config)
+        length = rows.input_ids.shape[1]
+        return torch.arange(first, first + length, device=rows.input_ids.device)[None]
+
+    def embed(self, rows: Rows) -> torch.Tensor:
+        """What enters the encoder for these rows (``hidden_states[0]``), [B, T, d].
+
+        That is the sum of word, position and type embeddings after their layer norm, and after
+        ELECTRA's projection.
+        """
+        inputs = {"input_ids": rows.input_ids, "position_ids": self.positions(rows)}
+        if self.anatomy.segments:
+            inputs["token_type_ids"] = rows.segment
+        embedded: torch.Tensor = part(self.network, self.anatomy.embeddings)(**inputs)
+        projection = optional_part(self.network, self.anatomy.projection)
+        return embedded if projection is None else projection(embedded)
+
+    def run(
+        self, rows: Rows, *, keep_attention: bool = False, enter: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Recorder]:
+        """Runs the model once.
+
+        Args:
+            rows: B padded rows.
+            keep_attention: Whether to keep attention probabilities.
+            enter: Replaces what enters the encoder, [B, T, d].
+
+        Returns:
+            Logits [B, C] (C = 2 for a masked LM: the correct and the wrong word at the [MASK]) and
+            the recorder.
+
+        Raises:
+            RuntimeError: If attention was to be kept and a layer's attention never came by.
+        """
+        inputs = {
+            "input_ids": rows.input_ids,
+            "attention_mask": rows.attention_mask,
+            "position_ids": self.positions(rows),
+        }
+        if self.anatomy.segments:
+            inputs["token_type_ids"] = rows.segment
+        with recording(self.encoder, keep_attention=keep_attention, enter=enter) as recorder:
+            if self.task == "masked_lm":
+                logits = self._contrast_logits(inputs, rows)
+            else:
+                logits = self.network(**inputs).logits
+        if keep_attention and len(recorder.attention) != self.num_layers:
+            raise RuntimeError(
+                f"{len(recorder.attention)} of {self.num_layers} layers of "
+                f"{type(self.network).__name__} passed through the attention hook"
+            )
+        return logits, recorder
+
+    def _contrast_logits(self, inputs: dict[str, torch.Tensor], rows: Rows) -> torch.Tensor:
+        """Logits of the two contrast words at the [MASK], [B, 2].
+
+        The head is given that position alone: over all of them it would cost more than the encoder.
+        """
+        if rows.contrast is None:
+            raise ValueError("a masked LM is explained by a contrast of two words; the rows have none")
+        every = torch.arange(len(rows.readout), device=rows.readout.device)
+
+        def at_readout(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            return (args[0][every, rows.readout][:, None], *args[1:])
+
+        head = part(self.network, self.anatomy.masked_lm_head)
+        handle = head.register_forward_pre_hook(at_readout)
+        try:
+            vocabulary: torch.Tensor = self.network(**inputs).logits
+        finally:
+            handle.remove()
+        return vocabulary[:, 0].gather(1, rows.contrast)

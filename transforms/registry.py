@@ -1,0 +1,183 @@
+"""The registry of methods: a row of facts and a function each, and how parameters are given."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import torch
+
+from schemas import UsageError
+from transforms.passes import Captured, Pass
+
+Params = Mapping[str, Any]
+ParamValue = bool | int | float | str
+
+
+class Choice(tuple[str, ...]):
+    """A parameter that takes one of several names; the first is the default."""
+
+    def __new__(cls, *names: str) -> "Choice":
+        """Takes the names, the default first."""
+        return super().__new__(cls, names)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a method gives for a batch of B instances.
+
+    Attributes:
+        values: Raw score per token, [B, T]; what stands at padding is ignored.
+        delta: Completeness gap per instance, [B], for an additive method.
+    """
+
+    values: torch.Tensor
+    delta: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the registry.
+
+    Attributes:
+        name: Name in tables and on the command line.
+        compute: From what the passes captured to scores.
+        needs: The passes it needs, given its parameters.
+        defaults: Parameters and their default values (``Choice`` for names).
+        signed: Whether scores have a sign that means for and against.
+        class_dependent: Whether they explain a class; if not, ``attributions.target`` is null.
+        additive: Whether they sum to the difference of the output to a baseline's (completeness).
+        stochastic: Whether they depend on the seed.
+        cost: In forward (F) and backward (B) passes.
+        paper: Where it comes from.
+        equation: What it computes, in short.
+    """
+
+    name: str
+    compute: Callable[[Captured, Params], Scores]
+    needs: Callable[[Params], tuple[Pass, ...]]
+    defaults: Mapping[str, ParamValue | Choice]
+    signed: bool
+    class_dependent: bool
+    additive: bool
+    cost: str
+    paper: str
+    equation: str
+    stochastic: bool = False
+
+    def params(self, given: Mapping[str, Any]) -> dict[str, ParamValue]:
+        """Default parameters with the given ones put in, as the types of the defaults.
+
+        Raises:
+            UsageError: If a parameter is unknown, or its value is of the wrong kind.
+        """
+        unknown = sorted(set(given) - set(self.defaults))
+        if unknown:
+            known = ", ".join(sorted(self.defaults)) or "none"
+            raise UsageError(f"{self.name} has no parameter {unknown[0]!r}; it has: {known}")
+        return {
+            name: _value(f"{self.name}.{name}", default, given[name])
+            if name in given
+            else _default(default)
+            for name, default in self.defaults.items()
+        }
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def register(method: Method) -> None:
+    """Adds a method to the registry."""
+    if method.name in _METHODS:
+        raise ValueError(f"two methods are called {method.name}")
+    _METHODS[method.name] = method
+
+
+def methods() -> dict[str, Method]:
+    """All methods by name, in order of name.
+
+    The files of ``transforms/methods`` register theirs when they are first imported, here.
+    """
+    package = import_module("transforms.methods")
+    for module in iter_modules(package.__path__):
+        import_module(f"transforms.methods.{module.name}")
+    return dict(sorted(_METHODS.items()))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A method with its parameters fixed."""
+
+    method: Method
+    params: Mapping[str, ParamValue]
+
+    @property
+    def name(self) -> str:
+        """Name of the method."""
+        return self.method.name
+
+    @property
+    def needs(self) -> tuple[Pass, ...]:
+        """The passes it needs with these parameters."""
+        return self.method.needs(self.params)
+
+
+def choose(
+    names: str | Sequence[str], given: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Chosen]:
+    """Looks methods up and fixes their parameters.
+
+    Args:
+        names: Names, as a list or separated by commas; ``all`` for all of them.
+        given: Parameters by method, as ``{"integrated_gradients": {"steps": 20}}``.
+
+    Raises:
+        UsageError: If a method or a parameter is unknown, or parameters are given for a method that
+            isn't among those chosen.
+    """
+    known, given = methods(), given or {}
+    wanted = names.split(",") if isinstance(names, str) else list(names)
+    wanted = [name.strip() for name in wanted if name.strip()]
+    if wanted == ["all"]:
+        wanted = list(known)
+    for name in [*wanted, *given]:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"there is no method {name!r}{hint} (`attribeam methods` lists them)")
+    if not wanted:
+        raise UsageError("no method was named (`attribeam methods` lists them)")
+    unused = sorted(set(given) - set(wanted))
+    if unused:
+        raise UsageError(f"parameters were set for {unused[0]}, which is not among the methods run")
+    return [Chosen(known[n], known[n].params(given.get(n, {}))) for n in dict.fromkeys(wanted)]
+
+
+def _default(default: ParamValue | Choice) -> ParamValue:
+    return default[0] if isinstance(default, Choice) else default
+
+
+def _value(name: str, default: ParamValue | Choice, given: Any) -> ParamValue:
+    """A given value as the type of the default; texts come from the command line."""
+    if isinstance(default, Choice):
+        if given not in default:
+            raise UsageError(f"{name} is one of {', '.join(default)}, not {given!r}")
+        return str(given)
+    if isinstance(default, bool):
+        texts = {"true": True, "false": False}
+        if isinstance(given, bool):
+            return given
+        if str(given).lower() in texts:
+            return texts[str(given).lower()]
+        raise UsageError(f"{name} is true or false, not {given!r}")
+    try:
+        value = type(default)(given)
+    except (TypeError, ValueError):
+        value = None
+    if value is None or isinstance(given, bool) or (isinstance(value, int) and value != float(given)):
+        raise UsageError(f"{name} is a number such as {default}, not {given!r}")
+    if isinstance(default, int) and value < min(default, 1):
+        raise UsageError(f"{name} is at least {min(default, 1)}, not {given!r}")
+    return value
