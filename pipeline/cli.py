@@ -7,6 +7,7 @@ answers at once.
 import argparse
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from schemas import UsageError
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
+# Options that a configuration may also give as lists.
+_LISTS = ("methods", "fractions", "orders", "operations")
 _FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
 
 
@@ -164,7 +167,7 @@ def _run(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str
         if not getattr(arguments, name):
             raise UsageError(f"--{name} is needed (`attribeam run --help`)")
     # Beam's own usage text would hide ours; and these are slow imports.
-    from pipeline.run import run
+    from pipeline.job import run
 
     summary = run(_options(arguments, config.get("set", {}), others))
     _report(summary)
@@ -204,10 +207,8 @@ def _evaluation(arguments: argparse.Namespace) -> Any:
     )
 
 
-def _listed(value: Any) -> list[str]:
-    """A list from ``a,b`` or from YAML's own lists."""
-    items = value if isinstance(value, list) else str(value).split(",")
-    return list(dict.fromkeys(str(item).strip() for item in items if str(item).strip()))
+def _listed(text: str) -> list[str]:
+    return list(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
 
 
 def _params(config: Mapping[str, Any], sets: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -215,7 +216,7 @@ def _params(config: Mapping[str, Any], sets: Sequence[str]) -> dict[str, dict[st
     for method, values in config.items():
         if not isinstance(values, Mapping):
             raise UsageError(f"`set` in the configuration: {method} needs parameters and values")
-        params[method] = dict(values)
+        params[str(method)] = {str(name): value for name, value in values.items()}
     for text in sets:
         path, equals, value = text.partition("=")
         method, dot, name = path.partition(".")
@@ -236,12 +237,25 @@ def _read_config(path: str | None, parser: argparse.ArgumentParser) -> dict[str,
         raise UsageError(f"--config {path} can't be read: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("set", {}), dict):
         raise UsageError(f"--config {path} is not a mapping of options to values")
-    config = {str(key).replace("-", "_"): value for key, value in content.items()}
-    known = {action.dest for action in parser._actions} - {"help", "config"}
-    unknown = sorted(set(config) - known)
-    if unknown:
-        raise UsageError(f"--config {path}: there is no option {unknown[0]!r}")
+    config: dict[str, Any] = {"set": content.pop("set", {})}
+    actions = {action.dest: action for action in parser._actions}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in actions or name in ("help", "config"):
+            raise UsageError(f"--config {path}: there is no option {str(key)!r}")
+        if value is not None:
+            config[name] = _config_value(path, actions[name], value)
     return config
+
+
+def _config_value(path: str, action: argparse.Action, value: Any) -> Any:
+    """A value as the command line would have it, so that it is checked just the same."""
+    flag = action.nargs == 0
+    if isinstance(value, list) and action.dest in _LISTS:
+        return ",".join(map(str, value))
+    if isinstance(value, bool) != flag or not isinstance(value, bool | int | float | str):
+        raise UsageError(f"--config {path}: {action.dest} can't be {value!r}")
+    return value if flag else str(value)
 
 
 def _query(arguments: argparse.Namespace) -> int:
@@ -260,7 +274,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from analysis import print_report, verify
 
     report = verify(arguments.folder)
-    print_report(report)
+    print_report(report, sys.stdout)
     return FAILED if report.problems else DONE
 
 
@@ -271,7 +285,8 @@ def _methods(_: argparse.Namespace) -> int:
     from transforms import methods
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("method", "cost", "signed", "class", "additive", "parameters", "from"):
+    table.add_column("method", no_wrap=True)
+    for title in ("cost", "signed", "class", "additive", "parameters", "from"):
         table.add_column(title, overflow="fold")
     for method in methods().values():
         flags = (method.signed, method.class_dependent, method.additive)
@@ -289,7 +304,7 @@ def _methods(_: argparse.Namespace) -> int:
 
 
 def _report(summary: Any) -> None:
-    done = summary.shards - summary.worked
+    done, folder = summary.shards - summary.worked, shlex.quote(summary.output)
     if not summary.worked:
         print(f"nothing left to do: all {summary.shards} shards were there already")
     else:
@@ -299,10 +314,9 @@ def _report(summary: Any) -> None:
             f"{summary.worked} worked on{before} in {summary.seconds:.1f} s"
         )
     if summary.failures:
-        print(f"{summary.failures} failures: attribeam query {summary.output} "
-              "\"from failure_summary\"")
+        print(f'{summary.failures} failures: attribeam query {folder} "from failure_summary"')
     print(f"tables: {summary.output}")
-    print(f'next:   attribeam query {summary.output} "from faithfulness"')
+    print(f'next:   attribeam query {folder} "from faithfulness"')
 
 
 def _quiet(*, verbose: bool) -> None:
@@ -312,8 +326,10 @@ def _quiet(*, verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
     if not verbose:
         import datasets
+        import huggingface_hub
         import transformers
 
+        huggingface_hub.logging.set_verbosity_error()
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         datasets.disable_progress_bars()

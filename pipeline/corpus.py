@@ -6,6 +6,7 @@ source that moves or changes under a long run does no harm.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -24,8 +25,8 @@ from transforms import Model, Row
 # The names that columns go by in the data sets people have, most telling first.
 _GUESSES: dict[str, tuple[str, ...]] = {
     "text": (
-        *("text", "sentence", "content", "review", "document", "premise", "sentence1"),
-        *("question1", "question", "query", "tweet", "comment", "body"),
+        *("text", "premise", "sentence1", "question1", "question", "sentence", "content"),
+        *("review", "document", "query", "tweet", "comment", "body"),
     ),
     "label": ("label", "labels", "gold_label", "class", "target"),
     "id": ("id", "instance_id", "idx", "guid", "uid"),
@@ -88,9 +89,7 @@ def choose_columns(source: Source, given: Mapping[str, str | None], model: Model
     return _checked(source, columns, given, model)
 
 
-def _column(
-    source: Source, role: str, given: str | None, guesses: Iterable[str]
-) -> str | None:
+def _column(source: Source, role: str, given: str | None, guesses: Iterable[str]) -> str | None:
     if given == "none":
         return None
     if given is not None:
@@ -136,6 +135,10 @@ def _checked(
 # Normalising ----------------------------------------------------------------------------------
 
 
+# A class's number as text; that of a column with gaps has become a float on its way (pandas).
+_NUMBER = re.compile(r"(-?\d{1,18})(\.0+)?")
+
+
 class _Unreadable(ValueError):
     """A value that isn't what its column should hold."""
 
@@ -151,14 +154,16 @@ class _Normaliser:
         """The normalised row of a record; ``problem`` says what is wrong with it if anything."""
         row: dict[str, Any] = dict.fromkeys(_SCHEMA.names)
         row |= {"split": record.split, "problem": record.problem}
-        try:
-            for role, column in self.columns.items():
-                value = record.values.get(column)
-                if value is not None:
-                    name = {"pair": "text_pair", "id": "instance_id"}.get(role, role)
-                    row[name] = self._value(role, value)
-        except _Unreadable as error:
-            row["problem"] = row["problem"] or str(error)
+        for role, column in self.columns.items():
+            value = record.values.get(column)
+            if value is None:
+                continue
+            try:
+                row[{"pair": "text_pair", "id": "instance_id"}.get(role, role)] = self._value(
+                    role, value
+                )
+            except _Unreadable as error:
+                row["problem"] = row["problem"] or str(error)
         row["instance_id"] = row["instance_id"] or _content_id(position, record)
         return row
 
@@ -166,27 +171,27 @@ class _Normaliser:
         if role in ("text", "pair"):
             return _string(value, role)
         if role == "id":
-            return str(value)
+            return _string(str(value), role)
         if role == "label":
             return self._label(value)
         if role in ("good", "bad"):
-            return str(value).strip()
+            return _string(str(value).strip(), role)
         return _integers(value, role)
 
     def _label(self, value: Any) -> int | None:
         """A label as the number of a class; None for -1, the usual mark of a missing label."""
         if isinstance(value, bool | int | np.integer):
-            return None if value == -1 else int(value)
+            return None if value == -1 else _int64(int(value))
         if isinstance(value, float):
             if math.isnan(value):
                 return None
             if value.is_integer():
-                return int(value)
+                return self._label(int(value))
         text = str(value).strip()
         if not text:
             return None
-        if text.lstrip("-").isdecimal():
-            return self._label(int(text))
+        if number := _NUMBER.fullmatch(text):
+            return self._label(int(number[1]))
         names = [label.lower() for label in self.labels]
         if text.lower() in names:
             return names.index(text.lower())
@@ -203,13 +208,21 @@ def _string(value: Any, role: str) -> str:
     return value
 
 
+def _int64(number: int) -> int:
+    if not -(2**63) <= number < 2**63:
+        raise _Unreadable(f"the label {number} is not the number of a class")
+    return number
+
+
 def _integers(value: Any, role: str) -> list[int]:
     if isinstance(value, str):
         value = value.replace(",", " ").strip("[] ").split()
     try:
         numbers = [int(item) for item in value]
+        if any(isinstance(item, float) and not item.is_integer() for item in value):
+            raise ValueError("some have decimals")
         pa.array(numbers, _SCHEMA.field(role).type.value_type)
-    except (TypeError, ValueError, pa.ArrowException) as error:
+    except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
         raise _Unreadable(f"{role} is not a list of small integers: {error}") from error
     return numbers
 

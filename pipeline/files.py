@@ -87,7 +87,7 @@ def write_parquet(path: str, table: pa.Table) -> None:
 
 
 def _is_float_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) and pa.types.is_floating(kind.value_type)
+    return bool(pa.types.is_list(kind) and pa.types.is_floating(kind.value_type))
 
 
 def _columns(schema: pa.Schema, but: list[str]) -> Iterator[str]:

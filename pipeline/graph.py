@@ -4,7 +4,6 @@
 one fused stage. Nothing larger than the record of a file leaves it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 

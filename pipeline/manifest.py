@@ -41,9 +41,7 @@ def write_manifest(root: str, manifest: Mapping[str, Any]) -> None:
     write_atomic(join(root, MANIFEST), lambda handle: handle.write(content.encode()))
 
 
-def merged(
-    root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]
-) -> dict[str, Any]:
+def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a run that continues: the old one with what is added.
 
     Args:
@@ -70,9 +68,13 @@ def merged(
             f"{root} holds a run with other settings: {'; '.join(differences[:3])}. "
             "Use another --output, or the settings of that run"
         )
+    methods = {**old["methods"], **new["methods"]}
+    for name in shared:
+        evaluated = old["methods"][name]["evaluated"] or new["methods"][name]["evaluated"]
+        methods[name] = {**methods[name], "evaluated": evaluated}
     return {
         "identity": old["identity"],
-        "methods": {**old["methods"], **new["methods"]},
+        "methods": methods,
         "evaluation": old["evaluation"] or new["evaluation"],
         "executions": [*old["executions"], *new["executions"]],
     }

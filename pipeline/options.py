@@ -63,3 +63,12 @@ class Options:
     trust_remote_code: bool = False
     runner: str = "FnApiRunner"
     beam: Sequence[str] = ()
+
+    @property
+    def beam_flags(self) -> list[str]:
+        """All that Beam is told, as on its command line."""
+        flags = [f"--runner={self.runner}", *self.beam]
+        if self.workers > 1:
+            flags.append("--direct_running_mode=multi_processing")
+            flags.append(f"--direct_num_workers={self.workers}")
+        return flags

@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.files import discard, join, list_files
-from pipeline.files import TEMPORARY
+from pipeline.files import TEMPORARY, discard, join, list_files
 from schemas import Unit, parse_unit_path
 
 

@@ -1,17 +1,20 @@
 """All that is checked and written before any instance is attributed."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import apache_beam as beam
 import torch
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from huggingface_hub import snapshot_download
 
 from pipeline.corpus import choose_columns, stage
 from pipeline.files import discard, is_local, join, list_files, write_atomic
@@ -27,6 +30,8 @@ from transforms.passes import check_pass
 from transforms.targets import parse_target
 
 _LIBRARIES = ("apache-beam", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
+_PROBE = ".attribeam-write-test"
+_OWN = (f"{CORPUS}/rows-", f"{MANIFEST}.", _PROBE)
 _LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner")
 
 
@@ -58,14 +63,9 @@ def prepare(options: Options) -> Prepared:
     device = _device(options.device)
     chosen = choose(options.methods, options.params)
     old = _open_output(options.output)
-    folder = resolve_model(options.model)
-    model = load_model(
-        folder,
-        dtype=options.dtype,
-        allow_pickle=options.allow_pickle,
-        trust_remote_code=options.trust_remote_code,
-        mask_token_id=options.mask_token_id,
-    )
+    folder = resolve_model(options.model, allow_pickle=options.allow_pickle)
+    model = _load(folder, options)
+    _check_mask(options, model)
     target = parse_target(options.target, model)
     evaluation = options.evaluation and options.evaluation.checked(model)
     _check_needs(chosen, model)
@@ -74,12 +74,10 @@ def prepare(options: Options) -> Prepared:
     _check_gold(target, model, source, columns)
     _check_writable(options.output)
     root = options.output.rstrip("/")
-    if old is None:
-        rows = stage(
-            source, columns, model, root, shard_size=options.shard_size, limit=options.limit
-        )
-    else:
-        rows = int(old["identity"]["corpus"]["rows"])
+    copy = partial(
+        stage, source, columns, model, root, shard_size=options.shard_size, limit=options.limit
+    )
+    rows = copy() if old is None else int(old["identity"]["corpus"]["rows"])
     settings = Settings(
         model=str(folder),
         model_name=_name(options.model),
@@ -88,7 +86,7 @@ def prepare(options: Options) -> Prepared:
         target=target,
         seed=options.seed,
         dtype=options.dtype,
-        encoding=_encoding(options, model, need_label=target == "gold"),
+        encoding=_encoding(options, model, columns, need_label=target == "gold"),
         methods={choice.name: dict(choice.params) for choice in chosen},
         evaluation=evaluation,
         device=device,
@@ -110,7 +108,11 @@ def prepare(options: Options) -> Prepared:
         "evaluation": settings.evaluation_record(),
         "executions": [_execution(options, settings)],
     }
-    return Prepared(settings, rows, merged(root, old, new))
+    manifest = merged(root, old, new)
+    if old is not None and len(list_files(join(root, CORPUS))) < settings.num_shards:
+        # Somebody has tidied up; it is the same corpus, since its fingerprint is.
+        copy()
+    return Prepared(settings, rows, manifest)
 
 
 # Checks ---------------------------------------------------------------------------------------
@@ -133,17 +135,53 @@ def _check_numbers(options: Options) -> None:
 
 def _check_beam(options: Options) -> None:
     """A mistyped option must not pass for one of Beam's, which ignores those it doesn't know."""
-    parser = _BeamArgumentParser(allow_abbrev=False)
+    parser = _BeamParser(allow_abbrev=False)
     for kind in (PipelineOptions, *PipelineOptions.__subclasses__()):
         kind._add_argparse_args(parser)
-    try:
-        _, unknown = parser.parse_known_args(list(options.beam))
-    except SystemExit:
-        raise UsageError(f"Beam does not accept the options {' '.join(options.beam)}") from None
+    _, unknown = parser.parse_known_args(list(options.beam))
     if unknown and options.runner in _LOCAL_RUNNERS:
         raise UsageError(
             f"unknown option {unknown[0]}: neither attribeam nor Beam has it "
             "(`attribeam run --help` lists ours)"
+        )
+    try:
+        beam.Pipeline(options=PipelineOptions(options.beam_flags))
+    except (ValueError, ImportError) as error:
+        message = " ".join(str(error).split())
+        raise UsageError(f"--runner {options.runner}: {message}") from error
+
+
+class _BeamParser(_BeamArgumentParser):
+    """Beam's own parser, but for its habit of printing all options it has."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"Beam does not accept an option: {message}")
+
+
+def _load(folder: Path, options: Options) -> Model:
+    try:
+        return load_model(
+            folder,
+            dtype=options.dtype,
+            allow_pickle=options.allow_pickle,
+            trust_remote_code=options.trust_remote_code,
+            mask_token_id=options.mask_token_id,
+        )
+    except UsageError:
+        raise
+    except Exception as error:  # A damaged file gives a dozen kinds, from as many libraries.
+        message = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"the model in {folder} can't be loaded: {type(error).__name__}: {message}"
+        ) from error
+
+
+def _check_mask(options: Options, model: Model) -> None:
+    size = int(model.network.config.vocab_size)
+    if options.mask_token_id is not None and not 0 <= options.mask_token_id < size:
+        raise UsageError(
+            f"--mask-token-id {options.mask_token_id} is outside the model's vocabulary "
+            f"(0 to {size - 1})"
         )
 
 
@@ -167,12 +205,17 @@ def _open_output(root: str) -> dict[str, Any] | None:
     Raises:
         UsageError: If the folder holds something that isn't a run.
     """
-    if is_local(root) and Path(root).exists() and not Path(root).is_dir():
-        raise UsageError(f"--output {root} is a file; name a folder")
-    manifest = read_manifest(root)
+    try:
+        if is_local(root) and Path(root).exists() and not Path(root).is_dir():
+            raise UsageError(f"--output {root} is a file; name a folder")
+        manifest = read_manifest(root)
+    except UsageError:
+        raise
+    except (OSError, BeamIOError, ValueError) as error:
+        raise UsageError(f"--output {root} can't be read: {error}") from error
     if manifest is None:
-        # A corpus alone is what a run that was killed while it was staged leaves behind.
-        foreign = [path for path in list_files(root) if not path.startswith(f"{CORPUS}/rows-")]
+        # What a run that was killed before it began leaves behind: its corpus, half a manifest.
+        foreign = [path for path in list_files(root) if not path.startswith(_OWN)]
         if foreign:
             raise UsageError(
                 f"--output {root} is not empty and holds no run ({MANIFEST}), but {foreign[0]}: "
@@ -182,7 +225,7 @@ def _open_output(root: str) -> dict[str, Any] | None:
 
 
 def _check_writable(root: str) -> None:
-    probe = join(root.rstrip("/"), ".attribeam-write-test")
+    probe = join(root, _PROBE)
     try:
         write_atomic(probe, lambda handle: handle.write(b""))
         discard(probe)
@@ -196,9 +239,7 @@ def _check_needs(chosen: Iterable[Chosen], model: Model) -> None:
             check_pass(kind, model)
 
 
-def _check_gold(
-    target: str | int, model: Model, source: Source, columns: dict[str, str]
-) -> None:
+def _check_gold(target: str | int, model: Model, source: Source, columns: dict[str, str]) -> None:
     if target == "gold" and model.task == "classification" and "label" not in columns:
         raise UsageError(
             f"--target gold needs labels, but {source.name} has no label column; its columns are "
@@ -206,7 +247,9 @@ def _check_gold(
         )
 
 
-def _encoding(options: Options, model: Model, *, need_label: bool) -> EncodeOptions:
+def _encoding(
+    options: Options, model: Model, columns: Mapping[str, str], *, need_label: bool
+) -> EncodeOptions:
     limit = model.max_length
     if options.max_length is not None:
         if options.max_length > limit:
@@ -214,11 +257,20 @@ def _encoding(options: Options, model: Model, *, need_label: bool) -> EncodeOpti
                 f"--max-length {options.max_length} is more than the model takes ({limit})"
             )
         limit = options.max_length
+    if model.tokenizer is not None and "text" in columns:
+        special = model.tokenizer.num_special_tokens_to_add(pair="pair" in columns)
+        if limit <= special:
+            # Tokenizers don't truncate at all then.
+            raise UsageError(f"--max-length {limit} leaves no room beside {special} special tokens")
     return EncodeOptions(limit, options.overflow, options.words, need_label)
 
 
-def resolve_model(source: str) -> Path:
+def resolve_model(source: str, *, allow_pickle: bool = False) -> Path:
     """The local folder of a model: the one given, or a hub model's, fetched.
+
+    Args:
+        source: Folder or hub id.
+        allow_pickle: Fetch pickled weights too.
 
     Raises:
         UsageError: If there is no such folder and the hub has no such model, or can't be reached.
@@ -227,12 +279,9 @@ def resolve_model(source: str) -> Path:
         return Path(source)
     if Path(source).exists() or source.startswith((".", "/")) or source.count("/") > 1:
         raise UsageError(f"there is no model folder {source}")
-    from huggingface_hub import snapshot_download
-
+    weights = ["*.safetensors", "*.bin"] if allow_pickle else ["*.safetensors"]
     try:
-        return Path(
-            snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "*.txt"])
-        )
+        return Path(snapshot_download(source, allow_patterns=["*.json", "*.txt", *weights]))
     except Exception as error:  # The library raises a dozen kinds; all mean that it isn't there.
         raise UsageError(
             f"there is no folder {source}, and the model {source} can't be had from the hub: "
@@ -313,6 +362,7 @@ def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
         "class_dependent": method.class_dependent,
         "additive": method.additive,
         "stochastic": method.stochastic,
+        "passes": [str(kind) for kind in choice.needs],
         "cost": method.cost,
         "paper": method.paper,
         "equation": method.equation,

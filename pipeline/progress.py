@@ -13,8 +13,15 @@ from contextlib import contextmanager
 
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task as Bar, TextColumn
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Task as Bar
 from rich.text import Text
 
 from pipeline.files import exists, is_local, join, open_read

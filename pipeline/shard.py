@@ -7,16 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.files import join, read_parquet
 from pipeline.plan import Task
 from pipeline.settings import Settings
 from pipeline.tables import attributions_table, curves_table, instances_table, with_metadata
 from schemas import Failure, Unit, unit_path
-from transforms import Attribution, Attributions, Instance, Model, Row, attribute, load_model
+from transforms import Attributions, Instance, Model, Row, attribute, load_model
 from transforms.attribute import TOKEN_BUDGETS
 from transforms.encode import encode_rows
 from transforms.perturb import Ranking, curves
+
+Floats = NDArray[np.floating[Any]]
 
 # Instances whose perturbed inputs are held at a time: enough to fill batches of equal length, few
 # enough to take a few megabytes.
@@ -91,9 +94,7 @@ class _ShardWork:
 
     def results(self) -> Iterator[UnitResult]:
         units = self.shard.task.units
-        self.instances, unread = encode_rows(
-            self.model, self.shard.rows, self.settings.encoding
-        )
+        self.instances, unread = encode_rows(self.model, self.shard.rows, self.settings.encoding)
         wanted = {unit.method for unit in units if unit.table == "attributions"}
         found = attribute(
             self.model,
@@ -163,7 +164,7 @@ class _ShardWork:
         failures: dict[str, list[Failure]] = {method: [] for method in methods}
         step = self._stepper(len(methods))
         for chunk in self._chunks():
-            rankings = [r for m in methods for i in chunk for r in by_method[m].get(i, ())]
+            rankings = [by_method[m][i] for m in methods for i in chunk if i in by_method[m]]
             points, failed = curves(
                 self.model,
                 rankings,
@@ -187,32 +188,29 @@ class _ShardWork:
         for start in range(0, len(ordered), _PERTURB_AT_ONCE):
             yield ordered[start : start + _PERTURB_AT_ONCE]
 
-    def _rankings(
-        self, method: str, found: Attributions, valid: set[str]
-    ) -> dict[str, list[Ranking]]:
+    def _rankings(self, method: str, found: Attributions, valid: set[str]) -> dict[str, Ranking]:
+        """What is to be tested of a method, by instance."""
+        scores = self._scores(method, found)
+        return {
+            instance.instance_id: Ranking(
+                instance, method, scores[instance.instance_id], prediction.target
+            )
+            for instance, prediction in zip(self.instances, found.predictions, strict=True)
+            if prediction is not None and instance.instance_id in scores.keys() & valid
+        }
+
+    def _scores(self, method: str, found: Attributions) -> dict[str, Floats]:
         """Scores of a method by instance: those just computed, or those committed before.
 
         Either way they are of the tables' precision, so that a resumed run ranks the same.
         """
         real = np.float64 if self.settings.double else np.float32
         if method in found.rows:
-            scores = {
-                instance.instance_id: row.scores.astype(real)
-                for instance, row in zip(self.instances, found.rows[method], strict=True)
-                if row is not None
-            }
-        else:
-            table = self._read(Unit("attributions", method), ["instance_id", "scores"])
-            ids = table["instance_id"].to_pylist()
-            arrays = [np.array(values, real) for values in table["scores"].to_pylist()]
-            scores = dict(zip(ids, arrays, strict=True))
-        return {
-            instance.instance_id: [
-                Ranking(instance, method, scores[instance.instance_id], prediction.target)
-            ]
-            for instance, prediction in zip(self.instances, found.predictions, strict=True)
-            if prediction is not None and instance.instance_id in scores.keys() & valid
-        }
+            pairs = zip(self.instances, found.rows[method], strict=True)
+            return {i.instance_id: row.scores.astype(real) for i, row in pairs if row is not None}
+        table = self._read(Unit("attributions", method), ["instance_id", "scores"])
+        rows = zip(table["instance_id"].to_pylist(), table["scores"].to_pylist(), strict=True)
+        return {instance_id: np.asarray(values, real) for instance_id, values in rows}
 
     def _read(self, unit: Unit, columns: list[str]) -> pa.Table:
         task = self.shard.task
@@ -233,4 +231,3 @@ class _ShardWork:
         return UnitResult(
             unit, task.shard, task.num_shards, with_metadata(table, metadata), failures
         )
-

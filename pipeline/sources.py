@@ -6,27 +6,39 @@ can't be read is not skipped: it comes out with a sentence that says what is wro
 
 import codecs
 import csv
+import gzip
 import io
 import json
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.files import is_local
+from pipeline.files import is_local, open_read
 from schemas import UsageError
 
 _SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 _READ_ROWS = 1024
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, zlib.error, csv.Error),
+    *(pa.ArrowException, BeamIOError),
+)
+
+
+# Values by column, and what is wrong with them if anything.
+_Row = tuple[dict[str, Any], str | None]
 
 
 class Record(NamedTuple):
@@ -117,21 +129,40 @@ def _file_source(corpus: str, paths: list[str], split: str | None) -> Source:
                 f"{path} is of no known format; a corpus is .parquet, .jsonl, .csv or .tsv"
             )
     first = paths[0]
-    try:
+    with _readable(first):
         columns = _READERS[str(_format(first))].columns(first)
         fingerprint = _content_hash(paths)
-    except UsageError:
-        raise
-    except (OSError, ValueError, pa.ArrowException, BeamIOError, csv.Error) as error:
-        raise UsageError(f"{first} can't be read: {error}") from error
 
     def records() -> Iterator[Record]:
         for path in paths:
             name = split or _split_of(path)
-            for values, problem in _READERS[str(_format(path))].rows(path):
-                yield Record(values, name, problem)
+            with _readable(path):
+                for values, problem in _READERS[str(_format(path))].rows(path):
+                    yield Record(values, name, problem)
 
     return Source(corpus, fingerprint, tuple(columns), records)
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Names the file that turns out to be damaged or of another format than its name says."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except _UNREADABLE as error:
+        raise UsageError(f"{path} can't be read: {error}") from error
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    """A file's content, decompressed if its name says so."""
+    with open_read(path) as handle:
+        if path.endswith(".gz"):
+            with gzip.open(handle) as content:
+                yield content  # type: ignore[misc]
+        else:
+            yield handle
 
 
 def _of_split(corpus: str, paths: list[str], split: str) -> list[str]:
@@ -164,22 +195,24 @@ def _content_hash(paths: Iterable[str]) -> str:
 
 
 def _parquet_columns(path: str) -> list[str]:
-    with FileSystems.open(path) as handle:
+    with _opened(path) as handle:
         return list(pq.ParquetFile(handle).schema_arrow.names)
 
 
-def _parquet_rows(path: str) -> Iterator[tuple[dict[str, Any], str | None]]:
-    with FileSystems.open(path) as handle:
+def _parquet_rows(path: str) -> Iterator[_Row]:
+    with _opened(path) as handle:
         for batch in pq.ParquetFile(handle).iter_batches(_READ_ROWS):
-            try:
-                rows = batch.to_pylist()
-            except UnicodeDecodeError:
-                yield from (_undecoded_row(batch.slice(at, 1)) for at in range(len(batch)))
-                continue
-            yield from ((row, None) for row in rows)
+            yield from _arrow_rows(batch)
 
 
-def _undecoded_row(row: pa.RecordBatch) -> tuple[dict[str, Any], str | None]:
+def _arrow_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[_Row]:
+    try:
+        yield from ((row, None) for row in batch.to_pylist())
+    except UnicodeDecodeError:
+        yield from (_undecoded_row(batch.slice(at, 1)) for at in range(len(batch)))
+
+
+def _undecoded_row(row: pa.RecordBatch | pa.Table) -> _Row:
     """A row of a batch in which some string is not UTF-8."""
     values, problem = {}, None
     for name, column in zip(row.schema.names, row.columns, strict=True):
@@ -191,13 +224,13 @@ def _undecoded_row(row: pa.RecordBatch) -> tuple[dict[str, Any], str | None]:
     return values, problem
 
 
-def _json_rows(path: str) -> Iterator[tuple[dict[str, Any], str | None]]:
+def _json_rows(path: str) -> Iterator[_Row]:
     for number, line in enumerate(_lines(path), 1):
         try:
             values = json.loads(line.decode())
         except UnicodeDecodeError as error:
             yield {}, f"line {number} is not valid UTF-8: {error.reason} at byte {error.start}"
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield {}, f"line {number} is not JSON: {error}"
         else:
             if isinstance(values, dict):
@@ -207,7 +240,7 @@ def _json_rows(path: str) -> Iterator[tuple[dict[str, Any], str | None]]:
 
 
 def _lines(path: str) -> Iterator[bytes]:
-    with FileSystems.open(path) as handle:
+    with _opened(path) as handle:
         for number, line in enumerate(handle):
             content = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
             if content.strip():
@@ -232,7 +265,7 @@ class _Delimited:
     """CSV or TSV. CSV has quotes; TSV has none, so that a stray quote can't swallow lines."""
 
     delimiter: str
-    quoting: int
+    quoting: Literal[0, 3]
 
     def _reader(self, handle: Any) -> Iterator[list[str]]:
         csv.field_size_limit(sys.maxsize)
@@ -242,32 +275,45 @@ class _Delimited:
 
     def columns(self, path: str) -> list[str]:
         """Names in the header line."""
-        with FileSystems.open(path) as handle:
-            return next(self._reader(handle), [])
+        with _opened(path) as handle:
+            return self._header(self._reader(handle))
 
-    def rows(self, path: str) -> Iterator[tuple[dict[str, Any], str | None]]:
+    def rows(self, path: str) -> Iterator[_Row]:
         """Rows after the header line."""
-        with FileSystems.open(path) as handle:
+        with _opened(path) as handle:
             reader = self._reader(handle)
-            header = next(reader, [])
+            header = self._header(reader)
             for number, fields in enumerate(reader, 1):
                 if fields:
                     yield self._row(header, fields, number)
 
     @staticmethod
-    def _row(header: list[str], fields: list[str], number: int) -> tuple[dict[str, Any], str | None]:
-        values = dict(zip(header, fields, strict=False))
+    def _header(reader: Iterator[list[str]]) -> list[str]:
+        names = next(reader, [])
+        return [name.encode(errors="surrogateescape").decode(errors="replace") for name in names]
+
+    @staticmethod
+    def _row(header: list[str], fields: list[str], number: int) -> _Row:
+        values: dict[str, Any] = dict(zip(header, fields, strict=False))
+        undecoded = [name for name, value in values.items() if not _is_text(value)]
+        values |= dict.fromkeys(undecoded)
         if len(fields) != len(header):
             return values, f"row {number} has {len(fields)} fields, the header has {len(header)}"
-        for name, value in values.items():
-            if any("\udc80" <= character <= "\udcff" for character in value):
-                return {**values, name: None}, f"{name} is not valid UTF-8"
-        return values, None
+        return values, f"{undecoded[0]} is not valid UTF-8" if undecoded else None
+
+
+def _is_text(value: str) -> bool:
+    """Whether a string is without the lone surrogates that stand for undecoded bytes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Reader(NamedTuple):
     columns: Callable[[str], list[str]]
-    rows: Callable[[str], Iterator[tuple[dict[str, Any], str | None]]]
+    rows: Callable[[str], Iterator[_Row]]
 
 
 _CSV = _Delimited(",", csv.QUOTE_MINIMAL)
@@ -291,9 +337,8 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _saved_source(corpus: str, split: str | None) -> Source:
-    import datasets
-
-    loaded = datasets.load_from_disk(corpus)
+    with _readable(corpus):
+        loaded = datasets.load_from_disk(corpus)
     if isinstance(loaded, datasets.DatasetDict):
         loaded, split = _one_split(corpus, loaded, split), split or next(iter(loaded))
     files = sorted(str(path) for path in Path(corpus).rglob("*.arrow"))
@@ -301,8 +346,6 @@ def _saved_source(corpus: str, split: str | None) -> Source:
 
 
 def _hub_source(corpus: str, split: str | None) -> Source:
-    import datasets
-
     name, _, configuration = corpus.partition(":")
     try:
         loaded = datasets.load_dataset(name, configuration or None, split=split)
@@ -329,8 +372,9 @@ def _dataset_source(corpus: str, dataset: Any, split: str | None, fingerprint: s
     names = tuple(dataset.column_names)
 
     def records() -> Iterator[Record]:
-        for batch in dataset.iter(_READ_ROWS):
-            for values in zip(*(batch[name] for name in names), strict=True):
-                yield Record(dict(zip(names, values, strict=True)), split)
+        with _readable(corpus):
+            for batch in dataset.with_format("arrow").iter(_READ_ROWS):
+                for values, problem in _arrow_rows(batch):
+                    yield Record(values, split, problem)
 
     return Source(corpus, fingerprint, names, records)

@@ -13,9 +13,7 @@ from transforms.perturb import CurvePoint, Ranking
 Columns = dict[str, Sequence[Any]]
 
 
-def instances_table(
-    pairs: Sequence[tuple[Instance, Prediction]], *, double: bool
-) -> pa.Table:
+def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: bool) -> pa.Table:
     """The ``instances`` table of instances and what the model says of them."""
     instances = [instance for instance, _ in pairs]
     predictions = [prediction for _, prediction in pairs]
@@ -106,7 +104,9 @@ def _list_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([None if v is None else v.tolist() for v in values], kind)
     offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(np.int32)
     flat = np.concatenate(values)
-    return pa.ListArray.from_arrays(offsets, pa.array(flat, from_pandas=False).cast(kind.value_type, safe=False), type=kind)
+    return pa.ListArray.from_arrays(
+        offsets, pa.array(flat, from_pandas=False).cast(kind.value_type, safe=False), type=kind
+    )
 
 
 def _with_nulls(numbers: np.ndarray) -> list[int | None]:

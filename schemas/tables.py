@@ -44,7 +44,9 @@ _INSTANCES = (
     _column("truncated", pa.bool_(), "True if the text was longer than the model's limit"),
     _column("readout", pa.int32(), "Position the prediction is read from: [CLS], or the [MASK]"),
     _column("contrast", pa.list_(pa.string()), "Masked LM only: the correct and the wrong word"),
-    _column("label", pa.int32(), "Gold class; for a masked LM 0, the correct word; null if unknown"),
+    _column(
+        "label", pa.int32(), "Gold class; for a masked LM 0, the correct word; null if unknown"
+    ),
     _column("prediction", pa.int32(), "Predicted class (largest logit)"),
     _column("probabilities", pa.list_(REAL), "Softmax of the logits"),
     _column("logits", pa.list_(REAL), "Logit per class; for a masked LM of the two contrast words"),

@@ -1,10 +1,10 @@
 """What is computed on a batch: encoding, passes, methods and perturbations. No Beam, no files.
 
-    >>> from transforms import attribute, encode, load_model
-    >>> model = load_model("examples/models/sentiment-bert")
-    >>> instances = encode(model, ["the plot is not at all dull ."])
-    >>> result = attribute(model, instances, ["integrated_gradients"])
-    >>> result.rows["integrated_gradients"][0].scores
+>>> from transforms import attribute, encode, load_model
+>>> model = load_model("examples/models/sentiment-bert")
+>>> instances = encode(model, ["the plot is not at all dull ."])
+>>> result = attribute(model, instances, ["integrated_gradients"])
+>>> result.rows["integrated_gradients"][0].scores
 """
 
 from transforms.attribute import Attribution, Attributions, Prediction, attribute

@@ -3,12 +3,26 @@
 Methods never name a module of a model themselves; a new family of post-LN encoders is a new row.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from schemas import UsageError
+
+
+def _finish_bert(layer: Any, context: torch.Tensor, entered: torch.Tensor) -> torch.Tensor:
+    output: torch.Tensor = layer.feed_forward_chunk(layer.attention.output(context, entered))
+    return output
+
+
+def _finish_distilbert(layer: Any, context: torch.Tensor, entered: torch.Tensor) -> torch.Tensor:
+    attended = layer.sa_layer_norm(layer.attention.out_lin(context) + entered)
+    output: torch.Tensor = layer.output_layer_norm(layer.ffn(attended) + attended)
+    return output
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,9 @@ class Anatomy:
         projection: Module between embeddings and encoder (ELECTRA's), present if the sizes differ.
         encoder: Module whose first argument is the embedding output (``hidden_states[0]``).
         layers: List of the encoder's layers, from the encoder.
+        projections: Query, key and value projections, from a layer.
+        finish: What a layer does after attention: mixed values and the layer's own input, both
+            [..., d], to its output.
         masked_lm_head: First module of the masked-LM head, from the task model.
         positions_after_padding: Position ids count from after the padding id (RoBERTa).
         segments: Whether the model takes ``token_type_ids``.
@@ -29,6 +46,12 @@ class Anatomy:
     encoder: str
     masked_lm_head: str
     layers: str = "layer"
+    projections: tuple[str, str, str] = (
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+    )
+    finish: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor] = _finish_bert
     projection: str | None = None
     positions_after_padding: bool = False
     segments: bool = True
@@ -50,7 +73,7 @@ ANATOMIES: dict[str, Anatomy] = {
     "bert": Anatomy(
         embeddings="bert.embeddings",
         encoder="bert.encoder",
-            masked_lm_head="cls",
+        masked_lm_head="cls",
     ),
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
@@ -59,12 +82,14 @@ ANATOMIES: dict[str, Anatomy] = {
         embeddings="electra.embeddings",
         projection="electra.embeddings_project",
         encoder="electra.encoder",
-            masked_lm_head="generator_predictions",
+        masked_lm_head="generator_predictions",
     ),
     "distilbert": Anatomy(
         embeddings="distilbert.embeddings",
         encoder="distilbert.transformer",
-            masked_lm_head="vocab_transform",
+        projections=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        finish=_finish_distilbert,
+        masked_lm_head="vocab_transform",
         segments=False,
     ),
 }

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from schemas import Failure
 from transforms.batch import Batch, Instance, collate, pack
 from transforms.model import Model
-from transforms.passes import Backward, Captured, Forward, Pass
+from transforms.passes import Backward, Captured, Forward
 from transforms.registry import Chosen, Scores, choose
 from transforms.targets import parse_target
 

@@ -152,7 +152,7 @@ def collate(instances: Sequence[Instance], pad_id: int, device: torch.device) ->
 
 
 def _padded(arrays: Sequence[NDArray[np.generic]], fill: int, dtype: type) -> torch.Tensor:
-    out = np.full((len(arrays), max(map(len, arrays))), fill, dtype)
+    out: NDArray[np.generic] = np.full((len(arrays), max(map(len, arrays))), fill, dtype)
     for row, array in zip(out, arrays, strict=True):
         row[: len(array)] = array
     return torch.from_numpy(out)

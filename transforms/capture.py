@@ -27,16 +27,23 @@ class Recorder:
     Attributes:
         keep_attention: Compute and keep attention probabilities. Without it attention runs fused,
             which never holds them.
+        readout: Position per row that alone has to come out of the last layer, [B]; None for all.
         attention: Attention probabilities per layer, each [B, H, T, T]; differentiable.
         entered: What entered the encoder (``hidden_states[0]``), [B, T, d].
     """
 
     keep_attention: bool = False
+    readout: torch.Tensor | None = None
     attention: list[torch.Tensor] = field(default_factory=list)
     entered: torch.Tensor | None = None
 
 
 _RECORDER: ContextVar[Recorder | None] = ContextVar("attribeam_recorder", default=None)
+
+
+def current_recorder() -> Recorder | None:
+    """The recorder of the run that is under way in this thread."""
+    return _RECORDER.get()
 
 
 def _attention(
@@ -70,19 +77,24 @@ AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
 
 @contextmanager
 def recording(
-    encoder: nn.Module, *, keep_attention: bool = False, enter: torch.Tensor | None = None
+    encoder: nn.Module,
+    *,
+    keep_attention: bool = False,
+    readout: torch.Tensor | None = None,
+    enter: torch.Tensor | None = None,
 ) -> Iterator[Recorder]:
     """Records one run of a model.
 
     Args:
         encoder: The encoder module (``Anatomy.encoder``).
         keep_attention: Whether to keep attention probabilities.
+        readout: Position per row that alone has to come out of the last layer, [B].
         enter: Replaces what enters the encoder, [B, T, d]; None leaves it.
 
     Yields:
         The recorder, filled in as the model runs.
     """
-    recorder = Recorder(keep_attention)
+    recorder = Recorder(keep_attention, readout)
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]

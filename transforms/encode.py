@@ -86,9 +86,7 @@ def encode_rows(
             instances.append(encode_row(model, row, options))
         except RowError as error:
             stage = "encode" if row.problem is None else "read"
-            failures.append(
-                Failure(row.instance_id, stage, None, type(error).__name__, str(error))
-            )
+            failures.append(Failure(row.instance_id, stage, None, type(error).__name__, str(error)))
     return instances, failures
 
 

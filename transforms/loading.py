@@ -109,7 +109,7 @@ def _task_of(folder: Path, config: PretrainedConfig) -> tuple[str, Task]:
 
 
 def _check_outputs(folder: Path, config: PretrainedConfig) -> None:
-    if config.num_labels < 2:
+    if (config.num_labels or 0) < 2:
         raise UsageError(
             f"{folder} has a single output (a regression); only classifiers of two or more classes "
             "can be explained"
@@ -132,9 +132,9 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast | None:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
         return None
     tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UsageError(
             f"the tokenizer in {folder} is not a fast one, so it gives no character offsets; "
             "save it again as tokenizer.json"
         )
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer

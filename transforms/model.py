@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transforms.anatomy import Anatomy, optional_part, part
 from transforms.batch import Rows
 from transforms.capture import Recorder, recording
+from transforms.readout import patch_last_layer
 
 Task = Literal["classification", "masked_lm"]
 
@@ -36,6 +37,10 @@ class Model:
     pad_id: int
     max_length: int
 
+    def __post_init__(self) -> None:
+        last = getattr(self.encoder, self.anatomy.layers)[-1]
+        patch_last_layer(last, self.anatomy, int(self.network.config.num_attention_heads))
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -60,15 +65,15 @@ class Model:
     @property
     def num_outputs(self) -> int:
         """Number of logits: the classes, or two for a masked LM (the correct and wrong word)."""
-        return 2 if self.task == "masked_lm" else int(self.network.config.num_labels)
+        return 2 if self.task == "masked_lm" else int(self.network.config.num_labels or 0)
 
     @property
     def labels(self) -> list[str]:
         """Names of the outputs."""
         if self.task == "masked_lm":
             return ["correct", "wrong"]
-        names = self.network.config.id2label or {}
-        return [str(names.get(index, index)) for index in range(self.num_outputs)]
+        names = {int(index): name for index, name in (self.network.config.id2label or {}).items()}
+        return [names.get(index, str(index)) for index in range(self.num_outputs)]
 
     @property
     def encoder(self) -> nn.Module:
@@ -124,7 +129,11 @@ class Model:
         }
         if self.anatomy.segments:
             inputs["token_type_ids"] = rows.segment
-        with recording(self.encoder, keep_attention=keep_attention, enter=enter) as recorder:
+        # Whoever looks at attention looks at all of it; otherwise one position is enough.
+        readout = None if keep_attention else rows.readout
+        with recording(
+            self.encoder, keep_attention=keep_attention, readout=readout, enter=enter
+        ) as recorder:
             if self.task == "masked_lm":
                 logits = self._contrast_logits(inputs, rows)
             else:
@@ -142,10 +151,14 @@ class Model:
         The head is given that position alone: over all of them it would cost more than the encoder.
         """
         if rows.contrast is None:
-            raise ValueError("a masked LM is explained by a contrast of two words; the rows have none")
+            raise ValueError(
+                "a masked LM is explained by a contrast of two words; the rows have none"
+            )
         every = torch.arange(len(rows.readout), device=rows.readout.device)
 
         def at_readout(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            if args[0].shape[1] == 1:  # The last layer was run for that position alone.
+                return args
             return (args[0][every, rows.readout][:, None], *args[1:])
 
         head = part(self.network, self.anatomy.masked_lm_head)

@@ -211,7 +211,8 @@ class Captured:
             scalar = (self.weights.repeat(count, 1) * logits).sum(-1)
             weighted = (scalar * shares.repeat_interleave(len(self.batch))).sum()
             (gradients,) = torch.autograd.grad(weighted, points)
-        return gradients.unflatten(0, (count, len(self.batch))).sum(0)
+        total: torch.Tensor = gradients.unflatten(0, (count, len(self.batch))).sum(0)
+        return total
 
     def clock(self) -> float:
         """Seconds, once the device has done what it was given."""

@@ -21,7 +21,6 @@ from schemas import Failure, UsageError
 from transforms.attribute import failure, halving
 from transforms.batch import Flags, Instance, Rows, pack
 from transforms.model import Model
-from transforms.targets import target_weights
 
 Order = Literal["morf", "lerf", "random"]
 Operation = Literal["mask", "pad", "delete"]
@@ -206,14 +205,14 @@ def curves(
     variants.run(token_budget)
     results: list[list[CurvePoint] | None] = []
     failures = []
-    for ranking, points in zip(rankings, wanted, strict=True):
-        errors = [variants.errors[at] for _, at in points if at in variants.errors]
+    for ranking, inputs in zip(rankings, wanted, strict=True):
+        errors = [variants.errors[at] for _, at in inputs if at in variants.errors]
         if errors:
             name = ranking.instance.instance_id
             failures.append(failure(name, "perturb", ranking.method, errors[0]))
             results.append(None)
         else:
-            results.append([variants.read(p, at, ranking.target) for p, at in points])
+            results.append([variants.read(p, at, ranking.target) for p, at in inputs])
     return results, failures
 
 
@@ -293,7 +292,7 @@ def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Fla
     for row, ((instance, operation, tokens), keep) in enumerate(zip(inputs, kept, strict=True)):
         width = len(keep)
         ids[row, :width] = instance.input_ids[keep]
-        if operation == "mask" and tokens.any():
+        if operation == "mask" and model.mask_id is not None:
             ids[row, :width][tokens] = model.mask_id
         mask[row, :width] = 1
         segment[row, :width] = instance.segment[keep]

@@ -176,8 +176,12 @@ def _value(name: str, default: ParamValue | Choice, given: Any) -> ParamValue:
         value = type(default)(given)
     except (TypeError, ValueError):
         value = None
-    if value is None or isinstance(given, bool) or (isinstance(value, int) and value != float(given)):
+    if (
+        value is None
+        or isinstance(given, bool)
+        or (isinstance(value, int) and value != float(given))
+    ):
         raise UsageError(f"{name} is a number such as {default}, not {given!r}")
-    if isinstance(default, int) and value < min(default, 1):
+    if isinstance(value, int) and isinstance(default, int) and value < min(default, 1):
         raise UsageError(f"{name} is at least {min(default, 1)}, not {given!r}")
     return value

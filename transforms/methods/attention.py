@@ -2,9 +2,8 @@
 
 import torch
 
-from transforms.passes import Captured
+from transforms.passes import Captured, Forward
 from transforms.registry import Method, Params, Scores, register
-from transforms.passes import Forward
 
 
 def raw_attention(captured: Captured, params: Params) -> Scores:

@@ -70,11 +70,7 @@ def run(options: Options) -> Summary:
 
 def execute(tasks: list[Task], settings: Settings, options: Options) -> None:
     """Runs tasks on the Beam runner that was asked for, and waits for the end."""
-    flags = [f"--runner={options.runner}", *options.beam]
-    if options.workers > 1:
-        flags.append("--direct_running_mode=multi_processing")
-        flags.append(f"--direct_num_workers={options.workers}")
-    with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+    with beam.Pipeline(options=PipelineOptions(options.beam_flags)) as pipeline:
         build(pipeline, tasks, settings)
 
 

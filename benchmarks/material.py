@@ -1,0 +1,65 @@
+"""What is measured on: a model and a corpus, the given ones or stand-ins of realistic size."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from transforms import EncodeOptions, Instance, Model, Row, load_model
+from transforms.encode import encode_rows
+
+_EXAMPLES = Path(__file__).parent.parent / "examples"
+CORPUS = _EXAMPLES / "data" / "sentiment.parquet"
+MODEL = _EXAMPLES / "models" / "sentiment-bert"
+
+
+@dataclass(frozen=True)
+class Material:
+    """A model's folder, a corpus of texts, and how many of them to take."""
+
+    model: Path
+    corpus: Path
+    limit: int
+
+    def load(self) -> tuple[Model, list[Instance]]:
+        """The model in float32 on the CPU, and the encoded instances."""
+        model = load_model(self.model)
+        return model, self.instances(model)
+
+    def instances(self, model: Model) -> list[Instance]:
+        """The first instances of the corpus, encoded for a model."""
+        table = pq.read_table(self.corpus, columns=["text"]).slice(0, self.limit)
+        rows = [Row(f"text-{at}", text) for at, text in enumerate(table["text"].to_pylist())]
+        return encode_rows(model, rows, EncodeOptions(model.max_length))[0]
+
+
+def stand_in(folder: Path, *, layers: int = 6, hidden: int = 384, heads: int = 12) -> Path:
+    """Saves a classifier of MiniLM's geometry with random weights and the bundled tokenizer.
+
+    Speed does not depend on the weights; the geometry is that of small models people deploy.
+    """
+    bundled = load_model(MODEL)
+    assert bundled.tokenizer is not None
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=int(bundled.network.config.vocab_size),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=512,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    bundled.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def repeated(corpus: Path, times: int, target: Path) -> Path:
+    """Writes a corpus several times over, without ids, so that every row is one of its own."""
+    table = pq.read_table(corpus, columns=["text", "label"])
+    indices = np.tile(np.arange(len(table)), times)
+    pq.write_table(table.take(indices), target)
+    return target

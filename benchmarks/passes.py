@@ -1,0 +1,61 @@
+"""What the six first methods cost together, against the bare passes that they need.
+
+The bare passes are plain torch on a plain transformers model (its default attention, frozen
+weights), on the same batches: one forward, one forward and backward, and a forward and backward per
+step of the path.
+"""
+
+from collections.abc import Callable
+
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from benchmarks.material import Material
+from benchmarks.timing import in_turn
+from transforms import attribute, choose
+from transforms.attribute import TOKEN_BUDGETS
+from transforms.batch import Batch, collate, pack
+
+METHODS = "random,raw_attention,attention_rollout,saliency,grad_x_input,integrated_gradients"
+STEPS = 50
+LIMIT = 1.15
+
+
+def main(material: Material) -> bool:
+    """Prints the ratio; returns whether it is within the limit."""
+    model, instances = material.load()
+    lengths = [len(instance) for instance in instances]
+    batches = [
+        collate([instances[index] for index in indices], model.pad_id, model.device)
+        for indices in pack(lengths, TOKEN_BUDGETS["cpu"], model.head_size)
+    ]
+    chosen = choose(METHODS, {"integrated_gradients": {"steps": STEPS}})
+    plain = AutoModelForSequenceClassification.from_pretrained(material.model, dtype=torch.float32)
+    timing = in_turn(
+        {
+            "methods": lambda: attribute(model, instances, chosen),
+            "passes": _bare(plain.eval().requires_grad_(False), batches),
+        }
+    )
+    ratio = timing.ratio("methods", to="passes")
+    print(
+        f"six methods, {len(instances)} instances of mean length "
+        f"{sum(lengths) / len(lengths):.0f}, IG with {STEPS} steps: "
+        f"{timing.median('methods'):.1f} s against {timing.median('passes'):.1f} s of bare passes: {ratio:.3f}x (limit {LIMIT}x)"
+    )
+    return ratio <= LIMIT
+
+
+def _bare(network: torch.nn.Module, batches: list[Batch]) -> Callable[[], None]:
+    def passes() -> None:
+        for batch in batches:
+            rows = batch.rows
+            embeddings = network.get_input_embeddings()(rows.input_ids)  # type: ignore[operator]
+            with torch.no_grad():
+                network(input_ids=rows.input_ids, attention_mask=rows.attention_mask)
+            for step in range(STEPS + 1):
+                point = (embeddings * (step / STEPS)).requires_grad_()
+                logits = network(inputs_embeds=point, attention_mask=rows.attention_mask).logits
+                torch.autograd.grad(logits[:, 0].sum(), point)
+
+    return passes

@@ -1,0 +1,64 @@
+"""The SQL views and macros over the tables of a run, one file each in ``schemas/sql``.
+
+A file is a comment followed by one ``create`` statement. The comment is the manual: what a row is,
+the formula, the paper it comes from, units, and under ``Columns:`` a sentence for each column that
+needs one. The views need nothing but the tables of ``schemas.tables``, so they work just as well
+over a published data set.
+"""
+
+import re
+from importlib.resources import files
+from typing import NamedTuple
+
+# A view follows those that it reads.
+_NAMES = (
+    "tokens",
+    "words",
+    "area_under_curve",
+    "faithfulness_by_instance",
+    "faithfulness",
+    "cost",
+    "completeness",
+    "failure_summary",
+)
+
+_COLUMN = re.compile(r"^  (\w+)  +(\S.*)$")
+_CONTINUED = re.compile(r"^ {6,}(\S.*)$")
+
+
+class View(NamedTuple):
+    """A view or a macro: its name, its comment without the dashes, and its ``create`` statement."""
+
+    name: str
+    comment: str
+    sql: str
+
+    @property
+    def is_macro(self) -> bool:
+        """True if this is a macro, to be called, and False if it is a view, to be selected from."""
+        return self.sql.startswith("create macro")
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The sentence of each column that the comment explains under ``Columns:``."""
+        _, _, manual = self.comment.partition("\nColumns:\n")
+        sentences: dict[str, str] = {}
+        name = ""
+        for line in manual.splitlines():
+            if found := _COLUMN.match(line):
+                name = found[1]
+                sentences[name] = found[2]
+            elif name and (more := _CONTINUED.match(line)):
+                sentences[name] += f" {more[1]}"
+        return sentences
+
+
+def _load(name: str) -> View:
+    text = (files("schemas") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if not line.startswith("--"))
+    comment = "\n".join(line.removeprefix("--").removeprefix(" ") for line in lines[:start])
+    return View(name, comment.strip(), "\n".join(lines[start:]).strip())
+
+
+VIEWS: tuple[View, ...] = tuple(_load(name) for name in _NAMES)
