@@ -76,9 +76,11 @@ _CURVES = (
     _column("operation", NAME, "How it is removed: mask, pad or delete"),
     _column("fraction", pa.float64(), "Nominal fraction removed, 0 (nothing) to 1 (everything)"),
     _column("removed", pa.int32(), "Number of tokens or words removed"),
+    _column("units", pa.int32(), "Number that can be removed; removed / units is the exact share"),
     _column("probability", REAL, "Probability of the explained class on the perturbed input"),
     _column("logit", REAL, "Logit of the explained class on the perturbed input"),
     _column("prediction", pa.int32(), "Predicted class on the perturbed input"),
+    _column("flipped", pa.bool_(), "Whether that is another class than on the whole input"),
 )
 
 _FAILURES = (

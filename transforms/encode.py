@@ -128,6 +128,10 @@ def _from_text(model: Model, row: Row, options: EncodeOptions) -> Instance:
     if model.tokenizer is None:
         raise RowError("the model has no tokenizer, so texts can't be encoded")
     texts = (row.text,) if row.text_pair is None else (row.text, row.text_pair)
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise RowError("the text holds a lone surrogate, which is no character") from None
     encoding = model.tokenizer(*texts, add_special_tokens=True, truncation=False).encodings[0]
     too_long = len(encoding.ids) > options.max_length
     if too_long:
@@ -216,17 +220,19 @@ def _rationale(
 
 def _from_ids(model: Model, row: Row, options: EncodeOptions) -> Instance:
     """An instance from a pre-tokenised row: each token is a word of its own."""
-    ids = np.array(row.input_ids, np.int32)
-    segment = np.array(row.token_type_ids or np.zeros(len(ids)), np.int8)
+    ids = np.array(row.input_ids, np.int64)
+    segment = np.array(row.token_type_ids or np.zeros(len(ids)), np.int64)
     vocabulary = int(model.network.config.vocab_size)
+    types = int(model.network.config.type_vocab_size) if model.anatomy.segments else 2
     if not len(ids):
         raise RowError("input_ids is empty")
     if len(segment) != len(ids):
         raise RowError(f"token_type_ids has {len(segment)} entries for {len(ids)} input_ids")
     if ids.min() < 0 or ids.max() >= vocabulary:
         raise RowError(f"input_ids are outside the model's vocabulary (0 to {vocabulary - 1})")
-    if model.anatomy.segments and segment.max() >= model.network.config.type_vocab_size:
-        raise RowError(f"token_type_ids reach {segment.max()}, more than the model has")
+    if segment.min() < 0 or segment.max() >= types:
+        raise RowError(f"token_type_ids are outside the model's (0 to {types - 1})")
+    ids, segment = ids.astype(np.int32), segment.astype(np.int8)
     too_long = len(ids) > options.max_length
     if too_long and options.overflow == "fail":
         raise RowError(f"{len(ids)} tokens, but the limit is {options.max_length}")

@@ -88,6 +88,7 @@ class Point(NamedTuple):
     operation: Operation
     fraction: float
     removed: int
+    units: int
     tokens: Flags
 
 
@@ -98,9 +99,11 @@ class CurvePoint(NamedTuple):
     operation: Operation
     fraction: float
     removed: int
+    units: int
     probability: float
     logit: float
     prediction: int
+    flipped: bool
 
 
 @dataclass(frozen=True)
@@ -148,10 +151,10 @@ def points_of(
 ) -> list[Point]:
     """The points of an instance's curves under one method.
 
-    With n units, the most relevant k(f) = ``removal_count(f, n)`` are removed at fraction f in
-    ``morf`` order. In ``lerf`` order n - k(1 - f) are, so that exactly the k(1 - f) most relevant
-    stay: comprehensiveness and sufficiency then speak of the same tokens. Ties go to the earlier
-    unit.
+    With n units, ``morf`` removes the k(f) = ``removal_count(f, n)`` most relevant at each fraction
+    f. ``lerf`` is run at 1 - f and removes n - k(f), so that exactly those k(f) stay:
+    comprehensiveness and sufficiency then speak of the same units. Of units with equal scores the
+    earlier counts as more relevant.
     """
     units = units_of(instance, evaluation.protocol)
     count = int(units.max()) + 1
@@ -163,15 +166,15 @@ def points_of(
         "lerf": best_first[::-1],
         "random": instance.generator(seed, "random order").permutation(count),
     }
-    steps = [(0.0, 0), *((f, removal_count(f, count)) for f in evaluation.fractions), (1.0, count)]
+    inner = [(f, removal_count(f, count)) for f in evaluation.fractions]
+    kept = [(round(1 - f, 9), count - removed) for f, removed in inner]
     points = []
     for order in evaluation.orders:
-        for fraction, removed in steps:
-            if order == "lerf" and 0 < fraction < 1:
-                removed = count - removal_count(1 - fraction, count)  # noqa: PLW2901
+        steps = sorted(kept if order == "lerf" else inner)
+        for fraction, removed in [(0.0, 0), *steps, (1.0, count)]:
             tokens = np.isin(units, ranks[order][:removed])
             points += [
-                Point(order, operation, fraction, removed, tokens)
+                Point(order, operation, fraction, removed, count, tokens)
                 for operation in evaluation.operations
             ]
     return points
@@ -212,7 +215,8 @@ def curves(
             failures.append(failure(name, "perturb", ranking.method, errors[0]))
             results.append(None)
         else:
-            results.append([variants.read(p, at, ranking.target) for p, at in inputs])
+            whole = next(at for point, at in inputs if not point.removed)
+            results.append([variants.read(p, at, whole, ranking.target) for p, at in inputs])
     return results, failures
 
 
@@ -258,16 +262,19 @@ class _Variants:
             rows = perturbed_rows(self.model, [self.inputs[number] for number in numbers])
             return self.model.run(rows)[0].double().cpu().numpy()
 
-    def read(self, point: Point, at: int, target: int) -> CurvePoint:
-        """The curve point that an input's logits give."""
+    def read(self, point: Point, at: int, whole: int, target: int) -> CurvePoint:
+        """The curve point that an input's logits give, ``whole`` being the unperturbed one."""
+        prediction = int(self._logits[at].argmax())
         return CurvePoint(
             order=point.order,
             operation=point.operation,
             fraction=point.fraction,
             removed=point.removed,
+            units=point.units,
             probability=float(self._probabilities[at, target]),
             logit=float(self._logits[at, target]),
-            prediction=int(self._logits[at].argmax()),
+            prediction=prediction,
+            flipped=prediction != int(self._logits[whole].argmax()),
         )
 
 

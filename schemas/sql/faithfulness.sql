@@ -20,27 +20,19 @@
 --   decision_flip_fraction  Mean share of the units to remove (MoRF) until the predicted class
 --                      changes, 1 where it never does; lower is better
 create view faithfulness as
-with inputs as (
-    select instance_id, protocol, operation, max(removed) as units
-    from curves
-    where fraction = 1
-    group by all
-),
-
-pooled as (
+with pooled as (
     select
-        c.method,
-        c.protocol,
-        c.operation,
-        c."order",
-        c.fraction,
-        i.units,
-        max(c.removed) as removed,
+        method,
+        protocol,
+        operation,
+        "order",
+        fraction,
+        units,
+        max(removed) as removed,
         count(*) as n,
-        sum(c.probability) as p,
-        sum(ln(greatest(c.probability, 1e-30))) as log_p
-    from curves as c
-    join inputs as i using (instance_id, protocol, operation)
+        sum(probability) as p,
+        sum(ln(greatest(probability, 1e-30))) as log_p
+    from curves
     group by all
 ),
 
@@ -68,9 +60,7 @@ ordered as (
         p0 - sum(p) filter (inside) / sum(n) filter (inside) as inner_drop,
         p0 - sum(p) / sum(n) as drop,
         sum(log_p) filter (inside) / sum(n) filter (inside) - log_p0 as log_change,
-        sum(area) / instances as area,
-        list_sort(list(distinct round(fraction, 9)))
-        = list_sort(list(distinct round(1 - fraction, 9))) as mirrored
+        sum(area) / instances as area
     from stepped
     group by all
 ),
@@ -81,7 +71,7 @@ linear as (
         protocol,
         operation,
         any_value(inner_drop) filter ("order" = 'morf') as comprehensiveness,
-        any_value(inner_drop) filter ("order" = 'lerf' and mirrored) as sufficiency,
+        any_value(inner_drop) filter ("order" = 'lerf') as sufficiency,
         any_value(drop) filter ("order" = 'morf') as aopc,
         any_value(log_change) filter ("order" = 'morf') as log_odds,
         any_value(area) filter ("order" = 'morf') as auc_morf,
@@ -91,6 +81,18 @@ linear as (
     group by all
 ),
 
+first_flips as (
+    select
+        method,
+        protocol,
+        operation,
+        any_value(units) as units,
+        bool_or(flipped) filter ("order" = 'morf') as flipped,
+        min(removed) filter ("order" = 'morf' and flipped) as removed
+    from curves
+    group by instance_id, method, protocol, operation
+),
+
 flips as (
     select
         method,
@@ -98,8 +100,9 @@ flips as (
         operation,
         count(*) as n,
         avg(flipped::int) as flipped,
-        avg(decision_flip_fraction) as decision_flip_fraction
-    from faithfulness_by_instance
+        avg(case when flipped then removed / units when not flipped then 1 end)
+            as decision_flip_fraction
+    from first_flips
     group by all
 )
 

@@ -5,7 +5,7 @@
 -- or words) removed; p(0) is that of the whole input. MoRF removes the most relevant units first,
 -- LeRF the least relevant first. Areas and flips use the exact share, removed / units, because on a
 -- short text the number removed is a rounded one. A metric is null where the order that it needs
--- was not run, and sufficiency also where the fractions are not symmetric about 1/2.
+-- was not run. LeRF is run at 1 - f for every f that MoRF is run at.
 --
 -- Columns:
 --   units              Number of removable tokens or words
@@ -35,8 +35,9 @@ with points as (
         operation,
         fraction,
         removed,
+        units,
         probability,
-        prediction,
+        flipped,
         "order" = 'morf' as morf,
         "order" = 'lerf' as lerf,
         "order" = 'random' as random,
@@ -50,21 +51,17 @@ curve as (
         method,
         protocol,
         operation,
-        max(removed) as units,
+        max(units) as units,
         max(probability::double) filter (fraction = 0) as p0,
-        max(prediction) filter (fraction = 0) as class0,
         avg(probability) filter (morf and inside) as inner_morf,
         avg(probability) filter (lerf and inside) as inner_lerf,
         avg(probability) filter (morf) as mean_morf,
         avg(ln(greatest(probability, 1e-30))) filter (morf and inside) as inner_log,
-        -- 0 if every fraction f has its 1 - f, whose hash then cancels that of f.
-        bit_xor(xor(hash(round(fraction, 9)), hash(round(1 - fraction, 9)))) filter (lerf) as odd,
         list_sort(list(removed + probability / 2::double) filter (morf)) as morf,
         list_sort(list(removed + probability / 2::double) filter (lerf)) as lerf,
         list_sort(list(removed + probability / 2::double) filter (random)) as random,
-        min(prediction) filter (morf) <> max(prediction) filter (morf) as flipped,
-        -- The class in the low 32 bits, so that the smallest entry is what was removed first.
-        list((removed::bigint << 32) + prediction) filter (morf) as classes
+        bool_or(flipped) filter (morf) as flipped,
+        min(removed) filter (morf and flipped) as removed_to_flip
     from points
     group by all
 )
@@ -77,7 +74,7 @@ select
     units,
     p0 as probability,
     p0 - inner_morf as comprehensiveness,
-    case when odd = 0 then p0 - inner_lerf end as sufficiency,
+    p0 - inner_lerf as sufficiency,
     p0 - mean_morf as aopc,
     inner_log - ln(greatest(p0, 1e-30)) as log_odds,
     area_under_curve(morf, units) as auc_morf,
@@ -85,9 +82,6 @@ select
     area_under_curve(random, units) as auc_random,
     auc_lerf - auc_morf as auc_difference,
     flipped,
-    case
-        when flipped then
-            (list_min(list_filter(classes, lambda v: (v & 4294967295) <> class0)) >> 32) / units
-        when not flipped then 1
-    end as decision_flip_fraction
+    case when flipped then removed_to_flip / units when not flipped then 1 end
+        as decision_flip_fraction
 from curve;

@@ -1,0 +1,18 @@
+"""Asking a finished run: a DuckDB connection with the views, queries printed, and verification.
+
+Nothing in here loads torch or Beam: a run can be read where it could not have been computed.
+"""
+
+from analysis.query import FORMATS, run_query
+from analysis.runs import load_manifest, open_run
+from analysis.verify import Report, print_report, verify
+
+__all__ = [
+    "FORMATS",
+    "Report",
+    "load_manifest",
+    "open_run",
+    "print_report",
+    "run_query",
+    "verify",
+]

@@ -1,0 +1,294 @@
+"""What must hold between the rows of a run, each as a query that finds where it does not.
+
+A query gives one row: how many break the rule, and the smallest of them by name. The counting is
+DuckDB's, which spills to disk, so that a run larger than memory can be checked.
+"""
+
+from typing import NamedTuple
+
+
+class Check(NamedTuple):
+    """A rule: what is said with ``{count}`` and ``{example}`` where it is broken, and the query."""
+
+    problem: str
+    sql: str
+
+
+# What the curves of an instance under a method amount to. The points are counted and their hashes
+# combined, which together differ wherever one is missing, doubled or not on the grid, without a
+# table of all points in memory.
+CURVE_KEYS = """
+create temp table curve_keys as
+select
+    instance_id,
+    method,
+    count(*) as points,
+    bit_xor(hash(protocol, "order", operation, round(fraction, 9))) as grid
+from curves
+group by all
+"""
+
+# `grid`: the points that the evaluation of run.json asks for.
+GRID = """
+create temp table grid as
+select protocol, "order", operation, fraction
+from (select ?::varchar as protocol)
+cross join (select unnest(?::varchar[]) as "order")
+cross join (select unnest(?::varchar[]) as operation)
+cross join (select unnest(?::double[]) as fraction)
+"""
+
+_INSTANCES = (
+    Check(
+        "instances: {count} ids occur more than once, such as {example}",
+        """
+        select count(*), min(instance_id)
+        from (select instance_id from instances group by all having count(*) > 1)
+        """,
+    ),
+    Check(
+        "instances: {count} have lists of different lengths, such as {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        where input_ids is null
+            or len(coalesce(tokens, input_ids::varchar[])) <> len(input_ids)
+            or len(coalesce(word_ids, input_ids)) <> len(input_ids)
+            or len(coalesce(char_start, input_ids)) <> len(input_ids)
+            or len(coalesce(char_end, input_ids)) <> len(input_ids)
+            or len(coalesce(special, input_ids::boolean[])) <> len(input_ids)
+            or len(coalesce(segment::int[], input_ids)) <> len(input_ids)
+            or len(coalesce(rationale::int[], input_ids)) <> len(input_ids)
+        """,
+    ),
+    Check(
+        "instances: {count} have logits or probabilities that are no finite numbers, "
+        "such as {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        where not coalesce(isfinite(list_sum(logits)) and isfinite(list_sum(probabilities)), false)
+            or list_count(logits) <> len(logits)
+            or list_count(probabilities) <> len(probabilities)
+        """,
+    ),
+    Check(
+        "instances: the probabilities of {count} do not sum to 1, such as those of {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        where abs(list_sum(probabilities) - 1) > 1e-3
+        """,
+    ),
+    Check(
+        "instances: the prediction of {count} is not the largest logit, such as that of {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        where not coalesce(logits[prediction + 1] = list_max(logits), false)
+        """,
+    ),
+    Check(
+        "instances: {count} have also failed before they were one, such as {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        semi join (from failures where method is null) using (instance_id)
+        """,
+    ),
+)
+
+_ATTRIBUTIONS = (
+    Check(
+        "attributions: {count} occur more than once, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from (
+            select instance_id, method
+            from attributions
+            group by instance_id, method, target, layer
+            having count(*) > 1
+        )
+        """,
+    ),
+    Check(
+        "attributions: {count} belong to no instance, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        anti join instances using (instance_id)
+        """,
+    ),
+    Check(
+        "attributions: {count} have not one score per token, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        join instances using (instance_id)
+        where coalesce(len(scores), -1) <> len(input_ids)
+        """,
+    ),
+    Check(
+        "attributions: {count} have scores that are no finite numbers, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        where not isfinite(list_sum(scores)) or list_count(scores) <> len(scores)
+        """,
+    ),
+    Check(
+        "attributions: {count} have a completeness gap that is no finite number, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        where not isfinite(delta)
+        """,
+    ),
+    Check(
+        "attributions: {count} of additive methods have no completeness gap, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        join methods using (method)
+        where additive and delta is null
+        """,
+    ),
+    Check(
+        "attributions: {count} cost a time that is no finite number from 0, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        where not (isfinite(seconds) and seconds >= 0)
+        """,
+    ),
+    Check(
+        "attributions: {count} have also failed, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        semi join (from failures where stage = 'attribute') using (instance_id, method)
+        """,
+    ),
+)
+
+_CURVES = (
+    Check(
+        "curves: {count} have not the points that run.json asks for, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curve_keys
+        cross join (
+            select
+                count(*) as points,
+                bit_xor(hash(protocol, "order", operation, round(fraction, 9))) as grid
+            from grid
+        ) as expected
+        where curve_keys.points <> expected.points or curve_keys.grid <> expected.grid
+        """,
+    ),
+    Check(
+        "curves: {count} points have values that are no finite numbers, or no probability, "
+        "such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curves
+        where not coalesce(isfinite(logit) and probability between -1e-6 and 1 + 1e-6, false)
+        """,
+    ),
+    Check(
+        "curves: {count} points remove nothing where they should or something where they should "
+        "not, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curves
+        where removed < 0 or (fraction = 0 and removed > 0) or (fraction = 1 and removed = 0)
+        """,
+    ),
+    Check(
+        "curves: {count} belong to no attribution, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curve_keys
+        anti join attributions using (instance_id, method)
+        """,
+    ),
+    Check(
+        "curves: {count} have also failed, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curve_keys
+        semi join (from failures where stage = 'perturb') using (instance_id, method)
+        """,
+    ),
+)
+
+_FAILURES = (
+    Check(
+        "failures: {count} occur more than once, such as that of {example}",
+        """
+        select count(*), min(instance_id)
+        from (
+            select instance_id
+            from failures
+            group by instance_id, stage, method
+            having count(*) > 1
+        )
+        """,
+    ),
+    Check(
+        "failures: {count} have a stage or method that can't be, such as that of {example}",
+        """
+        select count(*), min(instance_id)
+        from failures
+        where case
+            when method is null then stage not in ('read', 'encode', 'forward')
+            else stage not in ('attribute', 'perturb')
+                or method not in (select method from methods)
+        end
+        """,
+    ),
+)
+
+CHECKS = (*_INSTANCES, *_ATTRIBUTIONS, *_CURVES, *_FAILURES)
+
+# A row per method: what became of the instances.
+ACCOUNTS = """
+select
+    m.method,
+    (select count(*) from instances) as instances,
+    coalesce(a.n, 0) as attributed,
+    coalesce(f.failed, 0) as failed,
+    coalesce(c.n, 0) as evaluated,
+    coalesce(f.unperturbed, 0) as not_evaluated,
+    g.median_gap,
+    g.median_relative_gap
+from methods as m
+left join (
+    select method, count(distinct instance_id) as n from attributions group by method
+) as a using (method)
+left join (select method, count(*) as n from curve_keys group by method) as c using (method)
+left join (
+    select
+        method,
+        count(*) filter (stage = 'attribute') as failed,
+        count(*) filter (stage = 'perturb') as unperturbed
+    from failures
+    group by method
+) as f using (method)
+left join completeness as g using (method)
+order by m.method
+"""
+
+# The instances of which nothing is known under a method, given as the parameter.
+UNACCOUNTED = """
+select count(*), min(instance_id)
+from instances
+anti join (from attributions where method = $method) using (instance_id)
+anti join (from failures where method = $method and stage = 'attribute') using (instance_id)
+"""
+UNEVALUATED = """
+select count(*), min(instance_id)
+from (select distinct instance_id from attributions where method = $method)
+anti join (from curve_keys where method = $method) using (instance_id)
+anti join (from failures where method = $method and stage = 'perturb') using (instance_id)
+"""

@@ -1,0 +1,175 @@
+"""What a run looks like inside DuckDB: tables over its files, its manifest, views and comments."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from schemas import TABLES, VIEWS, table_schema
+
+_GLOB = str.maketrans({character: f"[{character}]" for character in "*?["})
+
+_METHODS = """
+create table methods (
+    method varchar,
+    params json,
+    signed boolean,
+    class_dependent boolean,
+    additive boolean,
+    stochastic boolean,
+    paper varchar,
+    passes varchar[]
+)
+"""
+_METHOD_COMMENTS = {
+    "method": "Name in `attribeam methods`",
+    "params": "Parameters of this run: params->>'steps'",
+    "signed": "True if scores have a sign: negative speaks against the explained class",
+    "class_dependent": "True if scores depend on the class explained",
+    "additive": "True if the scores of an instance sum to a difference of outputs",
+    "stochastic": "True if scores depend on the seed",
+    "paper": "Where the method comes from",
+    "passes": "Passes through the model that the method needs",
+}
+
+
+def literal(text: str) -> str:
+    """Returns a text as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Returns a name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def escape_glob(path: str) -> str:
+    """Returns a glob pattern that matches this very path, whatever characters are in it."""
+    return path.translate(_GLOB)
+
+
+def add_table(
+    connection: duckdb.DuckDBPyConnection, table: str, patterns: Sequence[str], *, double: bool
+) -> None:
+    """Adds a table of ``schemas.tables``.
+
+    Args:
+        connection: Where to.
+        table: Name of the table.
+        patterns: Globs of its files, each of which matches at least one; with none of them the
+            table is empty, with its types.
+        double: Whether an empty table has float64 where it else had float32.
+    """
+    schema = table_schema(table, double=double)
+    if patterns:
+        globs = ", ".join(literal(pattern) for pattern in patterns)
+        connection.execute(
+            f"create view {table} as select * from read_parquet("
+            f"[{globs}], union_by_name = false, hive_partitioning = false)"
+        )
+    else:
+        connection.register("_empty", _plain(schema).empty_table())
+        connection.execute(f"create table {table} as select * from _empty")
+        connection.unregister("_empty")
+
+
+def add_manifest(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> None:
+    """Adds ``methods``, a row per method, and ``run``, one row with the run's identity.
+
+    The columns of ``run`` are named by section: ``model_source``, ``corpus_rows``,
+    ``settings_seed``. Whatever is neither a number nor a text nor a list of texts is JSON.
+    """
+    connection.execute(_METHODS)
+    for name, method in manifest["methods"].items():
+        row = [name, json.dumps(method["params"])]
+        row += [method.get(key) for key in tuple(_METHOD_COMMENTS)[2:]]
+        connection.execute("insert into methods values (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    values: dict[str, Any] = {"format": manifest["format"]}
+    for section, entries in manifest["identity"].items():
+        values |= {f"{section}_{key}": value for key, value in entries.items()}
+    values |= {key: manifest.get(key) for key in ("evaluation", "executions")}
+    columns = ", ".join(f"?::{_sql_type(value)} as {identifier(n)}" for n, value in values.items())
+    parameters = [json.dumps(v) if _sql_type(v) == "json" else v for v in values.values()]
+    connection.execute(f"create table run as select {columns}", parameters)
+
+
+def add_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Adds the views and macros of ``schemas.views`` over the tables."""
+    for view in VIEWS:
+        connection.execute(view.sql)
+
+
+def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
+    """Comments every view, macro and column.
+
+    A column that a view's comment does not explain has the comment of the table's column of the
+    same name.
+    """
+    _comment_columns(connection, "methods", _METHOD_COMMENTS)
+    inherited: dict[str, str] = {}
+    for table in reversed(TABLES):
+        comments = {f.name: f.metadata[b"comment"].decode() for f in table_schema(table)}
+        _comment_columns(connection, table, comments)
+        inherited |= comments
+    for view in VIEWS:
+        kind = "macro" if view.is_macro else "view"
+        connection.execute(f"comment on {kind} {view.name} is {literal(view.comment)}")
+        if not view.is_macro:
+            _comment_columns(connection, view.name, inherited | view.columns)
+
+
+def lock(connection: duckdb.DuckDBPyConnection, root: str) -> None:
+    """Keeps queries to the files below a folder, and the settings as they are.
+
+    A pattern over escaped characters does not begin with the folder's name as it is, so both ways
+    of writing it are allowed. Sorting and grouping may still spill, to the system's temporary
+    folder.
+    """
+    spill = str(Path(tempfile.gettempdir()) / f"attribeam-spill-{os.getpid()}")
+    connection.execute(f"set temp_directory = {literal(spill)}")
+    connection.execute(f"set allowed_directories = [{literal(root)}, {literal(escape_glob(root))}]")
+    connection.execute("set enable_external_access = false")
+    # Else an unknown table's name would be looked up among the caller's Python variables.
+    connection.execute("set python_enable_replacements = false")
+    connection.execute("set lock_configuration = true")
+
+
+def _comment_columns(
+    connection: duckdb.DuckDBPyConnection, relation: str, comments: Mapping[str, str]
+) -> None:
+    """Comments those columns of a table or view for which there is one."""
+    columns = connection.execute(f"select column_name from (describe {relation})").fetchall()
+    for (column,) in columns:
+        if column in comments:
+            connection.execute(
+                f"comment on column {relation}.{identifier(column)} is {literal(comments[column])}"
+            )
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """Dictionaries come from Parquet as text, but from Arrow as an enumeration."""
+    return pa.schema(
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in schema
+    )
+
+
+def _sql_type(value: object) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return "bigint"
+        case float():
+            return "double"
+        case str() | None:
+            return "varchar"
+        case list() if all(isinstance(entry, str) for entry in value):
+            return "varchar[]"
+        case _:
+            return "json"

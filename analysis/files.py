@@ -1,0 +1,114 @@
+"""The files of a run: which there should be, and whether each can be read from end to end."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas import TABLES, Unit, failures_path, table_schema, unit_path
+from schemas.layout import FAILURES
+
+_BATCH = 8192
+
+
+class Survey(NamedTuple):
+    """What reading every file found.
+
+    ``sound`` has the paths per table of the shards of which nothing is missing or damaged, so that
+    the rows of one table can be held against those of another; ``shards`` counts them.
+    """
+
+    problems: list[str]
+    there: int
+    expected: int
+    shards: int
+    sound: dict[str, list[str]]
+
+
+def units(manifest: Mapping[str, Any]) -> list[Unit]:
+    """The units of a run: every one of them has a file per shard."""
+    tables = ["attributions"] + ["curves"] * (manifest["evaluation"] is not None)
+    methods = manifest["methods"]
+    return [Unit("instances"), *(Unit(table, name) for name in methods for table in tables)]
+
+
+def survey(root: Path, manifest: Mapping[str, Any]) -> Survey:
+    """Reads every file of a run, one at a time.
+
+    Args:
+        root: The run's folder.
+        manifest: Its ``run.json``.
+    """
+    settings = manifest["identity"]["settings"]
+    num_shards = settings["num_shards"]
+    double = settings["dtype"] == "float64"
+    problems: list[str] = []
+    there = shards = 0
+    known: set[str] = set()
+    sound: dict[str, list[str]] = {table: [] for table in TABLES}
+    for shard in range(num_shards):
+        tables = {unit_path(unit, shard, num_shards): unit for unit in units(manifest)}
+        failures = {failures_path(unit, shard, num_shards): unit for unit in units(manifest)}
+        present = [path for path in tables if (root / path).is_file()]
+        failed = [path for path in failures if (root / path).is_file()]
+        known.update(tables, failures)
+        there += len(present)
+        found = [
+            f"{path}: {problem}"
+            for path in (*present, *failed)
+            for problem in _file_problems(root / path, path, tables.get(path), double)
+        ]
+        problems += found
+        if len(present) == len(tables) and not found:
+            shards += 1
+            for path in present:
+                sound[tables[path].table].append(path)
+            sound[FAILURES] += failed
+    problems += [
+        f"{path}: no shard of a method of run.json has this name. Move it elsewhere"
+        for path in _committed(root)
+        if path not in known
+    ]
+    return Survey(problems, there, len(units(manifest)) * num_shards, shards, sound)
+
+
+def _committed(root: Path) -> list[str]:
+    patterns = [f"{table}/**/shard-*-of-*.parquet" for table in TABLES]
+    return sorted(
+        path.relative_to(root).as_posix() for pattern in patterns for path in root.glob(pattern)
+    )
+
+
+def _file_problems(file: Path, path: str, unit: Unit | None, double: bool) -> list[str]:
+    schema = table_schema(FAILURES if unit is None else unit.table, double=double)
+    try:
+        return list(_content_problems(file, unit, schema))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        return [f"damaged ({reason}). Delete it and run the same command again"]
+
+
+def _content_problems(file: Path, unit: Unit | None, schema: pa.Schema) -> Iterator[str]:
+    """Yields what is wrong with a file; every page of it is read and its checksum compared."""
+    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        if not parquet.schema_arrow.equals(schema):
+            yield f"has other columns than the table: {_difference(parquet.schema_arrow, schema)}"
+        methods: set[str | None] = set()
+        for batch in parquet.iter_batches(_BATCH):
+            if unit is not None and unit.method is not None and "method" in batch.schema.names:
+                methods.update(pc.unique(batch.column("method")).to_pylist())
+        if unit is not None and methods - {unit.method}:
+            yield f"has rows of {', '.join(sorted(map(str, methods - {unit.method})))}"
+
+
+def _difference(found: pa.Schema, expected: pa.Schema) -> str:
+    if found.names != expected.names:
+        return f"{', '.join(found.names)} instead of {', '.join(expected.names)}"
+    return "; ".join(
+        f"{ours.name} is {theirs.type} instead of {ours.type}"
+        for theirs, ours in zip(found, expected, strict=True)
+        if not theirs.equals(ours)
+    )

@@ -1,0 +1,157 @@
+"""A query over a run; its result as a table for people, or CSV, JSON or Parquet for programs."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+import pyarrow as pa
+
+from analysis.output import write_csv, write_json, write_parquet
+from analysis.runs import open_run
+from analysis.terminal import print_rows
+from analysis.values import python_rows
+from schemas import UsageError
+
+_WRITERS: dict[str, Callable[[pa.Schema, Iterator[pa.RecordBatch], IO[Any]], None]] = {
+    "csv": write_csv,
+    "json": write_json,
+    "parquet": write_parquet,
+}
+FORMATS = ("table", *_WRITERS)
+TABLE_ROWS = 40
+_BATCH = 10_000
+_ERROR_LINES = 6
+
+_WRITING = {
+    duckdb.StatementType.ATTACH,
+    duckdb.StatementType.COPY,
+    duckdb.StatementType.COPY_DATABASE,
+    duckdb.StatementType.EXPORT,
+    duckdb.StatementType.PREPARE,
+}
+_WRITING_WORDS = re.compile(r"\b(attach|copy|export)\b", re.IGNORECASE)
+
+
+def run_query(
+    folder: str | Path,
+    sql: str,
+    format: str = "table",
+    out: IO[Any] | None = None,
+    *,
+    width: int | None = None,
+    external_access: bool = False,
+) -> None:
+    """Runs SQL over a run and writes the result of its last statement.
+
+    Args:
+        folder: The run's folder.
+        sql: One or more statements, or the path of a ``.sql`` file with them.
+        format: ``table``, at most 40 rows fitted to the terminal; ``csv``, with lists as JSON;
+            ``json``, one array of objects in which what is not finite is null; or ``parquet``.
+        out: Where to; standard output if None. Parquet needs a binary stream, or a text stream
+            over one.
+        width: Characters a line of a table may have; None takes the terminal's.
+        external_access: Let the query read other files than the run's, and write files.
+
+    Raises:
+        UsageError: If it is no run folder, or the query fails, with DuckDB's own message.
+    """
+    stream = sys.stdout if out is None else out
+    if format not in FORMATS:
+        raise UsageError(f"There is no format {format!r}: choose one of {', '.join(FORMATS)}.")
+    if format == "parquet":
+        stream = _binary(stream)
+    text = _statements(sql)
+    with open_run(folder, external_access=external_access) as connection:
+        try:
+            reader = _execute(connection, text, external_access)
+        except duckdb.Error as error:
+            raise UsageError(_explained(error, connection)) from error
+        writer = partial(_write_table, width=width) if format == "table" else _WRITERS[format]
+        writer(reader.schema, _batches(reader), stream)
+
+
+def _statements(sql: str) -> str:
+    if not sql.strip().endswith(".sql"):
+        return sql
+    try:
+        return Path(sql.strip()).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{sql.strip()} can't be read ({error}). Give SQL, or the path of a .sql file."
+        ) from error
+
+
+def _binary(stream: IO[Any]) -> IO[bytes]:
+    if stream.isatty():
+        raise UsageError("Parquet is no text: redirect the output to a file.")
+    binary: IO[bytes] = getattr(stream, "buffer", stream)
+    return binary
+
+
+def _execute(
+    connection: duckdb.DuckDBPyConnection, sql: str, external_access: bool
+) -> pa.RecordBatchReader:
+    statements = connection.extract_statements(sql)
+    if not statements:
+        raise UsageError("There is no statement in the query: give one, such as 'from cost'.")
+    for statement in statements:
+        if not external_access and _writes(statement):
+            raise UsageError(
+                f"A query may not write files: {statement.query.strip()}. "
+                f"Choose a format ({', '.join(FORMATS)}) and redirect the output instead."
+            )
+        relation = connection.sql(statement)
+    return relation.to_arrow_reader(_BATCH)
+
+
+def _writes(statement: duckdb.Statement) -> bool:
+    """Whether a statement may write a file, which DuckDB allows within the run's folder."""
+    if statement.type == duckdb.StatementType.EXPLAIN:
+        return _WRITING_WORDS.search(statement.query) is not None
+    return statement.type in _WRITING
+
+
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Yields the result as it is computed; what fails only then comes as an error of Arrow."""
+    try:
+        yield from reader
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(_first_lines(error)) from error
+
+
+def _write_table(
+    schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[str], width: int | None
+) -> None:
+    rows: list[tuple[Any, ...]] = []
+    more = 0
+    for batch in batches:
+        shown = batch.slice(0, max(TABLE_ROWS - len(rows), 0))
+        rows.extend(python_rows(shown))
+        more += batch.num_rows - shown.num_rows
+    print_rows(schema.names, rows, out, width=width)
+    if not rows:
+        print("0 rows", file=out)
+    elif more:
+        print(f"... {more} more rows (use --format csv for all)", file=out)
+
+
+def _explained(error: duckdb.Error, connection: duckdb.DuckDBPyConnection) -> str:
+    message = _first_lines(error)
+    if message.startswith("Catalog Error: Table with name"):
+        names = connection.execute(
+            "select table_name from duckdb_tables() where not internal "
+            "union all select view_name from duckdb_views() where not internal order by 1"
+        ).fetchall()
+        # DuckDB's guess at what was meant prefers its own catalogue.
+        return f"{message.splitlines()[0]}\nThere are: {', '.join(chain.from_iterable(names))}."
+    return message
+
+
+def _first_lines(error: Exception) -> str:
+    return "\n".join([line for line in str(error).splitlines() if line.strip()][:_ERROR_LINES])

@@ -1,0 +1,148 @@
+"""Rows as a table that fits a terminal."""
+
+import math
+from collections.abc import Sequence
+from typing import IO, Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_GAP = 2  # one of padding, one of the box
+_LIST_ENTRIES = 4
+_SHORTEST_TEXT = 12
+_LONGEST_TEXT = 80
+
+
+def print_rows(
+    names: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    out: IO[str],
+    *,
+    width: int | None = None,
+) -> None:
+    """Prints rows under their names, numbers to the right and with four significant digits.
+
+    Texts are cut to fit. Columns that still don't fit follow in further tables, each of which
+    begins with the first column again; a number is never cut.
+
+    Args:
+        names: A name per column.
+        rows: The rows, with a Python value per column.
+        out: Where to.
+        width: Characters a line may have; None takes the terminal's.
+    """
+    console = Console(file=out, width=width, highlight=False, emoji=False, markup=False)
+    cells = [[_shown(value) for value in row] for row in rows]
+    numeric = [_is_numeric([row[column] for row in rows]) for column in range(len(names))]
+    columns = [[row[column] for row in cells] for column in range(len(names))]
+    widths = _fitted(names, columns, numeric, console.width)
+    blocks = _blocks(widths, console.width)
+    # Two numbers may be wider than the terminal. Then so is the line: half a number is a wrong one.
+    console.width = max(console.width, *(_line([widths[i] for i in block]) for block in blocks))
+    for number, block in enumerate(blocks):
+        if number:
+            console.print()
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for column in block:
+            table.add_column(
+                Text(_wrapped(names[column], widths[column])),
+                width=widths[column],
+                justify="right" if numeric[column] else "left",
+                no_wrap=True,
+                overflow="ellipsis",
+            )
+        for row in cells:
+            table.add_row(*(Text(row[column]) for column in block))
+        console.print(table)
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return _four_digits(value)
+        case list():
+            parts = [_shown(entry) for entry in value[:_LIST_ENTRIES]]
+            if len(value) > _LIST_ENTRIES:
+                parts.append(f"... {len(value) - _LIST_ENTRIES} more")
+            return f"[{', '.join(parts)}]"
+        case _:
+            # Control characters of a corpus must not reach the terminal.
+            text = " ".join(str(value).split())
+            return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _four_digits(value: float) -> str:
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    exponent = math.floor(math.log10(abs(value)))
+    if not -5 <= exponent < 15:
+        return f"{value:.3e}"
+    return f"{value:.{max(3 - exponent, 0)}f}"
+
+
+def _is_numeric(values: Sequence[object]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in known
+    )
+
+
+def _parts(name: str) -> list[str]:
+    """Where a name may be broken: after an underscore."""
+    return name.replace("_", "_\n").split("\n")
+
+
+def _natural_width(heads: Sequence[str], cells: Sequence[str]) -> int:
+    return min(max(map(cell_len, (*heads, *cells))), _LONGEST_TEXT)
+
+
+def _wrapped(name: str, width: int) -> str:
+    lines = [""]
+    for part in _parts(name):
+        if lines[-1] and cell_len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _fitted(
+    names: Sequence[str], columns: Sequence[Sequence[str]], numeric: Sequence[bool], limit: int
+) -> list[int]:
+    """Chooses a width per column: breaks the names, then narrows the texts, until a line fits."""
+    whole = [_natural_width([name], cells) for name, cells in zip(names, columns, strict=True)]
+    if _line(whole) <= limit:
+        return whole
+    broken = [
+        _natural_width(_parts(name), cells) for name, cells in zip(names, columns, strict=True)
+    ]
+    for longest in range(_LONGEST_TEXT, _SHORTEST_TEXT - 1, -1):
+        widths = [
+            wide if number else min(wide, longest)
+            for wide, number in zip(broken, numeric, strict=True)
+        ]
+        if _line(widths) <= limit:
+            break
+    return widths
+
+
+def _line(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * len(widths)
+
+
+def _blocks(widths: Sequence[int], limit: int) -> list[list[int]]:
+    blocks: list[list[int]] = [[]]
+    room = limit
+    for column, wide in enumerate(widths):
+        if blocks[-1] and wide + _GAP > room:
+            blocks.append([0])
+            room = limit - widths[0] - _GAP
+        blocks[-1].append(column)
+        room -= wide + _GAP
+    return blocks

@@ -1,0 +1,190 @@
+"""Verifying a run: are all files there and whole, and do their rows add up?"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import duckdb
+
+from analysis.checks import ACCOUNTS, CHECKS, CURVE_KEYS, GRID, UNACCOUNTED, UNEVALUATED
+from analysis.database import add_manifest, add_table, add_views, escape_glob, lock
+from analysis.files import Survey, survey
+from analysis.runs import load_manifest
+from analysis.terminal import print_rows
+from schemas import TABLES, UsageError
+from schemas.layout import MANIFEST
+
+
+class Fact(NamedTuple):
+    """What became of the instances under one method; gaps are those of the view ``completeness``.
+
+    ``instances`` = ``attributed`` + ``failed``, and where there is an evaluation ``attributed`` =
+    ``evaluated`` + ``not_evaluated``; else both are None.
+    """
+
+    method: str
+    instances: int
+    attributed: int
+    failed: int
+    evaluated: int | None
+    not_evaluated: int | None
+    median_gap: float | None
+    median_relative_gap: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is wrong with a run, and what was counted in it.
+
+    Attributes:
+        folder: The run's folder.
+        problems: A sentence per problem; empty if the run is sound.
+        facts: A row per method.
+        summary: Sentences on the files and the corpus.
+    """
+
+    folder: Path
+    problems: list[str] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    summary: list[str] = field(default_factory=list)
+
+
+def verify(folder: str | Path) -> Report:
+    """Verifies a run.
+
+    Every file that ``run.json`` leads to expect must be there, readable to its last page (their
+    checksums are compared) and of the table's columns. Over the shards of which nothing is missing
+    or damaged, the rows must then add up: every row of the corpus is an instance or a failure,
+    every instance under each method an attribution or a failure, every attribution evaluated or a
+    failure, nothing twice, and every number finite. ``analysis.checks`` lists the rules.
+
+    Memory is bounded: files are read one at a time in batches, and DuckDB counts.
+
+    Raises:
+        UsageError: If the folder is no run folder.
+    """
+    root = Path(folder).resolve()
+    try:
+        manifest = load_manifest(folder)
+    except UsageError as error:
+        if (root / MANIFEST).is_file():
+            return Report(root, [str(error)])
+        raise
+    found = survey(root, manifest)
+    report = Report(root, list(found.problems))
+    report.summary.append(f"{found.there} of {found.expected} files are there")
+    if found.there < found.expected:
+        report.problems.append(
+            f"not finished: {found.there} of {found.expected} files are there. "
+            "Run the same command again: it does what is missing"
+        )
+    with duckdb.connect() as connection:
+        _load(connection, root, manifest, found)
+        _check_rows(connection, report)
+        _account(connection, manifest, found, report)
+    return report
+
+
+def print_report(report: Report, out: IO[str], *, width: int | None = None) -> None:
+    """Prints a report: the counts, a row per method, the problems, and a line with the verdict."""
+    print(report.folder, file=out)
+    for line in report.summary:
+        print(line, file=out)
+    if report.facts:
+        rows = [list(fact) for fact in report.facts]
+        # A column that no method has anything to say in tells only that there was no evaluation.
+        kept = [i for i in range(len(Fact._fields)) if any(row[i] is not None for row in rows)]
+        print(file=out)
+        print_rows(
+            [Fact._fields[i] for i in kept],
+            [[row[i] for i in kept] for row in rows],
+            out,
+            width=width,
+        )
+    print(file=out)
+    for problem in report.problems:
+        print(f"- {problem}", file=out)
+    number = len(report.problems)
+    verdict = f"{number} problem{'s' * (number > 1)}" if number else "sound: everything adds up"
+    print(verdict, file=out)
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection, root: Path, manifest: dict[str, Any], found: Survey
+) -> None:
+    double = manifest["identity"]["settings"]["dtype"] == "float64"
+    for table in TABLES:
+        paths = [escape_glob(str(root / path)) for path in found.sound[table]]
+        add_table(connection, table, paths, double=double)
+    add_manifest(connection, manifest)
+    add_views(connection)
+    lock(connection, str(root))
+    connection.execute(CURVE_KEYS)
+    evaluation = manifest["evaluation"] or {}
+    connection.execute(
+        GRID,
+        [
+            evaluation.get("protocol"),
+            evaluation.get("orders", []),
+            evaluation.get("operations", []),
+            sorted({0.0, 1.0, *evaluation.get("fractions", [])}),
+        ],
+    )
+
+
+def _check_rows(connection: duckdb.DuckDBPyConnection, report: Report) -> None:
+    for check in CHECKS:
+        count, example = _one(connection, check.sql)
+        if count:
+            report.problems.append(check.problem.format(count=count, example=example))
+
+
+def _account(
+    connection: duckdb.DuckDBPyConnection,
+    manifest: dict[str, Any],
+    found: Survey,
+    report: Report,
+) -> None:
+    evaluated = manifest["evaluation"] is not None
+    num_shards = manifest["identity"]["settings"]["num_shards"]
+    _account_corpus(connection, manifest["identity"]["corpus"], found.shards == num_shards, report)
+    if found.shards < num_shards:
+        report.summary.append(
+            f"counted are the {found.shards} of {num_shards} shards that are whole"
+        )
+    for row in connection.execute(ACCOUNTS).fetchall():
+        fact = Fact(*row)
+        if fact.instances != fact.attributed + fact.failed:
+            count, example = _one(connection, UNACCOUNTED, method=fact.method)
+            report.problems.append(
+                f"{fact.method}: {fact.instances} instances, but {fact.attributed} attributed and "
+                f"{fact.failed} failed: {count} are missing, such as {example}"
+            )
+        if not evaluated:
+            fact = fact._replace(evaluated=None, not_evaluated=None)
+        elif fact.attributed != (fact.evaluated or 0) + (fact.not_evaluated or 0):
+            count, example = _one(connection, UNEVALUATED, method=fact.method)
+            report.problems.append(
+                f"{fact.method}: {fact.attributed} attributed, but {fact.evaluated} have curves "
+                f"and {fact.not_evaluated} failed: {count} are missing, such as {example}"
+            )
+        report.facts.append(fact)
+
+
+def _account_corpus(
+    connection: duckdb.DuckDBPyConnection, corpus: dict[str, Any], whole: bool, report: Report
+) -> None:
+    (instances,) = _one(connection, "select count(*) from instances")
+    (failed,) = _one(connection, "select count(*) from failures where method is null")
+    rows = corpus["rows"] if corpus["limit"] is None else min(corpus["rows"], corpus["limit"])
+    report.summary.append(f"{rows} rows of the corpus: {instances} instances, {failed} failed")
+    if whole and rows != instances + failed:
+        report.problems.append(
+            f"corpus: {rows} rows, but {instances} instances and {failed} failed"
+        )
+
+
+def _one(connection: duckdb.DuckDBPyConnection, sql: str, **parameters: object) -> tuple[Any, ...]:
+    row = connection.execute(sql, parameters or None).fetchone()
+    assert row is not None
+    return row
