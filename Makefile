@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OUT    := demo-out
 
+# Threads that spin while they wait make torch many times slower on a machine that is shared.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test lint bench clean
 
 $(READY): setup.py constraints.txt

@@ -14,6 +14,7 @@ _GAP = 2  # one of padding, one of the box
 _LIST_ENTRIES = 4
 _SHORTEST_TEXT = 12
 _LONGEST_TEXT = 80
+_LONGEST_KEY = 24
 
 
 def print_rows(
@@ -115,7 +116,11 @@ def _wrapped(name: str, width: int) -> str:
 def _fitted(
     names: Sequence[str], columns: Sequence[Sequence[str]], numeric: Sequence[bool], limit: int
 ) -> list[int]:
-    """Chooses a width per column: breaks the names, then narrows the texts, until a line fits."""
+    """Chooses a width per column: breaks the names, then narrows the texts, until a line fits.
+
+    The first column says what a row is about, so it is narrowed last. Where nothing fits, texts are
+    left readable and the columns will follow in blocks.
+    """
     whole = [_natural_width([name], cells) for name, cells in zip(names, columns, strict=True)]
     if _line(whole) <= limit:
         return whole
@@ -123,13 +128,16 @@ def _fitted(
         _natural_width(_parts(name), cells) for name, cells in zip(names, columns, strict=True)
     ]
     for longest in range(_LONGEST_TEXT, _SHORTEST_TEXT - 1, -1):
-        widths = [
-            wide if number else min(wide, longest)
-            for wide, number in zip(broken, numeric, strict=True)
-        ]
+        widths = _narrowed(broken, numeric, longest)
         if _line(widths) <= limit:
-            break
-    return widths
+            return widths
+    return _narrowed(broken, numeric, _LONGEST_KEY)
+
+
+def _narrowed(widths: Sequence[int], numeric: Sequence[bool], longest: int) -> list[int]:
+    limits = [max(longest, _LONGEST_KEY), *[longest] * (len(widths) - 1)]
+    triples = zip(widths, numeric, limits, strict=True)
+    return [wide if number else min(wide, limit) for wide, number, limit in triples]
 
 
 def _line(widths: Sequence[int]) -> int:

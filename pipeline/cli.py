@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status."""
     parser, run_parser = _parsers()
     given = list(sys.argv[1:] if argv is None else argv)
+    # Before torch is imported: threads that spin while they wait for each other make it many times
+    # slower on a machine that has other work to do, and hardly faster on one that hasn't.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments, others = parser.parse_known_args(given)
     if others and arguments.command != "run":
         parser.error(f"unrecognized arguments: {' '.join(others)}")
@@ -280,23 +283,26 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _methods(_: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
 
-    from transforms import methods
+    from transforms.registry import methods
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("method", no_wrap=True)
-    for title in ("cost", "signed", "class", "additive", "parameters", "from"):
-        table.add_column(title, overflow="fold")
+    console = Console(highlight=False)
     for method in methods().values():
-        flags = (method.signed, method.class_dependent, method.additive)
-        parameters = ", ".join(
-            f"{name}={'|'.join(v) if isinstance(v, tuple) else v}"
-            for name, v in method.defaults.items()
+        facts = {
+            "signed": method.signed,
+            "class-dependent": method.class_dependent,
+            "additive": method.additive,
+            "stochastic": method.stochastic,
+        }
+        console.print(
+            f"[bold]{method.name}[/bold]  cost {escape(method.cost)}; "
+            + (", ".join(name for name, true in facts.items() if true) or "class-independent")
         )
-        marks = ("yes" if flag else "no" for flag in flags)
-        table.add_row(method.name, method.cost, *marks, parameters or "-", method.paper)
-    Console().print(table)
+        console.print(f"    {escape(method.equation)}  ({escape(method.paper)})")
+        for name, default in method.defaults.items():
+            values = " | ".join(default) if isinstance(default, tuple) else str(default)
+            console.print(f"    --set {method.name}.{name}={escape(values)}", style="dim")
     return DONE
 
 

@@ -10,10 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-import apache_beam as beam
 import torch
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners import create_runner
 from huggingface_hub import snapshot_download
 
 from pipeline.corpus import choose_columns, stage
@@ -72,6 +73,7 @@ def prepare(options: Options) -> Prepared:
     source = open_source(options.corpus, options.split)
     columns = choose_columns(source, options.columns, model)
     _check_gold(target, model, source, columns)
+    encoding = _encoding(options, model, columns, need_label=target == "gold")
     _check_writable(options.output)
     root = options.output.rstrip("/")
     copy = partial(
@@ -86,7 +88,7 @@ def prepare(options: Options) -> Prepared:
         target=target,
         seed=options.seed,
         dtype=options.dtype,
-        encoding=_encoding(options, model, columns, need_label=target == "gold"),
+        encoding=encoding,
         methods={choice.name: dict(choice.params) for choice in chosen},
         evaluation=evaluation,
         device=device,
@@ -145,10 +147,12 @@ def _check_beam(options: Options) -> None:
             "(`attribeam run --help` lists ours)"
         )
     try:
-        beam.Pipeline(options=PipelineOptions(options.beam_flags))
+        runner = create_runner(options.runner)
+        problems = PipelineOptionsValidator(PipelineOptions(options.beam_flags), runner).validate()
     except (ValueError, ImportError) as error:
-        message = " ".join(str(error).split())
-        raise UsageError(f"--runner {options.runner}: {message}") from error
+        problems = [" ".join(str(error).split())]
+    if problems:
+        raise UsageError(f"--runner {options.runner}: {' '.join(problems)}")
 
 
 class _BeamParser(_BeamArgumentParser):

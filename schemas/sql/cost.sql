@@ -10,7 +10,6 @@
 --   seconds_per_instance  seconds / instances
 --   instances_per_second  instances / seconds
 --   tokens_per_second     tokens / seconds
---   ratio                 Seconds per instance over those of the cheapest method
 --   failures              Number of instances that the method failed on
 create view cost as
 with spent as (
@@ -38,7 +37,6 @@ select
     seconds / instances as seconds_per_instance,
     instances / nullif(seconds, 0) as instances_per_second,
     tokens / nullif(seconds, 0) as tokens_per_second,
-    seconds_per_instance / nullif(min(seconds_per_instance) over (), 0) as ratio,
     coalesce(failures, 0) as failures
 from spent
 full join failed using (method)
