@@ -57,9 +57,9 @@ def stand_in(folder: Path, *, layers: int = 6, hidden: int = 384, heads: int = 1
     return folder
 
 
-def repeated(corpus: Path, times: int, target: Path) -> Path:
-    """Writes a corpus several times over, without ids, so that every row is one of its own."""
-    table = pq.read_table(corpus, columns=["text", "label"])
-    indices = np.tile(np.arange(len(table)), times)
+def repeated(rows: int, times: int, target: Path) -> Path:
+    """Writes rows of the bundled corpus several times over, without ids: each is one of its own."""
+    table = pq.read_table(CORPUS, columns=["text", "label"])
+    indices = np.tile(np.arange(rows), times)
     pq.write_table(table.take(indices), target)
     return target

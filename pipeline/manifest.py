@@ -82,7 +82,8 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
 
 def _differences(prefix: str, old: Any, new: Any) -> Iterator[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted({*old, *new}):
+        # The same content may lie under another name.
+        for key in sorted({*old, *new} - {"source"}):
             yield from _differences(f"{prefix}{key}.", old.get(key), new.get(key))
     elif old != new:
         yield f"{prefix.rstrip('.')} was {_short(old)}, now {_short(new)}"

@@ -1,12 +1,8 @@
 """All that is checked and written before any instance is attributed."""
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +15,7 @@ from huggingface_hub import snapshot_download
 
 from pipeline.corpus import choose_columns, stage
 from pipeline.files import discard, is_local, join, list_files, write_atomic
+from pipeline.identity import base_name, record
 from pipeline.manifest import merged, read_manifest
 from pipeline.options import Options
 from pipeline.settings import Settings
@@ -30,7 +27,6 @@ from transforms.loading import DTYPES
 from transforms.passes import check_pass
 from transforms.targets import parse_target
 
-_LIBRARIES = ("apache-beam", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
 _PROBE = ".attribeam-write-test"
 _OWN = (f"{CORPUS}/rows-", f"{MANIFEST}.", _PROBE)
 _LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner")
@@ -82,7 +78,7 @@ def prepare(options: Options) -> Prepared:
     rows = copy() if old is None else int(old["identity"]["corpus"]["rows"])
     settings = Settings(
         model=str(folder),
-        model_name=_name(options.model),
+        model_name=base_name(options.model),
         output=root,
         num_shards=-(-rows // options.shard_size),
         target=target,
@@ -98,18 +94,7 @@ def prepare(options: Options) -> Prepared:
         allow_pickle=options.allow_pickle,
         trust_remote_code=options.trust_remote_code,
     )
-    corpus = _corpus_identity(options, source, columns, rows)
-    new = {
-        "identity": {
-            "model": _model_identity(options, folder, model),
-            "tokenizer": _tokenizer_identity(folder),
-            "corpus": corpus,
-            "settings": _settings_identity(options, settings, model),
-        },
-        "methods": {choice.name: _method_record(choice, settings) for choice in chosen},
-        "evaluation": settings.evaluation_record(),
-        "executions": [_execution(options, settings)],
-    }
+    new = record(options, settings, model, source, columns, rows, chosen)
     manifest = merged(root, old, new)
     if old is not None and len(list_files(join(root, CORPUS))) < settings.num_shards:
         # Somebody has tidied up; it is the same corpus, since its fingerprint is.
@@ -199,7 +184,9 @@ def _device(name: str) -> str:
     if kind not in ("cpu", "cuda"):
         raise UsageError(f"--device is auto, cpu, cuda or cuda:N, not {name}")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda, but this machine has no CUDA GPU that torch can use")
+        raise UsageError(f"--device {name}, but this machine has no CUDA GPU that torch can use")
+    if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}, but torch finds {torch.cuda.device_count()} CUDA GPU")
     return name
 
 
@@ -291,102 +278,3 @@ def resolve_model(source: str, *, allow_pickle: bool = False) -> Path:
             f"there is no folder {source}, and the model {source} can't be had from the hub: "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-# The manifest ---------------------------------------------------------------------------------
-
-
-def _name(source: str) -> str:
-    """A source's name without the folders it happens to lie in."""
-    return Path(source).resolve().name if Path(source).exists() else source
-
-
-def _hash(paths: Sequence[Path]) -> str:
-    digest = sha256()
-    for path in paths:
-        with path.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, Any]:
-    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    return {
-        "source": _name(options.model),
-        "architecture": type(model.network).__name__,
-        "task": model.task,
-        "labels": model.labels,
-        "weights_sha256": _hash(weights),
-        "config_sha256": _hash([folder / "config.json"]),
-    }
-
-
-def _tokenizer_identity(folder: Path) -> dict[str, Any] | None:
-    names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json")
-    files = [folder / name for name in names if (folder / name).is_file()]
-    return {"sha256": _hash(files)} if files else None
-
-
-def _corpus_identity(
-    options: Options, source: Source, columns: dict[str, str], rows: int
-) -> dict[str, Any]:
-    return {
-        "source": _name(options.corpus),
-        "fingerprint": source.fingerprint,
-        "split": options.split,
-        "limit": options.limit,
-        "rows": rows,
-        "columns": columns,
-    }
-
-
-def _settings_identity(options: Options, settings: Settings, model: Model) -> dict[str, Any]:
-    encoding = asdict(settings.encoding)
-    return {
-        "target": settings.target,
-        "output": "contrast" if model.task == "masked_lm" else "logit",
-        "dtype": settings.dtype,
-        "seed": settings.seed,
-        "max_length": encoding["max_length"],
-        "overflow": encoding["overflow"],
-        "words": encoding["words"],
-        "mask_token_id": model.mask_id,
-        "shard_size": options.shard_size,
-        "num_shards": settings.num_shards,
-    }
-
-
-def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
-    method = choice.method
-    return {
-        "params": dict(choice.params),
-        "evaluated": settings.evaluation is not None,
-        "signed": method.signed,
-        "class_dependent": method.class_dependent,
-        "additive": method.additive,
-        "stochastic": method.stochastic,
-        "passes": [str(kind) for kind in choice.needs],
-        "cost": method.cost,
-        "paper": method.paper,
-        "equation": method.equation,
-    }
-
-
-def _execution(options: Options, settings: Settings) -> dict[str, Any]:
-    """What a call ran with that its numbers don't depend on."""
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "methods": list(settings.methods),
-        "device": settings.device,
-        "device_name": _device_name(settings.device),
-        "token_budget": settings.token_budget,
-        "workers": settings.workers,
-        "processors": os.cpu_count(),
-        "runner": options.runner,
-        "versions": {name: version(name) for name in ("attribeam", *_LIBRARIES)},
-    }
-
-
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

@@ -78,9 +78,10 @@ def open_source(corpus: str, split: str | None) -> Source:
     Raises:
         UsageError: If there is nothing there, or nothing that can be read as a corpus.
     """
-    if is_local(corpus) and Path(corpus).is_dir() and _is_saved(Path(corpus)):
-        return _saved_source(corpus, split)
-    paths = _matching(corpus)
+    with _readable(corpus):
+        if is_local(corpus) and Path(corpus).is_dir() and _is_saved(Path(corpus)):
+            return _saved_source(corpus, split)
+        paths = _matching(corpus)
     if paths:
         return _file_source(corpus, paths, split)
     looks_like_file = Path(corpus).suffix in (".gz", *_READERS) or corpus.startswith((".", "/"))
@@ -337,8 +338,7 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _saved_source(corpus: str, split: str | None) -> Source:
-    with _readable(corpus):
-        loaded = datasets.load_from_disk(corpus)
+    loaded = datasets.load_from_disk(corpus)
     if isinstance(loaded, datasets.DatasetDict):
         loaded, split = _one_split(corpus, loaded, split), split or next(iter(loaded))
     files = sorted(str(path) for path in Path(corpus).rglob("*.arrow"))

@@ -1,0 +1,139 @@
+"""What ``run.json`` says of a run: what its numbers depend on, and what it was run with."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.options import Options
+from pipeline.settings import Settings
+from pipeline.sources import Source
+from transforms import Chosen, Model
+
+_LIBRARIES = ("apache-beam", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
+
+
+def record(
+    options: Options,
+    settings: Settings,
+    model: Model,
+    source: Source,
+    columns: Mapping[str, str],
+    rows: int,
+    chosen: Iterable[Chosen],
+) -> dict[str, Any]:
+    """The manifest of a call: ``identity``, ``methods``, ``evaluation``, ``executions``."""
+    folder = Path(settings.model)
+    return {
+        "identity": {
+            "model": _model_identity(options, folder, model),
+            "tokenizer": _tokenizer_identity(folder),
+            "corpus": _corpus_identity(options, source, columns, rows),
+            "settings": _settings_identity(options, settings, model),
+        },
+        "methods": {choice.name: _method_record(choice, settings) for choice in chosen},
+        "evaluation": settings.evaluation_record(),
+        "executions": [_execution(options, settings)],
+    }
+
+
+def base_name(source: str) -> str:
+    """A source's name without the folders it happens to lie in."""
+    return Path(source).resolve().name if Path(source).exists() else source
+
+
+def _hash(paths: Sequence[Path]) -> str:
+    digest = sha256()
+    for path in paths:
+        with path.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, Any]:
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    return {
+        "source": base_name(options.model),
+        "architecture": type(model.network).__name__,
+        "task": model.task,
+        "labels": model.labels,
+        "weights_sha256": _hash(weights),
+        "config_sha256": _hash([folder / "config.json"]),
+    }
+
+
+def _tokenizer_identity(folder: Path) -> dict[str, Any] | None:
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json")
+    files = [folder / name for name in names if (folder / name).is_file()]
+    return {"sha256": _hash(files)} if files else None
+
+
+def _corpus_identity(
+    options: Options, source: Source, columns: Mapping[str, str], rows: int
+) -> dict[str, Any]:
+    return {
+        "source": base_name(options.corpus),
+        "fingerprint": source.fingerprint,
+        "split": options.split,
+        "limit": options.limit,
+        "rows": rows,
+        "columns": dict(columns),
+    }
+
+
+def _settings_identity(options: Options, settings: Settings, model: Model) -> dict[str, Any]:
+    encoding = asdict(settings.encoding)
+    return {
+        "target": settings.target,
+        "output": "contrast" if model.task == "masked_lm" else "logit",
+        "dtype": settings.dtype,
+        "seed": settings.seed,
+        "max_length": encoding["max_length"],
+        "overflow": encoding["overflow"],
+        "words": encoding["words"],
+        "mask_token_id": model.mask_id,
+        "shard_size": options.shard_size,
+        "num_shards": settings.num_shards,
+    }
+
+
+def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
+    method = choice.method
+    return {
+        "params": dict(choice.params),
+        "evaluated": settings.evaluation is not None,
+        "signed": method.signed,
+        "class_dependent": method.class_dependent,
+        "additive": method.additive,
+        "stochastic": method.stochastic,
+        "passes": [str(kind) for kind in choice.needs],
+        "cost": method.cost,
+        "paper": method.paper,
+        "equation": method.equation,
+    }
+
+
+def _execution(options: Options, settings: Settings) -> dict[str, Any]:
+    """What a call ran with that its numbers don't depend on."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "methods": list(settings.methods),
+        "device": settings.device,
+        "device_name": _device_name(settings.device),
+        "token_budget": settings.token_budget,
+        "workers": settings.workers,
+        "processors": os.cpu_count(),
+        "runner": options.runner,
+        "versions": {name: version(name) for name in ("attribeam", *_LIBRARIES)},
+    }
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
