@@ -53,10 +53,12 @@ class _Watch:
         self.total = sum(sizes[t.shard] for t in tasks)
         self.committed = 0.0
         self.failures = 0
+        self.pause = _REFRESH if is_local(root) else _REFRESH_REMOTE
         self._start = _within
 
     def look(self) -> float:
         """Instances done so far: by committed files, or by what this process says it has done."""
+        start = time.monotonic()
         still = []
         for task, unit in self._open:
             where = unit, task.shard, task.num_shards
@@ -66,6 +68,8 @@ class _Watch:
             else:
                 still.append((task, unit))
         self._open = still
+        # A plan of very many files takes a while to look through; watching must stay cheap.
+        self.pause = max(self.pause, 20 * (time.monotonic() - start))
         return min(self.total, max(self.committed, _within - self._start))
 
     @staticmethod
@@ -120,11 +124,10 @@ def _bar(watch: _Watch, console: Console, stop: threading.Event) -> None:
     )
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=watch.total, failures=0)
-        while True:
-            last = stop.wait(_REFRESH if is_local(watch._root) else _REFRESH_REMOTE)
+        last = False
+        while not last:
+            last = stop.wait(watch.pause)
             progress.update(bar, completed=watch.look(), failures=watch.failures)
-            if last:
-                return
 
 
 def _log(watch: _Watch, console: Console, stop: threading.Event) -> None:

@@ -146,7 +146,7 @@ class _ShardWork:
         ]
         lacking = valid - {instance.instance_id for instance, _ in rows}
         failures = [
-            f._replace(method=method)
+            f._replace(stage="attribute", method=method)
             for f in found.failures
             if f.instance_id in lacking and f.method in (method, None)
         ]
@@ -159,9 +159,18 @@ class _ShardWork:
         evaluation = self.settings.evaluation
         if not methods or evaluation is None:
             return
-        by_method = {method: self._rankings(method, found, valid) for method in methods}
+        scores = {method: self._scores(method, found, valid) for method in methods}
+        by_method = {method: self._rankings(method, scores[method], found) for method in methods}
         results: dict[str, list[Any]] = {method: [] for method in methods}
-        failures: dict[str, list[Failure]] = {method: [] for method in methods}
+        # Of instances that were attributed before, and now give no prediction.
+        failures: dict[str, list[Failure]] = {
+            method: [
+                f._replace(stage="perturb", method=method)
+                for f in found.failures
+                if f.method is None and f.instance_id in scores[method]
+            ]
+            for method in methods
+        }
         step = self._stepper(len(methods))
         for chunk in self._chunks():
             rankings = [by_method[m][i] for m in methods for i in chunk if i in by_method[m]]
@@ -188,29 +197,33 @@ class _ShardWork:
         for start in range(0, len(ordered), _PERTURB_AT_ONCE):
             yield ordered[start : start + _PERTURB_AT_ONCE]
 
-    def _rankings(self, method: str, found: Attributions, valid: set[str]) -> dict[str, Ranking]:
+    def _rankings(
+        self, method: str, scores: dict[str, Floats], found: Attributions
+    ) -> dict[str, Ranking]:
         """What is to be tested of a method, by instance."""
-        scores = self._scores(method, found)
         return {
             instance.instance_id: Ranking(
                 instance, method, scores[instance.instance_id], prediction.target
             )
             for instance, prediction in zip(self.instances, found.predictions, strict=True)
-            if prediction is not None and instance.instance_id in scores.keys() & valid
+            if prediction is not None and instance.instance_id in scores
         }
 
-    def _scores(self, method: str, found: Attributions) -> dict[str, Floats]:
-        """Scores of a method by instance: those just computed, or those committed before.
+    def _scores(self, method: str, found: Attributions, valid: set[str]) -> dict[str, Floats]:
+        """Scores of a method by valid instance: those just computed, or those committed before.
 
         Either way they are of the tables' precision, so that a resumed run ranks the same.
         """
         real = np.float64 if self.settings.double else np.float32
+        scores: dict[str, Floats]
         if method in found.rows:
             pairs = zip(self.instances, found.rows[method], strict=True)
-            return {i.instance_id: row.scores.astype(real) for i, row in pairs if row is not None}
-        table = self._read(Unit("attributions", method), ["instance_id", "scores"])
-        rows = zip(table["instance_id"].to_pylist(), table["scores"].to_pylist(), strict=True)
-        return {instance_id: np.asarray(values, real) for instance_id, values in rows}
+            scores = {i.instance_id: row.scores.astype(real) for i, row in pairs if row is not None}
+        else:
+            table = self._read(Unit("attributions", method), ["instance_id", "scores"])
+            rows = zip(table["instance_id"].to_pylist(), table["scores"].to_pylist(), strict=True)
+            scores = {instance_id: np.asarray(values, real) for instance_id, values in rows}
+        return {instance_id: own for instance_id, own in scores.items() if instance_id in valid}
 
     def _read(self, unit: Unit, columns: list[str]) -> pa.Table:
         task = self.shard.task

@@ -182,10 +182,13 @@ def _split_of(path: str) -> str | None:
 
 
 def _content_hash(paths: Iterable[str]) -> str:
-    """Hash of the files' content; of their sizes and checksums where they are remote."""
+    """Hash of the files' content; of their sizes and checksums where they are remote.
+
+    Of their names only what the rows depend on: the format and the split they speak of.
+    """
     digest = blake2b(digest_size=16)
     for path in paths:
-        digest.update(Path(path).name.encode() + b"\0")
+        digest.update(f"{_format(path)} {_split_of(path)}\0".encode())
         if is_local(path):
             with Path(path).open("rb") as handle:
                 while block := handle.read(1 << 20):

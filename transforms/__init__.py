@@ -7,6 +7,8 @@
 >>> result.rows["integrated_gradients"][0].scores
 """
 
+# The folder of methods comes before the function of that name, whose place it would else take.
+import transforms.methods  # noqa: F401
 from transforms.attribute import Attribution, Attributions, Prediction, attribute
 from transforms.batch import Instance
 from transforms.encode import EncodeOptions, Row, RowError, encode

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from schemas import Failure
 from transforms.batch import Batch, Instance, collate, pack
+from transforms.memory import is_device_lost, is_out_of_memory
 from transforms.model import Model
 from transforms.passes import Backward, Captured, Forward
 from transforms.registry import Chosen, Scores, choose
@@ -257,10 +258,15 @@ def halving(
     Returns:
         Parts of the batch in order, each with the result; a part with an exception is a single
         instance.
+
+    Raises:
+        Exception: If the device is lost: that is no instance's fault, and a restart mends it.
     """
     try:
         return [(indices, work(indices))]
     except Exception as error:
+        if is_device_lost(error):
+            raise
         if is_out_of_memory(error) and torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(indices) == 1:
@@ -269,10 +275,3 @@ def halving(
     # Outside the handler: the traceback would keep the failed attempt's tensors alive.
     middle = len(indices) // 2
     return [*halving(work, indices[:middle]), *halving(work, indices[middle:])]
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error means that memory ran out, on the device or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

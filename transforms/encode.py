@@ -112,8 +112,10 @@ def encode_row(model: Model, row: Row, options: EncodeOptions) -> Instance:
 
 
 def _check_label(model: Model, row: Row, options: EncodeOptions) -> None:
+    if model.task == "masked_lm":
+        return  # The correct word is the label.
     if row.label is None:
-        if options.need_label and model.task == "classification":
+        if options.need_label:
             raise RowError("no label, but the gold class is to be explained (--target gold)")
     elif not 0 <= row.label < model.num_outputs:
         raise RowError(
@@ -220,19 +222,19 @@ def _rationale(
 
 def _from_ids(model: Model, row: Row, options: EncodeOptions) -> Instance:
     """An instance from a pre-tokenised row: each token is a word of its own."""
-    ids = np.array(row.input_ids, np.int64)
-    segment = np.array(row.token_type_ids or np.zeros(len(ids)), np.int64)
+    given = np.array(row.input_ids, np.int64)
+    kinds = np.array(row.token_type_ids or np.zeros(len(given)), np.int64)
     vocabulary = int(model.network.config.vocab_size)
     types = int(model.network.config.type_vocab_size) if model.anatomy.segments else 2
-    if not len(ids):
+    if not len(given):
         raise RowError("input_ids is empty")
-    if len(segment) != len(ids):
-        raise RowError(f"token_type_ids has {len(segment)} entries for {len(ids)} input_ids")
-    if ids.min() < 0 or ids.max() >= vocabulary:
+    if len(kinds) != len(given):
+        raise RowError(f"token_type_ids has {len(kinds)} entries for {len(given)} input_ids")
+    if given.min() < 0 or given.max() >= vocabulary:
         raise RowError(f"input_ids are outside the model's vocabulary (0 to {vocabulary - 1})")
-    if segment.min() < 0 or segment.max() >= types:
+    if kinds.min() < 0 or kinds.max() >= types:
         raise RowError(f"token_type_ids are outside the model's (0 to {types - 1})")
-    ids, segment = ids.astype(np.int32), segment.astype(np.int8)
+    ids, segment = given.astype(np.int32), kinds.astype(np.int8)
     too_long = len(ids) > options.max_length
     if too_long and options.overflow == "fail":
         raise RowError(f"{len(ids)} tokens, but the limit is {options.max_length}")

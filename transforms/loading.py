@@ -1,6 +1,8 @@
 """Loading a model so that it can be explained: safetensors, no remote code, nothing missing."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +48,22 @@ def load_model(
     """
     folder = Path(folder)
     _check_files(folder, allow_pickle=allow_pickle)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    with _loading(folder / "config.json"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     anatomy = anatomy_of(config)
     class_name, task = _task_of(folder, config)
-    network, report = getattr(transformers, class_name).from_pretrained(
-        folder,
-        config=config,
-        dtype=DTYPES[dtype],
-        attn_implementation=IMPLEMENTATION,
-        output_loading_info=True,
-        local_files_only=True,
-        use_safetensors=None if allow_pickle else True,
-    )
+    _check_variant(folder, config)
+    with _loading(f"the weights in {folder}"):
+        network, report = getattr(transformers, class_name).from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[dtype],
+            attn_implementation=IMPLEMENTATION,
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=None if allow_pickle else True,
+            ignore_mismatched_sizes=True,  # They are refused below, by name.
+        )
     _check_weights(folder, report)
     tokenizer = _load_tokenizer(folder)
     torch.set_float32_matmul_precision("highest")
@@ -73,6 +79,17 @@ def load_model(
         pad_id=int(config.pad_token_id or 0),
         max_length=int(config.max_position_embeddings) - first,
     )
+
+
+@contextmanager
+def _loading(what: str | Path) -> Iterator[None]:
+    """Turns whatever goes wrong while something is loaded into one sentence."""
+    try:
+        yield
+    except Exception as error:  # The libraries raise a dozen kinds; all mean a broken file.
+        reason = next(iter(str(error).strip().splitlines()), "")
+        message = f"{what} can't be loaded: {type(error).__name__}: {reason}"
+        raise UsageError(message) from error
 
 
 def _check_files(folder: Path, *, allow_pickle: bool) -> None:
@@ -118,6 +135,17 @@ def _check_outputs(folder: Path, config: PretrainedConfig) -> None:
         raise UsageError(f"{folder} is a multi-label classifier; only single-label ones are known")
 
 
+def _check_variant(folder: Path, config: PretrainedConfig) -> None:
+    """Refuses variants of a family that would be computed as if they were the usual kind."""
+    if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
+        raise UsageError(
+            f"{folder} has relative position embeddings ({config.position_embedding_type}), which "
+            "transformers no longer computes"
+        )
+    if getattr(config, "is_decoder", False):
+        raise UsageError(f"{folder} is a decoder; only encoders can be explained")
+
+
 def _check_weights(folder: Path, report: dict[str, Any]) -> None:
     lacking = [*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])]
     if lacking:
@@ -131,7 +159,8 @@ def _check_weights(folder: Path, report: dict[str, Any]) -> None:
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast | None:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
         return None
-    tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+    with _loading(f"the tokenizer in {folder}"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UsageError(
             f"the tokenizer in {folder} is not a fast one, so it gives no character offsets; "

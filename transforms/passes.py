@@ -14,6 +14,7 @@ import torch
 
 from schemas import UsageError
 from transforms.batch import Batch, row_cost
+from transforms.memory import is_out_of_memory
 from transforms.model import Model
 from transforms.targets import target_weights, targets_of
 
@@ -181,11 +182,20 @@ class Captured:
         points, weights = quadrature(wanted.rule, wanted.steps)
         size, length = self.batch.rows.input_ids.shape
         at_once = max(1, int(self.budget / (size * row_cost(length, self.model.head_size))))
+        at_once = min(at_once, wanted.steps)
         gradient = torch.zeros_like(difference)
-        for chunk in range(0, wanted.steps, at_once):
-            alphas = torch.tensor(points[chunk : chunk + at_once]).to(difference)
-            shares = torch.tensor(weights[chunk : chunk + at_once]).to(difference)
-            gradient += self._path_gradients(start, difference, alphas, shares)
+        done = 0
+        while done < wanted.steps:
+            alphas = torch.tensor(points[done : done + at_once]).to(difference)
+            shares = torch.tensor(weights[done : done + at_once]).to(difference)
+            try:
+                gradient += self._path_gradients(start, difference, alphas, shares)
+                done += at_once
+            except Exception as error:
+                # Fewer instances would not help: the budget would be filled with more steps.
+                if at_once == 1 or not is_out_of_memory(error):
+                    raise
+                at_once //= 2
         with torch.no_grad():
             base_logits, _ = self.model.run(self.batch.rows, enter=start)
         gain = self.explained - (self.weights * base_logits).sum(-1)

@@ -55,7 +55,7 @@ class Evaluation:
         """Checks the settings against each other and the model.
 
         Returns:
-            The same, with the operations filled in if there were none.
+            The same without repetitions, and with the operations filled in if there were none.
 
         Raises:
             UsageError: If one of them is unknown, out of range, or not for this model.
@@ -78,7 +78,12 @@ class Evaluation:
                 "--operations mask needs the model's mask token, which is unknown without a "
                 "tokenizer: name it with --mask-token-id, or use --operations pad"
             )
-        return replace(self, operations=operations)
+        return replace(
+            self,
+            fractions=tuple(sorted(set(self.fractions))),
+            orders=tuple(dict.fromkeys(self.orders)),
+            operations=tuple(dict.fromkeys(operations)),
+        )
 
 
 class Point(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from math import isfinite
 from pkgutil import iter_modules
 from typing import Any
 
@@ -174,12 +175,13 @@ def _value(name: str, default: ParamValue | Choice, given: Any) -> ParamValue:
         raise UsageError(f"{name} is true or false, not {given!r}")
     try:
         value = type(default)(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = None
     if (
         value is None
         or isinstance(given, bool)
         or (isinstance(value, int) and value != float(given))
+        or (isinstance(value, float) and not isfinite(value))
     ):
         raise UsageError(f"{name} is a number such as {default}, not {given!r}")
     if isinstance(value, int) and isinstance(default, int) and value < min(default, 1):

@@ -1,0 +1,61 @@
+"""What all tests share: one thread, quiet libraries, and models that are made once."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from hypothesis import HealthCheck, settings
+
+from tests.models import GOLDENS, save_tiny
+from transforms import Model, load_model
+
+torch.set_num_threads(1)
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+settings.register_profile(
+    "attribeam",
+    deadline=None,
+    derandomize=True,
+    max_examples=12,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("attribeam")
+
+LoadTiny = Callable[..., Model]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Saves a tiny model of a family and task, once: ``tiny_folder("bert", "masked_lm")``."""
+
+    @cache
+    def save(family: str, task: str = "classification") -> Path:
+        return save_tiny(tmp_path_factory.mktemp(f"{family}-{task}"), family, task)
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Callable[[str, str], Path]) -> LoadTiny:
+    """Loads a tiny model, once: ``tiny("bert", "masked_lm", "float64")``."""
+
+    @cache
+    def load(family: str, task: str = "classification", dtype: str = "float32") -> Model:
+        return load_model(tiny_folder(family, task), dtype=dtype)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def golden() -> LoadTiny:
+    """Loads a model of ``tests/goldens``, once: ``golden("bert-golden", "float64")``."""
+
+    @cache
+    def load(name: str, dtype: str = "float32") -> Model:
+        return load_model(GOLDENS / name, dtype=dtype)
+
+    return load

@@ -1,0 +1,137 @@
+"""``run.json``: continued, added to, refused, damaged."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.manifest import FORMAT, merged, read_manifest, write_manifest
+from schemas import UsageError
+from tests.tiny import files
+
+IDENTITY = {
+    "model": {"source": "tiny", "weights_sha256": "0a"},
+    "tokenizer": None,
+    "corpus": {"rows": 3, "columns": {"text": "text"}},
+    "settings": {"seed": 0, "target": "predicted", "dtype": "float32"},
+}
+EVALUATION = {"fractions": [0.5], "protocol": "token"}
+
+
+def manifest(*methods: str, evaluation: dict[str, Any] | None = None) -> dict[str, Any]:
+    record = {"params": {"steps": 20}, "evaluated": evaluation is not None}
+    return {
+        "identity": deepcopy(IDENTITY),
+        "methods": {name: deepcopy(record) for name in methods},
+        "evaluation": deepcopy(evaluation),
+        "executions": [{"methods": list(methods)}],
+    }
+
+
+def changed(value: Any, *keys: str, base: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A manifest with one value changed."""
+    new = manifest("a", "b", evaluation=EVALUATION) if base is None else base
+    inner = new
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    return new
+
+
+def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert read_manifest(str(tmp_path)) is None
+    written = manifest("a", "ü", evaluation=EVALUATION)
+    write_manifest(str(tmp_path), written)
+    assert read_manifest(str(tmp_path)) == {"format": FORMAT, **written}
+    assert files(tmp_path) == {"run.json"}
+    assert "ü" in (tmp_path / "run.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '"run"', "\ud83d"])
+def test_a_damaged_one_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(UsageError, match=f"{path} is damaged .*; use another --output"):
+        read_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [{}, {"format": FORMAT + 1}, {"format": "1"}])
+def test_one_of_another_version_is_refused(content: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=f"has format .*, this version writes {FORMAT}"):
+        read_manifest(str(tmp_path))
+
+
+def test_the_first_is_as_it_is() -> None:
+    new = manifest("a")
+    assert merged("out", None, new) == new
+
+
+def test_methods_and_executions_are_added() -> None:
+    both = merged("out", manifest("a", "b"), manifest("b", "c"))
+    assert list(both["methods"]) == ["a", "b", "c"]
+    assert both["identity"] == IDENTITY
+    assert [execution["methods"] for execution in both["executions"]] == [["a", "b"], ["b", "c"]]
+
+
+def test_an_evaluation_may_come_later_and_then_stays() -> None:
+    plain, evaluated = manifest("a"), manifest("a", evaluation=EVALUATION)
+    later = merged("out", plain, evaluated)
+    assert (later["evaluation"], later["methods"]["a"]["evaluated"]) == (EVALUATION, True)
+    again = merged("out", later, plain)
+    assert (again["evaluation"], again["methods"]["a"]["evaluated"]) == (EVALUATION, True)
+    other = merged("out", later, manifest("b"))
+    assert (other["methods"]["a"]["evaluated"], other["methods"]["b"]["evaluated"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("new", "difference"),
+    [
+        (changed(7, "identity", "settings", "seed"), "settings.seed was 0, now 7"),
+        (changed("0b", "identity", "model", "weights_sha256"),
+         'model.weights_sha256 was "0a", now "0b"'),
+        (changed({"sha256": "1"}, "identity", "tokenizer"),
+         'tokenizer was null, now {"sha256": "1"}'),
+        (changed({"text": "body"}, "identity", "corpus", "columns"),
+         'corpus.columns.text was "text", now "body"'),
+        (changed({"text": "text", "id": "id"}, "identity", "corpus", "columns"),
+         'corpus.columns.id was null, now "id"'),
+        (changed(30, "methods", "b", "params", "steps"), "methods.b.steps was 20, now 30"),
+        (changed([0.1], "evaluation", "fractions"), "evaluation.fractions was [0.5], now [0.1]"),
+        (changed(["x" * 99], "evaluation", "fractions"), "xxx..."),
+    ],
+)  # fmt: skip
+def test_other_settings_are_refused_and_named(new: dict[str, Any], difference: str) -> None:
+    old = manifest("a", "b", evaluation=EVALUATION)
+    with pytest.raises(UsageError, match=r"^out holds a run with other settings: ") as raised:
+        merged("out", old, new)
+    assert difference in str(raised.value)
+    assert str(raised.value).endswith(". Use another --output, or the settings of that run")
+
+
+def test_no_more_than_three_differences_are_named() -> None:
+    new = manifest("a")
+    new["identity"]["settings"] = {"seed": 1, "target": "gold", "dtype": "float64"}
+    new["identity"]["model"] = {"source": "other", "weights_sha256": "0b"}
+    with pytest.raises(UsageError) as raised:
+        merged("out", manifest("a"), new)
+    assert str(raised.value).count(" was ") == 3
+
+
+def test_another_name_for_the_same_thing_is_no_difference() -> None:
+    new = changed("elsewhere", "identity", "model", "source")
+    assert merged("out", manifest("a", evaluation=EVALUATION), new)["identity"] == IDENTITY
+
+
+def test_parameters_of_a_method_that_is_new_are_no_difference() -> None:
+    new = changed(99, "methods", "b", "params", "steps", base=manifest("b"))
+    assert merged("out", manifest("a"), new)["methods"]["b"]["params"] == {"steps": 99}
+
+
+def test_what_is_merged_is_a_copy() -> None:
+    old, new = manifest("a", evaluation=EVALUATION), manifest("a")
+    before = deepcopy((old, new))
+    merged("out", old, new)
+    assert (old, new) == before

@@ -1,0 +1,530 @@
+"""Each method against captum, against a formula worked out by hand, and against itself."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import (
+    IntegratedGradients,
+    LayerGradientXActivation,
+    LayerIntegratedGradients,
+    Saliency,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import nn
+
+from tests.conftest import LoadTiny
+from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
+from transforms import (
+    Attribution,
+    Attributions,
+    Instance,
+    Model,
+    Prediction,
+    Row,
+    attribute,
+    choose,
+    encode,
+    methods,
+)
+from transforms.anatomy import Anatomy
+from transforms.passes import Captured
+from transforms.registry import Chosen
+
+DTYPES = ("float32", "float64")
+ALL_METHODS = tuple(methods())
+
+
+def predictions_of(found: Attributions) -> list[Prediction]:
+    """The predictions of instances none of which failed."""
+    assert found.failures == []
+    return [cast(Prediction, prediction) for prediction in found.predictions]
+
+
+def scores_of(found: Attributions, method: str) -> list[NDArray[np.floating]]:
+    """The scores of a method that has a row for every instance."""
+    assert found.failures == []
+    return [cast(Attribution, row).scores for row in found.rows[method]]
+
+
+def chosen(method: str, **params: Any) -> list[Chosen]:
+    return choose(method, {method: params})
+
+
+# Captum ---------------------------------------------------------------------------------------
+
+# The module whose output enters the encoder; ELECTRA's embeddings are projected first.
+ENTRANCE = {
+    "bert": "bert.embeddings",
+    "roberta": "roberta.embeddings",
+    "electra": "electra.embeddings_project",
+    "distilbert": "distilbert.embeddings",
+}
+EXPLAINED = [*((family, "classification") for family in ENTRANCE), ("bert", "masked_lm")]
+
+
+class Reference:
+    """One instance on a plain transformers model, with the scalar that is to be explained."""
+
+    def __init__(self, model: Model, family: str, instance: Instance, target: int) -> None:
+        self.network = plain(model)
+        self.entrance: nn.Module = self.network.get_submodule(ENTRANCE[family])
+        self.instance, self.target = instance, target
+        self.ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
+        start = 2 if family == "roberta" else 0
+        self.extra = {"position_ids": torch.arange(start, start + len(instance))[None]}
+        if family in ("bert", "electra"):
+            self.extra["token_type_ids"] = torch.tensor(instance.segment[None], dtype=torch.long)
+
+    def scalar(self, ids: torch.Tensor) -> torch.Tensor:
+        extra = {name: value.expand(len(ids), -1) for name, value in self.extra.items()}
+        logits = self.network(ids, attention_mask=torch.ones_like(ids), **extra).logits
+        if self.instance.contrast is None:
+            return logits[:, self.target]
+        good, bad = self.instance.contrast
+        return logits[:, self.instance.readout, good] - logits[:, self.instance.readout, bad]
+
+    def scalar_of_embeddings(self, embeddings: torch.Tensor) -> torch.Tensor:
+        with self._entering(embeddings):
+            return self.scalar(self.ids.expand(len(embeddings), -1))
+
+    @contextmanager
+    def _entering(self, embeddings: torch.Tensor) -> Iterator[None]:
+        handle = self.entrance.register_forward_hook(lambda *_: embeddings)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def embeddings(self) -> torch.Tensor:
+        kept = []
+        handle = self.entrance.register_forward_hook(lambda *args: kept.append(args[2].detach()))
+        self.scalar(self.ids)
+        handle.remove()
+        return kept[0]
+
+    def ids_replaced_by(self, token: int | None) -> torch.Tensor:
+        """Every token but the special ones and the [MASK] that is read out, replaced."""
+        assert token is not None
+        ids = self.ids.clone()
+        for position in range(len(self.instance)):
+            if not self.instance.special[position] and position != self.instance.readout:
+                ids[0, position] = token
+        return ids
+
+    # What captum says ---------------------------------------------------------------------
+
+    def saliency(self) -> torch.Tensor:
+        embeddings = self.embeddings().requires_grad_()
+        return Saliency(self.scalar_of_embeddings).attribute(embeddings).norm(dim=-1)
+
+    def grad_x_input(self) -> torch.Tensor:
+        return LayerGradientXActivation(self.scalar, self.entrance).attribute(self.ids).sum(-1)
+
+    def integrated_gradients_from_ids(self, baseline: torch.Tensor) -> torch.Tensor:
+        explainer = LayerIntegratedGradients(self.scalar, self.entrance)
+        return explainer.attribute(self.ids, baseline, n_steps=50).sum(-1)
+
+    def integrated_gradients_from_zero(self) -> torch.Tensor:
+        explainer = IntegratedGradients(self.scalar_of_embeddings)
+        return explainer.attribute(self.embeddings(), 0.0, n_steps=50).sum(-1)
+
+
+CAPTUM: dict[str, tuple[list[Chosen], Callable[[Reference, Model], torch.Tensor]]] = {
+    "saliency": (chosen("saliency"), lambda reference, _: reference.saliency()),
+    "grad_x_input": (chosen("grad_x_input"), lambda reference, _: reference.grad_x_input()),
+    "integrated_gradients-pad": (
+        chosen("integrated_gradients", baseline="pad"),
+        lambda reference, model: reference.integrated_gradients_from_ids(
+            reference.ids_replaced_by(model.pad_id)
+        ),
+    ),
+    "integrated_gradients-mask": (
+        chosen("integrated_gradients", baseline="mask"),
+        lambda reference, model: reference.integrated_gradients_from_ids(
+            reference.ids_replaced_by(model.mask_id)
+        ),
+    ),
+    "integrated_gradients-zero": (
+        chosen("integrated_gradients", baseline="zero"),
+        lambda reference, _: reference.integrated_gradients_from_zero(),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CAPTUM)
+@pytest.mark.parametrize(("family", "task"), EXPLAINED)
+def test_equals_captum(tiny: LoadTiny, family: str, task: str, case: str, dtype: str) -> None:
+    model = tiny(family, task, dtype)
+    instances = random_instances(model, [6, 17, 9])
+    choice, captum = CAPTUM[case]
+    found = attribute(model, instances, choice)
+    for instance, ours, prediction in zip(
+        instances, scores_of(found, choice[0].name), predictions_of(found), strict=True
+    ):
+        reference = Reference(model, family, instance, prediction.predicted)
+        expected = captum(reference, model)[0].detach()
+        # Captum's points on the path are in float32 even where the model is in float64.
+        assert relative_error(ours, expected) < {"float32": 1e-5, "float64": 1e-7}[dtype]
+
+
+# By hand --------------------------------------------------------------------------------------
+
+
+class ToyNetwork(nn.Module):
+    """logit[c] = sum over tokens j of (w[c] . x[j]) ** power / power, with x the embeddings."""
+
+    def __init__(self, power: int) -> None:
+        super().__init__()
+        self.power = power
+        self.config = SimpleNamespace(
+            hidden_size=4,
+            num_attention_heads=1,
+            num_hidden_layers=0,
+            num_labels=2,
+            id2label=None,
+            pad_token_id=0,
+            vocab_size=10,
+        )
+        self.embeddings = ToyEmbeddings()
+        self.encoder = ToyEncoder()
+        self.register_buffer("w", torch.tensor([[1.0, -2.0, 0.5, 3.0], [-1.0, 1.0, 2.0, -0.5]]))
+        self.device, self.dtype = torch.device("cpu"), torch.float64
+        self.to(torch.float64)
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor
+    ) -> SimpleNamespace:
+        hidden = self.encoder(self.embeddings(input_ids, position_ids))
+        terms = (hidden @ self.w.T) ** self.power / self.power
+        return SimpleNamespace(logits=(terms * attention_mask[:, :, None]).sum(1))
+
+
+class ToyEmbeddings(nn.Module):
+    """x[j] = word[id] + 0.125 * position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.word = nn.Embedding(10, 4)
+        nn.init.normal_(self.word.weight, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        return self.word(input_ids) + 0.125 * position_ids[:, :, None]
+
+
+class ToyEncoder(nn.Module):
+    """Gives what it is given; it has a layer, as encoders do, but for show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([nn.Identity()])
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+def toy(power: int) -> Model:
+    network = ToyNetwork(power).eval().requires_grad_(False)
+    return Model(
+        network=cast(Any, network),
+        anatomy=Anatomy("embeddings", "encoder", "none", segments=False),
+        task="classification",
+        tokenizer=None,
+        mask_id=9,
+        pad_id=0,
+        max_length=20,
+    )
+
+
+def toy_projections(model: Model, ids: list[int], target: int) -> NDArray[np.floating]:
+    """w[target] . x[j] for each token."""
+    word = cast(Any, model.network).embeddings.word.weight.numpy()
+    x = word[ids] + 0.125 * np.arange(len(ids))[:, None]
+    return x @ cast(Any, model.network).w.numpy()[target]
+
+
+TOY_IDS = [1, 5, 7, 5, 8, 2]
+TOY_ROWS = [Row("long", input_ids=TOY_IDS), Row("short", input_ids=[1, 4, 2])]
+
+
+def toy_scores(model: Model, method: str, target: int, **params: Any) -> Attribution:
+    found = attribute(model, encode(model, TOY_ROWS), chosen(method, **params), target=target)
+    assert found.failures == []
+    return cast(Attribution, found.rows[method][0])
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_gradient_methods_on_a_linear_model(target: int) -> None:
+    model = toy(power=1)
+    projections = toy_projections(model, TOY_IDS, target)
+    w = cast(Any, model.network).w.numpy()[target]
+
+    l2 = toy_scores(model, "saliency", target).scores
+    l1 = toy_scores(model, "saliency", target, norm="l1").scores
+    np.testing.assert_allclose(l2, np.full(6, np.sqrt((w**2).sum())), rtol=1e-12)
+    np.testing.assert_allclose(l1, np.full(6, np.abs(w).sum()), rtol=1e-12)
+
+    gxi = toy_scores(model, "grad_x_input", target).scores
+    np.testing.assert_allclose(gxi, projections, rtol=1e-12)
+
+    padded = toy_projections(model, [1, 0, 0, 0, 0, 2], target)
+    masked = toy_projections(model, [1, 9, 9, 9, 9, 2], target)
+    for baseline, start in (("zero", 0 * projections), ("pad", padded), ("mask", masked)):
+        row = toy_scores(model, "integrated_gradients", target, steps=1, baseline=baseline)
+        np.testing.assert_allclose(row.scores, projections - start, rtol=1e-12, atol=1e-12)
+        assert row.delta == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rule", "mean_point"),
+    [
+        ("gauss_legendre", 1 / 2),
+        ("trapezoid", 1 / 2),
+        ("midpoint", 1 / 2),
+        ("left", 3 / 8),
+        ("right", 5 / 8),
+    ],
+)
+def test_integrated_gradients_on_a_quadratic_model(rule: str, mean_point: float) -> None:
+    # The gradient at a * x is a * (w . x) w, so the score is (w . x)^2 times the mean of the
+    # rule's points; the truth is (w . x)^2 / 2.
+    model = toy(power=2)
+    squares = toy_projections(model, TOY_IDS, 1) ** 2
+    row = toy_scores(model, "integrated_gradients", 1, steps=4, rule=rule, baseline="zero")
+    np.testing.assert_allclose(row.scores, squares * mean_point, rtol=1e-12)
+    assert row.delta == pytest.approx(squares.sum() * (mean_point - 1 / 2), abs=1e-12)
+
+
+def captured_attention(layers: list[torch.Tensor], readout: list[int]) -> Captured:
+    """As much of a capture as attention methods read."""
+    size, _, length, _ = layers[0].shape
+    rows = SimpleNamespace(readout=torch.tensor(readout), input_ids=torch.zeros(size, length))
+    return cast(
+        Captured,
+        SimpleNamespace(
+            attention=layers, batch=SimpleNamespace(rows=rows), logits=torch.zeros(size, 2)
+        ),
+    )
+
+
+def test_attention_methods_by_hand() -> None:
+    # One instance of two tokens, one head in the first layer's mean and two in the last's.
+    first = torch.tensor([[[[0.5, 0.5], [0.25, 0.75]]]]).expand(1, 2, 2, 2)
+    last = torch.tensor([[[[1.0, 0.0], [0.2, 0.8]], [[0.0, 1.0], [0.6, 0.4]]]])
+    captured = captured_attention([first, last], readout=[1])
+    raw = methods()["raw_attention"].compute(captured, {}).values
+    torch.testing.assert_close(raw, torch.tensor([[0.4, 0.6]]))
+    # Row 1 of the last factor: (0.4, 0.6) / 2 + (0, 1) / 2 = (0.2, 0.8). The first factor is
+    # ((0.75, 0.25), (0.125, 0.875)), so the row of the product is
+    # 0.2 * (0.75, 0.25) + 0.8 * (0.125, 0.875) = (0.25, 0.75).
+    rollout = methods()["attention_rollout"].compute(captured, {}).values
+    torch.testing.assert_close(rollout, torch.tensor([[0.25, 0.75]]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("task", TASKS)
+def test_attention_methods_from_full_matrices(tiny: LoadTiny, family: str, task: str) -> None:
+    model = tiny(family, task, "float64")
+    instances = random_instances(model, [6, 19, 11])
+    found = attribute(model, instances, "raw_attention,attention_rollout")
+    raw, rollout = scores_of(found, "raw_attention"), scores_of(found, "attention_rollout")
+    for number, instance in enumerate(instances):
+        ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
+        types = torch.tensor(instance.segment[None], dtype=torch.long)
+        extra = {"token_type_ids": types} if model.anatomy.segments else {}
+        layers = plain(model)(ids, output_attentions=True, **extra).attentions
+        heads = [layer[0].mean(0).detach().numpy() for layer in layers]
+        factors = [0.5 * heads[0] + 0.5 * np.eye(len(instance))]
+        for head in heads[1:]:
+            factors.append((0.5 * head + 0.5 * np.eye(len(instance))) @ factors[-1])
+        expected = factors[-1][instance.readout]
+        assert (instance.readout == 0) == (task == "classification")
+        assert relative_error(raw[number], heads[-1][instance.readout]) < 1e-12
+        assert relative_error(rollout[number], expected) < 1e-12
+        assert rollout[number].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("baseline", ["pad", "mask"])
+def test_tokens_that_do_not_move_get_nothing(tiny: LoadTiny, task: str, baseline: str) -> None:
+    model = tiny("electra", task)
+    instances = random_instances(model, [6, 14])
+    found = attribute(model, instances, chosen("integrated_gradients", baseline=baseline, steps=3))
+    for instance, scores in zip(instances, scores_of(found, "integrated_gradients"), strict=True):
+        assert (scores[~instance.removable] == 0).all()
+        assert (scores[instance.removable] != 0).all()
+        assert not instance.removable[instance.readout]
+
+
+def test_delta_is_the_completeness_gap(tiny: LoadTiny) -> None:
+    model = tiny("bert", "classification", "float64")
+    instances = random_instances(model, [8, 15])
+    found = attribute(model, instances, chosen("integrated_gradients", steps=2, rule="left"))
+    for number, instance in enumerate(instances):
+        row = cast(Attribution, found.rows["integrated_gradients"][number])
+        reference = Reference(model, "bert", instance, cast(int, row.target))
+        gain = reference.scalar(reference.ids)
+        gain = gain - reference.scalar(reference.ids_replaced_by(model.pad_id))
+        expected = row.scores.sum() - gain.item()
+        assert abs(expected) > 1e-3
+        assert row.delta == pytest.approx(expected, abs=1e-10)
+
+
+def test_more_steps_close_the_gap(tiny: LoadTiny) -> None:
+    model = tiny("bert", "classification", "float64")
+    instances = random_instances(model, [12])
+
+    def gap(steps: int) -> float:
+        found = attribute(model, instances, chosen("integrated_gradients", steps=steps))
+        return abs(cast(Attribution, found.rows["integrated_gradients"][0]).delta or 0)
+
+    assert gap(50) < 1e-6 < gap(4)
+
+
+def test_random_knows_the_content_and_the_seed_alone(tiny: LoadTiny) -> None:
+    model = tiny("bert")
+    instances = random_instances(model, [12, 9, 20, 12])
+    scores = scores_of(attribute(model, instances, "random"), "random")
+    renamed = [replace(instance, instance_id="other", label=None) for instance in instances]
+    again = scores_of(attribute(model, renamed[::-1], "random"), "random")[::-1]
+    other_seed = scores_of(attribute(model, instances, "random", seed=1), "random")
+    for first, same, different in zip(scores, again, other_seed, strict=True):
+        assert (first == same).all()
+        assert not np.isin(first, different).any()
+        assert ((first >= 0) & (first < 1)).all()
+    assert len(np.unique(np.concatenate(scores))) == 12 + 9 + 20 + 12
+    assert np.concatenate(scores).mean() == pytest.approx(0.5, abs=0.1)
+
+
+# Batches --------------------------------------------------------------------------------------
+
+
+def cheap(method: str) -> list[Chosen]:
+    """A method with few steps, where it has steps."""
+    return chosen(method, **({"steps": 6} if "steps" in methods()[method].defaults else {}))
+
+
+def same(found: Attributions, expected: Attributions, tolerance: float) -> None:
+    """Checks that all numbers of two results are equal but for rounding."""
+    predictions = list(zip(predictions_of(found), predictions_of(expected), strict=True))
+    for ours, theirs in predictions:
+        assert relative_error(ours.logits, theirs.logits) < tolerance
+        assert ours.target == theirs.target
+    assert found.rows.keys() == expected.rows.keys()
+    for method, rows in expected.rows.items():
+        for row, other, (_, prediction) in zip(found.rows[method], rows, predictions, strict=True):
+            assert row is not None and other is not None
+            assert relative_error(row.scores, other.scores) < tolerance
+            assert row.target == other.target
+            assert (row.delta is None) == (other.delta is None)
+            if row.delta is not None:
+                # It is a small difference of scores' sum and logits, and rounds as they do.
+                scale = np.abs(other.scores).sum() + np.abs(prediction.logits).max()
+                assert abs(row.delta - cast(float, other.delta)) < tolerance * scale
+
+
+def merged(parts: list[Attributions]) -> Attributions:
+    """Results for several instances from those for each alone."""
+    rows = {method: [part.rows[method][0] for part in parts] for method in parts[0].rows}
+    failures = [failure for part in parts for failure in part.failures]
+    return Attributions([part.predictions[0] for part in parts], rows, failures)
+
+
+def reordered(found: Attributions, order: list[int]) -> Attributions:
+    """Results for instances of which number ``i`` was given at position ``order.index(i)``."""
+    at = [order.index(number) for number in range(len(order))]
+    rows = {method: [results[i] for i in at] for method, results in found.rows.items()}
+    return Attributions([found.predictions[i] for i in at], rows, found.failures)
+
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batch_mates_do_not_matter(
+    tiny: LoadTiny, family: str, task: str, method: str, dtype: str
+) -> None:
+    model = tiny(family, task, dtype)
+    instances = random_instances(model, [5, 11, 4, 23, 11])
+    alone = merged([attribute(model, [instance], cheap(method)) for instance in instances])
+    for budget in (1, 40, 100_000):
+        together = attribute(model, instances, cheap(method), token_budget=budget)
+        same(together, alone, TOLERANCE[dtype])
+    order = [3, 1, 4, 0, 2]
+    shuffled = attribute(model, [instances[i] for i in order], cheap(method), token_budget=60)
+    same(reordered(shuffled, order), alone, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("task", TASKS)
+@given(data=st.data())
+def test_any_batch_gives_what_instances_give_alone(
+    tiny: LoadTiny, task: str, data: st.DataObject
+) -> None:
+    model = tiny("bert", task, "float64")
+    lengths = data.draw(st.lists(st.integers(4, 24), min_size=1, max_size=6), "lengths")
+    order = data.draw(st.permutations(range(len(lengths))), "order")
+    budget = data.draw(st.integers(1, 400), "token budget")
+    choice = [kind for method in ALL_METHODS for kind in cheap(method)]
+    instances = random_instances(model, lengths)
+    alone = merged([attribute(model, [instance], choice) for instance in instances])
+    shuffled = attribute(model, [instances[i] for i in order], choice, token_budget=budget)
+    same(reordered(shuffled, order), alone, 1e-11)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("task", TASKS)
+def test_other_methods_do_not_matter(tiny: LoadTiny, task: str, dtype: str) -> None:
+    model = tiny("roberta", task, dtype)
+    instances = random_instances(model, [9, 15])
+    together = attribute(model, instances, [c for m in ALL_METHODS for c in cheap(m)])
+    for method in ALL_METHODS:
+        alone = attribute(model, instances, cheap(method))
+        part = Attributions(together.predictions, {method: together.rows[method]}, [])
+        same(part, alone, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_call_gives_the_same_bytes(tiny: LoadTiny, family: str, task: str) -> None:
+    model = tiny(family, task)
+    instances = random_instances(model, [9, 15, 4])
+
+    def content() -> list[tuple[bytes, float | None]]:
+        found = attribute(model, instances, [c for m in ALL_METHODS for c in cheap(m)])
+        logits = [(prediction.logits.tobytes(), None) for prediction in predictions_of(found)]
+        rows = [cast(Attribution, row) for rows in found.rows.values() for row in rows]
+        return logits + [(row.scores.tobytes(), row.delta) for row in rows]
+
+    assert content() == content()
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_what_the_registry_says_is_true(tiny: LoadTiny, method: str) -> None:
+    model = tiny("bert", "classification", "float64")
+    instances = random_instances(model, [9, 15, 12])
+    facts = methods()[method]
+    by_class = [attribute(model, instances, method, target=target) for target in (0, 1)]
+    reseeded = attribute(model, instances, method, target=0, seed=5)
+    assert facts.signed == any((scores < 0).any() for scores in scores_of(by_class[0], method))
+    for number in range(len(instances)):
+        first, second, other_seed = (
+            cast(Attribution, found.rows[method][number]) for found in (*by_class, reseeded)
+        )
+        assert first.target == (0 if facts.class_dependent else None)
+        assert second.target == (1 if facts.class_dependent else None)
+        assert facts.class_dependent != (first.scores == second.scores).all()
+        assert facts.stochastic != (first.scores == other_seed.scores).all()
+        assert facts.additive == (first.delta is not None)
+        assert first.scores.shape == (len(instances[number]),)
+        assert first.seconds > 0 or facts.needs(facts.params({})) == ()

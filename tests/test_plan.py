@@ -1,0 +1,116 @@
+"""What is left to do, from the files that are there."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.plan import Task, plan, sweep, units_of_run
+from schemas import Unit, failures_path, parse_unit_path, unit_path
+from tests.tiny import files
+
+UNITS = units_of_run(["b", "a"], evaluate=True)
+
+
+def test_units_are_in_the_order_of_their_dependence() -> None:
+    assert [
+        Unit("instances"),
+        Unit("attributions", "b"),
+        Unit("attributions", "a"),
+        Unit("curves", "b"),
+        Unit("curves", "a"),
+    ] == UNITS
+    assert units_of_run(["a"], evaluate=False) == [Unit("instances"), Unit("attributions", "a")]
+
+
+def test_at_first_everything_is_missing() -> None:
+    assert plan(UNITS, 2, []) == [Task(0, 2, tuple(UNITS)), Task(1, 2, tuple(UNITS))]
+
+
+def test_what_is_there_is_not_planned() -> None:
+    done = [unit_path(unit, 0, 3) for unit in UNITS]
+    done += [unit_path(unit, 2, 3) for unit in UNITS[1:4]]
+    assert plan(UNITS, 3, done) == [
+        Task(1, 3, tuple(UNITS)),
+        Task(2, 3, (UNITS[0], UNITS[4])),
+    ]
+
+
+def test_nothing_is_left_when_all_is_there() -> None:
+    assert plan(UNITS, 2, [unit_path(unit, shard, 2) for unit in UNITS for shard in (0, 1)]) == []
+
+
+def test_another_method_is_all_that_is_planned() -> None:
+    done = [unit_path(unit, 0, 1) for unit in UNITS]
+    assert plan(units_of_run(["a", "c", "b"], evaluate=True), 1, done) == [
+        Task(0, 1, (Unit("attributions", "c"), Unit("curves", "c")))
+    ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        unit_path(Unit("instances"), 0, 2),  # of another shard count
+        failures_path(Unit("instances"), 0, 1),
+        "instances/shard-00000-of-00001.parquet.0a.tmp",
+        "instances/shard-0-of-1.parquet",
+        "instances/more/shard-00000-of-00001.parquet",
+        "instances/part-0.parquet",
+        "instances/shard-00000-of-00001.parquet.bak",
+        "shard-00000-of-00001.parquet",
+        "corpus/rows-00000.parquet",
+        "run.json",
+        "attributions/shard-00000-of-00001.parquet",
+        "attributions/method=c/shard-00000-of-00001.parquet",
+    ],
+)
+def test_files_of_others_are_not_taken_for_units(path: str) -> None:
+    assert plan(UNITS, 1, [path]) == [Task(0, 1, tuple(UNITS))]
+
+
+NAME = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=8)
+UNIT = st.one_of(
+    st.just(Unit("instances")), st.builds(Unit, st.sampled_from(["attributions", "curves"]), NAME)
+)
+
+
+@given(unit=UNIT, shard=st.integers(0, 200_000), extra=st.integers(1, 200_000))
+def test_a_path_is_read_as_it_was_written(unit: Unit, shard: int, extra: int) -> None:
+    path = unit_path(unit, shard, shard + extra)
+    assert parse_unit_path(path) == (unit, shard, shard + extra)
+    assert parse_unit_path(failures_path(unit, shard, shard + extra)) is None
+
+
+@given(
+    names=st.lists(NAME, min_size=1, max_size=4, unique=True),
+    num_shards=st.integers(1, 6),
+    seed=st.randoms(use_true_random=False),
+)
+def test_planned_and_done_are_everything_once(
+    names: list[str], num_shards: int, seed: Random
+) -> None:
+    units = units_of_run(names, evaluate=True)
+    everything = [(unit, shard) for shard in range(num_shards) for unit in units]
+    done = [pair for pair in everything if seed.random() < 0.5]
+    paths = [unit_path(unit, shard, num_shards) for unit, shard in done]
+    seed.shuffle(paths)
+    tasks = plan(units, num_shards, paths)
+    planned = [(unit, task.shard) for task in tasks for unit in task.units]
+    assert planned == [pair for pair in everything if pair not in done]
+    assert all(task.units for task in tasks)
+
+
+def test_sweeping_removes_what_is_half_written_and_nothing_else(tmp_path: Path) -> None:
+    keep = {"run.json", "instances/shard-00000-of-00001.parquet", "notes/a.tmp.txt", "tmp/x"}
+    half = {"run.json.0a1b.tmp", "curves/method=a/shard-00000-of-00001.parquet.9f.tmp"}
+    for name in keep | half:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert set(sweep(str(tmp_path))) == keep
+    assert files(tmp_path) == keep
+
+
+def test_there_is_nothing_to_sweep_where_there_is_nothing(tmp_path: Path) -> None:
+    assert sweep(str(tmp_path / "none")) == []

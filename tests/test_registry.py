@@ -1,0 +1,185 @@
+"""The registry of methods, and how methods and their parameters are named."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import transforms
+from schemas import UsageError
+from transforms import choose, methods
+from transforms.passes import Backward, Forward, Path
+from transforms.registry import Choice, Method, Scores, register
+
+ROLES = ("signed", "class_dependent", "additive", "stochastic")
+
+
+def refused(*args: Any, **more: Any) -> str:
+    with pytest.raises(UsageError) as caught:
+        choose(*args, **more)
+    return str(caught.value)
+
+
+def method(**changes: Any) -> Method:
+    """A method that isn't registered, with parameters of every kind."""
+    base = Method(
+        name="mine",
+        compute=lambda captured, params: Scores(captured.logits),
+        needs=lambda params: (),
+        defaults={
+            "steps": 5,
+            "layer": 0,
+            "scale": 0.5,
+            "bias": True,
+            "kind": Choice("soft", "hard"),
+            "label": "none",
+        },
+        signed=True,
+        class_dependent=True,
+        additive=False,
+        cost="1 F",
+        paper="none",
+        equation="none",
+    )
+    return replace(base, **changes)
+
+
+# The rows -------------------------------------------------------------------------------------
+
+
+def test_names_are_in_order_and_are_those_of_the_rows() -> None:
+    names = list(methods())
+    assert names == sorted(names)
+    assert all(name == row.name for name, row in methods().items())
+    assert {"random", "raw_attention", "integrated_gradients"} <= set(names)
+
+
+@pytest.mark.parametrize("row", methods().values(), ids=methods())
+def test_every_row_is_filled_in(row: Method) -> None:
+    assert row.name.isidentifier() and row.name == row.name.lower()
+    assert row.cost and row.paper and row.equation
+    assert row.compute.__doc__
+    assert all(isinstance(getattr(row, role), bool) for role in ROLES)
+    needs = row.needs(row.params({}))
+    assert all(isinstance(need, Forward | Backward | Path) for need in needs)
+    assert len({hash(need) for need in needs}) == len(needs)
+
+
+def test_two_methods_can_not_have_one_name() -> None:
+    before = methods()
+    with pytest.raises(ValueError, match="two methods are called random"):
+        register(before["random"])
+    assert methods() == before
+
+
+# Names ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["saliency,random", " saliency , random,", ["saliency", "random"], "saliency,random,saliency"],
+)
+def test_methods_are_named(names: Any) -> None:
+    assert [choice.name for choice in choose(names)] == ["saliency", "random"]
+
+
+def test_all_methods() -> None:
+    assert [choice.name for choice in choose("all")] == list(methods())
+    assert choose(["all"]) == choose("all")
+
+
+def test_an_unknown_method() -> None:
+    assert "no method 'salliency'; did you mean saliency?" in refused("random,salliency")
+    assert "did you mean" not in refused("zzz")
+    assert "attribeam methods" in refused("zzz")
+
+
+@pytest.mark.parametrize("names", ["", ",", []])
+def test_no_method(names: Any) -> None:
+    assert "no method was named" in refused(names)
+
+
+# Parameters -----------------------------------------------------------------------------------
+
+
+def test_defaults() -> None:
+    (choice,) = choose("integrated_gradients")
+    assert choice.params == {"baseline": "pad", "steps": 50, "rule": "gauss_legendre"}
+    assert choice.needs == (Path("pad", 50, "gauss_legendre"),)
+
+
+def test_given_parameters() -> None:
+    given = {"integrated_gradients": {"steps": "7", "rule": "left"}}
+    ours, other = choose("integrated_gradients,saliency", given)
+    assert ours.params == {"baseline": "pad", "steps": 7, "rule": "left"}
+    assert ours.needs == (Path("pad", 7, "left"),)
+    assert other.params == {"norm": "l2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "value"),
+    [
+        ("steps", 20, 20),
+        ("steps", "20", 20),
+        ("steps", 20.0, 20),
+        ("layer", "0", 0),
+        ("scale", "2", 2.0),
+        ("scale", 1, 1.0),
+        ("scale", "1e-3", 0.001),
+        ("bias", False, False),
+        ("bias", "false", False),
+        ("bias", "True", True),
+        ("kind", "hard", "hard"),
+        ("label", "some", "some"),
+    ],
+)
+def test_values_are_of_the_type_of_the_default(name: str, given: Any, value: Any) -> None:
+    found = method().params({name: given})[name]
+    assert found == value
+    assert type(found) is type(value)
+    assert method().params({name: given}) == method().params({}) | {name: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("steps", "many", "mine.steps is a number such as 5, not 'many'"),
+        ("steps", 2.5, "mine.steps is a number such as 5, not 2.5"),
+        ("steps", "2.5", "mine.steps is a number"),
+        ("steps", True, "mine.steps is a number"),
+        ("steps", None, "mine.steps is a number"),
+        ("steps", [1], "mine.steps is a number"),
+        ("steps", float("inf"), "mine.steps is a number"),
+        ("steps", float("nan"), "mine.steps is a number"),
+        ("steps", 0, "mine.steps is at least 1, not 0"),
+        ("steps", "-3", "mine.steps is at least 1"),
+        ("layer", -1, "mine.layer is at least 0"),
+        ("scale", "wide", "mine.scale is a number such as 0.5"),
+        ("scale", True, "mine.scale is a number"),
+        ("scale", "nan", "mine.scale is a number"),
+        ("bias", "yes", "mine.bias is true or false, not 'yes'"),
+        ("bias", 1, "mine.bias is true or false, not 1"),
+        ("kind", "loud", "mine.kind is one of soft, hard, not 'loud'"),
+        ("colour", 1, "mine has no parameter 'colour'; it has: bias, kind, label, layer"),
+    ],
+)
+def test_values_that_are_refused(name: str, given: Any, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        method().params({name: given})
+    assert message in str(caught.value)
+
+
+def test_a_method_without_parameters() -> None:
+    assert "raw_attention has no parameter 'steps'; it has: none" in refused(
+        "raw_attention", {"raw_attention": {"steps": 1}}
+    )
+
+
+def test_parameters_of_a_method_that_is_not_run() -> None:
+    given = {"saliency": {"norm": "l1"}}
+    assert "parameters were set for saliency" in refused("random", given)
+    assert "no method 'salency'" in refused("random", {"salency": {}})
+
+
+def test_the_function_is_not_replaced_by_the_folder() -> None:
+    assert transforms.methods() == transforms.methods() == methods()
