@@ -1,0 +1,1 @@
+"""The bundled corpora and models: their generators, their training, their samples."""

@@ -1,0 +1,149 @@
+"""Splits of the two corpora, and the samples of them that are bundled.
+
+``python -m examples.data`` writes the samples again, the same to the byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from examples import agreement, sentiment
+from examples.agreement import AgreementExample
+from examples.sentiment import SentimentExample
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Example = TypeVar("Example", SentimentExample, AgreementExample)
+
+SAMPLE_SIZE = 400
+# Enough that the test tenth holds the sample: longer corpora of the same seed begin with it.
+_SAMPLED_CORPUS = 6_000
+DEFAULT_FOLDER = Path(__file__).parent / "data"
+
+SENTIMENT_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("label", pa.int64(), nullable=False),
+        pa.field("rationale", pa.list_(pa.int64()), nullable=False),
+        pa.field("structure", pa.string(), nullable=False),
+    ]
+)
+AGREEMENT_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("good", pa.string(), nullable=False),
+        pa.field("bad", pa.string(), nullable=False),
+        pa.field("subject_index", pa.int64(), nullable=False),
+        pa.field("attractor_index", pa.int64()),
+        pa.field("target_index", pa.int64(), nullable=False),
+        pa.field("subject_number", pa.string(), nullable=False),
+        pa.field("attractor_number", pa.string()),
+        pa.field("structure", pa.string(), nullable=False),
+    ]
+)
+
+
+def deciding_sentences(example: SentimentExample) -> str:
+    """Give the sentences of a review that hold a word of its rationale."""
+    kept: list[str] = []
+    sentence: list[str] = []
+    decides = False
+    for word, gold in zip(example.text.split(), example.rationale, strict=True):
+        sentence.append(word)
+        decides = decides or bool(gold)
+        if word.endswith("."):
+            kept += sentence if decides else []
+            sentence, decides = [], False
+    return " ".join(kept)
+
+
+def split_of(key: str) -> Split:
+    """Give the split that a sentence belongs to, whatever corpus size or seed it comes from.
+
+    80 % of all sentences are for training, 10 % for validation and 10 % for testing, by hash.
+    """
+    bucket = int.from_bytes(hashlib.sha256(key.lower().encode()).digest()[:8], "big") % 10
+    return "train" if bucket < 8 else "validation" if bucket == 8 else "test"
+
+
+def _partition(
+    examples: Sequence[Example], key: Callable[[Example], str]
+) -> dict[Split, list[Example]]:
+    parts: dict[Split, list[Example]] = {split: [] for split in SPLITS}
+    for example in examples:
+        parts[split_of(key(example))].append(example)
+    return parts
+
+
+def sentiment_splits(n: int, seed: int) -> dict[Split, list[SentimentExample]]:
+    """Generate reviews and split them; no deciding sentence occurs in two splits.
+
+    Neutral sentences ("There was no interval.") recur in all of them.
+    """
+    return _partition(sentiment.generate(n, seed), deciding_sentences)
+
+
+def agreement_splits(n: int, seed: int) -> dict[Split, list[AgreementExample]]:
+    """Generate agreement sentences and split them; no sentence occurs in two splits."""
+    return _partition(agreement.generate(n, seed), lambda example: example.text)
+
+
+def _balanced(
+    examples: Sequence[Example], cell: Callable[[Example], Hashable], n: int
+) -> list[Example]:
+    """Take the first examples of each cell, as many of each, ``n`` in all, in their order."""
+    cells: dict[Hashable, list[Example]] = defaultdict(list)
+    for example in examples:
+        cells[cell(example)].append(example)
+    share, rest = divmod(n, len(cells))
+    if rest or min(map(len, cells.values())) < share:
+        raise ValueError(f"{n} examples cannot be shared among {len(cells)} cells")
+    chosen = [example for members in cells.values() for example in members[:share]]
+    return sorted(chosen, key=lambda example: example.id)
+
+
+def sentiment_sample(n: int = SAMPLE_SIZE, seed: int = 0) -> list[SentimentExample]:
+    """Take ``n`` test reviews, as many of each structure and label."""
+    test = sentiment_splits(_SAMPLED_CORPUS, seed)["test"]
+    return _balanced(test, lambda example: (example.structure, example.label), n)
+
+
+def agreement_sample(n: int = SAMPLE_SIZE, seed: int = 0) -> list[AgreementExample]:
+    """Take ``n`` test sentences, as many of each structure and number of the subject."""
+    test = agreement_splits(_SAMPLED_CORPUS, seed)["test"]
+    return _balanced(test, lambda example: (example.structure, example.subject_number), n)
+
+
+def write_samples(folder: Path, seed: int = 0) -> None:
+    """Write ``sentiment.parquet`` and ``agreement.parquet`` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, schema, examples in (
+        ("sentiment", SENTIMENT_SCHEMA, sentiment_sample(seed=seed)),
+        ("agreement", AGREEMENT_SCHEMA, agreement_sample(seed=seed)),
+    ):
+        table = pa.Table.from_pylist([asdict(example) for example in examples], schema)
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+
+
+def main() -> None:
+    """Write the bundled samples from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=DEFAULT_FOLDER, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    write_samples(options.output, options.seed)
+
+
+if __name__ == "__main__":
+    main()
