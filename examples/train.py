@@ -53,7 +53,8 @@ THREADS = 1
 def train_sentiment(folder: Path, seed: int, recipe: Recipe = SENTIMENT_RECIPE) -> Card:
     """Train the classifier, write its folder, and give its card."""
     splits = data.sentiment_splits(recipe.texts, seed)
-    train, test, sample = splits["train"], splits["test"], data.sentiment_sample(seed=seed)
+    train, test, validation = splits["train"], splits["test"], splits["validation"]
+    sample = data.sentiment_sample(seed=seed)
     tokenizer = train_tokenizer((e.text for e in train), recipe.vocabulary, recipe.max_length)
     torch.manual_seed(seed)
     model = BertForSequenceClassification(recipe.config(tokenizer, labels=True))
@@ -69,6 +70,7 @@ def train_sentiment(folder: Path, seed: int, recipe: Recipe = SENTIMENT_RECIPE) 
         seconds=seconds,
         threads=THREADS,
         test=_by_structure(test, sentiment_hits(model, tokenizer, test)),
+        validation=_by_structure(validation, sentiment_hits(model, tokenizer, validation)),
         sample=_by_structure(sample, sentiment_hits(model, tokenizer, sample)),
         baseline=_by_structure(test, bag_of_words_hits(train, test)),
     )
@@ -79,7 +81,8 @@ def train_sentiment(folder: Path, seed: int, recipe: Recipe = SENTIMENT_RECIPE) 
 def train_agreement(folder: Path, seed: int, recipe: Recipe = AGREEMENT_RECIPE) -> Card:
     """Train the masked language model, write its folder, and give its card."""
     splits = data.agreement_splits(recipe.texts, seed)
-    train, test, sample = splits["train"], splits["test"], data.agreement_sample(seed=seed)
+    train, test, validation = splits["train"], splits["test"], splits["validation"]
+    sample = data.agreement_sample(seed=seed)
     tokenizer = _agreement_tokenizer(train, recipe)
     torch.manual_seed(seed)
     model = BertForMaskedLM(recipe.config(tokenizer, labels=False))
@@ -95,6 +98,7 @@ def train_agreement(folder: Path, seed: int, recipe: Recipe = AGREEMENT_RECIPE) 
         seconds=seconds,
         threads=THREADS,
         test=_by_attractor(test, agreement_hits(model, tokenizer, test)),
+        validation=_by_attractor(validation, agreement_hits(model, tokenizer, validation)),
         sample=_by_attractor(sample, agreement_hits(model, tokenizer, sample)),
         baseline=_by_attractor(test, nearest_noun_hits(test)),
     )

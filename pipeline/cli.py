@@ -312,17 +312,22 @@ def _methods(_: argparse.Namespace) -> int:
 def _report(summary: Any) -> None:
     done, folder = summary.shards - summary.worked, shlex.quote(summary.output)
     if not summary.worked:
-        print(f"nothing left to do: all {summary.shards} shards were there already")
+        print(f"nothing left to do: {_counted(summary.shards, 'shard')} complete already")
     else:
         before = f" ({done} more were there already)" if done else ""
         print(
-            f"{summary.rows} instances in {summary.shards} shards; "
+            f"{_counted(summary.rows, 'instance')} in {_counted(summary.shards, 'shard')}; "
             f"{summary.worked} worked on{before} in {summary.seconds:.1f} s"
         )
     if summary.failures:
-        print(f'{summary.failures} failures: attribeam query {folder} "from failure_summary"')
+        failures = _counted(summary.failures, "failure")
+        print(f'{failures}: attribeam query {folder} "from failure_summary"')
     print(f"tables: {summary.output}")
     print(f'next:   attribeam query {folder} "from faithfulness"')
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _quiet(*, verbose: bool) -> None:

@@ -1,13 +1,12 @@
 """The command line: what it says and how it exits, above all where something is wrong."""
 
 import json
-import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from transforms.registry import methods
 
 ROOT = Path(__file__).parents[1]
 FolderOf = Callable[..., Path]
-Run = Callable[..., Outcome]
+Run = partial[Outcome]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_a_run_says_what_it_did_and_what_to_do_next(attribute: Run, out: Path) -
     assert following == f'next:   attribeam query {out} "from faithfulness"'
     again = attribute("--shard-size", 4)
     assert again.status == DONE
-    assert again.out.startswith("nothing left to do: all 2 shards were there already\n")
+    assert again.out.startswith("nothing left to do: 2 shards complete already\n")
     (out / "instances" / "shard-00001-of-00002.parquet").unlink()
     assert "1 worked on (1 more were there already) in " in attribute("--shard-size", 4).out
 
@@ -176,7 +175,7 @@ def test_a_configuration_file(attribute: Run, out: Path, tmp_path: Path) -> None
     )
     given = command(
         *("run", "--config", config, "--seed", 6, "--device", "cpu"),
-        *("--model", attribute.args[2], "--corpus", attribute.args[4], "--output", out),  # type: ignore[attr-defined]
+        *("--model", attribute.args[2], "--corpus", attribute.args[4], "--output", out),
     )
     assert given.status == DONE, given.err
     manifest = json.loads((out / "run.json").read_text())
@@ -597,13 +596,6 @@ def test_a_usage_error_of_any_command_is_one_line(monkeypatch: pytest.MonkeyPatc
 
 
 # As a process
-
-
-@pytest.fixture(autouse=True)
-def quiet_again() -> Iterator[None]:
-    """The command line sets the log's level, which other tests may look at."""
-    yield
-    logging.getLogger().setLevel(logging.WARNING)
 
 
 def process(*arguments: object) -> subprocess.CompletedProcess[str]:

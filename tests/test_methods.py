@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from captum.attr import (
@@ -32,6 +34,7 @@ from transforms import (
     attribute,
     choose,
     encode,
+    load_model,
     methods,
 )
 from transforms.anatomy import Anatomy
@@ -362,6 +365,21 @@ def test_tokens_that_do_not_move_get_nothing(tiny: LoadTiny, task: str, baseline
         assert (scores[~instance.removable] == 0).all()
         assert (scores[instance.removable] != 0).all()
         assert not instance.removable[instance.readout]
+
+
+@pytest.mark.parametrize("baseline", ["pad", "zero"])
+def test_fifty_steps_complete_on_the_bundled_model(baseline: str) -> None:
+    """The median gap is below 1 % of the difference that the scores share out."""
+    examples = Path(__file__).parent.parent / "examples"
+    model = load_model(examples / "models" / "sentiment-bert")
+    texts = pq.read_table(examples / "data" / "sentiment.parquet")["text"].to_pylist()[:30]
+    params = {"integrated_gradients": {"steps": 50, "baseline": baseline}}
+    found = attribute(model, encode(model, texts), choose("integrated_gradients", params))
+    gaps = []
+    for row in found.rows["integrated_gradients"]:
+        assert row is not None and row.delta is not None
+        gaps.append(abs(row.delta) / abs(row.scores.sum() - row.delta))
+    assert np.median(gaps) < 0.01
 
 
 def test_delta_is_the_completeness_gap(tiny: LoadTiny) -> None:

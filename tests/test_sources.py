@@ -13,7 +13,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.sources import Record, open_source
@@ -136,6 +136,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 ROW = st.fixed_dictionaries({"text": TEXT, "label": TEXT})
 
 
+@settings(max_examples=40)
 @given(rows=st.lists(ROW, min_size=1, max_size=20), ascii=st.booleans())
 def test_any_rows_come_back_from_json(
     rows: Rows, ascii: bool, tmp_path_factory: pytest.TempPathFactory
@@ -145,11 +146,13 @@ def test_any_rows_come_back_from_json(
     assert values(path) == rows
 
 
+@settings(max_examples=40)
 @given(rows=st.lists(ROW, min_size=1, max_size=20))
 def test_any_rows_come_back_from_csv(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert values(write_csv(tmp_path_factory.mktemp("csv") / "c.csv", rows)) == rows
 
 
+@settings(max_examples=40)
 @given(lines=st.lists(st.binary(max_size=30).filter(lambda b: b"\n" not in b), max_size=20))
 def test_any_bytes_are_a_json_record_each(
     lines: list[bytes], tmp_path_factory: pytest.TempPathFactory
@@ -446,6 +449,7 @@ def test_an_empty_file_has_neither_columns_nor_records(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.csv", "c.tsv", "c.parquet"])
+@settings(max_examples=40)
 @given(garbage=st.binary(min_size=1, max_size=200))
 def test_garbage_is_refused_or_a_problem_but_no_error(
     name: str, garbage: bytes, tmp_path_factory: pytest.TempPathFactory
