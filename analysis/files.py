@@ -29,10 +29,17 @@ class Survey(NamedTuple):
 
 
 def units(manifest: Mapping[str, Any]) -> list[Unit]:
-    """The units of a run: every one of them has a file per shard."""
-    tables = ["attributions"] + ["curves"] * (manifest["evaluation"] is not None)
+    """The units of a run: every one of them has a file per shard.
+
+    A method has curves if a call that ran it was told to evaluate.
+    """
     methods = manifest["methods"]
-    return [Unit("instances"), *(Unit(table, name) for name in methods for table in tables)]
+    evaluated = [name for name, method in methods.items() if method["evaluated"]]
+    return [
+        Unit("instances"),
+        *(Unit("attributions", name) for name in methods),
+        *(Unit("curves", name) for name in evaluated),
+    ]
 
 
 def survey(root: Path, manifest: Mapping[str, Any]) -> Survey:

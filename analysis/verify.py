@@ -145,7 +145,6 @@ def _account(
     found: Survey,
     report: Report,
 ) -> None:
-    evaluated = manifest["evaluation"] is not None
     num_shards = manifest["identity"]["settings"]["num_shards"]
     _account_corpus(connection, manifest["identity"]["corpus"], found.shards == num_shards, report)
     if found.shards < num_shards:
@@ -160,7 +159,7 @@ def _account(
                 f"{fact.method}: {fact.instances} instances, but {fact.attributed} attributed and "
                 f"{fact.failed} failed: {count} are missing, such as {example}"
             )
-        if not evaluated:
+        if not manifest["methods"][fact.method]["evaluated"]:
             fact = fact._replace(evaluated=None, not_evaluated=None)
         elif fact.attributed != (fact.evaluated or 0) + (fact.not_evaluated or 0):
             count, example = _one(connection, UNEVALUATED, method=fact.method)

@@ -316,14 +316,15 @@ def _report(summary: Any) -> None:
     else:
         before = f" ({done} more were there already)" if done else ""
         print(
-            f"{_counted(summary.rows, 'instance')} in {_counted(summary.shards, 'shard')}; "
+            f"{_counted(summary.rows, 'row')} in {_counted(summary.shards, 'shard')}; "
             f"{summary.worked} worked on{before} in {summary.seconds:.1f} s"
         )
     if summary.failures:
         failures = _counted(summary.failures, "failure")
         print(f'{failures}: attribeam query {folder} "from failure_summary"')
     print(f"tables: {summary.output}")
-    print(f'next:   attribeam query {folder} "from faithfulness"')
+    view = "faithfulness" if summary.evaluated else "cost"
+    print(f'next:   attribeam query {folder} "from {view}"')
 
 
 def _counted(number: int, noun: str) -> str:

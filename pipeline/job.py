@@ -28,6 +28,7 @@ class Summary:
         shards: Number of shards.
         worked: Shards that this call had to work on.
         failures: Rows of ``failures`` in the folder, from this call and earlier ones.
+        evaluated: Whether there are curves to ask about.
         seconds: Wall time of this call.
     """
 
@@ -36,6 +37,7 @@ class Summary:
     shards: int
     worked: int
     failures: int
+    evaluated: bool
     seconds: float
 
 
@@ -64,6 +66,7 @@ def run(options: Options) -> Summary:
         shards=settings.num_shards,
         worked=len(tasks),
         failures=count_failures(settings.output),
+        evaluated=settings.evaluation is not None,
         seconds=time.monotonic() - start,
     )
 

@@ -169,6 +169,7 @@ def _manifest(
     methods = {
         name: method
         | {"class_dependent": True, "stochastic": False, "paper": "", "passes": ["forward"]}
+        | {"evaluated": evaluate}
         for name, method in METHODS.items()
     }
     return {

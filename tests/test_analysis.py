@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
@@ -610,3 +611,16 @@ def test_curves_without_attributions(tmp_path: Path) -> None:
     fail("attribute", "paths", "row-4")(run)
     (problem,) = (p for p in verify(write_run(run, tmp_path)).problems if "curves:" in p)
     assert problem == "curves: 1 belong to no attribution, such as row-4 under paths"
+
+
+def test_a_method_that_was_not_to_be_evaluated_needs_no_curves(tmp_path: Path) -> None:
+    run = synthetic_run(failing=False)
+    run.manifest["methods"]["gradient"]["evaluated"] = False
+    run.curves = [row for row in run.curves if row["method"] != "gradient"]
+    folder = write_run(run, tmp_path)
+    shutil.rmtree(folder / "curves" / "method=gradient", ignore_errors=True)
+    report = verify(folder)
+    assert not report.problems
+    evaluated = {fact.method: fact.evaluated for fact in report.facts}
+    assert evaluated.pop("gradient") is None
+    assert all(evaluated.values())

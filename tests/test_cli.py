@@ -68,9 +68,9 @@ def test_a_run_says_what_it_did_and_what_to_do_next(attribute: Run, out: Path) -
     outcome = attribute("--shard-size", 4)
     assert (outcome.status, outcome.err) == (DONE, "")
     first, tables, following = outcome.out.splitlines()
-    assert first.startswith("6 instances in 2 shards; 2 worked on in ")
+    assert first.startswith("6 rows in 2 shards; 2 worked on in ")
     assert tables == f"tables: {out}"
-    assert following == f'next:   attribeam query {out} "from faithfulness"'
+    assert following == f'next:   attribeam query {out} "from cost"'
     again = attribute("--shard-size", 4)
     assert again.status == DONE
     assert again.out.startswith("nothing left to do: 2 shards complete already\n")
