@@ -59,3 +59,9 @@ def golden() -> LoadTiny:
         return load_model(GOLDENS / name, dtype=dtype)
 
     return load
+
+
+@pytest.fixture
+def padding_at_will(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets instances of any lengths share a batch, so that tests of padding do pad."""
+    monkeypatch.setattr("transforms.batch._MOST_PADDING", float("inf"))

@@ -28,6 +28,9 @@ from transforms.memory import is_out_of_memory
 from transforms.passes import Backward, Captured, Forward, Path
 from transforms.registry import _METHODS, Method, Params, Scores
 
+pytestmark = pytest.mark.usefixtures("padding_at_will")
+
+
 LENGTHS = [9, 5, 14, 9, 7]
 SICK = 2  # The instance that things happen to.
 EVERYTHING = [

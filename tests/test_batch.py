@@ -1,6 +1,7 @@
 """Instances, packing and padding."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -55,9 +56,17 @@ def test_batches_are_within_the_budget(lengths: list[int], budget: int, head_siz
 @given(LENGTHS, BUDGETS, HEAD_SIZES)
 def test_batches_are_as_full_as_can_be(lengths: list[int], budget: int, head_size: int) -> None:
     batches = list(pack(lengths, budget, head_size))
-    for batch in batches[:-1]:
-        widest = row_cost(max(lengths[index] for index in batch), head_size)
-        assert (len(batch) + 1) * widest > budget
+    for batch, following in pairwise(batches):
+        rows = [lengths[index] for index in (*batch, following[0])]
+        full = len(rows) * row_cost(max(rows), head_size) > budget
+        assert full or len(rows) * max(rows) > 1.1 * sum(rows)
+
+
+@given(LENGTHS, BUDGETS, HEAD_SIZES)
+def test_padding_is_at_most_a_tenth(lengths: list[int], budget: int, head_size: int) -> None:
+    for batch in pack(lengths, budget, head_size):
+        rows = [lengths[index] for index in batch]
+        assert len(rows) * max(rows) <= 1.1 * sum(rows) + 1e-9
 
 
 @given(LENGTHS, BUDGETS, HEAD_SIZES)

@@ -11,6 +11,9 @@ from tests.conftest import LoadTiny
 from tests.models import GOLDENS, relative_error
 from transforms import Attributions, Row, attribute, choose, encode
 
+pytestmark = pytest.mark.usefixtures("padding_at_will")
+
+
 DTYPES = ("float64", "float32")
 TOLERANCE = {"float64": 1e-8, "float32": 1e-5}
 ONE_BY_ONE, ALL_AT_ONCE = 1, 1_000_000

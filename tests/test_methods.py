@@ -41,6 +41,9 @@ from transforms.anatomy import Anatomy
 from transforms.passes import Captured
 from transforms.registry import Chosen
 
+pytestmark = pytest.mark.usefixtures("padding_at_will")
+
+
 DTYPES = ("float32", "float64")
 ALL_METHODS = tuple(methods())
 

@@ -31,6 +31,9 @@ from transforms.perturb import (
     units_of,
 )
 
+pytestmark = pytest.mark.usefixtures("padding_at_will")
+
+
 NO_LIMIT = 1_000_000
 
 

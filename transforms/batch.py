@@ -167,6 +167,10 @@ def row_cost(length: int, head_size: int) -> float:
     return length * (1 + length / (6 * head_size))
 
 
+# Padding costs as much as tokens do; a path's steps fill a small batch up again anyway.
+_MOST_PADDING = 0.1
+
+
 def pack(lengths: Sequence[int], budget: int, head_size: int) -> Iterator[list[int]]:
     """Cuts rows into batches of similar length within a token budget.
 
@@ -178,16 +182,19 @@ def pack(lengths: Sequence[int], budget: int, head_size: int) -> Iterator[list[i
 
     Yields:
         Indices into ``lengths``, the longest rows first (so that memory runs out early if it does).
+        A batch ends before its padding would be more than a tenth of its tokens.
     """
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     batch: list[int] = []
-    cost = 0.0
+    tokens = 0
     for index in order:
-        if batch and (len(batch) + 1) * cost > budget:
-            yield batch
-            batch = []
-        if not batch:
-            cost = row_cost(lengths[index], head_size)
+        if batch:
+            longest, rows = lengths[batch[0]], len(batch) + 1
+            padded = rows * longest > (1 + _MOST_PADDING) * (tokens + lengths[index])
+            if padded or rows * row_cost(longest, head_size) > budget:
+                yield batch
+                batch, tokens = [], 0
         batch.append(index)
+        tokens += lengths[index]
     if batch:
         yield batch
