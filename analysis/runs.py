@@ -8,16 +8,7 @@ import duckdb
 
 from analysis.database import add_comments, add_manifest, add_table, add_views, escape_glob, lock
 from schemas import TABLES, UsageError
-from schemas.layout import FAILURES, MANIFEST
-
-FORMAT = 1
-_SHARDS = "shard-*-of-*.parquet"
-_PATTERNS = {
-    "instances": f"instances/{_SHARDS}",
-    "attributions": f"attributions/method=*/{_SHARDS}",
-    "curves": f"curves/method=*/{_SHARDS}",
-    "failures": f"{FAILURES}/*/{_SHARDS}",
-}
+from schemas.layout import FORMAT, GLOBS, MANIFEST
 
 
 def load_manifest(folder: str | Path) -> dict[str, Any]:
@@ -70,8 +61,8 @@ def open_run(folder: str | Path, *, external_access: bool = False) -> duckdb.Duc
     double = manifest["identity"]["settings"]["dtype"] == "float64"
     try:
         for table in TABLES:
-            found = any(Path(root).glob(_PATTERNS[table]))
-            pattern = f"{escape_glob(root)}/{_PATTERNS[table]}"
+            found = any(Path(root).glob(GLOBS[table]))
+            pattern = f"{escape_glob(root)}/{GLOBS[table]}"
             add_table(connection, table, [pattern] if found else [], double=double)
         add_manifest(connection, manifest)
         add_views(connection)

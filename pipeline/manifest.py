@@ -10,9 +10,7 @@ from typing import Any
 
 from pipeline.files import exists, join, open_read, write_atomic
 from schemas import UsageError
-from schemas.layout import MANIFEST
-
-FORMAT = 1
+from schemas.layout import FORMAT, MANIFEST
 
 
 def read_manifest(root: str) -> dict[str, Any] | None:

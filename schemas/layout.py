@@ -18,8 +18,18 @@ import re
 from typing import NamedTuple
 
 MANIFEST = "run.json"
+FORMAT = 1  # Of the manifest; readers refuse another.
 CORPUS = "corpus"
 FAILURES = "failures"
+
+# What finds the committed files of each table, and none that is still being written.
+_SHARDS = "shard-*-of-*.parquet"
+GLOBS = {
+    "instances": f"instances/{_SHARDS}",
+    "attributions": f"attributions/method=*/{_SHARDS}",
+    "curves": f"curves/method=*/{_SHARDS}",
+    "failures": f"{FAILURES}/*/{_SHARDS}",
+}
 
 _SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.manifest import FORMAT, merged, read_manifest, write_manifest
+from pipeline.manifest import merged, read_manifest, write_manifest
 from schemas import UsageError
+from schemas.layout import FORMAT
 from tests.tiny import files
 
 IDENTITY = {
