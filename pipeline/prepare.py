@@ -1,6 +1,6 @@
 """All that is checked and written before any instance is attributed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,8 @@ from pipeline.settings import Settings
 from pipeline.sources import Source, open_source
 from schemas import UsageError
 from schemas.layout import CORPUS, MANIFEST
-from transforms import Chosen, EncodeOptions, Model, choose, load_model
+from transforms import EncodeOptions, Model, choose, load_model
 from transforms.loading import DTYPES
-from transforms.passes import check_pass
 from transforms.targets import parse_target
 
 _PROBE = ".attribeam-write-test"
@@ -65,7 +64,7 @@ def prepare(options: Options) -> Prepared:
     _check_mask(options, model)
     target = parse_target(options.target, model)
     evaluation = options.evaluation and options.evaluation.checked(model)
-    _check_needs(chosen, model)
+    chosen = [choice.fitted(model) for choice in chosen]
     source = open_source(options.corpus, options.split)
     columns = choose_columns(source, options.columns, model)
     _check_gold(target, model, source, columns)
@@ -222,12 +221,6 @@ def _check_writable(root: str) -> None:
         discard(probe)
     except (OSError, BeamIOError, ValueError) as error:
         raise UsageError(f"--output {root} can't be written to: {error}") from error
-
-
-def _check_needs(chosen: Iterable[Chosen], model: Model) -> None:
-    for choice in chosen:
-        for kind in choice.needs:
-            check_pass(kind, model)
 
 
 def _check_gold(target: str | int, model: Model, source: Source, columns: dict[str, str]) -> None:

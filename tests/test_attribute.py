@@ -22,10 +22,10 @@ from transforms import (
     load_model,
     methods,
 )
-from transforms.attribute import failure, halving
+from transforms.attribute import failure
 from transforms.batch import collate
-from transforms.memory import is_out_of_memory
 from transforms.passes import Backward, Captured, Forward, Path
+from transforms.recovery import halving, is_out_of_memory
 from transforms.registry import _METHODS, Method, Params, Scores
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
@@ -495,10 +495,9 @@ def test_seconds_are_shared_by_tokens(model: Model, instances: list[Instance]) -
 
 
 def test_cost_counts_shared_passes_in_full(model: Model, instances: list[Instance]) -> None:
-    captured = Captured(
-        model, collate(instances, model.pad_id, model.device), 0, 1000, 0, True, True
-    )
     path = Path("zero", 2, "left")
+    needs = frozenset({Forward(attention=True), Backward(), path})
+    captured = Captured(model, collate(instances, model.pad_id, model.device), 0, 1000, 0, needs)
     captured.path(path)
     forward, backward = captured.cost([Forward(True)]), captured.cost([Backward()])
     # A backward pass includes the forward pass that it goes back over.

@@ -297,6 +297,7 @@ def test_gradient_methods_on_a_linear_model(target: int) -> None:
         ("midpoint", 1 / 2),
         ("left", 3 / 8),
         ("right", 5 / 8),
+        ("endpoints", 1 / 2),
     ],
 )
 def test_integrated_gradients_on_a_quadratic_model(rule: str, mean_point: float) -> None:

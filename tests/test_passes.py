@@ -15,7 +15,6 @@ from transforms.batch import collate, row_cost
 from transforms.passes import (
     Backward,
     Captured,
-    Forward,
     Path,
     Rule,
     check_pass,
@@ -29,6 +28,7 @@ EXACT_DEGREE: dict[Rule, Callable[[int], int]] = {
     "midpoint": lambda steps: 1,
     "left": lambda steps: 0,
     "right": lambda steps: 0,
+    "endpoints": lambda steps: 1,
 }
 RULES = pytest.mark.parametrize("rule", EXACT_DEGREE)
 WholeModel = pytest.mark.parametrize(
@@ -72,6 +72,7 @@ def test_rules_are_exact_up_to_their_degree(rule: Rule, steps: int) -> None:
         ("midpoint", [0.125, 0.375, 0.625, 0.875]),
         ("right", [0.25, 0.5, 0.75, 1]),
         ("trapezoid", [0, 1 / 3, 2 / 3, 1]),
+        ("endpoints", [0, 1 / 3, 2 / 3, 1]),
     ],
 )
 def test_points_by_hand(rule: Rule, expected: list[float]) -> None:
@@ -124,8 +125,7 @@ def captured(model: Model, instances: list[Instance], *methods: str, **more: Any
         target=more.get("target", 0),
         budget=more.get("budget", 10_000),
         seed=0,
-        attention_wanted=Forward(attention=True) in needs,
-        gradient_wanted=Backward() in needs,
+        needs=frozenset(needs),
     )
 
 

@@ -7,8 +7,7 @@ is to blame stands alone. Neither changes a result, since no result depends on b
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from math import isfinite
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 
 from schemas import Failure
 from transforms.batch import Batch, Instance, collate, pack
-from transforms.memory import is_device_lost, is_out_of_memory
 from transforms.model import Model
-from transforms.passes import Backward, Captured, Forward
-from transforms.registry import Chosen, Scores, choose
+from transforms.passes import Captured
+from transforms.recovery import halving
+from transforms.registry import Chosen, LayerScores, Scores, choose
 from transforms.targets import parse_target
 
 T = TypeVar("T")
@@ -46,6 +45,23 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class LayerRow:
+    """Scores of one layer for one instance, seen from the position that is read out.
+
+    Attributes:
+        local: Raw scores of the layer alone, [T].
+        rollout: Scores from the layer down to the input, summing to 1, [T].
+        scale: Natural logarithm of what ``rollout`` was divided by.
+        mixing: Context-mixing ratio of each token, [T], where the method has one.
+    """
+
+    local: NDArray[np.floating]
+    rollout: NDArray[np.floating]
+    scale: float
+    mixing: NDArray[np.floating] | None
+
+
+@dataclass(frozen=True)
 class Attribution:
     """Scores of one method for one instance.
 
@@ -55,12 +71,28 @@ class Attribution:
         delta: Completeness gap, for an additive method.
         seconds: Cost of the method alone, with the passes it shares in full; a batch's cost is
             shared out by tokens.
+        scale: Natural logarithm of what the scores were divided by, where they were.
+        bias: What the method gives to the model's biases and not to tokens.
+        layers: Scores of each layer, first layer first, where they were asked for.
     """
 
     target: int | None
     scores: NDArray[np.floating]
     delta: float | None
     seconds: float
+    scale: float | None = None
+    bias: float | None = None
+    layers: list[LayerRow] | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether all of it are numbers."""
+        numbers = [x for x in (self.delta, self.scale, self.bias) if x is not None]
+        parts: list[NDArray[np.floating]] = [self.scores, np.array(numbers)]
+        for row in self.layers or ():
+            parts += [row.local, row.rollout, np.array(row.scale)]
+            parts += [] if row.mixing is None else [row.mixing]
+        return all(bool(np.isfinite(part).all()) for part in parts)
 
 
 @dataclass
@@ -86,6 +118,7 @@ def attribute(
     target: str | int = "auto",
     token_budget: int | None = None,
     seed: int = 0,
+    layers: bool = False,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Attributions:
     """Runs methods on instances.
@@ -98,15 +131,16 @@ def attribute(
         target: Class to explain: ``auto``, ``predicted``, ``gold`` or a number.
         token_budget: Largest batch, in tokens of short rows; None for the device's default.
         seed: Seed of the stochastic methods.
+        layers: Give the scores by layer too, of the methods that have them.
         progress: Called with the number of instances done after each batch.
 
     Returns:
         Results aligned with ``instances``; they don't depend on their order or the budget.
 
     Raises:
-        UsageError: If a method or the target is unknown.
+        UsageError: If a method or the target is unknown, or a method is not for this model.
     """
-    chosen = _chosen(methods)
+    chosen = [choice.fitted(model) for choice in _chosen(methods)]
     job = _Job(
         model=model,
         instances=instances,
@@ -114,6 +148,7 @@ def attribute(
         target=parse_target(str(target), model),
         budget=token_budget or TOKEN_BUDGETS[model.device.type],
         seed=seed,
+        layered=layers,
         out=Attributions(
             [None] * len(instances), {c.name: [None] * len(instances) for c in chosen}
         ),
@@ -140,6 +175,7 @@ class _Job:
     target: str | int
     budget: int
     seed: int
+    layered: bool
     out: Attributions
 
     def run(self, indices: Sequence[int]) -> None:
@@ -154,15 +190,14 @@ class _Job:
                 self._method(choice, part, captured, good)
 
     def _base(self, indices: Sequence[int], chosen: Iterable[Chosen]) -> Captured:
-        needs = {need for choice in chosen for need in choice.needs}
         return Captured(
             model=self.model,
             batch=self._batch(indices),
             target=self.target,
             budget=self.budget,
             seed=self.seed,
-            attention_wanted=Forward(attention=True) in needs,
-            gradient_wanted=Backward() in needs,
+            needs=frozenset(need for choice in chosen for need in choice.needs),
+            layered=self.layered,
         )
 
     def _batch(self, indices: Sequence[int]) -> Batch:
@@ -216,62 +251,68 @@ class _Job:
         seconds: float,
         good: set[int],
     ) -> None:
-        values = scores.values.double().cpu().numpy()
-        deltas = [None] * len(indices) if scores.delta is None else scores.delta.tolist()
+        rows = unbatched(scores, captured.batch.lengths)
         targets = captured.targets.tolist()
         total = sum(captured.batch.lengths)
-        for row, index in enumerate(indices):
+        for row, index, target in zip(rows, indices, targets, strict=True):
             if index not in good:
                 continue
-            length = len(self.instances[index])
-            own = values[row, :length]
-            if not np.isfinite(own).all() or not isfinite(deltas[row] or 0.0):
+            if not row.finite:
                 error = ArithmeticError("the scores are not finite")
                 self._fail(index, "attribute", choice.name, error)
                 continue
-            self.out.rows[choice.name][index] = Attribution(
-                target=targets[row] if choice.method.class_dependent else None,
-                scores=own,
-                delta=deltas[row],
-                seconds=seconds * length / total,
+            self.out.rows[choice.name][index] = replace(
+                row,
+                target=target if choice.method.class_dependent else None,
+                seconds=seconds * len(self.instances[index]) / total,
             )
 
     def _fail(self, index: int, stage: str, method: str | None, error: Exception) -> None:
         self.out.failures.append(failure(self.instances[index].instance_id, stage, method, error))
 
 
+def unbatched(scores: Scores, lengths: Sequence[int]) -> list[Attribution]:
+    """The scores of each instance of a batch, without padding, target and cost."""
+
+    def numbers(column: torch.Tensor | None) -> list[float | None]:
+        return [None] * len(lengths) if column is None else column.double().tolist()
+
+    values = scores.values.double().cpu().numpy()
+    layers = None if scores.layers is None else _unbatched_layers(scores.layers, lengths)
+    extra = zip(numbers(scores.delta), numbers(scores.scale), numbers(scores.bias), strict=True)
+    return [
+        Attribution(
+            target=None,
+            scores=values[row, :length],
+            delta=delta,
+            seconds=0.0,
+            scale=scale,
+            bias=bias,
+            layers=None if layers is None else layers[row],
+        )
+        for row, (length, (delta, scale, bias)) in enumerate(zip(lengths, extra, strict=True))
+    ]
+
+
+def _unbatched_layers(layers: LayerScores, lengths: Sequence[int]) -> list[list[LayerRow]]:
+    local, rollout = layers.local.double().cpu().numpy(), layers.rollout.double().cpu().numpy()
+    scale = layers.scale.double().tolist()
+    mixing = None if layers.mixing is None else layers.mixing.double().cpu().numpy()
+    return [
+        [
+            LayerRow(
+                local[row, layer, :length],
+                rollout[row, layer, :length],
+                scale[row][layer],
+                None if mixing is None else mixing[row, layer, :length],
+            )
+            for layer in range(local.shape[1])
+        ]
+        for row, length in enumerate(lengths)
+    ]
+
+
 def failure(instance_id: str, stage: str, method: str | None, error: Exception) -> Failure:
     """A failures row for an error, its message cut to a sensible length."""
     message = " ".join(str(error).split())[:500] or repr(error)
     return Failure(instance_id, stage, method, type(error).__name__, message)
-
-
-def halving(
-    work: Callable[[Sequence[int]], T], indices: Sequence[int]
-) -> list[tuple[Sequence[int], T | Exception]]:
-    """Does work on a batch; where it raises, on its halves, down to single instances.
-
-    Args:
-        work: Takes indices of instances.
-        indices: The batch. ``work`` is first given this very object.
-
-    Returns:
-        Parts of the batch in order, each with the result; a part with an exception is a single
-        instance.
-
-    Raises:
-        Exception: If the device is lost: that is no instance's fault, and a restart mends it.
-    """
-    try:
-        return [(indices, work(indices))]
-    except Exception as error:
-        if is_device_lost(error):
-            raise
-        if is_out_of_memory(error) and torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(indices) == 1:
-            _LOG.debug("an instance failed", exc_info=True)
-            return [(indices, error.with_traceback(None))]
-    # Outside the handler: the traceback would keep the failed attempt's tensors alive.
-    middle = len(indices) // 2
-    return [*halving(work, indices[:middle]), *halving(work, indices[middle:])]

@@ -5,11 +5,12 @@ its mask function (without one, a custom attention function silently gets no pad
 serves every architecture that routes attention through the registry.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,7 +18,41 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
+from transforms.anatomy import LayerParts
+
 IMPLEMENTATION = "attribeam"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What to look at while a model runs.
+
+    Attributes:
+        attention: The attention probabilities of every layer. Without it attention runs fused,
+            which never holds them.
+        layers: What enters each layer and its layer norms, and its values; needs ``attention``.
+        readout_attention: The last layer's attention of the position that is read out, alone.
+    """
+
+    attention: bool = False
+    layers: bool = False
+    readout_attention: bool = False
+
+
+class LayerStates(NamedTuple):
+    """What passed through a layer, without a graph.
+
+    Attributes:
+        entered: What entered the layer, [B, T, d].
+        values: Values of all heads, bias included, [B, H, T, d/H].
+        attended: What entered the layer norm after attention, [B, T, d].
+        widened: What entered the layer norm after the feed-forward part, [B, T, d].
+    """
+
+    entered: torch.Tensor
+    values: torch.Tensor
+    attended: torch.Tensor
+    widened: torch.Tensor
 
 
 @dataclass
@@ -25,17 +60,27 @@ class Recorder:
     """What one run through the encoder left behind.
 
     Attributes:
-        keep_attention: Compute and keep attention probabilities. Without it attention runs fused,
-            which never holds them.
+        watch: What was to be looked at.
         readout: Position per row that alone has to come out of the last layer, [B]; None for all.
         attention: Attention probabilities per layer, each [B, H, T, T]; differentiable.
+        readout_attention: Those of the last layer and the position read out, [B, H, T];
+            differentiable, even where nothing below them is.
         entered: What entered the encoder (``hidden_states[0]``), [B, T, d].
+        states: What passed through each part of interest, in order of the layers.
     """
 
-    keep_attention: bool = False
+    watch: Watch = field(default_factory=Watch)
     readout: torch.Tensor | None = None
     attention: list[torch.Tensor] = field(default_factory=list)
+    readout_attention: torch.Tensor | None = None
     entered: torch.Tensor | None = None
+    states: dict[str, list[torch.Tensor]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def layers(self) -> list[LayerStates]:
+        """What passed through the layers."""
+        columns = (self.states[name] for name in LayerStates._fields)
+        return [LayerStates(*row) for row in zip(*columns, strict=True)]
 
 
 _RECORDER: ContextVar[Recorder | None] = ContextVar("attribeam_recorder", default=None)
@@ -57,7 +102,7 @@ def _attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Attention of transformers' signature: tensors [B, H, T, d/H] in, ([B, T, H, d/H], A) out."""
     recorder = _RECORDER.get()
-    if recorder is None or not recorder.keep_attention:
+    if recorder is None or not recorder.watch.attention:
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, scale=scaling
         )
@@ -68,6 +113,8 @@ def _attention(
         scores = scores + attention_mask
     probabilities = scores.softmax(dim=-1)
     recorder.attention.append(probabilities)
+    if recorder.watch.layers:
+        recorder.states["values"].append(value.detach())
     return torch.matmul(probabilities, value).transpose(1, 2), probabilities
 
 
@@ -78,8 +125,9 @@ AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
 @contextmanager
 def recording(
     encoder: nn.Module,
+    layers: Iterable[LayerParts],
     *,
-    keep_attention: bool = False,
+    watch: Watch,
     readout: torch.Tensor | None = None,
     enter: torch.Tensor | None = None,
 ) -> Iterator[Recorder]:
@@ -87,14 +135,15 @@ def recording(
 
     Args:
         encoder: The encoder module (``Anatomy.encoder``).
-        keep_attention: Whether to keep attention probabilities.
+        layers: The parts of its layers; they are looked at only if ``watch.layers``.
+        watch: What to look at.
         readout: Position per row that alone has to come out of the last layer, [B].
         enter: Replaces what enters the encoder, [B, T, d]; None leaves it.
 
     Yields:
         The recorder, filled in as the model runs.
     """
-    recorder = Recorder(keep_attention, readout)
+    recorder = Recorder(watch, readout)
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -103,10 +152,25 @@ def recording(
             return (recorder.entered, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": recorder.entered}
 
-    handle = encoder.register_forward_pre_hook(before, with_kwargs=True)
-    token = _RECORDER.set(recorder)
-    try:
+    with ExitStack() as hooks:
+        hooks.callback(encoder.register_forward_pre_hook(before, with_kwargs=True).remove)
+        if watch.layers:
+            for parts in layers:
+                _watch_layer(hooks, recorder, parts)
+        hooks.callback(_RECORDER.reset, _RECORDER.set(recorder))
         yield recorder
-    finally:
-        _RECORDER.reset(token)
-        handle.remove()
+
+
+def _watch_layer(hooks: ExitStack, recorder: Recorder, parts: LayerParts) -> None:
+    """Keeps what enters the parts of a layer that ``LayerStates`` names."""
+    for name, module in (
+        ("entered", parts.value),
+        ("attended", parts.attention_norm),
+        ("widened", parts.output_norm),
+    ):
+        kept = recorder.states[name]
+
+        def keep(_: nn.Module, args: tuple[Any, ...], kept: list[torch.Tensor] = kept) -> None:
+            kept.append(args[0].detach())
+
+        hooks.callback(module.register_forward_pre_hook(keep).remove)

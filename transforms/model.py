@@ -1,18 +1,21 @@
 """A frozen transformer that can be looked into: logits out, with or without attention."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from transforms.anatomy import Anatomy, optional_part, part
+from transforms.anatomy import Anatomy, HeadStep, LayerParts, optional_part, part
 from transforms.batch import Rows
-from transforms.capture import Recorder, recording
+from transforms.capture import Recorder, Watch, recording
 from transforms.readout import patch_last_layer
 
 Task = Literal["classification", "masked_lm"]
+
+_NOTHING = Watch()
 
 
 @dataclass(eq=False)
@@ -80,6 +83,21 @@ class Model:
         """The encoder module."""
         return part(self.network, self.anatomy.encoder)
 
+    @cached_property
+    def layers(self) -> list[LayerParts]:
+        """The parts of each encoder layer."""
+        return [
+            self.anatomy.parts_of(layer) for layer in getattr(self.encoder, self.anatomy.layers)
+        ]
+
+    @cached_property
+    def head(self) -> list[HeadStep]:
+        """What turns the hidden state of the position read out into logits, step by step.
+
+        For a masked LM these are the logits of the whole vocabulary.
+        """
+        return self.anatomy.head_of(self.network, self.task)
+
     def positions(self, rows: Rows) -> torch.Tensor:
         """Position ids of the rows, [1, T] or [B, T].
 
@@ -106,13 +124,13 @@ class Model:
         return embedded if projection is None else projection(embedded)
 
     def run(
-        self, rows: Rows, *, keep_attention: bool = False, enter: torch.Tensor | None = None
+        self, rows: Rows, *, watch: Watch = _NOTHING, enter: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Recorder]:
         """Runs the model once.
 
         Args:
             rows: B padded rows.
-            keep_attention: Whether to keep attention probabilities.
+            watch: What to look at.
             enter: Replaces what enters the encoder, [B, T, d].
 
         Returns:
@@ -130,15 +148,14 @@ class Model:
         if self.anatomy.segments:
             inputs["token_type_ids"] = rows.segment
         # Whoever looks at attention looks at all of it; otherwise one position is enough.
-        readout = None if keep_attention else rows.readout
-        with recording(
-            self.encoder, keep_attention=keep_attention, readout=readout, enter=enter
-        ) as recorder:
+        readout = None if watch.attention else rows.readout
+        layers = self.layers if watch.layers else ()
+        with recording(self.encoder, layers, watch=watch, readout=readout, enter=enter) as recorder:
             if self.task == "masked_lm":
                 logits = self._contrast_logits(inputs, rows)
             else:
                 logits = self.network(**inputs).logits
-        if keep_attention and len(recorder.attention) != self.num_layers:
+        if watch.attention and len(recorder.attention) != self.num_layers:
             raise RuntimeError(
                 f"{len(recorder.attention)} of {self.num_layers} layers of "
                 f"{type(self.network).__name__} passed through the attention hook"

@@ -4,75 +4,122 @@ Most methods differ only in how they combine the same few quantities. A method d
 it needs; the union of what the chosen methods need is run once per batch.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from schemas import UsageError
-from transforms.batch import Batch, row_cost
-from transforms.memory import is_out_of_memory
+from transforms.batch import Batch, Flags, row_cost
+from transforms.capture import LayerStates, Watch
 from transforms.model import Model
+from transforms.recovery import is_out_of_memory
+from transforms.relevance import RelevanceMaps, Rules, walk
 from transforms.targets import target_weights, targets_of
+from transforms.variants import Operation, Variants
 
 BaselineName = Literal["pad", "mask", "zero"]
-Rule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right"]
+Rule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right", "endpoints"]
+Of = Literal["input", "attention"]
 
 
 @dataclass(frozen=True)
 class Forward:
-    """One forward pass: logits, and attention probabilities if asked for. Costs 1 F."""
+    """One forward pass: logits, and what is asked for besides. Costs 1 F.
+
+    Attributes:
+        attention: Attention probabilities of every layer.
+        layers: What enters the layers and their norms, and their values; and attention.
+    """
 
     attention: bool = False
+    layers: bool = False
 
 
 @dataclass(frozen=True)
 class Backward:
-    """Gradient of the explained scalar with respect to what enters the encoder. 1 F + 1 B.
+    """Gradient of the explained scalar, in one pass. 1 F + 1 B.
 
     It gives what ``Forward`` gives as well.
+
+    Attributes:
+        of: With respect to what enters the encoder (``input``), or to the attention probabilities
+            of every layer (``attention``).
     """
+
+    of: Of = "input"
 
 
 @dataclass(frozen=True)
 class Path:
-    """Gradients along the straight path from baseline embeddings to the input. steps * (F + B).
+    """Gradients along the straight path from baseline embeddings to the input.
 
     The path runs in the space of what enters the encoder (``hidden_states[0]``: word, position and
-    type embeddings after their layer norm).
+    type embeddings after their layer norm). Costs steps * (F + B), or little more than steps * F
+    for gradients of attention, which need no backward pass below the last layer. Both kinds along
+    one path share its forward passes.
 
     Attributes:
         baseline: Where it starts: the embeddings of the input with its removable tokens replaced
             by ``pad`` or ``mask``, or ``zero`` vectors at every position.
         steps: Number of points on it.
         rule: Quadrature rule that weighs them.
+        of: Gradients with respect to what enters the encoder (``input``), or to the last layer's
+            attention from the position read out (``attention``).
     """
 
     baseline: BaselineName
     steps: int
     rule: Rule
+    of: Of = "input"
 
 
-Pass = Forward | Backward | Path
+@dataclass(frozen=True)
+class Relevance:
+    """Relevance walked backwards through the network by LRP rules, in float64. About 6 F.
+
+    Attributes:
+        rules: ``cvpr21`` or ``orig`` (``transforms.relevance``).
+    """
+
+    rules: Rules
+
+
+@dataclass(frozen=True)
+class Perturb:
+    """Forward passes on perturbed copies, as many as the method asks for (``outcomes``).
+
+    Attributes:
+        operation: How tokens are removed.
+    """
+
+    operation: Operation
+
+
+Pass = Forward | Backward | Path | Relevance | Perturb
 
 
 def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Points and weights on [0, 1], [steps] each; the weights sum to 1.
 
     ``left`` and ``right`` are the Riemann sums k / steps from k = 0 and k = 1, ``midpoint`` lies
-    between them, ``trapezoid`` has both end points with half weight.
+    between them, ``trapezoid`` has both end points with half weight, and ``endpoints`` has them
+    with the same weight as all others (as some authors' code does).
     """
     grid = np.arange(steps)
     even = np.full(steps, 1 / steps)
     if rule == "gauss_legendre":
         points, weights = np.polynomial.legendre.leggauss(steps)
         return (points + 1) / 2, weights / 2
-    if rule == "trapezoid":
+    if rule in ("trapezoid", "endpoints"):
         if steps == 1:
             return np.array([0.5]), np.array([1.0])
+        if rule == "endpoints":
+            return grid / (steps - 1), even
         weights = np.full(steps, 1 / (steps - 1))
         weights[[0, -1]] /= 2
         return grid / (steps - 1), weights
@@ -85,14 +132,17 @@ class PathGradient:
     """What a ``Path`` pass gives.
 
     Attributes:
-        gradient: Weighted mean of the gradients along the path, [B, T, d].
+        gradient: Weighted mean of the gradients along the path, [B, T, d]; None if nobody asked.
+        attention: That of the gradients of the last layer's attention, [B, H, T]; None if nobody
+            asked. At padding it need not be zero.
         difference: Input minus baseline, [B, T, d].
-        gain: Explained scalar at the input minus at the baseline, [B].
+        gain: Explained scalar at the input minus at the baseline, [B]; None without ``gradient``.
     """
 
-    gradient: torch.Tensor
+    gradient: torch.Tensor | None
+    attention: torch.Tensor | None
     difference: torch.Tensor
-    gain: torch.Tensor
+    gain: torch.Tensor | None
 
 
 @dataclass
@@ -103,11 +153,19 @@ class Captured:
         model: The model.
         batch: The batch, B instances of at most T tokens.
         target: Rule for the class to explain (``targets.parse_target``).
-        budget: Token budget for the extra rows of path passes.
+        budget: Token budget for the extra rows of passes that add rows.
         seed: Seed of the run.
-        attention_wanted: Whether the base pass keeps attention.
-        gradient_wanted: Whether the base pass runs backward.
+        needs: The passes that the chosen methods need.
+        layered: Whether methods are to give their scores layer by layer as well.
         seconds: Wall time per pass that was run.
+        logits: Logits, [B, C].
+        targets: Class explained per instance, [B].
+        entered: What entered the encoder, [B, T, d].
+        attention: Attention probabilities per layer, each [B, H, T, T]; zero at padded keys.
+        layers: What passed through each layer.
+        gradient: Gradient with respect to ``entered``, [B, T, d].
+        attention_gradient: Gradient with respect to each layer's attention; at padding it need not
+            be zero.
     """
 
     model: Model
@@ -115,15 +173,18 @@ class Captured:
     target: str | int
     budget: int
     seed: int
-    attention_wanted: bool
-    gradient_wanted: bool
+    needs: frozenset[Pass]
+    layered: bool = False
     seconds: dict[Pass, float] = field(default_factory=dict)
     logits: torch.Tensor = field(init=False)
     targets: torch.Tensor = field(init=False)
     entered: torch.Tensor = field(init=False)
     attention: list[torch.Tensor] = field(init=False)
+    layers: list[LayerStates] = field(init=False)
     gradient: torch.Tensor | None = field(init=False, default=None)
+    attention_gradient: list[torch.Tensor] = field(init=False, default_factory=list)
     _paths: dict[Path, PathGradient] = field(init=False, default_factory=dict)
+    _relevances: dict[Relevance, RelevanceMaps] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._run_base()
@@ -138,32 +199,66 @@ class Captured:
         """The explained scalar per instance, [B]."""
         return (self.weights * self.logits).sum(-1)
 
+    @property
+    def mask(self) -> torch.Tensor:
+        """True for tokens, False for padding, [B, T]."""
+        return self.batch.rows.attention_mask.bool()
+
+    def at_readout(self, matrix: torch.Tensor) -> torch.Tensor:
+        """The row of each instance's readout position: [B, ..., T, x] to [B, ..., x]."""
+        readout = self.batch.rows.readout
+        every = torch.arange(len(readout), device=readout.device)
+        return matrix.transpose(1, -2)[every, readout]
+
     def _run_base(self) -> None:
         """The real input, once: forward, and backward if a method asked for gradients."""
         start = self.clock()
+        of_input, of_attention = Backward() in self.needs, Backward("attention") in self.needs
+        forwards = [need for need in self.needs if isinstance(need, Forward)]
+        layers = any(need.layers for need in forwards)
+        attention = layers or of_attention or any(need.attention for need in forwards)
         with torch.no_grad():
             entered = self.model.embed(self.batch.rows)
-        with torch.set_grad_enabled(self.gradient_wanted):
-            entered.requires_grad_(self.gradient_wanted)
+        with torch.set_grad_enabled(of_input or of_attention):
+            # Gradients of attention need a graph from the first layer's attention on.
+            entered.requires_grad_(of_input or of_attention)
             logits, recorder = self.model.run(
-                self.batch.rows, keep_attention=self.attention_wanted, enter=entered
+                self.batch.rows, watch=Watch(attention=attention, layers=layers), enter=entered
             )
             self.logits = logits.detach()
-            self.seconds[Forward(self.attention_wanted)] = self.clock() - start
+            self.seconds[Forward()] = self.clock() - start
             self.targets = targets_of(self.target, self.logits, self.batch.instances)
-            if self.gradient_wanted:
-                (self.gradient,) = torch.autograd.grad((self.weights * logits).sum(), entered)
+            if of_input or of_attention:
+                wanted = [entered] * of_input + recorder.attention * of_attention
+                found = torch.autograd.grad((self.weights * logits).sum(), wanted)
+                self.gradient = found[0] if of_input else None
+                self.attention_gradient = list(found[of_input:])
                 self.seconds[Backward()] = self.clock() - start
         self.entered = entered.detach()
         self.attention = [layer.detach() for layer in recorder.attention]
+        self.layers = recorder.layers
 
     def path(self, wanted: Path) -> PathGradient:
-        """The gradients along a path; run at the first call, then kept."""
-        if wanted not in self._paths:
+        """The gradients along a path; run at the first call, then kept.
+
+        Whoever asks first, the path is walked once for all methods that need it.
+        """
+        route = replace(wanted, of="input")
+        if route not in self._paths:
             start = self.clock()
-            self._paths[wanted] = self._run_path(wanted)
+            kinds = {of for of in get_args(Of) if replace(wanted, of=of) in self.needs}
+            self._paths[route] = self._run_path(route, sorted({wanted.of, *kinds}))
+            self.seconds[route] = self.clock() - start
+        return self._paths[route]
+
+    def relevance(self, wanted: Relevance) -> RelevanceMaps:
+        """The relevance of the explained scalar; walked at the first call, then kept."""
+        if wanted not in self._relevances:
+            start = self.clock()
+            rows, weights = self.batch.rows, self.weights
+            self._relevances[wanted] = walk(self.model, rows, weights, wanted.rules)
             self.seconds[wanted] = self.clock() - start
-        return self._paths[wanted]
+        return self._relevances[wanted]
 
     def baseline(self, name: BaselineName) -> torch.Tensor:
         """Baseline embeddings, [B, T, d]."""
@@ -176,30 +271,33 @@ class Captured:
         with torch.no_grad():
             return self.model.embed(self.batch.rows.with_ids(ids))
 
-    def _run_path(self, wanted: Path) -> PathGradient:
-        start = self.baseline(wanted.baseline)
+    def _run_path(self, route: Path, kinds: Sequence[Of]) -> PathGradient:
+        start = self.baseline(route.baseline)
         difference = self.entered - start
-        points, weights = quadrature(wanted.rule, wanted.steps)
+        points, weights = quadrature(route.rule, route.steps)
         size, length = self.batch.rows.input_ids.shape
         at_once = max(1, int(self.budget / (size * row_cost(length, self.model.head_size))))
-        at_once = min(at_once, wanted.steps)
-        gradient = torch.zeros_like(difference)
+        at_once = min(at_once, route.steps)
+        totals: dict[Of, torch.Tensor] = {}
         done = 0
-        while done < wanted.steps:
+        while done < route.steps:
             alphas = torch.tensor(points[done : done + at_once]).to(difference)
             shares = torch.tensor(weights[done : done + at_once]).to(difference)
             try:
-                gradient += self._path_gradients(start, difference, alphas, shares)
+                found = self._path_gradients(start, difference, alphas, shares, kinds)
+                totals = {of: totals.get(of, 0) + found[of] for of in kinds}
                 done += at_once
             except Exception as error:
                 # Fewer instances would not help: the budget would be filled with more steps.
                 if at_once == 1 or not is_out_of_memory(error):
                     raise
                 at_once //= 2
-        with torch.no_grad():
-            base_logits, _ = self.model.run(self.batch.rows, enter=start)
-        gain = self.explained - (self.weights * base_logits).sum(-1)
-        return PathGradient(gradient, difference, gain)
+        gain = None
+        if "input" in kinds:
+            with torch.no_grad():
+                base_logits, _ = self.model.run(self.batch.rows, enter=start)
+            gain = self.explained - (self.weights * base_logits).sum(-1)
+        return PathGradient(totals.get("input"), totals.get("attention"), difference, gain)
 
     def _path_gradients(
         self,
@@ -207,22 +305,50 @@ class Captured:
         difference: torch.Tensor,
         alphas: torch.Tensor,
         shares: torch.Tensor,
-    ) -> torch.Tensor:
-        """Weighted sum of the gradients at some points of the path, [B, T, d].
+        kinds: Sequence[Of],
+    ) -> dict[Of, torch.Tensor]:
+        """Weighted sum of the gradients at some points of the path, [B, ...] of each kind.
 
         The weights go into the scalar that is differentiated: the sum over points is then one
         contraction of the rows' gradients, and no row's gradient depends on another's.
         """
         count = len(alphas)
         points = (start + alphas[:, None, None, None] * difference).flatten(0, 1)
-        points.requires_grad_()
+        points.requires_grad_("input" in kinds)
         with torch.enable_grad():
-            logits, _ = self.model.run(self.batch.rows.repeated(count), enter=points)
+            logits, recorder = self.model.run(
+                self.batch.rows.repeated(count),
+                watch=Watch(readout_attention="attention" in kinds),
+                enter=points,
+            )
             scalar = (self.weights.repeat(count, 1) * logits).sum(-1)
             weighted = (scalar * shares.repeat_interleave(len(self.batch))).sum()
-            (gradients,) = torch.autograd.grad(weighted, points)
-        total: torch.Tensor = gradients.unflatten(0, (count, len(self.batch))).sum(0)
-        return total
+            sources = {"input": points, "attention": recorder.readout_attention}
+            found = torch.autograd.grad(weighted, [cast(torch.Tensor, sources[of]) for of in kinds])
+        return {
+            of: gradients.unflatten(0, (count, len(self.batch))).sum(0)
+            for of, gradients in zip(kinds, found, strict=True)
+        }
+
+    def outcomes(self, wanted: Sequence[tuple[int, Operation, Flags]]) -> NDArray[np.float64]:
+        """What the model says of perturbed copies of the batch's instances.
+
+        Args:
+            wanted: Per copy the number of its instance in the batch, the operation, and the tokens
+                to remove, [T]. Equal copies are run once, all of them packed together.
+
+        Returns:
+            Logits, [N, C].
+
+        Raises:
+            Exception: What the model raised for the first copy that failed.
+        """
+        variants = Variants(self.model)
+        numbers = [variants.add(self.batch.instances[i], how, out) for i, how, out in wanted]
+        variants.run(self.budget)
+        if variants.errors:
+            raise variants.errors[min(variants.errors)]
+        return variants.logits[numbers]
 
     def clock(self) -> float:
         """Seconds, once the device has done what it was given."""
@@ -235,8 +361,11 @@ class Captured:
         return sum(self._pass_seconds(kind) for kind in needs)
 
     def _pass_seconds(self, kind: Pass) -> float:
-        # The forward pass ran once, with attention if anybody wanted it.
-        kind = Forward(self.attention_wanted) if isinstance(kind, Forward) else kind
+        # Each was run once, with whatever anybody wanted of it.
+        if isinstance(kind, Forward | Backward):
+            kind = type(kind)()
+        if isinstance(kind, Path):
+            kind = replace(kind, of="input")
         return self.seconds.get(kind, 0.0)
 
 
@@ -246,8 +375,14 @@ def check_pass(kind: Pass, model: Model) -> None:
     Raises:
         UsageError: If it needs the mask token and the model has none.
     """
-    if isinstance(kind, Path) and kind.baseline == "mask" and model.mask_id is None:
+    if model.mask_id is not None:
+        return
+    unknown = "the model's mask token, which is unknown without a tokenizer: name it with "
+    if isinstance(kind, Path) and kind.baseline == "mask":
         raise UsageError(
-            "the mask baseline needs the model's mask token, which is unknown without a tokenizer: "
-            "name it with --mask-token-id, or use another baseline"
+            f"the mask baseline needs {unknown}--mask-token-id, or use another baseline"
+        )
+    if isinstance(kind, Perturb) and kind.operation == "mask":
+        raise UsageError(
+            f"the operation mask needs {unknown}--mask-token-id, or use the operation pad"
         )

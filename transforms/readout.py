@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transforms.anatomy import Anatomy
+from transforms.anatomy import Anatomy, LayerParts
 from transforms.capture import current_recorder
 
 
@@ -38,38 +38,37 @@ def _forward(
     if recorder is None or recorder.readout is None:
         output: torch.Tensor = whole(hidden, attention_mask, *args, **kwargs)
         return output
+    parts = anatomy.parts_of(layer)
     every = torch.arange(len(hidden), device=hidden.device)
     own = hidden[every, recorder.readout]
-    context = _attend(layer, anatomy, heads, hidden, own, attention_mask)
-    return anatomy.finish(layer, context[:, None], own[:, None])
+    probabilities = _attention(parts, heads, hidden, own, attention_mask)
+    if recorder.watch.readout_attention:
+        if not probabilities.requires_grad:
+            # The graph begins here: what lies below has no part in gradients of attention.
+            probabilities.requires_grad_()
+        recorder.readout_attention = probabilities
+    values = parts.value.weight.view(heads, -1, hidden.shape[-1])
+    mixed = torch.einsum("bhd,hed->bhe", probabilities @ hidden, values).flatten(1)
+    # Probabilities sum to 1 and so does what they are multiplied with the bias by.
+    total = probabilities.sum(-1)[..., None] if recorder.watch.readout_attention else 1
+    bias = (parts.value.bias.view(heads, -1) * total).flatten(-2)
+    return parts.finish(mixed[:, None] + bias.expand(len(hidden), -1)[:, None], own[:, None])
 
 
-def _attend(
-    layer: nn.Module,
-    anatomy: Anatomy,
+def _attention(
+    parts: LayerParts,
     heads: int,
     hidden: torch.Tensor,
     own: torch.Tensor,
     attention_mask: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Mixed values of all heads for one query a row: [B, T, d] and [B, d] to [B, d]."""
-    query, key, value = (_linear(layer, path) for path in anatomy.projections)
-    queries = query(own).unflatten(-1, (heads, -1))
+    """Attention of one query a row: [B, T, d] and [B, d] to [B, H, T]."""
+    queries = parts.query(own).unflatten(-1, (heads, -1))
     scale = queries.shape[-1] ** -0.5
-    keys = key.weight.view(heads, -1, hidden.shape[-1])
-    values = value.weight.view(heads, -1, hidden.shape[-1])
+    keys = parts.key.weight.view(heads, -1, hidden.shape[-1])
     towards = torch.einsum("bhe,hed->bhd", queries * scale, keys)
     scores = towards @ hidden.transpose(1, 2)
     if attention_mask is not None:
         # The mask hides keys only, so any query's row of it will do.
         scores = scores + attention_mask[:, :, 0]
-    mixed = scores.softmax(-1) @ hidden
-    context = torch.einsum("bhd,hed->bhe", mixed, values).flatten(1)
-    return context + value.bias
-
-
-def _linear(layer: nn.Module, path: str) -> nn.Linear:
-    module = layer.get_submodule(path)
-    if not isinstance(module, nn.Linear):
-        raise TypeError(f"{path} is a {type(module).__name__}, not a linear layer")
-    return module
+    return scores.softmax(-1)

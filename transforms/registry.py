@@ -11,10 +11,13 @@ from typing import Any
 import torch
 
 from schemas import UsageError
-from transforms.passes import Captured, Pass
+from transforms.model import Model
+from transforms.passes import Captured, Pass, check_pass
 
 Params = Mapping[str, Any]
 ParamValue = bool | int | float | str
+
+_AUTO = "auto"
 
 
 class Choice(tuple[str, ...]):
@@ -26,16 +29,57 @@ class Choice(tuple[str, ...]):
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What a method gives for a batch of B instances.
+class LastLayers:
+    """A parameter that says at which layer (0-based, inclusive) the last layers begin.
 
     Attributes:
-        values: Raw score per token, [B, T]; what stands at padding is ignored.
+        share: How many they are by default, as a share of the depth; at least one.
+    """
+
+    share: float
+
+    def start(self, depth: int) -> int:
+        """The layer at which they begin by default."""
+        return depth - max(1, round(depth * self.share))
+
+
+Default = ParamValue | Choice | LastLayers
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """What a method gives for each of L layers, [B, L, T] each.
+
+    Attributes:
+        local: Raw scores of the layer alone.
+        rollout: Scores from the layer down to the input, summing to 1.
+        scale: Natural logarithm of what ``rollout`` was divided by, [B, L].
+        mixing: Context-mixing ratio of each token, where the method has one.
+    """
+
+    local: torch.Tensor
+    rollout: torch.Tensor
+    scale: torch.Tensor
+    mixing: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a method gives for a batch of B instances; what stands at padding is ignored.
+
+    Attributes:
+        values: Raw score per token, [B, T].
         delta: Completeness gap per instance, [B], for an additive method.
+        scale: Natural logarithm of what the scores were divided by, [B], where they were.
+        bias: What the method gives to no token but to the biases of the model, [B].
+        layers: Scores by layer, where they were asked for and the method has them.
     """
 
     values: torch.Tensor
     delta: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+    layers: LayerScores | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +90,7 @@ class Method:
         name: Name in tables and on the command line.
         compute: From what the passes captured to scores.
         needs: The passes it needs, given its parameters.
-        defaults: Parameters and their default values (``Choice`` for names).
+        defaults: Parameters and their default values (``Choice`` for names, ``LastLayers``).
         signed: Whether scores have a sign that means for and against.
         class_dependent: Whether they explain a class; if not, ``attributions.target`` is null.
         additive: Whether they sum to the difference of the output to a baseline's (completeness).
@@ -54,12 +98,14 @@ class Method:
         cost: In forward (F) and backward (B) passes.
         paper: Where it comes from.
         equation: What it computes, in short.
+        layered: Whether it gives scores by layer too (``--layers``).
+        opt_in: Why it runs only when it is named, and not with ``all``; None if it does.
     """
 
     name: str
     compute: Callable[[Captured, Params], Scores]
     needs: Callable[[Params], tuple[Pass, ...]]
-    defaults: Mapping[str, ParamValue | Choice]
+    defaults: Mapping[str, Default]
     signed: bool
     class_dependent: bool
     additive: bool
@@ -67,6 +113,8 @@ class Method:
     paper: str
     equation: str
     stochastic: bool = False
+    layered: bool = False
+    opt_in: str | None = None
 
     def params(self, given: Mapping[str, Any]) -> dict[str, ParamValue]:
         """Default parameters with the given ones put in, as the types of the defaults.
@@ -124,6 +172,27 @@ class Chosen:
         """The passes it needs with these parameters."""
         return self.method.needs(self.params)
 
+    def fitted(self, model: Model) -> "Chosen":
+        """The same with parameters that depend on the model's depth filled in.
+
+        Raises:
+            UsageError: If the model has no such layer, or can't be run as the method needs.
+        """
+        params = dict(self.params)
+        for name, default in self.method.defaults.items():
+            if not isinstance(default, LastLayers):
+                continue
+            if params[name] == _AUTO:
+                params[name] = default.start(model.num_layers)
+            elif int(params[name]) >= model.num_layers:
+                raise UsageError(
+                    f"{self.name}.{name} is {params[name]}, but the model's layers are 0 to "
+                    f"{model.num_layers - 1}"
+                )
+        for kind in self.needs:
+            check_pass(kind, model)
+        return Chosen(self.method, params)
+
 
 def choose(
     names: str | Sequence[str], given: Mapping[str, Mapping[str, Any]] | None = None
@@ -131,7 +200,7 @@ def choose(
     """Looks methods up and fixes their parameters.
 
     Args:
-        names: Names, as a list or separated by commas; ``all`` for all of them.
+        names: Names, as a list or separated by commas; ``all`` for all that aren't opt-in.
         given: Parameters by method, as ``{"integrated_gradients": {"steps": 20}}``.
 
     Raises:
@@ -141,8 +210,8 @@ def choose(
     known, given = methods(), given or {}
     wanted = names.split(",") if isinstance(names, str) else list(names)
     wanted = [name.strip() for name in wanted if name.strip()]
-    if wanted == ["all"]:
-        wanted = list(known)
+    everything = [name for name, method in known.items() if method.opt_in is None]
+    wanted = [one for name in wanted for one in (everything if name == "all" else [name])]
     for name in [*wanted, *given]:
         if name not in known:
             near = get_close_matches(name, known, n=1)
@@ -156,12 +225,16 @@ def choose(
     return [Chosen(known[n], known[n].params(given.get(n, {}))) for n in dict.fromkeys(wanted)]
 
 
-def _default(default: ParamValue | Choice) -> ParamValue:
+def _default(default: Default) -> ParamValue:
+    if isinstance(default, LastLayers):
+        return _AUTO
     return default[0] if isinstance(default, Choice) else default
 
 
-def _value(name: str, default: ParamValue | Choice, given: Any) -> ParamValue:
+def _value(name: str, default: Default, given: Any) -> ParamValue:
     """A given value as the type of the default; texts come from the command line."""
+    if isinstance(default, LastLayers):
+        return _AUTO if given == _AUTO else _value(name, 0, given)
     if isinstance(default, Choice):
         if given not in default:
             raise UsageError(f"{name} is one of {', '.join(default)}, not {given!r}")

@@ -1,5 +1,7 @@
 """Methods that read gradients with respect to what enters the encoder."""
 
+from typing import get_args
+
 import torch
 
 from transforms.passes import Backward, BaselineName, Captured, Path, Rule
@@ -35,6 +37,8 @@ def integrated_gradients(captured: Captured, params: Params) -> Scores:
     pad and mask baselines special tokens don't move, so their scores are zero.
     """
     path = captured.path(_path(params))
+    if path.gradient is None or path.gain is None:
+        raise RuntimeError("the path was walked for something else")
     scores = (path.gradient * path.difference).sum(-1)
     return Scores(scores, delta=scores.sum(-1) - path.gain)
 
@@ -87,7 +91,7 @@ register(
         defaults={
             "baseline": Choice("pad", "mask", "zero"),
             "steps": 50,
-            "rule": Choice("gauss_legendre", "trapezoid", "midpoint", "left", "right"),
+            "rule": Choice(*get_args(Rule)),
         },
         signed=True,
         class_dependent=True,

@@ -1,0 +1,144 @@
+"""Perturbed copies of instances, and what the model says of them.
+
+Copies that are asked for more than once are run once; all of them are sorted by length and packed
+across instances, so that batches are full whoever asked.
+
+Removing by ``pad`` means: the padding token in the token's place, hidden by the attention mask.
+Hidden tokens have no effect on the others, so such rows are run without them, at the positions that
+the others had; that is the same number at a fraction of the cost.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from transforms.batch import Flags, Instance, Rows, pack
+from transforms.model import Model
+from transforms.recovery import halving
+
+Operation = Literal["mask", "pad", "delete"]
+Protocol = Literal["token", "word"]
+
+OPERATIONS: tuple[Operation, ...] = ("mask", "pad", "delete")
+PROTOCOLS: tuple[Protocol, ...] = ("token", "word")
+
+
+def units_of(instance: Instance, protocol: Protocol) -> NDArray[np.int64]:
+    """Number of the removable unit each token belongs to, -1 where it belongs to none, [T].
+
+    A unit is a token or a word. A word of which a piece is read out (a [MASK]) isn't removed.
+    """
+    free = instance.removable
+    if protocol == "token":
+        keys = np.arange(len(instance))
+    else:
+        keys = instance.word_ids.astype(np.int64) * 2 + instance.segment
+        if not instance.special[instance.readout]:
+            free = free & (keys != keys[instance.readout])
+    units = np.full(len(instance), -1)
+    if free.any():
+        units[free] = np.unique(keys[free], return_inverse=True)[1]
+    return units
+
+
+class Variants:
+    """The distinct perturbed copies of some instances, and what the model said of each.
+
+    Attributes:
+        inputs: Per copy its instance, the operation, and the tokens removed, [T].
+        logits: Logits of each copy, [N, C], once run; NaN where it failed.
+        probabilities: Their softmax, [N, C].
+        errors: What went wrong, by number of the copy.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.inputs: list[tuple[Instance, Operation, Flags]] = []
+        self.errors: dict[int, Exception] = {}
+        self.logits: NDArray[np.float64] = np.empty(0)
+        self.probabilities: NDArray[np.float64] = np.empty(0)
+        self._numbers: dict[tuple[int, str, bytes], int] = {}
+
+    def add(self, instance: Instance, operation: Operation, removed: Flags) -> int:
+        """Number of the copy without some tokens, [T]; the same for identical copies."""
+        if not removed.any():
+            operation = "mask"
+        key = (id(instance), operation, np.packbits(removed).tobytes())
+        if key not in self._numbers:
+            self._numbers[key] = len(self.inputs)
+            self.inputs.append((instance, operation, removed))
+        return self._numbers[key]
+
+    def run(self, token_budget: int) -> None:
+        """Runs all copies, packed by length across instances."""
+        self.logits = np.full((len(self.inputs), self.model.num_outputs), np.nan)
+        lengths = [
+            len(instance) - (int(removed.sum()) if operation != "mask" else 0)
+            for instance, operation, removed in self.inputs
+        ]
+        for batch in pack(lengths, token_budget, self.model.head_size):
+            for part, logits in halving(self._forward, batch):
+                if isinstance(logits, Exception):
+                    self.errors[part[0]] = logits
+                else:
+                    self.logits[part] = logits
+        for at in np.flatnonzero(~np.isfinite(self.logits).all(axis=1)):
+            self.errors.setdefault(int(at), ArithmeticError("the logits are not finite"))
+        self.probabilities = torch.from_numpy(self.logits).softmax(-1).numpy()
+
+    def _forward(self, numbers: Sequence[int]) -> NDArray[np.float64]:
+        with torch.no_grad():
+            rows = perturbed_rows(self.model, [self.inputs[number] for number in numbers])
+            return self.model.run(rows)[0].double().cpu().numpy()
+
+
+def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Flags]]) -> Rows:
+    """Padded rows for perturbed inputs.
+
+    Args:
+        model: The model.
+        inputs: Per row the instance, the operation, and the tokens to remove, [T].
+
+    Returns:
+        One row per input; where tokens are left out, those that stay keep their positions under
+        ``pad`` and close up under ``delete``.
+    """
+    kept = [_kept(instance, operation, tokens) for instance, operation, tokens in inputs]
+    shape = (len(inputs), max(map(len, kept)))
+    ids = np.full(shape, model.pad_id, np.int64)
+    first = model.anatomy.first_position(model.network.config)
+    positions = np.full(shape, first, np.int64)
+    mask, segment = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    readout = np.zeros(len(inputs), np.int64)
+    for row, ((instance, operation, tokens), keep) in enumerate(zip(inputs, kept, strict=True)):
+        width = len(keep)
+        ids[row, :width] = instance.input_ids[keep]
+        if operation == "mask" and model.mask_id is not None:
+            ids[row, :width][tokens] = model.mask_id
+        mask[row, :width] = 1
+        segment[row, :width] = instance.segment[keep]
+        positions[row, :width] = first + (np.arange(width) if operation == "delete" else keep)
+        readout[row] = np.searchsorted(keep, instance.readout)
+    contrasts = [instance.contrast for instance, _, _ in inputs]
+
+    def put(array: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(array).to(model.device)
+
+    return Rows(
+        input_ids=put(ids),
+        attention_mask=put(mask),
+        segment=put(segment),
+        readout=put(readout),
+        contrast=None if contrasts[0] is None else put(np.array(contrasts, np.int64)),
+        position_ids=put(positions),
+    )
+
+
+def _kept(instance: Instance, operation: Operation, tokens: Flags) -> NDArray[np.int64]:
+    """Positions that stay in the row: all of them under ``mask``, else those not removed."""
+    if operation == "mask":
+        return np.arange(len(instance))
+    return np.flatnonzero(~tokens)
