@@ -28,10 +28,25 @@ from curves
 group by all
 """
 
-# `grid`: the points that the evaluation of run.json asks for.
+# The layers that there are of an instance under a method.
+LAYER_KEYS = """
+create temp table layer_keys as
+select
+    instance_id,
+    method,
+    list_sort(list(layer)) as layers
+from layers
+group by all
+"""
+
+# `grid`: the points that the evaluation of run.json asks for. LeRF has those at 1 - f.
 GRID = """
 create temp table grid as
-select protocol, "order", operation, fraction
+select
+    protocol,
+    "order",
+    operation,
+    case when "order" = 'lerf' then 1 - fraction else fraction end as fraction
 from (select ?::varchar as protocol)
 cross join (select unnest(?::varchar[]) as "order")
 cross join (select unnest(?::varchar[]) as operation)
@@ -145,6 +160,14 @@ _ATTRIBUTIONS = (
         """,
     ),
     Check(
+        "attributions: {count} have a scale or bias that is no finite number, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        where not isfinite(scale) or not isfinite(bias)
+        """,
+    ),
+    Check(
         "attributions: {count} of additive methods have no completeness gap, such as {example}",
         """
         select count(*), min(instance_id || ' under ' || method)
@@ -166,6 +189,76 @@ _ATTRIBUTIONS = (
         """
         select count(*), min(instance_id || ' under ' || method)
         from attributions
+        semi join (from failures where stage = 'attribute') using (instance_id, method)
+        -- With layers, which can be added later, it may be them that failed.
+        anti join (from methods where layers) using (method)
+        """,
+    ),
+)
+
+_LAYERS = (
+    Check(
+        "layers: {count} have not each layer of the model once, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from layer_keys
+        cross join (select range(model_num_layers)::int[] as expected from run)
+        where layers is distinct from expected
+        """,
+    ),
+    Check(
+        "layers: {count} have not one number per token, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from layers
+        join instances using (instance_id)
+        where coalesce(len(local), -1) <> len(input_ids)
+            or coalesce(len(rollout), -1) <> len(input_ids)
+            or len(coalesce(mixing, rollout)) <> len(input_ids)
+        """,
+    ),
+    Check(
+        "layers: {count} have values that are no finite numbers, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from layers
+        where not coalesce(isfinite(list_sum(local)) and isfinite(list_sum(rollout)), false)
+            or not coalesce(isfinite(scale), false)
+            or not isfinite(list_sum(mixing))
+            or list_count(local) <> len(local)
+            or list_count(rollout) <> len(rollout)
+            or list_count(mixing) <> len(mixing)
+        """,
+    ),
+    Check(
+        "layers: the rollout of {count} does not sum to 1, such as that of {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from layers
+        where abs(list_sum(rollout) - 1) > 1e-3
+        """,
+    ),
+    Check(
+        "layers: {count} have context-mixing ratios outside 0 to 1, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from layers
+        where list_min(mixing) < -1e-6 or list_max(mixing) > 1 + 1e-6
+        """,
+    ),
+    Check(
+        "layers: {count} belong to no attribution, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from layer_keys
+        anti join attributions using (instance_id, method)
+        """,
+    ),
+    Check(
+        "layers: {count} have also failed, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from layer_keys
         semi join (from failures where stage = 'attribute') using (instance_id, method)
         """,
     ),
@@ -249,9 +342,10 @@ _FAILURES = (
     ),
 )
 
-CHECKS = (*_INSTANCES, *_ATTRIBUTIONS, *_CURVES, *_FAILURES)
+CHECKS = (*_INSTANCES, *_ATTRIBUTIONS, *_LAYERS, *_CURVES, *_FAILURES)
 
-# A row per method: what became of the instances.
+# A row per method: what became of the instances. A failure of the stage `attribute` is one of the
+# layers where the instance is attributed.
 ACCOUNTS = """
 select
     m.method,
@@ -260,6 +354,8 @@ select
     coalesce(f.failed, 0) as failed,
     coalesce(c.n, 0) as evaluated,
     coalesce(f.unperturbed, 0) as not_evaluated,
+    coalesce(l.n, 0) as layered,
+    coalesce(f.unlayered, 0) as not_layered,
     g.median_gap,
     g.median_relative_gap
 from methods as m
@@ -267,12 +363,21 @@ left join (
     select method, count(distinct instance_id) as n from attributions group by method
 ) as a using (method)
 left join (select method, count(*) as n from curve_keys group by method) as c using (method)
+left join (select method, count(*) as n from layer_keys group by method) as l using (method)
 left join (
     select
         method,
-        count(*) filter (stage = 'attribute') as failed,
+        count(*) filter (stage = 'attribute' and not attributed) as failed,
+        count(*) filter (stage = 'attribute' and attributed) as unlayered,
         count(*) filter (stage = 'perturb') as unperturbed
-    from failures
+    from (
+        select
+            method,
+            stage,
+            (instance_id, method) in (select (instance_id, method) from attributions) as attributed
+        from failures
+        where method is not null
+    )
     group by method
 ) as f using (method)
 left join completeness as g using (method)
@@ -284,6 +389,12 @@ UNACCOUNTED = """
 select count(*), min(instance_id)
 from instances
 anti join (from attributions where method = $method) using (instance_id)
+anti join (from failures where method = $method and stage = 'attribute') using (instance_id)
+"""
+UNLAYERED = """
+select count(*), min(instance_id)
+from (select distinct instance_id from attributions where method = $method)
+anti join (from layer_keys where method = $method) using (instance_id)
 anti join (from failures where method = $method and stage = 'attribute') using (instance_id)
 """
 UNEVALUATED = """

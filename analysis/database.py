@@ -22,6 +22,7 @@ create table methods (
     class_dependent boolean,
     additive boolean,
     stochastic boolean,
+    layers boolean,
     paper varchar,
     passes varchar[]
 )
@@ -33,6 +34,7 @@ _METHOD_COMMENTS = {
     "class_dependent": "True if scores depend on the class explained",
     "additive": "True if the scores of an instance sum to a difference of outputs",
     "stochastic": "True if scores depend on the seed",
+    "layers": "True if the table layers has its scores by layer",
     "paper": "Where the method comes from",
     "passes": "Passes through the model that the method needs",
 }
@@ -88,7 +90,7 @@ def add_manifest(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, A
     for name, method in manifest["methods"].items():
         row = [name, json.dumps(method["params"])]
         row += [method.get(key) for key in tuple(_METHOD_COMMENTS)[2:]]
-        connection.execute("insert into methods values (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        connection.execute("insert into methods values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     values: dict[str, Any] = {"format": manifest["format"]}
     for section, entries in manifest["identity"].items():
         values |= {f"{section}_{key}": value for key, value in entries.items()}

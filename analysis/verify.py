@@ -1,12 +1,22 @@
 """Verifying a run: are all files there and whole, and do their rows add up?"""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import duckdb
 
-from analysis.checks import ACCOUNTS, CHECKS, CURVE_KEYS, GRID, UNACCOUNTED, UNEVALUATED
+from analysis.checks import (
+    ACCOUNTS,
+    CHECKS,
+    CURVE_KEYS,
+    GRID,
+    LAYER_KEYS,
+    UNACCOUNTED,
+    UNEVALUATED,
+    UNLAYERED,
+)
 from analysis.database import add_manifest, add_table, add_views, escape_glob, lock
 from analysis.files import Survey, survey
 from analysis.runs import load_manifest
@@ -19,7 +29,8 @@ class Fact(NamedTuple):
     """What became of the instances under one method; gaps are those of the view ``completeness``.
 
     ``instances`` = ``attributed`` + ``failed``, and where there is an evaluation ``attributed`` =
-    ``evaluated`` + ``not_evaluated``; else both are None.
+    ``evaluated`` + ``not_evaluated``; else both are None. So it is with layers, ``layered`` and
+    ``not_layered``.
     """
 
     method: str
@@ -28,6 +39,8 @@ class Fact(NamedTuple):
     failed: int
     evaluated: int | None
     not_evaluated: int | None
+    layered: int | None
+    not_layered: int | None
     median_gap: float | None
     median_relative_gap: float | None
 
@@ -55,8 +68,9 @@ def verify(folder: str | Path) -> Report:
     Every file that ``run.json`` leads to expect must be there, readable to its last page (their
     checksums are compared) and of the table's columns. Over the shards of which nothing is missing
     or damaged, the rows must then add up: every row of the corpus is an instance or a failure,
-    every instance under each method an attribution or a failure, every attribution evaluated or a
-    failure, nothing twice, and every number finite. ``analysis.checks`` lists the rules.
+    every instance under each method an attribution or a failure, every attribution evaluated (and
+    given by layer, where that was asked for) or a failure, nothing twice, and every number finite.
+    ``analysis.checks`` lists the rules.
 
     Memory is bounded: files are read one at a time in batches, and DuckDB counts.
 
@@ -120,6 +134,7 @@ def _load(
     add_views(connection)
     lock(connection, str(root))
     connection.execute(CURVE_KEYS)
+    connection.execute(LAYER_KEYS)
     evaluation = manifest["evaluation"] or {}
     connection.execute(
         GRID,
@@ -153,21 +168,33 @@ def _account(
         )
     for row in connection.execute(ACCOUNTS).fetchall():
         fact = Fact(*row)
-        if fact.instances != fact.attributed + fact.failed:
-            count, example = _one(connection, UNACCOUNTED, method=fact.method)
-            report.problems.append(
-                f"{fact.method}: {fact.instances} instances, but {fact.attributed} attributed and "
-                f"{fact.failed} failed: {count} are missing, such as {example}"
-            )
-        if not manifest["methods"][fact.method]["evaluated"]:
+        record = manifest["methods"][fact.method]
+        if not record["evaluated"]:
             fact = fact._replace(evaluated=None, not_evaluated=None)
-        elif fact.attributed != (fact.evaluated or 0) + (fact.not_evaluated or 0):
-            count, example = _one(connection, UNEVALUATED, method=fact.method)
-            report.problems.append(
-                f"{fact.method}: {fact.attributed} attributed, but {fact.evaluated} have curves "
-                f"and {fact.not_evaluated} failed: {count} are missing, such as {example}"
-            )
+        if not record["layers"]:
+            fact = fact._replace(layered=None, not_layered=None)
         report.facts.append(fact)
+        report.problems.extend(_lost(connection, fact))
+
+
+def _lost(connection: duckdb.DuckDBPyConnection, fact: Fact) -> Iterator[str]:
+    """Yields where the numbers of a method don't add up."""
+    if fact.instances != fact.attributed + fact.failed:
+        count, example = _one(connection, UNACCOUNTED, method=fact.method)
+        yield (
+            f"{fact.method}: {fact.instances} instances, but {fact.attributed} attributed and "
+            f"{fact.failed} failed: {count} are missing, such as {example}"
+        )
+    for what, done, failed, missing in (
+        ("curves", fact.evaluated, fact.not_evaluated, UNEVALUATED),
+        ("layers", fact.layered, fact.not_layered, UNLAYERED),
+    ):
+        if done is not None and failed is not None and fact.attributed != done + failed:
+            count, example = _one(connection, missing, method=fact.method)
+            yield (
+                f"{fact.method}: {fact.attributed} attributed, but {done} have {what} "
+                f"and {failed} failed: {count} are missing, such as {example}"
+            )
 
 
 def _account_corpus(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks import beam_share, captum_ig, memory, passes
+from benchmarks import beam_share, captum_ig, memory, passes, perturbation
 from benchmarks.material import CORPUS, Material, stand_in
 
 
@@ -31,6 +31,7 @@ def main() -> int:
         known: dict[str, Callable[[], bool]] = {
             "passes": lambda: passes.main(few),
             "captum": lambda: captum_ig.main(few),
+            "perturbation": lambda: perturbation.main(few),
             "beam": lambda: beam_share.main(many),
             "memory": memory.main,
         }

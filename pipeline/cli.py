@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from schemas import UsageError
@@ -96,6 +97,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--split", help="split of the corpus")
     add("--limit", type=int, metavar="N", help="take only the first N rows")
     add("--methods", default="all", metavar="A,B,...", help="see `attribeam methods`")
+    add(
+        "--layers",
+        action="store_true",
+        help="per-layer rows, into the table layers, for the methods that have them",
+    )
     add(
         "--set",
         action="append",
@@ -285,24 +291,33 @@ def _methods(_: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from transforms.registry import methods
+    from transforms.registry import LastLayers, methods
 
     console = Console(highlight=False)
+
+    def show(text: str, style: str | None = None) -> None:
+        for line in wrap(text, console.width - 4, break_on_hyphens=False):
+            console.print(f"    {escape(line)}", style=style)
+
     for method in methods().values():
         facts = {
             "signed": method.signed,
             "class-dependent": method.class_dependent,
+            "class-independent": not method.class_dependent,
             "additive": method.additive,
             "stochastic": method.stochastic,
+            "by layer": method.layered,
         }
-        console.print(
-            f"[bold]{method.name}[/bold]  cost {escape(method.cost)}; "
-            + (", ".join(name for name, true in facts.items() if true) or "class-independent")
-        )
-        console.print(f"    {escape(method.equation)}  ({escape(method.paper)})")
+        listed = ", ".join(name for name, true in facts.items() if true)
+        console.print(f"[bold]{method.name}[/bold]  cost {escape(method.cost)}; {listed}")
+        show(f"{method.equation}  ({method.paper})")
+        if method.opt_in is not None:
+            show(f"not among `all`: {method.opt_in}", "yellow")
         for name, default in method.defaults.items():
             values = " | ".join(default) if isinstance(default, tuple) else str(default)
-            console.print(f"    --set {method.name}.{name}={escape(values)}", style="dim")
+            if isinstance(default, LastLayers):
+                values = "auto | LAYER"
+            show(f"--set {method.name}.{name}={values}", "dim")
     return DONE
 
 

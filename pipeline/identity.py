@@ -64,6 +64,7 @@ def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, A
         "architecture": type(model.network).__name__,
         "task": model.task,
         "labels": model.labels,
+        "num_layers": model.num_layers,
         "weights_sha256": _hash(weights),
         "config_sha256": _hash([folder / "config.json"]),
     }
@@ -109,6 +110,7 @@ def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
     return {
         "params": dict(choice.params),
         "evaluated": settings.evaluation is not None,
+        "layers": settings.layers and method.layered,
         "signed": method.signed,
         "class_dependent": method.class_dependent,
         "additive": method.additive,

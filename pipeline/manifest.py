@@ -68,8 +68,10 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
         )
     methods = {**old["methods"], **new["methods"]}
     for name in shared:
-        evaluated = old["methods"][name]["evaluated"] or new["methods"][name]["evaluated"]
-        methods[name] = {**methods[name], "evaluated": evaluated}
+        # What a call leaves out stays in the run.
+        both = old["methods"][name], new["methods"][name]
+        kept = {fact: any(method[fact] for method in both) for fact in ("evaluated", "layers")}
+        methods[name] = {**methods[name], **kept}
     return {
         "identity": old["identity"],
         "methods": methods,

@@ -20,6 +20,7 @@ class Options:
         limit: Most rows of the corpus to take.
         methods: Names separated by commas, or ``all``.
         params: Parameters by method.
+        layers: Scores by layer too, of the methods that have them.
         target: ``auto``, ``predicted``, ``gold`` or the number of a class.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``float32``, ``float64`` or ``bfloat16``.
@@ -46,6 +47,7 @@ class Options:
     limit: int | None = None
     methods: str = "all"
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    layers: bool = False
     target: str = "auto"
     device: str = "auto"
     dtype: str = "float32"

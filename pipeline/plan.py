@@ -17,10 +17,19 @@ class Task:
     units: tuple[Unit, ...]
 
 
-def units_of_run(methods: Iterable[str], *, evaluate: bool) -> list[Unit]:
-    """The units that every shard of a run has, in the order in which they are committed."""
+def units_of_run(
+    methods: Iterable[str], *, evaluate: bool, layered: Iterable[str] = ()
+) -> list[Unit]:
+    """The units that every shard of a run has, in the order in which they are committed.
+
+    Args:
+        methods: Names of the methods.
+        evaluate: Whether they have curves.
+        layered: Those of them whose scores by layer are wanted.
+    """
     names = list(methods)
     units = [Unit("instances"), *(Unit("attributions", name) for name in names)]
+    units += [Unit("layers", name) for name in layered]
     return units + [Unit("curves", name) for name in names if evaluate]
 
 

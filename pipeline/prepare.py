@@ -1,6 +1,6 @@
 """All that is checked and written before any instance is attributed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,9 @@ from pipeline.settings import Settings
 from pipeline.sources import Source, open_source
 from schemas import UsageError
 from schemas.layout import CORPUS, MANIFEST
-from transforms import EncodeOptions, Model, choose, load_model
+from transforms import Chosen, EncodeOptions, Model, choose, load_model
 from transforms.loading import DTYPES
+from transforms.registry import methods
 from transforms.targets import parse_target
 
 _PROBE = ".attribeam-write-test"
@@ -58,6 +59,7 @@ def prepare(options: Options) -> Prepared:
     _check_beam(options)
     device = _device(options.device)
     chosen = choose(options.methods, options.params)
+    _check_layers(options, chosen)
     old = _open_output(options.output)
     folder = resolve_model(options.model, allow_pickle=options.allow_pickle)
     model = _load(folder, options)
@@ -86,6 +88,7 @@ def prepare(options: Options) -> Prepared:
         encoding=encoding,
         methods={choice.name: dict(choice.params) for choice in chosen},
         evaluation=evaluation,
+        layers=options.layers,
         device=device,
         token_budget=options.token_budget,
         workers=options.workers,
@@ -117,6 +120,14 @@ def _check_numbers(options: Options) -> None:
     ):
         if value not in known:
             raise UsageError(f"--{name} is {' or '.join(known)}, not {value}")
+
+
+def _check_layers(options: Options, chosen: Sequence[Chosen]) -> None:
+    if not options.layers or any(choice.method.layered for choice in chosen):
+        return
+    layered = [name for name, method in methods().items() if method.layered]
+    remedy = f"name one in --methods that has: {', '.join(layered)}" if layered else "leave it out"
+    raise UsageError(f"--layers: none of the methods chosen has scores by layer; {remedy}")
 
 
 def _check_beam(options: Options) -> None:

@@ -23,6 +23,7 @@ class Settings:
         encoding: How texts become tokens.
         methods: Parameters by method.
         evaluation: What is perturbed; None for no curves.
+        layers: Scores by layer too, of the methods that have them.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         token_budget: Largest batch in tokens of short rows; None for the device's default.
         workers: Number of worker processes, which share the machine's processors.
@@ -41,6 +42,7 @@ class Settings:
     encoding: EncodeOptions
     methods: dict[str, dict[str, Any]]
     evaluation: Evaluation | None
+    layers: bool = False
     device: str = "cpu"
     token_budget: int | None = None
     workers: int = 1
@@ -52,6 +54,11 @@ class Settings:
     def chosen(self) -> list[Chosen]:
         """The methods with their parameters."""
         return choose(list(self.methods), self.methods) if self.methods else []
+
+    @property
+    def layered(self) -> list[str]:
+        """Names of the methods whose scores by layer are wanted."""
+        return [choice.name for choice in self.chosen if self.layers and choice.method.layered]
 
     @property
     def double(self) -> bool:

@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 from pipeline.files import join, read_parquet
 from pipeline.plan import Task
 from pipeline.settings import Settings
-from pipeline.tables import attributions_table, curves_table, instances_table, with_metadata
+from pipeline.tables import (
+    attributions_table,
+    curves_table,
+    instances_table,
+    layers_table,
+    with_metadata,
+)
 from schemas import Failure, Unit, unit_path
-from transforms import Attributions, Instance, Model, Row, attribute, load_model
+from transforms import Attribution, Attributions, Instance, Model, Row, attribute, load_model
 from transforms.attribute import TOKEN_BUDGETS
 from transforms.encode import encode_rows
 from transforms.perturb import Ranking, curves
@@ -95,7 +101,7 @@ class _ShardWork:
     def results(self) -> Iterator[UnitResult]:
         units = self.shard.task.units
         self.instances, unread = encode_rows(self.model, self.shard.rows, self.settings.encoding)
-        wanted = {unit.method for unit in units if unit.table == "attributions"}
+        wanted = {unit.method for unit in units if unit.table in ("attributions", "layers")}
         found = attribute(
             self.model,
             self.instances,
@@ -103,15 +109,22 @@ class _ShardWork:
             target=self.settings.target,
             token_budget=self.settings.token_budget,
             seed=self.settings.seed,
+            layers=any(unit.table == "layers" for unit in units),
             progress=self._stepper(sum(unit.table != "curves" for unit in units)),
         )
         if Unit("instances") in units:
             general = [f for f in found.failures if f.method is None]
             yield self._result(Unit("instances"), self._instances(found), [*unread, *general])
         valid = self._valid(found)
-        for method in [unit.method for unit in units if unit.table == "attributions"]:
-            yield self._attributions(str(method), found, valid)
+        for method in self._missing("attributions"):
+            yield self._attributions(method, found, valid)
+        for method in self._missing("layers"):
+            yield self._layers(method, found, valid)
         yield from self._curves(found, valid)
+
+    def _missing(self, table: str) -> list[str]:
+        """The methods whose units of a table are to be made."""
+        return [str(unit.method) for unit in self.shard.task.units if unit.table == table]
 
     def _stepper(self, share: int) -> Callable[[int], None]:
         """Reports progress of the attribution of some instances, as a share of the shard."""
@@ -139,23 +152,40 @@ class _ShardWork:
 
     def _attributions(self, method: str, found: Attributions, valid: set[str]) -> UnitResult:
         """The rows of a method, and a failure for each valid instance that has none."""
+        rows, failures = self._rows(method, found, valid)
+        table = attributions_table(rows, method, double=self.settings.double)
+        return self._result(Unit("attributions", method), table, failures)
+
+    def _layers(self, method: str, found: Attributions, valid: set[str]) -> UnitResult:
+        """The rows by layer of a method, and a failure for each attributed instance without any.
+
+        What has just failed to be attributed is a failure of the attributions alone, so that it is
+        counted once.
+        """
+        attributed = set(self._scores(method, found, valid))
+        rows, failures = self._rows(method, found, attributed)
+        table = layers_table(rows, method, double=self.settings.double)
+        return self._result(Unit("layers", method), table, failures)
+
+    def _rows(
+        self, method: str, found: Attributions, wanted: set[str]
+    ) -> tuple[list[tuple[Instance, Attribution]], list[Failure]]:
+        """What a method gave for the instances that are wanted, and why not for the others."""
         rows = [
             (instance, row)
             for instance, row in zip(self.instances, found.rows[method], strict=True)
-            if row is not None and instance.instance_id in valid
+            if row is not None and instance.instance_id in wanted
         ]
-        lacking = valid - {instance.instance_id for instance, _ in rows}
+        lacking = wanted - {instance.instance_id for instance, _ in rows}
         failures = [
             f._replace(stage="attribute", method=method)
             for f in found.failures
             if f.instance_id in lacking and f.method in (method, None)
         ]
-        unit = Unit("attributions", method)
-        table = attributions_table(rows, method, double=self.settings.double)
-        return self._result(unit, table, failures)
+        return rows, failures
 
     def _curves(self, found: Attributions, valid: set[str]) -> Iterator[UnitResult]:
-        methods = [u.method for u in self.shard.task.units if u.table == "curves" and u.method]
+        methods = self._missing("curves")
         evaluation = self.settings.evaluation
         if not methods or evaluation is None:
             return
@@ -216,7 +246,7 @@ class _ShardWork:
         """
         real = np.float64 if self.settings.double else np.float32
         scores: dict[str, Floats]
-        if method in found.rows:
+        if Unit("attributions", method) in self.shard.task.units:
             pairs = zip(self.instances, found.rows[method], strict=True)
             scores = {i.instance_id: row.scores.astype(real) for i, row in pairs if row is not None}
         else:

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from schemas import Failure, table_schema
 from transforms import Attribution, Instance, Prediction
+from transforms.attribute import LayerRow
 from transforms.perturb import CurvePoint, Ranking
 
 Columns = dict[str, Sequence[Any]]
@@ -53,9 +54,30 @@ def attributions_table(
         "layer": [None] * len(rows),
         "scores": [row.scores for _, row in rows],
         "delta": [row.delta for _, row in rows],
+        "scale": [row.scale for _, row in rows],
+        "bias": [row.bias for _, row in rows],
         "seconds": [row.seconds for _, row in rows],
     }
     return _table("attributions", columns, double=double)
+
+
+def layers_table(
+    rows: Sequence[tuple[Instance, Attribution]], method: str, *, double: bool
+) -> pa.Table:
+    """The ``layers`` table of one method: a row per instance and layer."""
+    flat = [
+        (instance.instance_id, number, layer)
+        for instance, row in rows
+        for number, layer in enumerate(row.layers or ())
+    ]
+    columns: Columns = {
+        "instance_id": [instance_id for instance_id, _, _ in flat],
+        "method": [method] * len(flat),
+        "layer": [number for _, number, _ in flat],
+    }
+    for name in LayerRow.__dataclass_fields__:
+        columns[name] = [getattr(layer, name) for _, _, layer in flat]
+    return _table("layers", columns, double=double)
 
 
 def curves_table(

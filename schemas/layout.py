@@ -6,6 +6,7 @@
     OUT/corpus/rows-00012.parquet                                   the corpus, normalised
     OUT/instances/shard-00012-of-00100.parquet
     OUT/attributions/method=saliency/shard-00012-of-00100.parquet
+    OUT/layers/method=globenc/shard-00012-of-00100.parquet          only with --layers
     OUT/curves/method=saliency/shard-00012-of-00100.parquet
     OUT/failures/instances/shard-00012-of-00100.parquet             only where something failed
     OUT/failures/attributions.saliency/shard-00012-of-00100.parquet
@@ -27,6 +28,7 @@ _SHARDS = "shard-*-of-*.parquet"
 GLOBS = {
     "instances": f"instances/{_SHARDS}",
     "attributions": f"attributions/method=*/{_SHARDS}",
+    "layers": f"layers/method=*/{_SHARDS}",
     "curves": f"curves/method=*/{_SHARDS}",
     "failures": f"{FAILURES}/*/{_SHARDS}",
 }

@@ -60,11 +60,39 @@ _ATTRIBUTIONS = (
     _column("target", pa.int32(), "Class explained; null where the method is class-independent"),
     _column("layer", pa.int32(), "Encoder layer the scores belong to; null for the whole model"),
     _column("scores", pa.list_(REAL), "Raw score per token"),
-    _column("delta", REAL, "Completeness gap: sum of scores - (f(x) - f(baseline)); else null"),
+    _column(
+        "delta",
+        REAL,
+        "Completeness gap: sum of scores (and bias) - (f(x) - f(baseline)); else null",
+    ),
+    _column("scale", REAL, "Natural log of what the scores were divided by; null if by nothing"),
+    _column(
+        "bias", REAL, "What the method gives to the model's biases and not to tokens; else null"
+    ),
     _column(
         "seconds",
         REAL,
         "Cost of the method alone: its passes and its own work, shared by the tokens of its batch",
+    ),
+)
+
+_LAYERS = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column("layer", pa.int32(), "Encoder layer, from 0"),
+    _column("local", pa.list_(REAL), "Raw score per token of the layer alone, at the readout"),
+    _column(
+        "rollout",
+        pa.list_(REAL),
+        "Score per token from the layer down to the input, summing to 1; the last layer's is the "
+        "method's whole-model score",
+    ),
+    _column("scale", REAL, "Natural log of what rollout was divided by"),
+    _column(
+        "mixing",
+        pa.list_(REAL),
+        "Context-mixing ratio per token: how much of it comes from the others, 0 to 1; null where "
+        "the method has none",
     ),
 )
 
@@ -95,6 +123,7 @@ _FAILURES = (
 CONTENT_FIELDS = {
     "instances": tuple(field.name for field in _INSTANCES),
     "attributions": tuple(f.name for f in _ATTRIBUTIONS if f.name != "seconds"),
+    "layers": tuple(field.name for field in _LAYERS),
     "curves": tuple(field.name for field in _CURVES),
     "failures": tuple(field.name for field in _FAILURES),
 }
@@ -102,6 +131,7 @@ CONTENT_FIELDS = {
 _FIELDS = {
     "instances": _INSTANCES,
     "attributions": _ATTRIBUTIONS,
+    "layers": _LAYERS,
     "curves": _CURVES,
     "failures": _FAILURES,
 }

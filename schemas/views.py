@@ -19,6 +19,8 @@ _NAMES = (
     "faithfulness",
     "cost",
     "completeness",
+    "layer_tokens",
+    "mixing",
     "failure_summary",
 )
 

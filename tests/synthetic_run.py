@@ -19,14 +19,15 @@ from schemas import TABLES, Failure, Unit, failures_path, table_schema, unit_pat
 Row = dict[str, Any]
 
 METHODS = {
-    "gradient": {"additive": False, "signed": False, "params": {"norm": "l2"}},
-    "paths": {"additive": True, "signed": True, "params": {"steps": 20}},
-    "attention": {"additive": False, "signed": False, "params": {}},
+    "gradient": {"additive": False, "signed": False, "params": {"norm": "l2"}, "layers": False},
+    "paths": {"additive": True, "signed": True, "params": {"steps": 20}, "layers": True},
+    "attention": {"additive": False, "signed": False, "params": {}, "layers": True},
 }
+NUM_LAYERS = 3
+# The methods by layer that have context-mixing ratios.
+MIXING = ("attention",)
 FRACTIONS = tuple(k / 10 for k in range(1, 10))
 ORDERS = ("morf", "lerf", "random")
-# The stage that writes a failure, and with it the unit whose files it lies in.
-_UNIT_OF_STAGE = {"attribute": "attributions", "perturb": "curves"}
 
 
 @dataclass
@@ -36,6 +37,7 @@ class SyntheticRun:
     manifest: dict[str, Any]
     instances: list[Row] = field(default_factory=list)
     attributions: list[Row] = field(default_factory=list)
+    layers: list[Row] = field(default_factory=list)
     curves: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
     shards: dict[str, int] = field(default_factory=dict)
@@ -84,6 +86,12 @@ def synthetic_run(
                 )
                 continue
             run.attributions.append(_attribution(rng, instance, method))
+            if failing and number == 5 and method == "attention":
+                run.failures.append(
+                    Failure(name, "attribute", method, "MemoryError", "too long")._asdict()
+                )
+            elif METHODS[method]["layers"]:
+                run.layers += [_layer(rng, instance, method, n) for n in range(NUM_LAYERS)]
             if evaluate and failing and number == 3 and method == "attention":
                 run.failures.append(
                     Failure(name, "perturb", method, "RuntimeError", "out of memory")._asdict()
@@ -99,10 +107,13 @@ def write_run(run: SyntheticRun, folder: Path) -> Path:
     (folder / "run.json").write_text(json.dumps(run.manifest), encoding="utf-8")
     num_shards = run.manifest["identity"]["settings"]["num_shards"]
     units = [Unit("instances")]
-    for method in run.manifest["methods"]:
+    for method, record in run.manifest["methods"].items():
         units.append(Unit("attributions", method))
+        if record["layers"]:
+            units.append(Unit("layers", method))
         if run.manifest["evaluation"] is not None:
             units.append(Unit("curves", method))
+    attributed = {(row["instance_id"], row["method"]) for row in run.attributions}
     for shard in range(num_shards):
         for unit in units:
             rows = [
@@ -115,14 +126,23 @@ def write_run(run: SyntheticRun, folder: Path) -> Path:
             failed = [
                 row
                 for row in run.failures
-                if run.shards[row["instance_id"]] == shard
-                and row["method"] == unit.method
-                and _UNIT_OF_STAGE.get(row["stage"], "instances") == unit.table
+                if run.shards[row["instance_id"]] == shard and _unit_of(row, attributed) == unit
             ]
             if failed:
                 path = failures_path(unit, shard, num_shards)
                 write_table(run, failed, "failures", folder / path)
     return folder
+
+
+def _unit_of(failure: Row, attributed: set[tuple[str, str]]) -> Unit:
+    """The unit that met a failure: its files are beside the failure's."""
+    name, stage, method = failure["instance_id"], failure["stage"], failure["method"]
+    if stage == "perturb":
+        return Unit("curves", method)
+    if stage != "attribute":
+        return Unit("instances", method)
+    later = (name, method) in attributed and METHODS[method]["layers"]
+    return Unit("layers" if later else "attributions", method)
 
 
 def write_table(run: SyntheticRun, rows: list[Row], table: str, path: Path) -> None:
@@ -181,6 +201,7 @@ def _manifest(
                 "task": "classification",
                 "weights_sha256": "0" * 64,
                 "labels": ["negative", "neutral", "positive"],
+                "num_layers": NUM_LAYERS,
             },
             "tokenizer": {"sha256": "1" * 64},
             "corpus": {
@@ -252,7 +273,25 @@ def _attribution(rng: np.random.Generator, instance: Row, method: str) -> Row:
         "layer": None,
         "scores": scores.tolist(),
         "delta": float(rng.normal() / 100) if METHODS[method]["additive"] else None,
+        "scale": float(rng.normal()) if method in MIXING else None,
+        # Not of every instance, as if two versions of a method had met.
+        "bias": float(rng.normal()) if METHODS[method]["additive"] and rng.integers(2) else None,
         "seconds": float(rng.uniform(0.01, 0.02)) * (1 + list(METHODS).index(method)),
+    }
+
+
+def _layer(rng: np.random.Generator, instance: Row, method: str, number: int) -> Row:
+    length = len(instance["tokens"])
+    return {
+        "instance_id": instance["instance_id"],
+        "method": method,
+        "layer": number,
+        "local": rng.normal(size=length).astype(np.float32).tolist(),
+        "rollout": rng.dirichlet(np.ones(length)).astype(np.float32).tolist(),
+        "scale": float(rng.normal()),
+        "mixing": rng.uniform(size=length).astype(np.float32).tolist()
+        if method in MIXING
+        else None,
     }
 
 

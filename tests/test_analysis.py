@@ -41,19 +41,19 @@ def asked(folder: Path, sql: str, format: str = "table", **options: Any) -> str:
 def test_manifest_is_in_tables(folder: Path) -> None:
     with open_run(folder) as connection:
         methods = connection.execute(
-            "select method, params->>'steps', additive, passes from methods order by method"
+            "select method, params->>'steps', additive, layers, passes from methods order by all"
         ).fetchall()
         run = connection.execute(
-            "select corpus_rows, corpus_split, model_labels, settings_seed, "
+            "select corpus_rows, corpus_split, model_labels, model_num_layers, settings_seed, "
             "evaluation->>'protocol', executions->0->>'command' from run"
         ).fetchone()
     assert methods == [
-        ("attention", None, False, ["forward"]),
-        ("gradient", None, False, ["forward"]),
-        ("paths", "20", True, ["forward"]),
+        ("attention", None, False, True, ["forward"]),
+        ("gradient", None, False, False, ["forward"]),
+        ("paths", "20", True, True, ["forward"]),
     ]
     labels = ["negative", "neutral", "positive"]
-    assert run == (60, None, labels, 0, "token", "attribeam run")
+    assert run == (60, None, labels, 3, 0, "token", "attribeam run")
     assert load_manifest(folder)["format"] == 1
 
 
@@ -94,12 +94,17 @@ def test_empty_tables_are_typed(tmp_path: Path) -> None:
         for file in folder.rglob("*.parquet"):
             file.unlink()
         with open_run(folder) as connection:
-            types = dict(
-                connection.execute(
-                    "select column_name, column_type from (describe attributions)"
+            types = {
+                (table, column): type
+                for table in ("attributions", "layers")
+                for column, type in connection.execute(
+                    f"select column_name, column_type from (describe {table})"
                 ).fetchall()
-            )
-        assert (types["scores"], types["method"]) == (kind, "VARCHAR")
+            }
+        assert types["attributions", "method"] == types["layers", "method"] == "VARCHAR"
+        assert types["attributions", "bias"] == types["layers", "scale"] == kind.removesuffix("[]")
+        for column in (("attributions", "scores"), ("layers", "rollout"), ("layers", "mixing")):
+            assert types[column] == kind
 
 
 @pytest.mark.parametrize(
@@ -348,12 +353,15 @@ def test_a_sound_run(folder: Path) -> None:
     assert facts["gradient"][1:6] == (59, 59, 0, 59, 0)
     assert facts["paths"][1:6] == (59, 58, 1, 58, 0)
     assert facts["attention"][1:6] == (59, 59, 0, 58, 1)
+    assert facts["gradient"][6:8] == (None, None)
+    assert facts["paths"][6:8] == (58, 0)
+    assert facts["attention"][6:8] == (58, 1)
     assert facts["gradient"].median_gap is None
     assert 0 < (facts["paths"].median_gap or 0) < 0.1
     out = io.StringIO()
     print_report(report, out, width=100)
     text = out.getvalue()
-    assert "21 of 21 files are there" in text
+    assert "27 of 27 files are there" in text
     assert "60 rows of the corpus: 59 instances, 1 failed" in text
     assert text.splitlines()[-1].startswith("sound")
 
@@ -363,6 +371,7 @@ def test_a_sound_run_without_evaluation_or_in_double(tmp_path: Path) -> None:
         "plain": {"evaluate": False},
         "double": {"dtype": "float64"},
         "two": {"operations": ("mask", "delete"), "orders": ("morf",)},
+        "asymmetric": {"fractions": (0.01, 0.25)},
     }
     for name, options in kinds.items():
         report = verify(write_run(synthetic_run(**options), tmp_path / name))
@@ -386,6 +395,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 INSTANCES = unit_path(Unit("instances"), 0, 2)
 PATHS = unit_path(Unit("attributions", "paths"), 0, 2)
 CURVES = unit_path(Unit("curves", "gradient"), 1, 2)
+LAYERS = unit_path(Unit("layers", "attention"), 1, 2)
 
 
 def truncate(path: Path) -> None:
@@ -412,7 +422,7 @@ def change_types(path: Path) -> None:
     pq.write_table(table.set_column(0, field, table.column(0).cast(pa.large_string())), path)
 
 
-@pytest.mark.parametrize("path", [INSTANCES, PATHS, CURVES, "failures/instances/*.parquet"])
+@pytest.mark.parametrize("path", [INSTANCES, PATHS, CURVES, LAYERS, "failures/instances/*.parquet"])
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
@@ -436,12 +446,12 @@ def test_damaged_files(
     assert report.facts[0].instances > 0
 
 
-@pytest.mark.parametrize("path", [INSTANCES, PATHS, CURVES])
+@pytest.mark.parametrize("path", [INSTANCES, PATHS, CURVES, LAYERS])
 def test_missing_files(pristine: Path, tmp_path: Path, path: str) -> None:
     folder = copytree(pristine, tmp_path / "run")
     (folder / path).unlink()
     (problem,) = verify(folder).problems
-    assert problem.startswith("not finished: 13 of 14 files are there. Run the same command again")
+    assert problem.startswith("not finished: 17 of 18 files are there. Run the same command again")
 
 
 def test_foreign_files(tmp_path: Path) -> None:
@@ -450,10 +460,11 @@ def test_foreign_files(tmp_path: Path) -> None:
     for path in (
         "instances/shard-00000-of-00003.parquet",
         "curves/method=x/shard-00000-of-00002.parquet",
+        "layers/method=gradient/shard-00000-of-00002.parquet",
     ):
         write_table(run, [], path.split("/")[0], folder / path)
     problems = verify(folder).problems
-    assert len(problems) == 2
+    assert len(problems) == 3
     assert all("no shard of a method of run.json" in problem for problem in problems)
 
 
@@ -518,6 +529,11 @@ def shorten(table: str, column: str, **values: object) -> Callable[[SyntheticRun
     return change
 
 
+def drop_layers(run: SyntheticRun) -> None:
+    """Takes away all layers of an instance under a method."""
+    run.layers = [row for row in run.layers if not (LAYER.items() - {("layer", 1)}) <= row.items()]
+
+
 def fail(stage: str, method: str | None, name: str) -> Callable[[SyntheticRun], None]:
     def change(run: SyntheticRun) -> None:
         row = {"instance_id": name, "stage": stage, "method": method, "error": "E", "message": ""}
@@ -528,6 +544,7 @@ def fail(stage: str, method: str | None, name: str) -> Callable[[SyntheticRun], 
 
 AT_4 = {"instance_id": "row-4"}
 PATHS_4 = {"instance_id": "row-4", "method": "paths"}
+LAYER = {"instance_id": "row-4", "method": "attention", "layer": 1}
 POINT = {"instance_id": "row-4", "method": "paths", "order": "lerf", "fraction": 0.3}
 NAN = math.nan
 
@@ -550,7 +567,7 @@ NAN = math.nan
             ["paths: 8 instances, but 6 attributed and 1 failed: 1 are missing, such as row-4"],
         ),
         (
-            drop("failures", stage="attribute"),
+            drop("failures", stage="attribute", method="paths"),
             ["paths: 8 instances, but 7 attributed and 0 failed: 1 are missing, such as row-2"],
         ),
         (
@@ -563,9 +580,58 @@ NAN = math.nan
         (shorten("attributions", "scores", **PATHS_4), ["1 have not one score per token"]),
         (put("attributions", "scores", None, **PATHS_4), ["1 have not one score per token"]),
         (put("attributions", "delta", NAN, **PATHS_4), ["gap that is no finite number, such as"]),
+        (
+            put("attributions", "scale", NAN, **PATHS_4),
+            ["a scale or bias that is no finite number"],
+        ),
+        (put("attributions", "bias", NAN, **PATHS_4), ["a scale or bias that is no finite number"]),
         (put("attributions", "delta", None, **PATHS_4), ["additive methods have no completeness"]),
         (put("attributions", "seconds", -1.0, **PATHS_4), ["cost a time that is no finite"]),
-        (fail("attribute", "paths", "row-4"), ["have also failed, such as row-4 under paths"]),
+        (
+            fail("attribute", "gradient", "row-4"),
+            ["attributions: 1 have also failed, such as row-4 under gradient"],
+        ),
+        (
+            fail("attribute", "paths", "row-4"),
+            ["layers: 1 have also failed, such as row-4 under paths"],
+        ),
+        (
+            drop("layers", **LAYER),
+            ["layers: 1 have not each layer of the model once, such as row-4 under attention"],
+        ),
+        (double("layers", **LAYER), ["layers: 1 have not each layer of the model once"]),
+        (put("layers", "layer", 3, **LAYER), ["layers: 1 have not each layer of the model once"]),
+        (put("layers", "layer", None, **LAYER), ["1 have not each layer of the model once"]),
+        (shorten("layers", "local", **LAYER), ["layers: 1 have not one number per token"]),
+        (shorten("layers", "rollout", **LAYER), ["layers: 1 have not one number per token"]),
+        (shorten("layers", "mixing", **LAYER), ["layers: 1 have not one number per token"]),
+        (put("layers", "local", None, **LAYER), ["layers: 1 have not one number per token"]),
+        (spoil("layers", "local", NAN, **LAYER), ["layers: 1 have values that are no finite"]),
+        (spoil("layers", "rollout", None, **LAYER), ["layers: 1 have values that are no finite"]),
+        (spoil("layers", "mixing", NAN, **LAYER), ["layers: 1 have values that are no finite"]),
+        (spoil("layers", "mixing", None, **LAYER), ["layers: 1 have values that are no finite"]),
+        (put("layers", "scale", None, **LAYER), ["layers: 1 have values that are no finite"]),
+        (spoil("layers", "rollout", 1.1, **LAYER), ["layers: the rollout of 1 does not sum to 1"]),
+        (spoil("layers", "mixing", 1.1, **LAYER), ["1 have context-mixing ratios outside 0 to 1"]),
+        (spoil("layers", "mixing", -0.1, **LAYER), ["1 have context-mixing ratios outside 0 to"]),
+        (
+            drop_layers,
+            [
+                "attention: 8 attributed, but 6 have layers and 1 failed: 1 are missing, "
+                "such as row-4"
+            ],
+        ),
+        (
+            drop("failures", stage="attribute", method="attention"),
+            [
+                "attention: 8 attributed, but 7 have layers and 0 failed: 1 are missing, "
+                "such as row-5"
+            ],
+        ),
+        (
+            drop("attributions", instance_id="row-4", method="attention"),
+            ["layers: 1 belong to no attribution, such as row-4 under attention"],
+        ),
         (drop("curves", **POINT), ["1 have not the points that run.json asks for, such as row-4"]),
         (double("curves", **POINT), ["1 have not the points that run.json asks for"]),
         (put("curves", "fraction", 0.35, **POINT), ["1 have not the points that run.json asks"]),
@@ -609,8 +675,11 @@ def test_curves_without_attributions(tmp_path: Path) -> None:
     run = synthetic_run()
     drop("attributions", **PATHS_4)(run)
     fail("attribute", "paths", "row-4")(run)
-    (problem,) = (p for p in verify(write_run(run, tmp_path)).problems if "curves:" in p)
-    assert problem == "curves: 1 belong to no attribution, such as row-4 under paths"
+    problems = [p for p in verify(write_run(run, tmp_path)).problems if "belong" in p]
+    assert problems == [
+        f"{table}: 1 belong to no attribution, such as row-4 under paths"
+        for table in ("layers", "curves")
+    ]
 
 
 def test_a_method_that_was_not_to_be_evaluated_needs_no_curves(tmp_path: Path) -> None:
@@ -624,3 +693,19 @@ def test_a_method_that_was_not_to_be_evaluated_needs_no_curves(tmp_path: Path) -
     evaluated = {fact.method: fact.evaluated for fact in report.facts}
     assert evaluated.pop("gradient") is None
     assert all(evaluated.values())
+
+
+def test_layers_are_expected_of_the_methods_that_were_told_to_give_them(tmp_path: Path) -> None:
+    run = synthetic_run()
+    folder = write_run(run, tmp_path)
+    run.manifest["methods"]["paths"]["layers"] = False
+    (folder / "run.json").write_text(json.dumps(run.manifest))
+    problems = verify(folder).problems
+    assert len(problems) == 2
+    assert all(problem.startswith("layers/method=paths/shard-0000") for problem in problems)
+    shutil.rmtree(folder / "layers" / "method=paths")
+    report = verify(folder)
+    assert not report.problems
+    layered = {fact.method: (fact.layered, fact.not_layered) for fact in report.facts}
+    none = (None, None)
+    assert layered == {"attention": (7, 1), "gradient": none, "paths": none}

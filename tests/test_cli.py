@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,20 @@ from safetensors.torch import load_file
 
 from pipeline import cli
 from pipeline.cli import DONE, FAILED, INTERRUPTED, USAGE
-from schemas import UsageError
+from schemas import Unit, UsageError, unit_path
 from tests.models import save_tiny
-from tests.tiny import Outcome, command, contrasts, files, rows, table, write_jsonl
+from tests.tiny import (
+    Outcome,
+    assert_alike,
+    command,
+    contrasts,
+    files,
+    rows,
+    stamps,
+    table,
+    unit_files,
+    write_jsonl,
+)
 from transforms.registry import methods
 
 ROOT = Path(__file__).parents[1]
@@ -184,6 +196,86 @@ def test_a_configuration_file(attribute: Run, out: Path, tmp_path: Path) -> None
     assert set(manifest["methods"]) == {"saliency", "random"}
     assert manifest["methods"]["saliency"]["params"] == {"norm": "l1"}
     assert manifest["evaluation"]["fractions"] == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layers_are_added_to_a_finished_run(
+    dtype: str, attribute: Run, out: Path, tmp_path: Path
+) -> None:
+    usual = ("--methods", "random,attention_rollout", "--dtype", dtype, "--shard-size", 4)
+    assert attribute(*usual).status == DONE
+    before = stamps(out)
+    outcome = attribute(*usual, "--layers")
+    assert (outcome.status, outcome.err) == (DONE, "")
+    assert outcome.out.startswith("6 rows in 2 shards; 2 worked on in ")
+    added = unit_files([Unit("layers", "attention_rollout")], 2)
+    assert files(out) - set(before) == added
+    after = stamps(out)
+    assert {path for path in before if after[path] != before[path]} == {"run.json"}
+    # A run keeps its layers, whatever is asked for next.
+    assert attribute(*usual).out.startswith("nothing left to do")
+    assert attribute(*usual, "--methods", "saliency,attention_rollout").status == DONE
+    records = json.loads((out / "run.json").read_text())["methods"]
+    layers = {"random": False, "attention_rollout": True, "saliency": False}
+    assert {name: record["layers"] for name, record in records.items()} == layers
+    assert command("verify", out).status == DONE
+    # The last layer's rollout is the method's own score.
+    rollouts = table(out, "layers", "attention_rollout").to_pylist()
+    final = max(row["layer"] for row in rollouts)
+    scores = table(out, "attributions", "attention_rollout")["scores"].to_pylist()
+    for row, own in zip([r for r in rollouts if r["layer"] == final], scores, strict=True):
+        assert row["rollout"] == pytest.approx(own, abs=1e-6)
+
+
+def test_a_broken_layers_file_is_found_and_made_again(attribute: Run, out: Path) -> None:
+    usual = ("--methods", "attention_rollout", "--layers")
+    assert attribute(*usual).status == DONE
+    path = unit_path(Unit("layers", "attention_rollout"), 0, 1)
+    whole = table(out, "layers", "attention_rollout")
+    (out / path).write_bytes((out / path).read_bytes()[:-9])
+    outcome = command("verify", out)
+    assert outcome.status == FAILED
+    assert f"{path}: damaged" in outcome.out
+    (out / path).unlink()
+    outcome = command("verify", out)
+    assert outcome.status == FAILED
+    assert "not finished: 2 of 3 files are there" in outcome.out
+    assert attribute(*usual).status == DONE
+    assert command("verify", out).status == DONE
+    assert_alike(table(out, "layers", "attention_rollout"), whole)
+
+
+def test_layers_can_be_configured(attribute: Run, out: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("layers: true\n")
+    assert attribute("--config", config, "--methods", "attention_rollout").status == DONE
+    assert len(table(out, "layers", "attention_rollout")) > 0
+
+
+def test_layers_that_no_method_has_are_refused(
+    attribute: Run, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = attribute("--layers", "--methods", "random,saliency")
+    refused(outcome, "--layers: none of the methods chosen has scores by layer; name one in")
+    layered = ", ".join(name for name, method in methods().items() if method.layered)
+    assert outcome.err.endswith(f"that has: {layered}\n")
+    some = {"random": methods()["random"]}
+    monkeypatch.setattr("transforms.registry._METHODS", some)
+    refused(attribute("--layers"), "chosen has scores by layer; leave it out")
+    assert not out.exists()
+
+
+def test_a_method_that_all_leaves_out_runs_when_it_is_named(
+    attribute: Run, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = replace(methods()["saliency"], name="slow", opt_in="it takes [years]")
+    some = {name: methods()[name] for name in ("random", "grad_x_input")} | {"slow": slow}
+    monkeypatch.setattr("transforms.registry._METHODS", some)
+    assert attribute("--methods", "all").status == DONE
+    assert set(json.loads((out / "run.json").read_text())["methods"]) == {"random", "grad_x_input"}
+    assert attribute("--methods", "all,slow").status == DONE
+    assert set(json.loads((out / "run.json").read_text())["methods"]) == set(some)
+    assert "    not among `all`: it takes [years]\n" in command("methods").out
 
 
 # Bad usage
@@ -542,6 +634,19 @@ def test_methods_lists_every_method_by_its_full_name() -> None:
     outcome = command("methods")
     assert (outcome.status, outcome.err) == (DONE, "")
     assert re.findall(r"^(\w+)  cost ", outcome.out, re.MULTILINE) == list(methods())
+    assert "LastLayers" not in outcome.out
+
+
+def test_methods_are_listed_in_lines_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = command("methods").out.splitlines()
+    assert max(map(len, lines)) <= 100
+    # What goes on stays below the name.
+    assert all(re.match(r"\w+  cost |    \S", line) for line in lines)
+    (facts,) = (line for line in lines if line.startswith("attention_rollout "))
+    assert facts.endswith("; class-independent, by layer")
+    (facts,) = (line for line in lines if line.startswith("random "))
+    assert facts.endswith("; class-independent, stochastic")
 
 
 @pytest.fixture(scope="module")

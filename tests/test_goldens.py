@@ -1,33 +1,26 @@
 """The methods against what the papers' authors' own code gives (see goldens/README.md)."""
 
-from functools import cache
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from tests.authors import (
+    ALL_AT_ONCE,
+    BUDGETS,
+    DTYPES,
+    WITH_GOLDENS,
+    golden_numbers,
+    golden_rows,
+)
 from tests.conftest import LoadTiny
-from tests.models import GOLDENS, relative_error
-from transforms import Attributions, Row, attribute, choose, encode
+from tests.models import relative_error
+from transforms import Attributions, attribute, choose, encode
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 
 
-DTYPES = ("float64", "float32")
 TOLERANCE = {"float64": 1e-8, "float32": 1e-5}
-ONE_BY_ONE, ALL_AT_ONCE = 1, 1_000_000
-BUDGETS = pytest.mark.parametrize(
-    "budget", [ONE_BY_ONE, ALL_AT_ONCE], ids=["one-by-one", "one-padded-batch"]
-)
-WITH_GOLDENS = range(5)
 FLOAT32_MODELS = ("electra-golden", "roberta-golden", "distilbert-golden")
-
-
-@cache
-def authors() -> dict[str, NDArray[np.floating]]:
-    with np.load(GOLDENS / "authors.npz") as arrays:
-        return dict(arrays)
 
 
 def run(
@@ -42,13 +35,9 @@ def run(
 ) -> Attributions:
     """A method's results for the eight instances of the corpus."""
     model = golden(name, dtype)
-    corpus = pq.read_table(GOLDENS / "corpus.parquet").to_pylist()
-    rows = [
-        Row(row["id"], input_ids=row["input_ids"], token_type_ids=row["token_type_ids"])
-        for row in corpus
-    ]
     chosen = choose(method, {method: params})
-    found = attribute(model, encode(model, rows), chosen, target=target, token_budget=budget)
+    instances = encode(model, golden_rows())
+    found = attribute(model, instances, chosen, target=target, token_budget=budget)
     assert found.failures == []
     return found
 
@@ -64,7 +53,7 @@ def scores(found: Attributions, method: str, instance: int) -> NDArray[np.floati
 def test_attention_rollout(golden: LoadTiny, dtype: str, budget: int) -> None:
     found = run(golden, "bert-golden", dtype, budget, "attention_rollout")
     for instance in WITH_GOLDENS:
-        expected = authors()[f"bert-golden/rollout/{instance}"]
+        expected = golden_numbers("authors")[f"bert-golden/rollout/{instance}"]
         error = relative_error(scores(found, "attention_rollout", instance), expected)
         assert error < TOLERANCE[dtype]
 
@@ -76,7 +65,7 @@ def test_raw_attention(golden: LoadTiny, dtype: str, budget: int) -> None:
     for instance in WITH_GOLDENS:
         ours = scores(found, "raw_attention", instance)
         # The authors set [CLS] to zero; it is what the others leave of 1.
-        expected = authors()[f"bert-golden/raw_attention/{instance}"].copy()
+        expected = golden_numbers("authors")[f"bert-golden/raw_attention/{instance}"].copy()
         assert expected[0] == 0
         expected[0] = 1 - expected.sum()
         assert relative_error(ours, expected) < TOLERANCE[dtype]
@@ -88,7 +77,7 @@ def test_raw_attention(golden: LoadTiny, dtype: str, budget: int) -> None:
 def test_grad_x_input(golden: LoadTiny, dtype: str, budget: int, reduce: str) -> None:
     found = run(golden, "bert-golden", dtype, budget, "grad_x_input", reduce=reduce)
     for instance in WITH_GOLDENS:
-        expected = authors()[f"bert-golden/gxi_{reduce}/{instance}"]
+        expected = golden_numbers("authors")[f"bert-golden/gxi_{reduce}/{instance}"]
         # The goldens are in float32 themselves.
         assert relative_error(scores(found, "grad_x_input", instance), expected) < 1e-5
 
@@ -97,7 +86,7 @@ def test_grad_x_input(golden: LoadTiny, dtype: str, budget: int, reduce: str) ->
 def test_grad_x_input_of_a_given_class(golden: LoadTiny, target: int) -> None:
     found = run(golden, "bert-golden", "float64", ALL_AT_ONCE, "grad_x_input", target=target)
     for instance in WITH_GOLDENS:
-        expected = authors()[f"bert-golden/gxi_sum_class{target}/{instance}"]
+        expected = golden_numbers("authors")[f"bert-golden/gxi_sum_class{target}/{instance}"]
         assert relative_error(scores(found, "grad_x_input", instance), expected) < 1e-5
 
 
@@ -115,9 +104,9 @@ def test_rollout_sums_to_one_as_stored(golden: LoadTiny, dtype: str) -> None:
 def test_logits(golden: LoadTiny, dtype: str, budget: int) -> None:
     found = run(golden, "bert-golden", dtype, budget, "attention_rollout")
     logits = [prediction.logits for prediction in found.predictions if prediction is not None]
-    assert relative_error(logits, authors()["bert-golden/fixture_logits"]) < 1e-5
+    assert relative_error(logits, golden_numbers("authors")["bert-golden/fixture_logits"]) < 1e-5
     for instance in WITH_GOLDENS:
-        expected = authors()[f"bert-golden/logits/{instance}"]
+        expected = golden_numbers("authors")[f"bert-golden/logits/{instance}"]
         assert relative_error(logits[instance], expected) < TOLERANCE[dtype]
 
 
@@ -128,8 +117,8 @@ def test_other_families(golden: LoadTiny, name: str, budget: int) -> None:
     for instance in WITH_GOLDENS:
         prediction = found.predictions[instance]
         assert prediction is not None
-        expected = authors()[f"{name}/logits/{instance}"]
+        expected = golden_numbers("authors")[f"{name}/logits/{instance}"]
         # The goldens are in float32 as we are, so both round.
         assert relative_error(prediction.logits, expected) < 2e-5
-        attention = authors()[f"{name}/last_layer_cls/{instance}"].mean(axis=0)
+        attention = golden_numbers("authors")[f"{name}/last_layer_cls/{instance}"].mean(axis=0)
         assert relative_error(scores(found, "raw_attention", instance), attention) < 2e-5

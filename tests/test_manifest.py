@@ -21,8 +21,10 @@ IDENTITY = {
 EVALUATION = {"fractions": [0.5], "protocol": "token"}
 
 
-def manifest(*methods: str, evaluation: dict[str, Any] | None = None) -> dict[str, Any]:
-    record = {"params": {"steps": 20}, "evaluated": evaluation is not None}
+def manifest(
+    *methods: str, evaluation: dict[str, Any] | None = None, layers: bool = False
+) -> dict[str, Any]:
+    record = {"params": {"steps": 20}, "evaluated": evaluation is not None, "layers": layers}
     return {
         "identity": deepcopy(IDENTITY),
         "methods": {name: deepcopy(record) for name in methods},
@@ -85,6 +87,14 @@ def test_an_evaluation_may_come_later_and_then_stays() -> None:
     assert (again["evaluation"], again["methods"]["a"]["evaluated"]) == (EVALUATION, True)
     other = merged("out", later, manifest("b"))
     assert (other["methods"]["a"]["evaluated"], other["methods"]["b"]["evaluated"]) == (True, False)
+
+
+def test_layers_may_come_later_and_then_stay() -> None:
+    later = merged("out", manifest("a"), manifest("a", layers=True))
+    assert later["methods"]["a"]["layers"] is True
+    assert merged("out", later, manifest("a"))["methods"]["a"]["layers"] is True
+    other = merged("out", later, manifest("b"))["methods"]
+    assert (other["a"]["layers"], other["b"]["layers"]) == (True, False)
 
 
 @pytest.mark.parametrize(

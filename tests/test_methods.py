@@ -429,9 +429,15 @@ def test_random_knows_the_content_and_the_seed_alone(tiny: LoadTiny) -> None:
 # Batches --------------------------------------------------------------------------------------
 
 
+RELEVANCE = ("lrp", "partial_lrp", "transformer_attribution")
+DIFFERENCES = ("kernel_shap", "lime", "occlusion")
+
+
 def cheap(method: str) -> list[Chosen]:
-    """A method with few steps, where it has steps."""
-    return chosen(method, **({"steps": 6} if "steps" in methods()[method].defaults else {}))
+    """A method with few steps or samples, where it has them."""
+    few = {"steps": 6, "samples": 20}
+    params = methods()[method].defaults
+    return chosen(method, **{name: few[name] for name in few if name in params})
 
 
 def same(found: Attributions, expected: Attributions, tolerance: float) -> None:
@@ -444,12 +450,18 @@ def same(found: Attributions, expected: Attributions, tolerance: float) -> None:
     for method, rows in expected.rows.items():
         for row, other, (_, prediction) in zip(found.rows[method], rows, predictions, strict=True):
             assert row is not None and other is not None
-            assert relative_error(row.scores, other.scores) < tolerance
+            logits = np.abs(prediction.logits).max()
+            # Rules that divide by numbers near zero magnify rounding.
+            allowed = max(tolerance, 1e-9) if method in RELEVANCE else tolerance
+            # Differences of logits round as logits do.
+            least = logits if method in DIFFERENCES else 0
+            largest = np.abs(other.scores).max() + least
+            assert np.abs(row.scores - other.scores).max() <= allowed * largest
             assert row.target == other.target
             assert (row.delta is None) == (other.delta is None)
             if row.delta is not None:
                 # It is a small difference of scores' sum and logits, and rounds as they do.
-                scale = np.abs(other.scores).sum() + np.abs(prediction.logits).max()
+                scale = np.abs(other.scores).sum() + logits
                 assert abs(row.delta - cast(float, other.delta)) < tolerance * scale
 
 
@@ -534,7 +546,8 @@ def test_the_same_call_gives_the_same_bytes(tiny: LoadTiny, family: str, task: s
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_what_the_registry_says_is_true(tiny: LoadTiny, method: str) -> None:
     model = tiny("bert", "classification", "float64")
-    instances = random_instances(model, [9, 15, 12])
+    # Too long for Shapley values to be exact, whatever the seed.
+    instances = random_instances(model, [11, 15, 12])
     facts = methods()[method]
     by_class = [attribute(model, instances, method, target=target) for target in (0, 1)]
     reseeded = attribute(model, instances, method, target=0, seed=5)

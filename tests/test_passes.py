@@ -218,7 +218,7 @@ def test_attention_that_does_not_come_by_is_noticed(tiny_folder: Any) -> None:
     instances = random_instances(model, [5])
     model.network.set_attn_implementation("sdpa")
     captured(model, instances)
-    with pytest.raises(RuntimeError, match="0 of 3 layers"):
+    with pytest.raises(RuntimeError, match="1 of 3 layers"):
         captured(model, instances, "raw_attention")
 
 

@@ -22,6 +22,11 @@ def test_units_are_in_the_order_of_their_dependence() -> None:
         Unit("curves", "b"),
         Unit("curves", "a"),
     ] == UNITS
+    assert units_of_run(["b", "a"], evaluate=True, layered=["a"]) == [
+        *UNITS[:3],
+        Unit("layers", "a"),
+        *UNITS[3:],
+    ]
     assert units_of_run(["a"], evaluate=False) == [Unit("instances"), Unit("attributions", "a")]
 
 
@@ -49,6 +54,18 @@ def test_another_method_is_all_that_is_planned() -> None:
     ]
 
 
+def test_layers_are_all_that_is_planned_of_a_run_that_lacks_only_them() -> None:
+    done = [unit_path(unit, shard, 2) for unit in UNITS for shard in range(2)]
+    done.append(unit_path(Unit("layers", "b"), 0, 2))
+    units = units_of_run(["b", "a"], evaluate=True, layered=["b", "a"])
+    assert plan(units, 2, done) == [
+        Task(0, 2, (Unit("layers", "a"),)),
+        Task(1, 2, (Unit("layers", "b"), Unit("layers", "a"))),
+    ]
+    # Without --layers they are left as they are.
+    assert plan(UNITS, 2, done) == []
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -72,7 +89,8 @@ def test_files_of_others_are_not_taken_for_units(path: str) -> None:
 
 NAME = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=8)
 UNIT = st.one_of(
-    st.just(Unit("instances")), st.builds(Unit, st.sampled_from(["attributions", "curves"]), NAME)
+    st.just(Unit("instances")),
+    st.builds(Unit, st.sampled_from(["attributions", "layers", "curves"]), NAME),
 )
 
 

@@ -7,9 +7,10 @@ import pytest
 
 import transforms
 from schemas import UsageError
+from tests.conftest import LoadTiny
 from transforms import choose, methods
-from transforms.passes import Backward, Forward, Path
-from transforms.registry import Choice, Method, Scores, register
+from transforms.passes import Pass, Path
+from transforms.registry import Choice, LastLayers, Method, Scores, register
 
 ROLES = ("signed", "class_dependent", "additive", "stochastic")
 
@@ -61,7 +62,8 @@ def test_every_row_is_filled_in(row: Method) -> None:
     assert row.compute.__doc__
     assert all(isinstance(getattr(row, role), bool) for role in ROLES)
     needs = row.needs(row.params({}))
-    assert all(isinstance(need, Forward | Backward | Path) for need in needs)
+    assert all(isinstance(need, Pass) for need in needs)
+    assert row.opt_in is None or row.opt_in
     assert len({hash(need) for need in needs}) == len(needs)
 
 
@@ -84,8 +86,12 @@ def test_methods_are_named(names: Any) -> None:
 
 
 def test_all_methods() -> None:
-    assert [choice.name for choice in choose("all")] == list(methods())
+    everything = [choice.name for choice in choose("all")]
+    assert everything == [name for name, row in methods().items() if row.opt_in is None]
     assert choose(["all"]) == choose("all")
+    assert "attention_flow" not in everything
+    named = [choice.name for choice in choose("attention_flow,all,random")]
+    assert named == ["attention_flow", *everything]
 
 
 def test_an_unknown_method() -> None:
@@ -183,3 +189,51 @@ def test_parameters_of_a_method_that_is_not_run() -> None:
 
 def test_the_function_is_not_replaced_by_the_folder() -> None:
     assert transforms.methods() == transforms.methods() == methods()
+
+
+# Parameters that depend on the model ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "depth", "start"),
+    [
+        (1 / 12, 12, 11),
+        (4 / 12, 12, 8),
+        (1 / 12, 24, 22),
+        (4 / 12, 24, 16),
+        (1 / 12, 4, 3),
+        (4 / 12, 6, 4),
+        (1, 6, 0),
+        (1 / 12, 1, 0),
+    ],
+)
+def test_last_layers_are_a_share_of_the_depth(share: float, depth: int, start: int) -> None:
+    assert LastLayers(share).start(depth) == start
+
+
+def test_start_layer_is_filled_in_for_a_model(tiny: LoadTiny) -> None:
+    model = tiny("bert")
+    (choice,) = choose("bt_token")
+    assert choice.params["start_layer"] == "auto"
+    assert choice.fitted(model).params["start_layer"] == 2
+    (choice,) = choose("bt_token", {"bt_token": {"start_layer": "1"}})
+    assert choice.params["start_layer"] == choice.fitted(model).params["start_layer"] == 1
+    (choice,) = choose("generic_attribution")
+    assert choice.fitted(model).params == {"start_layer": 0}
+
+
+def test_a_layer_that_the_model_has_not(tiny: LoadTiny) -> None:
+    (choice,) = choose("bt_token", {"bt_token": {"start_layer": 3}})
+    with pytest.raises(UsageError, match="start_layer is 3, but the model's layers are 0 to 2"):
+        choice.fitted(tiny("bert"))
+    for wrong in ("-1", "last", 0.5):
+        assert "start_layer" in refused("bt_token", {"bt_token": {"start_layer": wrong}})
+
+
+@pytest.mark.parametrize("name", ["occlusion", "lime", "kernel_shap", "integrated_gradients"])
+def test_a_mask_that_is_not_known(tiny: LoadTiny, name: str) -> None:
+    model = replace(tiny("bert"), mask_id=None)
+    key = "baseline" if name == "integrated_gradients" else "operation"
+    (choice,) = choose(name, {name: {key: "mask"}})
+    with pytest.raises(UsageError, match="--mask-token-id"):
+        choice.fitted(model)

@@ -6,16 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from analysis import verify
 from pipeline import Options, graph, run
 from pipeline.plan import units_of_run
-from schemas import UsageError
-from tests.tiny import assert_alike, content, files, rows, unit_files, write_jsonl
+from schemas import Unit, UsageError
+from tests.tiny import assert_alike, content, files, rows, stamps, unit_files, write_jsonl
 from transforms.perturb import Evaluation
 
 COUNT, SHARD, SHARDS = 60, 3, 20
@@ -108,6 +110,40 @@ def test_a_failure_without_its_table_is_written_again(
     (tmp_path / "instances" / "shard-00002-of-00020.parquet").unlink()
     assert run(options(model, corpus, tmp_path)).failures == 1
     whole(tmp_path, undisturbed)
+
+
+def test_layers_that_are_being_added_go_on_where_they_were(
+    model: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = replace(
+        options(model, corpus, tmp_path), methods="random,attention_rollout", params={}, limit=9
+    )
+    run(plain)
+    before = stamps(tmp_path)
+    written = []
+
+    def write(path: str, table: pa.Table) -> None:
+        if len(written) == 1:
+            raise OSError("no space left on device")
+        original(path, table)
+        written.append(path)
+
+    original = graph.write_parquet
+    monkeypatch.setattr(graph, "write_parquet", write)
+    with pytest.raises(OSError, match="no space left on device"):
+        run(replace(plain, layers=True))
+    monkeypatch.undo()
+    layers = unit_files([Unit("layers", "attention_rollout")], 3)
+    first = stamps(tmp_path)
+    assert len(layers & first.keys()) == 1
+    # That a run is to have layers is known from the start, so that what lacks is found.
+    assert "not finished: " in verify(tmp_path).problems[0]
+    assert run(replace(plain, layers=True)).worked == 2
+    assert not verify(tmp_path).problems
+    after = stamps(tmp_path)
+    assert after.keys() - before.keys() == layers
+    assert {path for path in first if first[path] != after[path]} == {"run.json"}
+    assert {path for path in before if before[path] != after[path]} == {"run.json"}
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(

@@ -21,7 +21,7 @@ from tests.tiny import content, files, rows, table, texts
 from transforms import EncodeOptions, Instance, Model, Row, registry
 from transforms.passes import Captured, Forward
 from transforms.perturb import Evaluation
-from transforms.registry import Method, Params, Scores
+from transforms.registry import LayerScores, Method, Params, Scores
 
 METHODS = ("saliency", "integrated_gradients", "random")
 EVALUATION = Evaluation(fractions=(0.25, 0.5), operations=("mask", "delete"))
@@ -29,6 +29,7 @@ INSTANCES = Unit("instances")
 COUNT = 8
 
 Compute = Callable[[Captured, Params], Scores]
+AddMethod = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,9 @@ def process(
 ) -> dict[Unit, UnitResult]:
     """Does units of a shard (all of them by default) and commits them."""
     evaluate = worker.settings.evaluation is not None
-    todo = units_of_run(worker.settings.methods, evaluate=evaluate) if units is None else units
+    settings = worker.settings
+    everything = units_of_run(settings.methods, evaluate=evaluate, layered=settings.layered)
+    todo = everything if units is None else units
     results = worker.process(Shard(Task(0, 1, tuple(todo)), rows))
     assert [result.unit for result in results] == list(todo)
     for result in results:
@@ -389,10 +392,10 @@ def test_a_perturbed_input_that_raises(
 
 
 @pytest.fixture
-def add_method(monkeypatch: pytest.MonkeyPatch) -> Callable[[Compute], str]:
-    """Adds a method to the registry; its scores are 1 unless the given function says otherwise."""
+def add_method(monkeypatch: pytest.MonkeyPatch) -> AddMethod:
+    """Adds a method that is computed by the given function to the registry."""
 
-    def add(compute: Compute) -> str:
+    def add(compute: Compute, *, layered: bool = False) -> str:
         registry.methods()
         method = Method(
             name="fragile",
@@ -405,6 +408,7 @@ def add_method(monkeypatch: pytest.MonkeyPatch) -> Callable[[Compute], str]:
             cost="1 F",
             paper="none",
             equation="1",
+            layered=layered,
         )
         monkeypatch.setitem(registry._METHODS, method.name, method)
         return method.name
@@ -447,7 +451,7 @@ def test_a_method_that_fails_on_an_instance(
     message: str,
     model: Model,
     corpus: list[Row],
-    add_method: Callable[[Compute], str],
+    add_method: AddMethod,
     tmp_path: Path,
 ) -> None:
     name = add_method(compute)
@@ -464,7 +468,7 @@ def test_a_method_that_fails_on_an_instance(
 
 
 def test_a_method_that_always_fails(
-    model: Model, corpus: list[Row], add_method: Callable[[Compute], str], tmp_path: Path
+    model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
 ) -> None:
     def broken(captured: Captured, params: Params) -> Scores:
         raise KeyError
@@ -481,7 +485,7 @@ def test_a_method_that_always_fails(
 
 
 def test_failures_of_before_are_forgotten_when_it_works(
-    model: Model, corpus: list[Row], add_method: Callable[[Compute], str], tmp_path: Path
+    model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
 ) -> None:
     name = add_method(raising)
     unit = Unit("attributions", name)
@@ -516,6 +520,179 @@ def test_an_added_method_accounts_for_the_instances_of_before(
     result = process(attributor(broken, tmp_path, ("random", "saliency")), mixed, [unit])[unit]
     assert not result.failures
     assert ids(result) == table(tmp_path, "instances")["instance_id"].to_pylist()
+
+
+# Scores by layer
+
+LAYERED, ATTRIBUTED, EVALUATED = (
+    Unit(name, "fragile") for name in ("layers", "attributions", "curves")
+)
+
+
+def by_layer(captured: Captured, params: Params) -> Scores:
+    """Scores and two layers that tell tokens and instances from each other."""
+    mask = captured.mask.float()
+    rollout = mask / mask.sum(1, keepdim=True)
+    steps = torch.arange(mask.shape[1]) + mask.sum(1, keepdim=True) / 7
+    scores = {"values": steps / 3, "scale": mask.sum(1) / 7, "bias": -mask.sum(1)}
+    if not captured.layered:
+        return Scores(**scores)
+    layers = LayerScores(
+        local=torch.stack([steps, 10 * steps], 1),
+        rollout=torch.stack([rollout, rollout], 1),
+        scale=torch.stack([mask.sum(1), -mask.sum(1)], 1),
+        mixing=torch.stack([rollout, 1 - rollout], 1),
+    )
+    return Scores(**scores, layers=layers)
+
+
+def raising_by_layer(captured: Captured, params: Params) -> Scores:
+    """Fails for one instance, but only where layers are wanted."""
+    return raising(captured, params) if captured.layered else by_layer(captured, params)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layers_are_rows_of_their_own(
+    dtype: str,
+    tiny: Callable[..., Model],
+    corpus: list[Row],
+    add_method: AddMethod,
+    tmp_path: Path,
+) -> None:
+    methods = ("saliency", add_method(by_layer, layered=True))
+    worker = attributor(tiny("bert", dtype=dtype), tmp_path, methods, layers=True)
+    results = process(worker, corpus)
+    # A method without layers has no such unit.
+    assert [unit for unit in results if unit.table == "layers"] == [LAYERED]
+    found = results[LAYERED].table
+    assert found.schema.equals(table_schema("layers", double=dtype == "float64"))
+    lengths = {i: len(t) for i, t in zip(*columns(tmp_path, "instance_id", "tokens"), strict=True)}
+    expected = [(row.instance_id, layer) for row in corpus for layer in range(2)]
+    assert [(row["instance_id"], row["layer"]) for row in found.to_pylist()] == expected
+    for row in found.to_pylist():
+        length = lengths[row["instance_id"]]
+        share = 1 / length
+        steps = (np.arange(length) + length / 7) * (10 if row["layer"] else 1)
+        assert row["local"] == pytest.approx(steps.tolist(), rel=1e-6)
+        assert row["rollout"] == pytest.approx([share] * length, rel=1e-6)
+        assert row["mixing"] == pytest.approx([abs(row["layer"] - share)] * length, rel=1e-6)
+        assert row["scale"] == (-length if row["layer"] else length)
+        assert row["method"] == "fragile"
+    for row in results[ATTRIBUTED].table.to_pylist():
+        assert row["scale"] == pytest.approx(lengths[row["instance_id"]] / 7, rel=1e-6)
+        assert row["bias"] == -lengths[row["instance_id"]]
+    for row in results[Unit("attributions", "saliency")].table.to_pylist():
+        assert (row["scale"], row["bias"]) == (None, None)
+
+
+def columns(out: Path, *names: str) -> list[list[Any]]:
+    instances = table(out, "instances")
+    return [instances[name].to_pylist() for name in names]
+
+
+def test_a_method_may_have_no_mixing_ratios(
+    model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
+) -> None:
+    def bare(captured: Captured, params: Params) -> Scores:
+        scores = by_layer(captured, params)
+        assert scores.layers is not None
+        return replace(scores, layers=replace(scores.layers, mixing=None))
+
+    name = add_method(bare, layered=True)
+    found = process(attributor(model, tmp_path, (name,), layers=True), corpus)[LAYERED].table
+    assert found["mixing"].to_pylist() == [None] * 2 * COUNT
+    assert None not in found["local"].to_pylist()
+
+
+def test_layers_added_later_are_as_if_they_had_been_there(
+    model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
+) -> None:
+    methods = ("saliency", add_method(by_layer, layered=True))
+    once, later = tmp_path / "once", tmp_path / "later"
+    process(attributor(model, once, methods, layers=True), corpus)
+    process(attributor(model, later, methods), corpus)
+    assert files(once) - files(later) == {unit_path(LAYERED, 0, 1)}
+    process(attributor(model, later, methods, layers=True), corpus, [LAYERED])
+    assert content(later) == content(once)
+
+
+def test_lost_attributions_are_the_same_again_beside_their_layers(
+    model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
+) -> None:
+    name = add_method(by_layer, layered=True)
+    process(attributor(model, tmp_path, (name,), layers=True), corpus)
+    before = content(tmp_path)
+    # Layers that nobody lacks aren't computed.
+    add_method(raising_by_layer, layered=True)
+    process(attributor(model, tmp_path, (name,), layers=True), corpus, [ATTRIBUTED])
+    assert content(tmp_path) == before
+
+
+def test_curves_follow_the_committed_scores_even_if_layers_are_added_along_with_them(
+    model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
+) -> None:
+    name = add_method(by_layer, layered=True)
+    process(attributor(model, tmp_path, (name,)), corpus)
+    before = content(tmp_path)[unit_path(EVALUATED, 0, 1)]
+
+    def reversed_scores(captured: Captured, params: Params) -> Scores:
+        scores = by_layer(captured, params)
+        return replace(scores, values=-scores.values)
+
+    add_method(reversed_scores, layered=True)
+    worker = attributor(model, tmp_path, (name,), layers=True)
+    process(worker, corpus, [LAYERED, EVALUATED])
+    assert content(tmp_path)[unit_path(EVALUATED, 0, 1)] == before
+
+
+def test_a_failure_of_layers_that_are_added_is_theirs(
+    model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
+) -> None:
+    """What was attributed before stays so."""
+    name = add_method(raising_by_layer, layered=True)
+    process(attributor(model, tmp_path, (name,)), corpus)
+    before = content(tmp_path)
+
+    def fine_but_for_one(captured: Captured, params: Params) -> Scores:
+        raising(captured, params)
+        return by_layer(captured, params)
+
+    add_method(fine_but_for_one, layered=True)
+    worker = attributor(model, tmp_path, (name,), layers=True)
+    result = process(worker, corpus, [LAYERED])[LAYERED]
+    assert result.failures == [Failure("r3", "attribute", name, "ValueError", "not this one")]
+    assert ids(result) == [r.instance_id for r in corpus if r.instance_id != "r3" for _ in range(2)]
+    after = content(tmp_path)
+    assert {path: after[path] for path in before} == before
+    assert after.keys() - before.keys() == {f(LAYERED, 0, 1) for f in (unit_path, failures_path)}
+
+
+def test_what_is_not_attributed_fails_once(
+    model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
+) -> None:
+    """Layers are of what is attributed, whether that was done just now or before."""
+
+    def endless(captured: Captured, params: Params) -> Scores:
+        scores = by_layer(captured, params)
+        at = position(captured.batch.instances, "r3")
+        if at is not None and scores.layers is not None:
+            scores.layers.rollout[at, 1, 0] = float("inf")
+        elif at is not None:
+            scores.values[at, 0] = float("inf")
+        return scores
+
+    name = add_method(endless, layered=True)
+    at_once, later = tmp_path / "once", tmp_path / "later"
+    results = process(attributor(model, at_once, (name,), layers=True), corpus)
+    process(attributor(model, later, (name,)), corpus)
+    added = process(attributor(model, later, (name,), layers=True), corpus, [LAYERED])
+    others = [row.instance_id for row in corpus if row.instance_id != "r3"]
+    for result in (results[LAYERED], added[LAYERED]):
+        assert not result.failures
+        assert list(dict.fromkeys(ids(result))) == others
+    for folder in (at_once, later):
+        (failure,) = table(folder, "failures").to_pylist()
+        assert failure["message"] == "the scores are not finite"
 
 
 def test_the_texts_of_the_tests_are_distinct() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from analysis import open_run
 from schemas import VIEWS
-from tests.synthetic_run import Row, SyntheticRun, synthetic_run, write_run
+from tests.synthetic_run import MIXING, NUM_LAYERS, Row, SyntheticRun, synthetic_run, write_run
 
 RUNS: dict[str, dict[str, Any]] = {
     "all orders": {"seed": 0},
@@ -190,6 +190,52 @@ def test_tokens(opened: Opened) -> None:
     assert_rows(select(connection, "from tokens"), expected, "instance_id", "method", "position")
 
 
+def test_layer_tokens(opened: Opened) -> None:
+    run, connection = opened
+    instances = {row["instance_id"]: row for row in run.instances}
+    expected = [
+        {name: row[name] for name in ("instance_id", "method", "layer")}
+        | {
+            "position": position,
+            "token": instances[row["instance_id"]]["tokens"][position],
+            "local": local,
+            "rollout": row["rollout"][position],
+            "mixing": None if row["mixing"] is None else row["mixing"][position],
+            "special": instances[row["instance_id"]]["special"][position],
+        }
+        for row in run.layers
+        for position, local in enumerate(row["local"])
+    ]
+    keys = ("instance_id", "method", "layer", "position")
+    assert_rows(select(connection, "from layer_tokens"), expected, *keys)
+
+
+def test_mixing(opened: Opened) -> None:
+    run, connection = opened
+    special = {row["instance_id"]: row["special"] for row in run.instances}
+    ratios = [
+        {"method": row["method"], "layer": row["layer"], "special": apart, "ratio": ratio}
+        for row in run.layers
+        if row["mixing"] is not None
+        for ratio, apart in zip(row["mixing"], special[row["instance_id"]], strict=True)
+    ]
+    expected = []
+    for (method, layer), rows in grouped(ratios, "method", "layer").items():
+        own, others = ([r["ratio"] for r in rows if r["special"] == s] for s in (False, True))
+        expected.append(
+            {
+                "method": method,
+                "layer": layer,
+                "tokens": len(own),
+                "mixing": mean(own),
+                "special_tokens": len(others),
+                "special_mixing": mean(others),
+            }
+        )
+    assert len(expected) == NUM_LAYERS * len(MIXING)
+    assert_rows(select(connection, "from mixing"), expected, "method", "layer")
+
+
 def test_words(opened: Opened) -> None:
     run, connection = opened
     instances = {row["instance_id"]: row for row in run.instances}
@@ -245,7 +291,7 @@ def test_cost(opened: Opened) -> None:
                 "seconds_per_instance": each[key],
                 "instances_per_second": len(rows) / seconds,
                 "tokens_per_second": tokens / seconds,
-                "failures": 1 if key[0] == "paths" else 0,
+                "failures": 0 if key[0] == "gradient" else 1,
             }
         )
     found = select(connection, "from cost")
@@ -258,7 +304,11 @@ def test_completeness(opened: Opened) -> None:
     run, connection = opened
     rows = [row for row in run.attributions if row["method"] == "paths"]
     gaps = [abs(row["delta"]) for row in rows]
-    relative = [abs(row["delta"]) / abs(sum(row["scores"]) - row["delta"]) for row in rows]
+    assert {row["bias"] is None for row in rows} == {True, False}
+    relative = [
+        abs(row["delta"]) / abs(sum(row["scores"]) + (row["bias"] or 0) - row["delta"])
+        for row in rows
+    ]
     expected = {
         "method": "paths",
         "n": len(rows),
@@ -277,7 +327,7 @@ def test_failure_summary(opened: Opened) -> None:
         | {"count": 1, "example": row["instance_id"], "message": row["message"]}
         for row in run.failures
     ]
-    assert len(expected) == 3
+    assert len(expected) == 4
     assert_rows(select(connection, "from failure_summary"), expected, "stage", "method")
 
 

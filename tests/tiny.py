@@ -94,6 +94,11 @@ def table(folder: Path, name: str, method: str | None = None) -> pa.Table:
     return pa.concat_tables(found) if found else table_schema(name).empty_table()
 
 
+def stamps(folder: Path) -> dict[str, int]:
+    """When each file below a folder was written."""
+    return {path: (folder / path).stat().st_mtime_ns for path in files(folder)}
+
+
 def content(folder: Path) -> dict[str, pa.Table]:
     """Tables by path, but for the columns that need not be equal when computed again."""
     tables = {}

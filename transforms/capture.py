@@ -31,11 +31,13 @@ class Watch:
         attention: The attention probabilities of every layer. Without it attention runs fused,
             which never holds them.
         layers: What enters each layer and its layer norms, and its values; needs ``attention``.
+        whole: Let every position come out of the last layer, and not that read out alone.
         readout_attention: The last layer's attention of the position that is read out, alone.
     """
 
     attention: bool = False
     layers: bool = False
+    whole: bool = False
     readout_attention: bool = False
 
 
@@ -45,8 +47,9 @@ class LayerStates(NamedTuple):
     Attributes:
         entered: What entered the layer, [B, T, d].
         values: Values of all heads, bias included, [B, H, T, d/H].
-        attended: What entered the layer norm after attention, [B, T, d].
-        widened: What entered the layer norm after the feed-forward part, [B, T, d].
+        attended: What entered the layer norm after attention, [B, T, d]; [B, 1, d] in the last
+            layer if nothing but the position read out came out of it.
+        widened: What entered the layer norm after the feed-forward part, likewise.
     """
 
     entered: torch.Tensor
@@ -107,6 +110,19 @@ def _attention(
             query, key, value, attn_mask=attention_mask, scale=scaling
         )
         return mixed.transpose(1, 2), None
+    probabilities = record_attention(recorder, query, key, value, attention_mask, scaling)
+    return torch.matmul(probabilities, value).transpose(1, 2), probabilities
+
+
+def record_attention(
+    recorder: Recorder,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+) -> torch.Tensor:
+    """Attention probabilities [B, H, T, T] from projections [B, H, T, d/H]; they are recorded."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query, key.transpose(2, 3)) * scale
     if attention_mask is not None:
@@ -115,7 +131,7 @@ def _attention(
     recorder.attention.append(probabilities)
     if recorder.watch.layers:
         recorder.states["values"].append(value.detach())
-    return torch.matmul(probabilities, value).transpose(1, 2), probabilities
+    return probabilities
 
 
 AttentionInterface.register(IMPLEMENTATION, _attention)

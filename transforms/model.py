@@ -147,8 +147,7 @@ class Model:
         }
         if self.anatomy.segments:
             inputs["token_type_ids"] = rows.segment
-        # Whoever looks at attention looks at all of it; otherwise one position is enough.
-        readout = None if watch.attention else rows.readout
+        readout = None if watch.whole else rows.readout
         layers = self.layers if watch.layers else ()
         with recording(self.encoder, layers, watch=watch, readout=readout, enter=enter) as recorder:
             if self.task == "masked_lm":

@@ -17,6 +17,7 @@ from schemas import UsageError
 from transforms.batch import Batch, Flags, row_cost
 from transforms.capture import LayerStates, Watch
 from transforms.model import Model
+from transforms.norms import Level, NormMaps, norm_maps
 from transforms.recovery import is_out_of_memory
 from transforms.relevance import RelevanceMaps, Rules, walk
 from transforms.targets import target_weights, targets_of
@@ -79,14 +80,30 @@ class Path:
 
 
 @dataclass(frozen=True)
+class Norms:
+    """Norms of the vectors that tokens send each other in every layer. About 0.1 F each.
+
+    Attributes:
+        level: How far into a layer a vector is followed (``transforms.norms``).
+    """
+
+    level: Level
+
+
+@dataclass(frozen=True)
 class Relevance:
-    """Relevance walked backwards through the network by LRP rules, in float64. About 6 F.
+    """Relevance walked backwards through the network by LRP rules, in float64.
+
+    All the way down it costs about 5 F in float64, and to the last layer little more than 1.
 
     Attributes:
         rules: ``cvpr21`` or ``orig`` (``transforms.relevance``).
+        lowest: The last layer that it is walked through; -1 is the top one. Beyond layer 0 lies
+            what enters the encoder.
     """
 
     rules: Rules
+    lowest: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +117,7 @@ class Perturb:
     operation: Operation
 
 
-Pass = Forward | Backward | Path | Relevance | Perturb
+Pass = Forward | Backward | Path | Norms | Relevance | Perturb
 
 
 def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +201,8 @@ class Captured:
     gradient: torch.Tensor | None = field(init=False, default=None)
     attention_gradient: list[torch.Tensor] = field(init=False, default_factory=list)
     _paths: dict[Path, PathGradient] = field(init=False, default_factory=dict)
-    _relevances: dict[Relevance, RelevanceMaps] = field(init=False, default_factory=dict)
+    _norms: dict[Level, NormMaps] = field(init=False, default_factory=dict)
+    _relevances: dict[Rules, RelevanceMaps] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._run_base()
@@ -205,7 +223,12 @@ class Captured:
         return self.batch.rows.attention_mask.bool()
 
     def at_readout(self, matrix: torch.Tensor) -> torch.Tensor:
-        """The row of each instance's readout position: [B, ..., T, x] to [B, ..., x]."""
+        """The row of each instance's readout position: [B, ..., T, x] to [B, ..., x].
+
+        Of [B, ..., 1, x] it is the one that is there.
+        """
+        if matrix.shape[-2] == 1:
+            return matrix.squeeze(-2)
         readout = self.batch.rows.readout
         every = torch.arange(len(readout), device=readout.device)
         return matrix.transpose(1, -2)[every, readout]
@@ -222,18 +245,17 @@ class Captured:
         with torch.set_grad_enabled(of_input or of_attention):
             # Gradients of attention need a graph from the first layer's attention on.
             entered.requires_grad_(of_input or of_attention)
-            logits, recorder = self.model.run(
-                self.batch.rows, watch=Watch(attention=attention, layers=layers), enter=entered
-            )
+            watch = Watch(attention=attention, layers=layers, whole=self.layered)
+            logits, recorder = self.model.run(self.batch.rows, watch=watch, enter=entered)
             self.logits = logits.detach()
-            self.seconds[Forward()] = self.clock() - start
+            self._spent(Forward(), start)
             self.targets = targets_of(self.target, self.logits, self.batch.instances)
             if of_input or of_attention:
                 wanted = [entered] * of_input + recorder.attention * of_attention
                 found = torch.autograd.grad((self.weights * logits).sum(), wanted)
                 self.gradient = found[0] if of_input else None
                 self.attention_gradient = list(found[of_input:])
-                self.seconds[Backward()] = self.clock() - start
+                self._spent(Backward(), start)
         self.entered = entered.detach()
         self.attention = [layer.detach() for layer in recorder.attention]
         self.layers = recorder.layers
@@ -248,17 +270,36 @@ class Captured:
             start = self.clock()
             kinds = {of for of in get_args(Of) if replace(wanted, of=of) in self.needs}
             self._paths[route] = self._run_path(route, sorted({wanted.of, *kinds}))
-            self.seconds[route] = self.clock() - start
+            self._spent(route, start)
         return self._paths[route]
 
-    def relevance(self, wanted: Relevance) -> RelevanceMaps:
-        """The relevance of the explained scalar; walked at the first call, then kept."""
-        if wanted not in self._relevances:
+    def norms(self, wanted: Norms) -> NormMaps:
+        """Norms at a level; those at all levels that methods need come at the first call."""
+        if wanted.level not in self._norms:
             start = self.clock()
-            rows, weights = self.batch.rows, self.weights
-            self._relevances[wanted] = walk(self.model, rows, weights, wanted.rules)
-            self.seconds[wanted] = self.clock() - start
-        return self._relevances[wanted]
+            levels = {need.level for need in self.needs if isinstance(need, Norms)}
+            levels |= {wanted.level}
+            readout = self.batch.rows.readout
+            self._norms |= norm_maps(
+                self.model.layers, self.attention, self.layers, levels, readout
+            )
+            self._spent(wanted, start)
+        return self._norms[wanted.level]
+
+    def relevance(self, wanted: Relevance) -> RelevanceMaps:
+        """The relevance of the explained scalar; walked at the first call, then kept.
+
+        It is walked as far as any method needs it by these rules.
+        """
+        if wanted.rules not in self._relevances:
+            start, depth = self.clock(), self.model.num_layers
+            needs = {need for need in self.needs if isinstance(need, Relevance)} | {wanted}
+            alike = [need for need in needs if need.rules == wanted.rules]
+            lowest = min(need.lowest % depth for need in alike)
+            found = walk(self.model, self.batch.rows, self.weights, wanted.rules, lowest)
+            self._relevances[wanted.rules] = found
+            self._spent(wanted, start)
+        return self._relevances[wanted.rules]
 
     def baseline(self, name: BaselineName) -> torch.Tensor:
         """Baseline embeddings, [B, T, d]."""
@@ -360,13 +401,24 @@ class Captured:
         """Seconds of the passes that a method needs, those it shares with others in full."""
         return sum(self._pass_seconds(kind) for kind in needs)
 
+    def _spent(self, kind: Pass, since: float) -> None:
+        self.seconds[_whole(kind)] = self.clock() - since
+
     def _pass_seconds(self, kind: Pass) -> float:
-        # Each was run once, with whatever anybody wanted of it.
-        if isinstance(kind, Forward | Backward):
-            kind = type(kind)()
-        if isinstance(kind, Path):
-            kind = replace(kind, of="input")
-        return self.seconds.get(kind, 0.0)
+        return self.seconds.get(_whole(kind), 0.0)
+
+
+def _whole(kind: Pass) -> Pass:
+    """What stands for all that is run at once with a pass, whatever was wanted of it."""
+    match kind:
+        case Path():
+            return replace(kind, of="input")
+        case Relevance():
+            return replace(kind, lowest=0)
+        case Norms():
+            return Norms("values")
+        case _:
+            return type(kind)() if isinstance(kind, Forward | Backward) else kind
 
 
 def check_pass(kind: Pass, model: Model) -> None:

@@ -4,8 +4,9 @@ A classifier reads the [CLS], a masked LM the [MASK]; nothing else that the last
 looked at. With a single query the keys and values needn't be formed either: a score is
 q . (K h_j) = (K^T q) . h_j (the key's bias adds the same to every j and drops out of the softmax),
 and the mixed value is V (sum_j A_j h_j) + b_V. The layer then costs about as much per row as it
-otherwise costs per token, which saves nearly one layer of every forward and backward pass. The
-numbers are the same up to rounding.
+otherwise costs per token, which saves nearly one layer of every forward and backward pass. Where
+attention is looked at, it and the values are formed for all positions; what follows, three quarters
+of the layer, still isn't. The numbers are the same up to rounding.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from transforms.anatomy import Anatomy, LayerParts
-from transforms.capture import current_recorder
+from transforms.capture import Recorder, current_recorder, record_attention
 
 
 def patch_last_layer(layer: nn.Module, anatomy: Anatomy, heads: int) -> None:
@@ -41,18 +42,37 @@ def _forward(
     parts = anatomy.parts_of(layer)
     every = torch.arange(len(hidden), device=hidden.device)
     own = hidden[every, recorder.readout]
+    if recorder.watch.attention:
+        projected = (project(hidden) for project in (parts.query, parts.key, parts.value))
+        queries, keys, values = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in projected)
+        probabilities = record_attention(recorder, queries, keys, values, attention_mask)
+        mixed = (probabilities[every, :, recorder.readout][:, :, None] @ values).flatten(1)
+    else:
+        mixed = _mixed_by_one(recorder, parts, heads, hidden, own, attention_mask)
+    return parts.finish(mixed[:, None], own[:, None])
+
+
+def _mixed_by_one(
+    recorder: Recorder,
+    parts: LayerParts,
+    heads: int,
+    hidden: torch.Tensor,
+    own: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """Mixed values of all heads for one query a row: [B, T, d] and [B, d] to [B, d]."""
     probabilities = _attention(parts, heads, hidden, own, attention_mask)
+    total: torch.Tensor | int = 1
     if recorder.watch.readout_attention:
         if not probabilities.requires_grad:
             # The graph begins here: what lies below has no part in gradients of attention.
             probabilities.requires_grad_()
         recorder.readout_attention = probabilities
+        # They sum to 1, but their gradient is to know that the bias is multiplied by them too.
+        total = probabilities.sum(-1)[..., None]
     values = parts.value.weight.view(heads, -1, hidden.shape[-1])
-    mixed = torch.einsum("bhd,hed->bhe", probabilities @ hidden, values).flatten(1)
-    # Probabilities sum to 1 and so does what they are multiplied with the bias by.
-    total = probabilities.sum(-1)[..., None] if recorder.watch.readout_attention else 1
-    bias = (parts.value.bias.view(heads, -1) * total).flatten(-2)
-    return parts.finish(mixed[:, None] + bias.expand(len(hidden), -1)[:, None], own[:, None])
+    mixed = torch.einsum("bhd,hed->bhe", probabilities @ hidden, values)
+    return (mixed + parts.value.bias.view(heads, -1) * total).flatten(1)
 
 
 def _attention(

@@ -189,9 +189,10 @@ class Chosen:
                     f"{self.name}.{name} is {params[name]}, but the model's layers are 0 to "
                     f"{model.num_layers - 1}"
                 )
-        for kind in self.needs:
+        fitted = Chosen(self.method, params)
+        for kind in fitted.needs:
             check_pass(kind, model)
-        return Chosen(self.method, params)
+        return fitted
 
 
 def choose(

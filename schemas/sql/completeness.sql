@@ -1,8 +1,9 @@
 -- How well an additive method adds up: one row per method that has a completeness gap.
 --
--- The gap is delta = sum of scores - (f(x) - f(baseline)), with f the explained output; it is 0 for
--- an exact method (axiom of completeness: Sundararajan et al. 2017, section 3). The relative gap
--- divides it by the output difference f(x) - f(baseline) = sum of scores - delta.
+-- The gap is delta = sum of scores + bias - (f(x) - f(baseline)), with f the explained output and
+-- the bias 0 for a method that gives nothing to the model's biases; it is 0 for an exact method
+-- (axiom of completeness: Sundararajan et al. 2017, section 3). The relative gap divides it by the
+-- output difference f(x) - f(baseline) = sum of scores + bias - delta.
 --
 -- Columns:
 --   n                    Number of attributions with a gap
@@ -15,7 +16,7 @@ with gaps as (
     select
         method,
         abs(delta::double) as gap,
-        abs(list_sum(scores) - delta) as difference
+        abs(list_sum(scores) + coalesce(bias, 0) - delta) as difference
     from attributions
     where delta is not null
 )

@@ -1,0 +1,145 @@
+"""What GlobEnc's whole family costs, against a plain forward pass and the straightforward way.
+
+The straightforward way forms the vector that every token sends to every other one through every
+head, H x T x T x d numbers a layer, as the definitions read. Random weights of BERT-base's
+geometry: neither way's cost depends on the weights.
+"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from benchmarks.material import stand_in
+from benchmarks.timing import in_turn
+from transforms import Instance, Model, attribute, load_model
+from transforms.anatomy import LayerParts
+from transforms.batch import collate
+from transforms.capture import LayerStates, Watch
+
+FAMILY = "w,w_fixed_res,w_res,norm_n,norm_n_fixed_res,norm_n_res,norm_n_resln,globenc"
+ROUNDS = 3
+COST_LIMIT = 1.35  # Of a plain forward pass with attention, at 128 tokens.
+SPEED_LIMIT = 8.0  # Times quicker than the straightforward way, at 128 tokens.
+MEMORY_LIMIT = 1 / 8  # Of the extra memory of the straightforward way, at 128 tokens.
+
+
+def main() -> bool:
+    """Prints the ratios; returns whether those at 128 tokens are within their limits."""
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in(Path(folder), layers=12, hidden=768, heads=12)
+        good = [_times(Path(folder), length) for length in (64, 128)]
+        good += [_memory(Path(folder), 128)]
+    return all(good[1:])
+
+
+def _times(folder: Path, length: int) -> bool:
+    timing = in_turn(_work(folder, length), ROUNDS)
+    cost, slower = timing.ratio("family", to="plain"), timing.ratio("formed", to="family")
+    print(
+        f"{length} tokens: the family takes {timing.median('family'):.3f} s, {cost:.2f}x a plain "
+        f"forward pass with attention (limit {COST_LIMIT}x at 128); forming all vectors takes "
+        f"{timing.ratio('formed', to='plain'):.1f}x it, {slower:.1f}x the family "
+        f"(limit {SPEED_LIMIT:.0f}x at 128)",
+        flush=True,
+    )
+    return cost <= COST_LIMIT and slower >= SPEED_LIMIT
+
+
+def _memory(folder: Path, length: int) -> bool:
+    """Peak memory beyond that of a plain forward pass, each in a process of its own."""
+    peaks = {}
+    for name in ("plain", "family", "formed"):
+        command = [sys.executable, "-m", "benchmarks.norms", name, str(folder), str(length)]
+        peaks[name] = int(subprocess.run(command, check=True, capture_output=True).stdout)
+    ours, theirs = (max(1, peaks[name] - peaks["plain"]) for name in ("family", "formed"))
+    print(
+        f"{length} tokens: {ours / 1024:.0f} MiB beyond a plain forward pass, against "
+        f"{theirs / 1024:.0f} MiB: {ours / theirs:.3f}x (limit {MEMORY_LIMIT}x)"
+    )
+    return ours / theirs <= MEMORY_LIMIT
+
+
+def _work(folder: Path, length: int) -> dict[str, Callable[[], object]]:
+    model = load_model(folder)
+    instance = random_instance(model, length)
+    ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
+    plain = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+    def forward() -> None:
+        with torch.no_grad():
+            plain(ids, output_attentions=True)
+
+    return {
+        "plain": forward,
+        "family": lambda: attribute(model, [instance], FAMILY),
+        "formed": lambda: formed(model, instance),
+    }
+
+
+def random_instance(model: Model, length: int) -> Instance:
+    """An instance of random tokens between two special ones."""
+    generator = np.random.default_rng(length)
+    ids = generator.integers(5, model.network.config.vocab_size, length).astype(np.int32)
+    special = np.zeros(length, bool)
+    special[[0, -1]] = True
+    numbers = np.arange(length, dtype=np.int32)
+    return Instance(
+        instance_id=f"random-{length}",
+        input_ids=ids,
+        segment=np.zeros(length, np.int32),
+        special=special,
+        word_ids=np.where(special, -1, numbers - 1).astype(np.int32),
+        char_start=numbers,
+        char_end=numbers,
+        tokens=tuple(map(str, ids)),
+    )
+
+
+def formed(model: Model, instance: Instance) -> dict[str, torch.Tensor]:
+    """Each layer's norms N, N_Res, N_ResLN and N_Enc, [L, T, T], from the vectors themselves."""
+    rows = collate([instance], model.pad_id, model.device).rows
+    with torch.no_grad():
+        _, recorder = model.run(rows, watch=Watch(attention=True, layers=True, whole=True))
+        layers = [
+            _formed_layer(*layer)
+            for layer in zip(model.layers, recorder.attention, recorder.layers, strict=True)
+        ]
+    return {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}
+
+
+def _formed_layer(
+    part: LayerParts, attention: torch.Tensor, state: LayerStates
+) -> dict[str, torch.Tensor]:
+    heads = attention.shape[1]
+    weight = part.output.weight.T.unflatten(0, (heads, -1))
+    sent = state.values[0] @ weight
+    vectors = (attention[0][..., None] * sent[:, None]).sum(0)
+    residual = vectors.clone()
+    tokens = range(len(vectors))
+    residual[tokens, tokens] += state.entered[0]
+    first = _through(part.attention_norm, residual, state.attended[0])
+    second = _through(part.output_norm, first, state.widened[0])
+    steps = {"N": vectors, "N_Res": residual, "N_ResLN": first, "N_Enc": second}
+    return {name: torch.linalg.vector_norm(step, dim=-1) for name, step in steps.items()}
+
+
+def _through(norm: nn.LayerNorm, vectors: torch.Tensor, entering: torch.Tensor) -> torch.Tensor:
+    """Vectors [T, T, d] through a layer norm whose sigma is that of what really enters it."""
+    sigma = (entering.var(-1, correction=0) + norm.eps).sqrt()
+    return (vectors - vectors.mean(-1, keepdim=True)) * norm.weight / sigma[:, None, None]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    _work(Path(sys.argv[2]), int(sys.argv[3]))[sys.argv[1]]()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -1,0 +1,33 @@
+"""What tests against the authors' numbers share (see goldens/README.md)."""
+
+from functools import cache
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from tests.models import GOLDENS
+from transforms import Row
+
+DTYPES = ("float64", "float32")
+ONE_BY_ONE, ALL_AT_ONCE = 1, 1_000_000
+BUDGETS = pytest.mark.parametrize(
+    "budget", [ONE_BY_ONE, ALL_AT_ONCE], ids=["one-by-one", "one-padded-batch"]
+)
+WITH_GOLDENS = range(5)
+
+
+@cache
+def golden_numbers(name: str) -> dict[str, NDArray[np.floating]]:
+    """The arrays of a file of the goldens."""
+    with np.load(GOLDENS / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+def golden_rows() -> list[Row]:
+    """The eight texts that the goldens are of."""
+    return [
+        Row(row["id"], input_ids=row["input_ids"], token_type_ids=row["token_type_ids"])
+        for row in pq.read_table(GOLDENS / "corpus.parquet").to_pylist()
+    ]

@@ -1,0 +1,117 @@
+"""Beyond Intuition (Chen et al. 2023, TMLR): attention perception times reasoning feedback.
+
+Perception P says how much of each input token the position read out has seen, a product over layers
+of (I + A'_l); feedback F says how much the decision depends on the last layer's attention, a mean
+of gradients along a path from nothing to the input. The score is P * F, in the readout's row.
+"""
+
+import torch
+
+from transforms.passes import Backward, BaselineName, Captured, Forward, Pass, Path, Rule
+from transforms.registry import (
+    Choice,
+    LastLayers,
+    Method,
+    Params,
+    ParamValue,
+    Scores,
+    register,
+)
+from transforms.rollout import accumulate, start_row
+
+
+def bt_token(captured: Captured, params: Params) -> Scores:
+    """Beyond Intuition, token-wise (BT-T): A'_l[i, j] = E_h A_l[i, j] |V_l[j] W_O| / |Z_l[j]|.
+
+    V_l[j] are the values of all heads, W_O the output projection without its bias, Z_l[j] what
+    enters the layer: how much longer or shorter a token's vector becomes by being attended to.
+    """
+    layers = []
+    for number in range(params["start_layer"], captured.model.num_layers):
+        state, part = captured.layers[number], captured.model.layers[number]
+        sent = state.values.transpose(1, 2).flatten(2) @ part.output.weight.T
+        norms = [torch.linalg.vector_norm(vectors, dim=-1) for vectors in (sent, state.entered)]
+        layers.append(captured.attention[number].mean(1) * (norms[0] / norms[1])[:, None])
+    return Scores(accumulate(start_row(captured), layers) * _feedback(captured, params))
+
+
+def bt_head(captured: Captured, params: Params) -> Scores:
+    """Beyond Intuition, head-wise (BT-H): A'_l = sum_h theta_h A_l[h].
+
+    theta_h is the head's share of I_h = the mean over j, k of |A_l[h]^T G_l[h]|[j, k], with G_l the
+    gradient of the explained scalar. The authors' code includes padding in that mean, where G need
+    not be zero; here padding has no part in it. If all I_h are zero, so are theta_h.
+    """
+    real = captured.mask[:, None, None, :]
+    layers = []
+    for number in range(params["start_layer"], captured.model.num_layers):
+        attention = captured.attention[number]
+        gradient = captured.attention_gradient[number].masked_fill(~real, 0)
+        importance = (attention.transpose(2, 3) @ gradient).abs().sum((2, 3))
+        total = importance.sum(1, keepdim=True)
+        theta = importance / torch.where(total > 0, total, 1)
+        layers.append((theta[..., None, None] * attention).sum(1))
+    return Scores(accumulate(start_row(captured), layers) * _feedback(captured, params))
+
+
+def _feedback(captured: Captured, params: Params) -> torch.Tensor:
+    """E_h max(0, mean of d f / d A_{L-1}[h, readout] along the path), [B, T]."""
+    gradient = captured.path(_path(params)).attention
+    if gradient is None:
+        raise RuntimeError("the path was walked for something else")
+    return gradient.clamp(min=0).mean(1)
+
+
+def _path(params: Params) -> Path:
+    baseline: BaselineName = params["baseline"]
+    rule: Rule = params["rule"]
+    return Path(baseline, params["steps"], rule, of="attention")
+
+
+def _defaults(share: float) -> dict[str, ParamValue | Choice | LastLayers]:
+    return {
+        "start_layer": LastLayers(share),
+        "baseline": Choice("zero", "pad", "mask"),
+        "steps": 20,
+        "rule": Choice("endpoints", "trapezoid", "gauss_legendre", "midpoint", "left", "right"),
+    }
+
+
+def _token_needs(params: Params) -> tuple[Pass, ...]:
+    return Forward(attention=True, layers=True), _path(params)
+
+
+def _head_needs(params: Params) -> tuple[Pass, ...]:
+    return Backward("attention"), _path(params)
+
+
+register(
+    Method(
+        name="bt_token",
+        compute=bt_token,
+        needs=_token_needs,
+        # The authors' code for BERT: the last four of twelve layers.
+        defaults=_defaults(4 / 12),
+        signed=False,
+        class_dependent=True,
+        additive=False,
+        cost="1 F + steps F",
+        paper="Chen et al. 2023 (Beyond Intuition), BT-T",
+        equation="prod_l (I + A |V W_O| / |Z|)[readout] * E_h max(0, int dy/dA_L)",
+    )
+)
+register(
+    Method(
+        name="bt_head",
+        compute=bt_head,
+        needs=_head_needs,
+        # The authors' code for BERT: the last of twelve layers.
+        defaults=_defaults(1 / 12),
+        signed=False,
+        class_dependent=True,
+        additive=False,
+        cost="1 F + 1 B + steps F",
+        paper="Chen et al. 2023 (Beyond Intuition), BT-H",
+        equation="prod_l (I + sum_h theta A)[readout] * E_h max(0, int dy/dA_L)",
+    )
+)

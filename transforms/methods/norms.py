@@ -1,0 +1,242 @@
+"""GlobEnc and the norm-based methods that it is compared to, and ALTI.
+
+Their products of layers are not normalised in between, as in the papers; the final row is divided
+by its sum, whose logarithm is kept as the scale. Pre-LN models are outside their definition.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from transforms.anatomy import LayerParts
+from transforms.capture import LayerStates
+from transforms.methods.attention import head_means
+from transforms.norms import Level, Workspace, readout_vectors, sent_by, sigma_at
+from transforms.passes import Captured, Forward, Norms, Pass
+from transforms.registry import Choice, Method, Params, Scores, register
+from transforms.rollout import rolled_out, row_normalised, with_residual
+
+_STATES = Forward(attention=True, layers=True)
+
+
+def norm_n(captured: Captured, params: Params) -> Scores:
+    """N (Kobayashi et al. 2020, section 2): M[i, j] = |sum_h a_h[i, j] f_h(x_j)|, rolled out.
+
+    f_h(x) is the value of head h, bias included, through its part of the output projection.
+    """
+    return _rolled_out(captured, "values")
+
+
+def norm_n_res(captured: Captured, params: Params) -> Scores:
+    """N_Res (Kobayashi et al. 2021, section 3): N, a token sending itself the residual as well."""
+    return _rolled_out(captured, "residual")
+
+
+def norm_n_resln(captured: Captured, params: Params) -> Scores:
+    """N_ResLN (Kobayashi et al. 2021, section 3): N_Res through the layer norm after attention.
+
+    The norm's standard deviation is that of what really enters it.
+    """
+    return _rolled_out(captured, "attention_norm")
+
+
+def globenc(captured: Captured, params: Params) -> Scores:
+    """GlobEnc, N_Enc (Modarressi et al. 2022, section 3): N_ResLN through the second norm as well.
+
+    The feed-forward part is left out but for its residual and for the standard deviation of what
+    really enters the second norm.
+    """
+    return _rolled_out(captured, "output_norm")
+
+
+def norm_n_fixed_res(captured: Captured, params: Params) -> Scores:
+    """N_FixedRes (Modarressi et al. 2022, table 1): 0.5 N / rowsum(N) + 0.5 I, rolled out.
+
+    The only one of the family whose rows are normalised; the scores sum to 1 of themselves.
+    """
+    maps = captured.norms(Norms("values")).maps
+    layers = with_residual([row_normalised(layer) for layer in maps])
+    return rolled_out(captured, layers, _mixing(captured, "values"))
+
+
+def w_res(captured: Captured, params: Params) -> Scores:
+    """W_Res (Modarressi et al. 2022, table 1): attention, mixed as much as N_Enc says.
+
+    The diagonal of E_h A_l is left out, the rest of a row divided by its sum and multiplied with
+    the mixing ratio r_i of N_Enc; 1 - r_i stands on the diagonal. A token that attends to no other
+    keeps all of itself.
+    """
+    ratios = captured.norms(Norms("output_norm")).ratios
+    layers = []
+    for weights, ratio in zip(head_means(captured), ratios, strict=True):
+        others = row_normalised(weights - torch.diag_embed(weights.diagonal(dim1=1, dim2=2)))
+        shares = others * ratio[..., None]
+        layers.append(shares + torch.diag_embed(1 - shares.sum(-1)))
+    return rolled_out(captured, layers, _mixing(captured, "output_norm"))
+
+
+def alti(captured: Captured, params: Params) -> Scores:
+    """ALTI (Ferrando et al. 2022, section 3): by how much each share brings a token nearer.
+
+    M[i, j] = max(0, |y_i|_1 - |y_i - t_ij|_1), rows divided by their sums, rolled out, with t_ij
+    what j sends to i through the layer norm after attention and y_i its whole output; with
+    ``level=output_norm``, through both norms. There is no short cut for l1 norms: all t_ij of a
+    layer are formed, one source token after the other.
+    """
+    levels: list[Level] = ["residual", "attention_norm"]
+    if params["level"] == "output_norm":
+        levels.append("output_norm")
+    layers, space = [], Workspace()
+    readout = captured.batch.rows.readout
+    for number, part in enumerate(captured.model.layers):
+        attention, state = captured.attention[number], captured.layers[number]
+        if state.attended.shape == state.entered.shape:
+            near = proximities(part, attention, state, levels, space)
+        else:
+            near = readout_proximities(part, attention, state, levels, readout)
+        layers.append(row_normalised(near).to(captured.logits.dtype))
+    return rolled_out(captured, layers)
+
+
+def readout_proximities(
+    part: LayerParts,
+    attention: torch.Tensor,
+    state: LayerStates,
+    levels: Sequence[Level],
+    readout: torch.Tensor,
+) -> torch.Tensor:
+    """As ``proximities``, where nothing but the position read out, [B], came out of the layer."""
+    for level, vectors in readout_vectors(part, attention, state, readout):
+        if level == levels[-1]:
+            output = _output(part, state, level)
+            far = torch.linalg.vector_norm(output - vectors.double(), ord=1, dim=-1)
+    near = torch.zeros_like(attention[:, 0], dtype=torch.float64)
+    every = torch.arange(len(readout), device=readout.device)
+    near[every, readout] = (output.abs().sum(-1) - far).clamp(min=0)
+    return near
+
+
+def _output(part: LayerParts, state: LayerStates, level: Level) -> torch.Tensor:
+    """What really leaves the layer norm at a level, in float64."""
+    norm, entering = part.attention_norm, state.attended
+    if level == "output_norm":
+        norm, entering = part.output_norm, state.widened
+    output: torch.Tensor = norm(entering).double()
+    return output
+
+
+def proximities(
+    part: LayerParts,
+    attention: torch.Tensor,
+    state: LayerStates,
+    levels: Sequence[Level],
+    space: Workspace,
+) -> torch.Tensor:
+    """max(0, |y_i|_1 - |y_i - t_ij|_1) of a layer, [B, T (i), T (j)], in float64.
+
+    Args:
+        part: The parts of the layer.
+        attention: Attention probabilities, [B, H, T, T].
+        state: What passed through the layer.
+        levels: The levels that shares are followed through; y is the real output at the last.
+        space: Memory to work in.
+    """
+    output = _output(part, state, levels[-1])
+    sigma = output.new_ones(output.shape[:2])
+    for level in levels:
+        sigma *= sigma_at(level, part, state)
+    far = torch.empty_like(attention[:, 0], dtype=torch.float64)
+    for sent in sent_by(part, attention, state, space):
+        for level in levels:
+            sent.follow_(level, part, state)
+        for number, source in enumerate(range(sent.sources.start, sent.sources.stop)):
+            weights, heads = sent.weights[:, number].double(), sent.heads[:, number].double()
+            arrived = weights.transpose(1, 2) @ heads
+            # What a token sends to itself has the residual in it.
+            arrived[:, source] = sent.vectors[:, number, -2].double()
+            distance = output - arrived.div_(sigma[..., None])
+            far[..., source] = torch.linalg.vector_norm(distance, ord=1, dim=-1)
+    whole: torch.Tensor = output.abs().sum(-1)[..., None]
+    return (whole - far).clamp(min=0)
+
+
+def _rolled_out(captured: Captured, level: Level) -> Scores:
+    return rolled_out(captured, captured.norms(Norms(level)).maps, _mixing(captured, level))
+
+
+def _mixing(captured: Captured, level: Level) -> Callable[[], torch.Tensor]:
+    return lambda: torch.stack(captured.norms(Norms(level)).ratios, 1)
+
+
+def _register(
+    name: str,
+    compute: Callable[[Captured, Params], Scores],
+    equation: str,
+    level: Level,
+    paper: str = "Modarressi et al. 2022 (GlobEnc), table 1",
+) -> None:
+    needs: tuple[Pass, ...] = (_STATES, Norms(level))
+    register(
+        Method(
+            name=name,
+            compute=compute,
+            needs=lambda params: needs,
+            defaults={},
+            signed=False,
+            class_dependent=False,
+            additive=False,
+            layered=True,
+            cost="1 F + 0.1 F",
+            paper=paper,
+            equation=equation,
+        )
+    )
+
+
+_KOBAYASHI = "Kobayashi et al. 2021, section 3"
+
+_register("w_res", w_res, "prod_l (r A' + (1 - r) I)[readout]", "output_norm")
+_register(
+    "norm_n",
+    norm_n,
+    "prod_l |sum_h a f(x_j)|[readout]",
+    "values",
+    "Kobayashi et al. 2020, section 2",
+)
+_register("norm_n_fixed_res", norm_n_fixed_res, "prod_l (0.5 N' + 0.5 I)[readout]", "values")
+_register(
+    "norm_n_res",
+    norm_n_res,
+    "prod_l |sum_h a f(x_j) + x_i|[readout]",
+    "residual",
+    _KOBAYASHI,
+)
+_register(
+    "norm_n_resln",
+    norm_n_resln,
+    "prod_l |LN1(sum_h a f(x_j) + x_i)|[readout]",
+    "attention_norm",
+    _KOBAYASHI,
+)
+_register(
+    "globenc",
+    globenc,
+    "prod_l |LN2(LN1(sum_h a f(x_j) + x_i))|[readout]",
+    "output_norm",
+    "Modarressi et al. 2022, section 3",
+)
+register(
+    Method(
+        name="alti",
+        compute=alti,
+        needs=lambda params: (_STATES,),
+        defaults={"level": Choice("attention_norm", "output_norm")},
+        signed=False,
+        class_dependent=False,
+        additive=False,
+        layered=True,
+        cost="1 F + L T^2 d",
+        paper="Ferrando et al. 2022, section 3",
+        equation="prod_l max(0, |y_i|_1 - |y_i - t_ij|_1)[readout]",
+    )
+)
