@@ -27,6 +27,7 @@ setup(
         "duckdb>=2,<3",
         "numpy>=2,<2.5",
         "rich>=14,<16",
+        "scipy>=1.15,<2",
         "pyyaml>=6,<7",
     ],
     extras_require={
@@ -34,6 +35,7 @@ setup(
         "test": [
             "captum>=0.9,<0.10",
             "hypothesis>=6,<7",
+            "networkx>=3",
             "pytest>=8",
             "pytest-timeout>=2",
         ],

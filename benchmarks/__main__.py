@@ -9,7 +9,16 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks import beam_share, captum_ig, memory, passes, perturbation
+from benchmarks import (
+    beam_share,
+    beyond,
+    captum_ig,
+    decompx,
+    memory,
+    norms,
+    passes,
+    perturbation,
+)
 from benchmarks.material import CORPUS, Material, stand_in
 
 
@@ -32,6 +41,9 @@ def main() -> int:
             "passes": lambda: passes.main(few),
             "captum": lambda: captum_ig.main(few),
             "perturbation": lambda: perturbation.main(few),
+            "norms": norms.main,
+            "beyond": beyond.main,
+            "decompx": decompx.main,
             "beam": lambda: beam_share.main(many),
             "memory": memory.main,
         }

@@ -19,7 +19,7 @@ import re
 from typing import NamedTuple
 
 MANIFEST = "run.json"
-FORMAT = 1  # Of the manifest; readers refuse another.
+FORMAT = 2  # Of the manifest; readers refuse another.
 CORPUS = "corpus"
 FAILURES = "failures"
 

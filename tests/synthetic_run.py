@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import TABLES, Failure, Unit, failures_path, table_schema, unit_path
+from schemas.layout import FORMAT
 
 Row = dict[str, Any]
 
@@ -193,7 +194,7 @@ def _manifest(
         for name, method in METHODS.items()
     }
     return {
-        "format": 1,
+        "format": FORMAT,
         "identity": {
             "model": {
                 "source": "some/model",

@@ -18,6 +18,7 @@ import pytest
 
 from analysis import load_manifest, open_run, print_report, run_query, verify
 from schemas import Unit, UsageError, unit_path
+from schemas.layout import FORMAT
 from tests.synthetic_run import Row, SyntheticRun, synthetic_run, write_run, write_table
 
 ODD_NAMES = ("it's", "a  b", "a[b]", "*", "[!x]?", "ünï", 'quo"te', "{a,b}", "--x;")
@@ -54,7 +55,7 @@ def test_manifest_is_in_tables(folder: Path) -> None:
     ]
     labels = ["negative", "neutral", "positive"]
     assert run == (60, None, labels, 3, 0, "token", "attribeam run")
-    assert load_manifest(folder)["format"] == 1
+    assert load_manifest(folder)["format"] == FORMAT
 
 
 @pytest.fixture(scope="module")

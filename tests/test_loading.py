@@ -32,6 +32,7 @@ SMALL = {
     "num_attention_heads": 2,
     "intermediate_size": 8,
     "vocab_size": 20,
+    "pad_token_id": 0,
 }
 
 
@@ -248,12 +249,22 @@ def test_an_unnamed_architecture(tmp_path: Path, architectures: list[str] | None
     assert '(see "architectures" in its config.json)' in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("family", ["DebertaV2", "GPT2"])
-def test_another_architecture(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("DebertaV2", "its attention never passes through the hook"),
+        ("ModernBert", "its layers normalise before they attend (pre-LN)"),
+        ("RobertaPreLayerNorm", "its layers normalise before they attend (pre-LN)"),
+        ("GPT2", "it is a decoder"),
+        ("MPNet", None),
+    ],
+)
+def test_another_architecture(tmp_path: Path, family: str, why: str | None) -> None:
     config = getattr(transformers, f"{family}Config")(**SMALL)
     getattr(transformers, f"{family}ForSequenceClassification")(config).save_pretrained(tmp_path)
     message = refusal(tmp_path)
-    assert f"the architecture {config.model_type!r} is not supported" in message
+    reason = f": {why}" if why else ";"
+    assert f"the architecture {config.model_type!r} is not supported{reason}" in message
     for known in FAMILIES:
         assert known in message
 

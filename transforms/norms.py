@@ -262,12 +262,12 @@ def sent_by(
     for start in range(0, length, at_once):
         sources = slice(start, min(start + at_once, length))
         count = sources.stop - start
-        formed = space.empty("formed", values, heads, size * count, width)
-        own = values[:, :, sources].reshape(heads, size * count, head_size)
-        torch.bmm(own, weight, out=formed)
         vectors = space.empty("vectors", values, size, count, heads + 2, width)
+        rows = vectors.flatten(0, 1)
+        for head in range(heads):
+            own = values[head, :, sources].reshape(-1, head_size)
+            torch.mm(own, weight[head], out=rows[:, head])
         weights = space.empty("weights", values, size, count, heads, length)
-        vectors[:, :, :heads] = formed.unflatten(1, (size, count)).permute(1, 2, 0, 3)
         weights.copy_(attention[..., sources].permute(0, 3, 1, 2))
         to_itself = weights[..., sources].diagonal(dim1=1, dim2=3).transpose(1, 2).contiguous()
         vectors[:, :, -2] = (to_itself[:, :, None] @ vectors[:, :, :heads])[:, :, 0]

@@ -1,0 +1,96 @@
+"""What Beyond Intuition and what it is compared with cost together, over the bare passes they need.
+
+The bare passes are plain torch on a plain transformers model: one forward and backward pass with
+the gradients of every layer's attention; a forward pass per step of the path, with the gradient of
+the last layer's attention; and, for transformer attribution's relevance, a forward pass in float64
+(its rules divide by numbers near zero). The relevance rules themselves are not among them.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from benchmarks.material import stand_in
+from benchmarks.norms import random_instance
+from benchmarks.timing import in_turn
+from transforms import Instance, attribute, load_model
+
+METHODS = "bt_token,bt_head,generic_attribution,attention_gradcam,transformer_attribution"
+STEPS = 20
+ROUNDS = 3
+LIMIT = 1.25
+
+
+def main() -> bool:
+    """Prints the ratios at 64 and 128 tokens; returns whether they are within the limit."""
+    good = True
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in(Path(folder), layers=12, hidden=768, heads=12)
+        for length in (64, 128):
+            good &= _ratio(Path(folder), length)
+    return good
+
+
+def _ratio(folder: Path, length: int) -> bool:
+    model = load_model(folder)
+    instance = random_instance(model, length)
+    timing = in_turn(
+        {
+            "methods": lambda: attribute(model, [instance], METHODS),
+            "passes": _bare(folder, instance),
+        },
+        ROUNDS,
+    )
+    ratio = timing.ratio("methods", to="passes")
+    print(
+        f"{length} tokens: {METHODS.replace(',', ', ')} together take "
+        f"{timing.median('methods'):.2f} s, {ratio:.2f}x their bare passes (limit {LIMIT}x)",
+        flush=True,
+    )
+    return ratio <= LIMIT
+
+
+def _bare(folder: Path, instance: Instance) -> Callable[[], None]:
+    plain = _plain(folder, torch.float32)
+    double = _plain(folder, torch.float64)
+    ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
+    last = plain.get_submodule(f"bert.encoder.layer.{plain.config.num_hidden_layers - 1}")
+    with torch.no_grad():
+        embeddings = plain.get_input_embeddings()(ids)
+
+    def passes() -> None:
+        entered = embeddings.clone().requires_grad_()
+        out = plain(inputs_embeds=entered, output_attentions=True)
+        torch.autograd.grad(out.logits[:, 0].sum(), out.attentions)
+        for step in range(STEPS):
+            with _graph_from(last):
+                out = plain(inputs_embeds=embeddings * (step / STEPS), output_attentions=True)
+                torch.autograd.grad(out.logits[:, 0].sum(), out.attentions[-1])
+        with torch.no_grad():
+            double(ids, output_attentions=True)
+
+    return passes
+
+
+def _plain(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager"
+    )
+    model.eval().requires_grad_(False)
+    return model
+
+
+@contextmanager
+def _graph_from(layer: torch.nn.Module) -> Iterator[None]:
+    """Lets the graph begin at what enters a layer, so that nothing below it is walked back."""
+    handle = layer.register_forward_pre_hook(
+        lambda _, args: (args[0].detach().requires_grad_(), *args[1:])
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
