@@ -12,7 +12,8 @@ target alone and divides the result. Only what a token sends to itself, which th
 and the sum of what comes from others are formed, a vector each.
 
 Where heads cancel, a quadratic form loses digits: of a vector that is c times as long as its parts,
-single precision leaves about 1e-7 / c^2. Sources with such vectors are done again in float64.
+single precision leaves about 1e-7 / c^2. Sources with such vectors are done again in float64, and
+half precision is not used at all.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -29,7 +30,7 @@ Level = Literal["values", "residual", "attention_norm", "output_norm"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 # A squared norm below this share of its parts' is computed again in float64.
-_CANCELLED = 1e-3
+_CANCELLED = 1e-2
 
 # Numbers that are held of what tokens send, at a time.
 _AT_ONCE = 1 << 21
@@ -209,7 +210,8 @@ def _norms(sent: Sent, space: "Workspace") -> torch.Tensor:
     squares, parts = _quadratic(heads, weights, space)
     doubtful = (squares < _CANCELLED * parts).any(-1)
     if squares.dtype != torch.float64 and bool(doubtful.any()):
-        again, _ = _quadratic(heads[doubtful].double(), weights[doubtful].double(), space)
+        few = heads[doubtful].double(), weights[doubtful].double()
+        again, _ = _quadratic(*few, Workspace())
         squares[doubtful] = again.to(squares.dtype)
     norms: torch.Tensor = squares.clamp_(min=0).sqrt_()
     return norms.view(*sent.heads.shape[:2], -1)
@@ -253,11 +255,13 @@ def sent_by(
     Each is valid until the next one only.
     """
     size, heads, length, head_size = state.values.shape
-    weight = part.output.weight.T.unflatten(0, (heads, -1))
+    # Gram matrices in half precision would be noise.
+    kind = torch.promote_types(attention.dtype, torch.float32)
+    weight = part.output.weight.T.unflatten(0, (heads, -1)).to(kind)
     width = weight.shape[-1]
-    arrived = state.attended - state.entered
+    arrived = state.attended.to(kind) - state.entered
     arrived = arrived if part.output.bias is None else arrived - part.output.bias
-    values = state.values.transpose(0, 1)
+    values = state.values.transpose(0, 1).to(kind)
     at_once = max(1, _AT_ONCE // (size * heads * width))
     for start in range(0, length, at_once):
         sources = slice(start, min(start + at_once, length))

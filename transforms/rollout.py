@@ -14,9 +14,10 @@ from transforms.registry import LayerScores, Scores
 
 
 def start_row(captured: Captured) -> torch.Tensor:
-    """All of the weight on the position that is read out, [B, T]."""
+    """All of the weight on the position that is read out, [B, T], in float32 at least."""
     readout = captured.batch.rows.readout
-    row = torch.zeros_like(captured.batch.rows.input_ids, dtype=captured.logits.dtype)
+    kind = torch.promote_types(captured.logits.dtype, torch.float32)
+    row = torch.zeros_like(captured.batch.rows.input_ids, dtype=kind)
     return row.scatter_(1, readout[:, None], 1)
 
 
@@ -35,7 +36,7 @@ def carry(row: torch.Tensor, layers: Sequence[torch.Tensor]) -> tuple[torch.Tens
     """
     scale = row.new_zeros(len(row))
     for layer in reversed(layers):
-        row = (row[:, None].to(layer.dtype) @ layer)[:, 0]
+        row = (row[:, None] @ layer.to(row.dtype))[:, 0]
         total = row.sum(-1, keepdim=True)
         # A row of zeros stays one.
         total = torch.where(total > 0, total, 1)
@@ -46,7 +47,7 @@ def carry(row: torch.Tensor, layers: Sequence[torch.Tensor]) -> tuple[torch.Tens
 def accumulate(row: torch.Tensor, layers: Sequence[torch.Tensor]) -> torch.Tensor:
     """Carries a row down through layers with a residual: prod_l (I + M_l), unnormalised, [B, T]."""
     for layer in reversed(layers):
-        row = row + (row[:, None] @ layer)[:, 0]
+        row = row + (row[:, None] @ layer.to(row.dtype))[:, 0]
     return row
 
 

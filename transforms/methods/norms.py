@@ -94,7 +94,7 @@ def alti(captured: Captured, params: Params) -> Scores:
             near = proximities(part, attention, state, levels, space)
         else:
             near = readout_proximities(part, attention, state, levels, readout)
-        layers.append(row_normalised(near).to(captured.logits.dtype))
+        layers.append(row_normalised(near))
     return rolled_out(captured, layers)
 
 
