@@ -311,6 +311,8 @@ def _methods(_: argparse.Namespace) -> int:
         listed = ", ".join(name for name, true in facts.items() if true)
         console.print(f"[bold]{method.name}[/bold]  cost {escape(method.cost)}; {listed}")
         show(f"{method.equation}  ({method.paper})")
+        needs = method.needs(method.params({}))
+        show("needs " + (", ".join(map(str, needs)) or "no pass"))
         if method.opt_in is not None:
             show(f"not among `all`: {method.opt_in}", "yellow")
         for name, default in method.defaults.items():

@@ -645,6 +645,8 @@ def test_methods_are_listed_in_lines_that_fit(monkeypatch: pytest.MonkeyPatch) -
     assert all(re.match(r"\w+  cost |    \S", line) for line in lines)
     (facts,) = (line for line in lines if line.startswith("attention_rollout "))
     assert facts.endswith("; class-independent, by layer")
+    assert "    needs Forward(attention=True, layers=False)" in lines
+    assert "    needs no pass" in lines
     (facts,) = (line for line in lines if line.startswith("random "))
     assert facts.endswith("; class-independent, stochastic")
 
