@@ -8,7 +8,7 @@ geometry: neither way's cost depends on the weights.
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,8 @@ from transformers import AutoModelForSequenceClassification
 from benchmarks.material import stand_in
 from benchmarks.timing import in_turn
 from transforms import Instance, Model, attribute, load_model
-from transforms.anatomy import LayerParts
 from transforms.batch import collate
-from transforms.capture import LayerStates, Watch
+from transforms.capture import Watch
 
 FAMILY = "w,w_fixed_res,w_res,norm_n,norm_n_fixed_res,norm_n_res,norm_n_resln,globenc"
 ROUNDS = 3
@@ -121,30 +120,29 @@ def random_instance(model: Model, length: int) -> Instance:
 
 def formed(model: Model, instance: Instance) -> dict[str, torch.Tensor]:
     """Each layer's norms N, N_Res, N_ResLN and N_Enc, [L, T, T], from the vectors themselves."""
-    rows = collate([instance], model.pad_id, model.device).rows
-    with torch.no_grad():
-        _, recorder = model.run(rows, watch=Watch(attention=True, layers=True, whole=True))
-        layers = [
-            _formed_layer(*layer)
-            for layer in zip(model.layers, recorder.attention, recorder.layers, strict=True)
-        ]
+    layers = [
+        {name: torch.linalg.vector_norm(vectors, dim=-1) for name, vectors in layer.items()}
+        for layer in formed_vectors(model, instance)
+    ]
     return {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}
 
 
-def _formed_layer(
-    part: LayerParts, attention: torch.Tensor, state: LayerStates
-) -> dict[str, torch.Tensor]:
-    heads = attention.shape[1]
-    weight = part.output.weight.T.unflatten(0, (heads, -1))
-    sent = state.values[0] @ weight
-    vectors = (attention[0][..., None] * sent[:, None]).sum(0)
-    residual = vectors.clone()
-    tokens = range(len(vectors))
-    residual[tokens, tokens] += state.entered[0]
-    first = _through(part.attention_norm, residual, state.attended[0])
-    second = _through(part.output_norm, first, state.widened[0])
-    steps = {"N": vectors, "N_Res": residual, "N_ResLN": first, "N_Enc": second}
-    return {name: torch.linalg.vector_norm(step, dim=-1) for name, step in steps.items()}
+def formed_vectors(model: Model, instance: Instance) -> Iterator[dict[str, torch.Tensor]]:
+    """By layer what each token sends to each other one, [T, T, d], by the names of the norms."""
+    rows = collate([instance], model.pad_id, model.device).rows
+    with torch.no_grad():
+        _, recorder = model.run(rows, watch=Watch(attention=True, layers=True, whole=True))
+        layers = zip(model.layers, recorder.attention, recorder.layers, strict=True)
+        for part, attention, state in layers:
+            weight = part.output.weight.T.unflatten(0, (attention.shape[1], -1))
+            sent = state.values[0] @ weight
+            vectors = (attention[0][..., None] * sent[:, None]).sum(0)
+            residual = vectors.clone()
+            tokens = range(len(vectors))
+            residual[tokens, tokens] += state.entered[0]
+            first = _through(part.attention_norm, residual, state.attended[0])
+            second = _through(part.output_norm, first, state.widened[0])
+            yield {"N": vectors, "N_Res": residual, "N_ResLN": first, "N_Enc": second}
 
 
 def _through(norm: nn.LayerNorm, vectors: torch.Tensor, entering: torch.Tensor) -> torch.Tensor:

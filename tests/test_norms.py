@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.norms import formed
+from benchmarks.norms import formed, formed_vectors
 from tests.authors import (
     ALL_AT_ONCE,
     BUDGETS,
@@ -97,6 +97,35 @@ def test_norm_family_on_others(golden: LoadTiny, name: str, method: str, budget:
     compared = check_family(golden(name), name, method, budget, 1e-5)
     has_it = name == "electra-golden" or method in ("norm_n_resln", "globenc")
     assert (compared > 0) == has_it
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("layered", [False, True])
+@pytest.mark.parametrize(
+    ("level", "name"), [("attention_norm", "N_ResLN"), ("output_norm", "N_Enc")]
+)
+def test_alti_from_the_vectors(
+    tiny: LoadTiny, family: str, layered: bool, level: str, name: str
+) -> None:
+    """Against forming every vector, in double precision, which the goldens aren't in."""
+    model = tiny(family, "classification", "float64")
+    instances = random_instances(model, [6, 13])
+    chosen = choose("alti", {"alti": {"level": level}})
+    found = attribute(model, instances, chosen, layers=layered)
+    for row, instance in zip(found.rows["alti"], instances, strict=True):
+        rows = collate([instance], model.pad_id, model.device).rows
+        _, recorder = model.run(rows, watch=WHOLE)
+        product = torch.eye(len(instance), dtype=torch.float64)
+        for number, vectors in enumerate(formed_vectors(model, instance)):
+            part, state = model.layers[number], recorder.layers[number]
+            output = part.attention_norm(state.attended[0])
+            if level == "output_norm":
+                output = part.output_norm(state.widened[0])
+            near = output.abs().sum(-1)[:, None] - (output[:, None] - vectors[name]).abs().sum(-1)
+            near = near.clamp(min=0)
+            product = near / near.sum(-1, keepdim=True) @ product
+        assert row is not None
+        assert relative_error(row.scores, product[instance.readout]) < 1e-10
 
 
 @BUDGETS
