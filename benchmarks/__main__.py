@@ -12,6 +12,7 @@ import transformers
 from benchmarks import (
     beam_share,
     beyond,
+    bottleneck,
     captum_ig,
     decompx,
     memory,
@@ -44,6 +45,7 @@ def main() -> int:
             "norms": norms.main,
             "beyond": beyond.main,
             "decompx": decompx.main,
+            "bottleneck": bottleneck.main,
             "beam": lambda: beam_share.main(many),
             "memory": memory.main,
         }

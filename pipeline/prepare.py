@@ -20,15 +20,16 @@ from pipeline.manifest import merged, read_manifest
 from pipeline.options import Options
 from pipeline.settings import Settings
 from pipeline.sources import Source, open_source
+from pipeline.statistics import ensure_statistics
 from schemas import UsageError
-from schemas.layout import CORPUS, MANIFEST
+from schemas.layout import CORPUS, MANIFEST, STATISTICS
 from transforms import Chosen, EncodeOptions, Model, choose, load_model
 from transforms.loading import DTYPES
 from transforms.registry import methods
 from transforms.targets import parse_target
 
 _PROBE = ".attribeam-write-test"
-_OWN = (f"{CORPUS}/rows-", f"{MANIFEST}.", _PROBE)
+_OWN = (f"{CORPUS}/rows-", f"{STATISTICS}/sample-", f"{MANIFEST}.", _PROBE)
 _LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner")
 
 
@@ -101,6 +102,7 @@ def prepare(options: Options) -> Prepared:
     if old is not None and len(list_files(join(root, CORPUS))) < settings.num_shards:
         # Somebody has tidied up; it is the same corpus, since its fingerprint is.
         copy()
+    ensure_statistics(settings, model)
     return Prepared(settings, rows, manifest)
 
 

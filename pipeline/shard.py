@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.files import join, read_parquet
 from pipeline.plan import Task
 from pipeline.settings import Settings
+from pipeline.statistics import read_statistics
 from pipeline.tables import (
     attributions_table,
     curves_table,
@@ -20,7 +21,16 @@ from pipeline.tables import (
     with_metadata,
 )
 from schemas import Failure, Unit, unit_path
-from transforms import Attribution, Attributions, Instance, Model, Row, attribute, load_model
+from transforms import (
+    Attribution,
+    Attributions,
+    Instance,
+    Model,
+    Row,
+    Statistics,
+    attribute,
+    load_model,
+)
 from transforms.attribute import TOKEN_BUDGETS
 from transforms.encode import encode_rows
 from transforms.perturb import Ranking, curves
@@ -62,13 +72,14 @@ class Attributor:
 
     settings: Settings
     model: Model
+    statistics: Statistics | None = None
     progress: Callable[[float], None] = lambda _: None
 
     @classmethod
     def load(cls, settings: Settings, progress: Callable[[float], None]) -> "Attributor":
         """Loads the model onto the worker's device."""
         model = load_model(settings.model, device=settings.device, **settings.loading())
-        return cls(settings, model, progress)
+        return cls(settings, model, read_statistics(settings), progress)
 
     def process(self, shard: Shard) -> list[UnitResult]:
         """Computes the missing units of a shard.
@@ -110,6 +121,7 @@ class _ShardWork:
             token_budget=self.settings.token_budget,
             seed=self.settings.seed,
             layers=any(unit.table == "layers" for unit in units),
+            statistics=self.attributor.statistics,
             progress=self._stepper(sum(unit.table != "curves" for unit in units)),
         )
         if Unit("instances") in units:

@@ -4,6 +4,7 @@
 
     OUT/run.json
     OUT/corpus/rows-00012.parquet                                   the corpus, normalised
+    OUT/statistics/sample-01000.parquet                             what some methods need of it
     OUT/instances/shard-00012-of-00100.parquet
     OUT/attributions/method=saliency/shard-00012-of-00100.parquet
     OUT/layers/method=globenc/shard-00012-of-00100.parquet          only with --layers
@@ -21,6 +22,7 @@ from typing import NamedTuple
 MANIFEST = "run.json"
 FORMAT = 2  # Of the manifest; readers refuse another.
 CORPUS = "corpus"
+STATISTICS = "statistics"
 FAILURES = "failures"
 
 # What finds the committed files of each table, and none that is still being written.
@@ -69,6 +71,11 @@ def failures_path(unit: Unit, shard: int, num_shards: int) -> str:
 def corpus_path(shard: int) -> str:
     """Path of the normalised corpus rows of one shard."""
     return f"{CORPUS}/rows-{shard:05d}.parquet"
+
+
+def statistics_path(sample: int) -> str:
+    """Path of the statistics that were estimated from so many texts of the corpus."""
+    return f"{STATISTICS}/sample-{sample:05d}.parquet"
 
 
 def parse_unit_path(path: str) -> tuple[Unit, int, int] | None:

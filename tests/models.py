@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from transforms import EncodeOptions, Instance, Model, Row
+from transforms import EncodeOptions, Instance, Model, Row, Statistics, collect
 from transforms.anatomy import ANATOMIES
 from transforms.encode import encode_row
 
@@ -195,3 +195,9 @@ def relative_error(found: ArrayLike, expected: ArrayLike) -> float:
     assert got.shape == wanted.shape, f"{got.shape} is not {wanted.shape}"
     assert np.isfinite(got).all()
     return float(np.abs(got - wanted).max() / np.abs(wanted).max())
+
+
+@cache
+def statistics_of(model: Model) -> Statistics:
+    """Statistics of some texts, for the methods that need them."""
+    return collect(model, random_instances(model, [9, 16, 12]), 1000)

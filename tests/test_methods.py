@@ -1,6 +1,6 @@
 """Each method against captum, against a formula worked out by hand, and against itself."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,8 +23,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
+import transforms
 from tests.conftest import LoadTiny
-from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
+from tests.models import (
+    FAMILIES,
+    TASKS,
+    plain,
+    random_instances,
+    relative_error,
+    statistics_of,
+)
 from transforms import (
     Attribution,
     Attributions,
@@ -32,14 +40,13 @@ from transforms import (
     Model,
     Prediction,
     Row,
-    attribute,
     choose,
     encode,
     load_model,
     methods,
 )
 from transforms.anatomy import Anatomy
-from transforms.passes import Captured
+from transforms.passes import Captured, CorpusStatistics
 from transforms.registry import Chosen
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
@@ -47,6 +54,16 @@ pytestmark = pytest.mark.usefixtures("padding_at_will")
 
 DTYPES = ("float32", "float64")
 ALL_METHODS = tuple(methods())
+
+
+def attribute(
+    model: Model, instances: Sequence[Instance], wanted: Any, **more: Any
+) -> Attributions:
+    """As ours, with statistics where a method needs them."""
+    choices = choose(wanted) if isinstance(wanted, str) else wanted
+    if any(isinstance(need, CorpusStatistics) for choice in choices for need in choice.needs):
+        more["statistics"] = statistics_of(model)
+    return transforms.attribute(model, instances, choices, **more)
 
 
 def predictions_of(found: Attributions) -> list[Prediction]:
@@ -438,7 +455,7 @@ DIFFERENCES = ("kernel_shap", "lime", "occlusion")
 
 def cheap(method: str) -> list[Chosen]:
     """A method with few steps or samples, where it has them."""
-    few = {"steps": 6, "samples": 20}
+    few = {"steps": 6, "samples": 20, "copies": 2}
     params = methods()[method].defaults
     return chosen(method, **{name: few[name] for name in few if name in params})
 

@@ -11,6 +11,7 @@
 import transforms.methods  # noqa: F401
 from transforms.attribute import Attribution, Attributions, Prediction, attribute
 from transforms.batch import Instance
+from transforms.bottleneck import Statistics, collect
 from transforms.encode import EncodeOptions, Row, RowError, encode
 from transforms.loading import load_model
 from transforms.model import Model
@@ -27,8 +28,10 @@ __all__ = [
     "Prediction",
     "Row",
     "RowError",
+    "Statistics",
     "attribute",
     "choose",
+    "collect",
     "encode",
     "load_model",
     "methods",

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from schemas import Failure
+from schemas import Failure, UsageError
 from transforms.batch import Batch, Instance, collate, pack
+from transforms.bottleneck import Statistics
 from transforms.model import Model
-from transforms.passes import Captured
+from transforms.passes import Captured, CorpusStatistics
 from transforms.recovery import halving
 from transforms.registry import Chosen, LayerScores, Scores, choose
 from transforms.targets import parse_target
@@ -119,6 +120,7 @@ def attribute(
     token_budget: int | None = None,
     seed: int = 0,
     layers: bool = False,
+    statistics: Statistics | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Attributions:
     """Runs methods on instances.
@@ -132,15 +134,19 @@ def attribute(
         token_budget: Largest batch, in tokens of short rows; None for the device's default.
         seed: Seed of the stochastic methods.
         layers: Give the scores by layer too, of the methods that have them.
+        statistics: Those of the corpus (``bottleneck.collect``), for the methods that need them.
         progress: Called with the number of instances done after each batch.
 
     Returns:
         Results aligned with ``instances``; they don't depend on their order or the budget.
 
     Raises:
-        UsageError: If a method or the target is unknown, or a method is not for this model.
+        UsageError: If a method or the target is unknown, a method is not for this model, or it
+            needs statistics and there are none.
     """
     chosen = [choice.fitted(model) for choice in _chosen(methods)]
+    if instances:
+        _check_statistics(chosen, statistics)
     job = _Job(
         model=model,
         instances=instances,
@@ -149,6 +155,7 @@ def attribute(
         budget=token_budget or TOKEN_BUDGETS[model.device.type],
         seed=seed,
         layered=layers,
+        statistics=statistics,
         out=Attributions(
             [None] * len(instances), {c.name: [None] * len(instances) for c in chosen}
         ),
@@ -165,6 +172,16 @@ def _chosen(methods: str | Sequence[str | Chosen]) -> list[Chosen]:
     return [m if isinstance(m, Chosen) else choose([m])[0] for m in methods]
 
 
+def _check_statistics(chosen: Iterable[Chosen], statistics: Statistics | None) -> None:
+    """Statistics of whatever happens to be given would make results depend on it."""
+    for choice in chosen:
+        if statistics is None and any(isinstance(n, CorpusStatistics) for n in choice.needs):
+            raise UsageError(
+                f"{choice.name} needs statistics of the corpus: give some of its instances to "
+                "transforms.collect, and the result as statistics="
+            )
+
+
 @dataclass
 class _Job:
     """One call of ``attribute``: batches of indices go in, ``out`` fills up."""
@@ -176,6 +193,7 @@ class _Job:
     budget: int
     seed: int
     layered: bool
+    statistics: Statistics | None
     out: Attributions
 
     def run(self, indices: Sequence[int]) -> None:
@@ -198,6 +216,7 @@ class _Job:
             seed=self.seed,
             needs=frozenset(need for choice in chosen for need in choice.needs),
             layered=self.layered,
+            statistics=self.statistics,
         )
 
     def _batch(self, indices: Sequence[int]) -> Batch:

@@ -1,5 +1,7 @@
 """A frozen transformer that can be looked into: logits out, with or without attention."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -160,6 +162,20 @@ class Model:
                 f"{type(self.network).__name__} passed through the attention hook"
             )
         return logits, recorder
+
+    @contextmanager
+    def above(self, layer: int) -> Iterator[None]:
+        """For its duration the model has only the layers above one of them (0-based).
+
+        What ``run`` is then given as ``enter`` stands for the output of that layer. Nothing can be
+        watched meanwhile: the layers that are looked at are those of the whole model.
+        """
+        every = getattr(self.encoder, self.anatomy.layers)
+        setattr(self.encoder, self.anatomy.layers, every[layer + 1 :])
+        try:
+            yield
+        finally:
+            setattr(self.encoder, self.anatomy.layers, every)
 
     def _contrast_logits(self, inputs: dict[str, torch.Tensor], rows: Rows) -> torch.Tensor:
         """Logits of the two contrast words at the [MASK], [B, 2].

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from schemas import UsageError
 from transforms.batch import Batch, Flags, row_cost
+from transforms.bottleneck import Statistics
 from transforms.capture import LayerStates, Watch
 from transforms.model import Model
 from transforms.norms import Level, NormMaps, norm_maps
@@ -117,7 +118,18 @@ class Perturb:
     operation: Operation
 
 
-Pass = Forward | Backward | Path | Norms | Relevance | Perturb
+@dataclass(frozen=True)
+class CorpusStatistics:
+    """Mean and deviation of what leaves each layer over texts of the corpus, once for a whole run.
+
+    Attributes:
+        sample: How many texts they are estimated from.
+    """
+
+    sample: int
+
+
+Pass = Forward | Backward | Path | Norms | Relevance | Perturb | CorpusStatistics
 
 
 def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -174,6 +186,7 @@ class Captured:
         seed: Seed of the run.
         needs: The passes that the chosen methods need.
         layered: Whether methods are to give their scores layer by layer as well.
+        statistics: Those of the corpus, if a method needs them.
         seconds: Wall time per pass that was run.
         logits: Logits, [B, C].
         targets: Class explained per instance, [B].
@@ -192,6 +205,7 @@ class Captured:
     seed: int
     needs: frozenset[Pass]
     layered: bool = False
+    statistics: Statistics | None = None
     seconds: dict[Pass, float] = field(default_factory=dict)
     logits: torch.Tensor = field(init=False)
     targets: torch.Tensor = field(init=False)

@@ -1,0 +1,131 @@
+"""Information bottleneck attribution (IBA): how much of each token a prediction needs.
+
+Jiang et al. 2020 (Inserting Information Bottlenecks for Attribution in Transformers), after Schulz
+et al. 2020. The score of a token is the information, in nats, that an optimised bottleneck after
+one layer lets through at its position.
+"""
+
+import torch
+
+from schemas import UsageError
+from transforms.bottleneck import Bottleneck, layer_outputs, optimise
+from transforms.passes import Captured, CorpusStatistics, Forward, Pass
+from transforms.registry import Default, LastLayers, Method, Params, Scores, register
+
+# The original's estimate of the variance from a single sample is this floor.
+_LEAST_VARIANCE = 1e-5
+
+
+def iba(captured: Captured, params: Params) -> Scores:
+    """Information bottleneck attribution (Jiang et al. 2020; Schulz et al. 2020, section 3.1).
+
+    score[token] = sum over features of KL(N(lambda z, (1 - lambda)^2) || N(0, 1)) in nats, where z
+    is the output of ``layer``, made standard by the statistics of the corpus, and the shares
+    lambda minimise cross entropy + beta * mean information by ``steps`` steps of Adam. The cross
+    entropy is that of the explained class; of a masked LM, of its two words.
+    """
+    at, statistics = params["layer"], captured.statistics
+    if statistics is None:
+        raise RuntimeError("the statistics of the corpus were not planned")
+    states = _wide(layer_outputs(captured.model, captured.batch.rows)[at])
+    mean, std = (torch.from_numpy(of[at]).to(states) for of in (statistics.mean, statistics.std))
+    return _scores(captured, params, states, mean, std)
+
+
+def iba_released(captured: Captured, params: Params) -> Scores:
+    """IBA as its authors' code computes it, which is another method than ``iba``.
+
+    In place of the corpus's statistics it has the instance's own input to the layer as mean, and
+    sqrt(1e-5) as every deviation: t = lambda h_out + (1 - lambda) (h_in + 0.003 e). The mask then
+    says how far each feature runs or skips the layer.
+    """
+    at, model = params["layer"], captured.model
+    outputs = layer_outputs(model, captured.batch.rows)
+    states = _wide(outputs[at])
+    mean = _wide(outputs[at - 1] if at else captured.entered)
+    return _scores(captured, params, states, mean, states.new_tensor(_LEAST_VARIANCE).sqrt())
+
+
+def _wide(states: torch.Tensor) -> torch.Tensor:
+    """In single precision at least: in half of it no mask near 1 has any room."""
+    return states.to(torch.promote_types(states.dtype, torch.float32))
+
+
+def _scores(
+    captured: Captured, params: Params, states: torch.Tensor, mean: torch.Tensor, std: torch.Tensor
+) -> Scores:
+    """Nats per token under the optimised mask, [B, T]."""
+    bottleneck = Bottleneck(
+        model=captured.model,
+        batch=captured.batch,
+        layer=params["layer"],
+        states=states,
+        mean=mean,
+        std=std,
+        targets=captured.targets,
+        beta=params["beta"],
+        copies=params["copies"],
+        seed=captured.seed,
+    )
+    capacity = optimise(bottleneck, params["alpha"], params["steps"], params["lr"], captured.budget)
+    return Scores(capacity.sum(-1))
+
+
+def _checked(params: Params) -> None:
+    if params["beta"] < 0 or params["lr"] <= 0:
+        raise UsageError("the bottleneck's beta is at least 0, and its lr is more than 0")
+
+
+def _needs(params: Params) -> tuple[Pass, ...]:
+    _checked(params)
+    return Forward(), CorpusStatistics(params["sample"])
+
+
+def _released_needs(params: Params) -> tuple[Pass, ...]:
+    _checked(params)
+    return (Forward(),)
+
+
+_DEFAULTS: dict[str, Default] = {
+    # The authors' layer for BERT: 8 of 0 to 11.
+    "layer": LastLayers(4 / 12),
+    "steps": 10,
+    "lr": 1.0,
+    "copies": 10,
+    "alpha": 5.0,
+}
+_COST = "1 F + copies (steps - 1) (F + B) above the layer"
+_EQUATION = "sum_d KL(N(lambda z, (1 - lambda)^2) || N(0, 1)), lambda by CE + beta KL"
+
+register(
+    Method(
+        name="iba",
+        compute=iba,
+        needs=_needs,
+        defaults={**_DEFAULTS, "beta": 0.1, "sample": 1000},
+        signed=False,
+        class_dependent=True,
+        additive=False,
+        stochastic=True,
+        opt_in="its beta has not been settled on trained models yet",
+        cost=_COST,
+        paper="Jiang et al. 2020, after Schulz et al. 2020, section 3.1",
+        equation=_EQUATION,
+    )
+)
+register(
+    Method(
+        name="iba_released",
+        compute=iba_released,
+        needs=_released_needs,
+        defaults={**_DEFAULTS, "beta": 1e-5},
+        signed=False,
+        class_dependent=True,
+        additive=False,
+        stochastic=True,
+        opt_in="it reproduces the released code; the idea is another method",
+        cost=_COST,
+        paper="Jiang et al. 2020, as released",
+        equation=_EQUATION,
+    )
+)
