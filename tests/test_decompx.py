@@ -2,21 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from tests.authors import ALL_AT_ONCE, BUDGETS, DTYPES, golden_numbers, golden_rows
 from tests.conftest import LoadTiny
 from tests.models import (
     FAMILIES,
-    GOLDENS,
     TASKS,
     random_instance,
     random_instances,
@@ -24,14 +22,12 @@ from tests.models import (
     tiny_network,
     tokenizer_for,
 )
-from transforms import Attribution, Instance, Model, Row, attribute, choose, encode, load_model
+from transforms import Attribution, Instance, Model, attribute, choose, encode, load_model
 from transforms.batch import collate
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 
-DTYPES = ("float64", "float32")
 MODES = ("token", "absdot")
-ONE_BY_ONE, ALL_AT_ONCE = 1, 1_000_000
 EXACT = {"float64": 1e-9, "float32": 2e-5}
 
 
@@ -53,23 +49,17 @@ def assert_complete(row: Attribution, tolerance: float) -> None:
 # Goldens --------------------------------------------------------------------------------------
 
 
-@cache
 def authors(quantity: str, instance: int, target: int) -> NDArray[np.floating]:
-    with np.load(GOLDENS / "decompx.npz") as arrays:
-        shares: NDArray[np.floating] = arrays[f"bert-golden/{quantity}/classifier/{instance}"]
-        return shares[:, target]
+    shares = golden_numbers("decompx")[f"bert-golden/{quantity}/classifier/{instance}"]
+    return shares[:, target]
 
 
-@pytest.mark.parametrize("budget", [ONE_BY_ONE, ALL_AT_ONCE], ids=["one-by-one", "padded"])
+@BUDGETS
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("target", range(3))
 def test_the_authors_numbers(golden: LoadTiny, dtype: str, budget: int, target: int) -> None:
     model = golden("bert-golden", dtype)
-    corpus = pq.read_table(GOLDENS / "corpus.parquet").to_pylist()
-    rows = [
-        Row(r["id"], input_ids=r["input_ids"], token_type_ids=r["token_type_ids"]) for r in corpus
-    ]
-    instances = encode(model, rows)
+    instances = encode(model, golden_rows())
     apart = decompx(model, instances, "token", budget, target=target)
     spread = decompx(model, instances, "absdot", budget, target=target)
     for instance in range(5):

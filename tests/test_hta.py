@@ -1,21 +1,19 @@
 """HTA x Input against its authors' numbers and against whole Jacobians."""
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from schemas import UsageError
+from tests.authors import ALL_AT_ONCE, BUDGETS, DTYPES, ONE_BY_ONE, golden_numbers, golden_rows
 from tests.conftest import LoadTiny
 from tests.models import (
     FAMILIES,
-    GOLDENS,
     TASKS,
     plain,
     random_instance,
@@ -24,11 +22,9 @@ from tests.models import (
     tiny_network,
     tokenizer_for,
 )
-from transforms import Instance, Model, Row, attribute, choose, encode, load_model
+from transforms import Instance, Model, attribute, choose, encode, load_model
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
-
-ONE_BY_ONE, ALL_AT_ONCE = 1, 1_000_000
 
 
 def hta(
@@ -40,28 +36,14 @@ def hta(
     return [cast(Any, row).scores for row in found.rows["hta_x_input"]]
 
 
-@cache
-def authors() -> dict[str, NDArray[np.floating]]:
-    with np.load(GOLDENS / "hta.npz") as arrays:
-        return dict(arrays)
-
-
-def golden_instances(model: Model) -> list[Instance]:
-    corpus = pq.read_table(GOLDENS / "corpus.parquet").to_pylist()
-    rows = [
-        Row(r["id"], input_ids=r["input_ids"], token_type_ids=r["token_type_ids"]) for r in corpus
-    ]
-    return encode(model, rows)
-
-
-@pytest.mark.parametrize("budget", [ONE_BY_ONE, ALL_AT_ONCE], ids=["one-by-one", "padded"])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@BUDGETS
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_the_authors_numbers(golden: LoadTiny, dtype: str, budget: int) -> None:
     model = golden("bert-golden", dtype)
-    scores = hta(model, golden_instances(model), token_budget=budget)
+    scores = hta(model, encode(model, golden_rows()), token_budget=budget)
     for instance in range(5):
         # The goldens are in float32.
-        expected = authors()[f"bert-golden/hta_cls/{instance}"]
+        expected = golden_numbers("hta")[f"bert-golden/hta_cls/{instance}"]
         assert relative_error(scores[instance], expected) < 1e-5
 
 
@@ -92,7 +74,7 @@ def test_norms_of_the_jacobian(tiny: LoadTiny, family: str, task: str) -> None:
 
 def test_probes_are_right_on_average(golden: LoadTiny) -> None:
     model = golden("bert-golden", "float64")
-    instances = golden_instances(model)[:4]
+    instances = encode(model, golden_rows())[:4]
     exact = hta(model, instances)
     for few, many, true in zip(
         hta(model, instances, probes=4), hta(model, instances, probes=400), exact, strict=True
