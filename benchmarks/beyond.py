@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from benchmarks.material import stand_in
-from benchmarks.norms import random_instance
+from benchmarks.material import plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
 from transforms import Instance, attribute, load_model
 
@@ -55,8 +53,8 @@ def _ratio(folder: Path, length: int) -> bool:
 
 
 def _bare(folder: Path, instance: Instance) -> Callable[[], None]:
-    plain = _plain(folder, torch.float32)
-    double = _plain(folder, torch.float64)
+    plain = plain_model(folder, attention="eager")
+    double = plain_model(folder, dtype=torch.float64, attention="eager")
     ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
     last = plain.get_submodule(f"bert.encoder.layer.{plain.config.num_hidden_layers - 1}")
     with torch.no_grad():
@@ -74,14 +72,6 @@ def _bare(folder: Path, instance: Instance) -> Callable[[], None]:
             double(ids, output_attentions=True)
 
     return passes
-
-
-def _plain(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=dtype, attn_implementation="eager"
-    )
-    model.eval().requires_grad_(False)
-    return model
 
 
 @contextmanager

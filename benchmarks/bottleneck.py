@@ -12,10 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification
 
-from benchmarks.material import stand_in
-from benchmarks.norms import random_instance
+from benchmarks.material import plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
 from transforms import Instance, Model, attribute, choose, load_model
 from transforms.batch import collate
@@ -76,8 +74,7 @@ def _bare(model: Model, instance: Instance) -> Callable[[], None]:
 
 
 def _loop(folder: Path, instance: Instance) -> Callable[[], None]:
-    plain = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager")
-    plain.eval()
+    plain = plain_model(folder, attention="eager").requires_grad_()
     ids = torch.tensor(instance.input_ids[None], dtype=torch.long).repeat(COPIES, 1)
     layer = plain.get_submodule(f"bert.encoder.layer.{LAYER}")
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from captum.attr import LayerIntegratedGradients
-from transformers import AutoModelForSequenceClassification
 
-from benchmarks.material import Material
+from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn
 from transforms import Instance, Model, attribute, choose
 from transforms.batch import collate
@@ -26,8 +25,7 @@ def main(material: Material) -> bool:
     model, instances = material.load()
     instances = instances[: 2 * BATCH]
     chosen = choose("integrated_gradients", {"integrated_gradients": {"steps": STEPS}})
-    plain = AutoModelForSequenceClassification.from_pretrained(material.model, dtype=torch.float32)
-    plain.eval().requires_grad_(False)
+    plain = plain_model(material.model)
     batches = [instances[at : at + BATCH] for at in range(0, len(instances), BATCH)]
     timing = in_turn(
         {

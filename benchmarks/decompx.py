@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification
 
-from benchmarks.material import stand_in
+from benchmarks.material import plain_model, stand_in
 from benchmarks.timing import in_turn
 from transforms import Row, attribute, choose, encode, load_model
 
@@ -25,10 +24,7 @@ def main() -> bool:
     with tempfile.TemporaryDirectory() as name:
         folder = stand_in(Path(name), layers=12, hidden=768, heads=12)
         model = load_model(folder)
-        plain = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
-        )
-    plain.eval().requires_grad_(False)
+        plain = plain_model(folder, attention="eager")
     ids = np.random.default_rng(0).integers(10, 100, (INSTANCES, LENGTH)).tolist()
     instances = encode(model, [Row(f"row-{at}", input_ids=row) for at, row in enumerate(ids)])
     chosen = choose("decompx")

@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+)
 
 from transforms import EncodeOptions, Instance, Model, Row, load_model
 from transforms.encode import encode_rows
@@ -63,3 +68,39 @@ def repeated(rows: int, times: int, target: Path) -> Path:
     indices = np.tile(np.arange(rows), times)
     pq.write_table(table.take(indices), target)
     return target
+
+
+def plain_model(
+    folder: Path, *, dtype: torch.dtype = torch.float32, attention: str | None = None
+) -> PreTrainedModel:
+    """The same classifier as transformers gives it, in evaluation mode with frozen weights.
+
+    Args:
+        folder: The model.
+        dtype: Type of its weights.
+        attention: Implementation of attention; None for the default.
+    """
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=dtype, attn_implementation=attention
+    )
+    model.eval().requires_grad_(False)
+    return model
+
+
+def random_instance(model: Model, length: int) -> Instance:
+    """An instance of random tokens between two special ones."""
+    generator = np.random.default_rng(length)
+    ids = generator.integers(5, model.network.config.vocab_size, length).astype(np.int32)
+    special = np.zeros(length, bool)
+    special[[0, -1]] = True
+    numbers = np.arange(length, dtype=np.int32)
+    return Instance(
+        instance_id=f"random-{length}",
+        input_ids=ids,
+        segment=np.zeros(length, np.int32),
+        special=special,
+        word_ids=np.where(special, -1, numbers - 1).astype(np.int32),
+        char_start=numbers,
+        char_end=numbers,
+        tokens=tuple(map(str, ids)),
+    )

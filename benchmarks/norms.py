@@ -11,12 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification
 
-from benchmarks.material import stand_in
+from benchmarks.material import plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
 from transforms import Instance, Model, attribute, load_model
 from transforms.batch import collate
@@ -84,9 +82,7 @@ def _work(folder: Path, length: int) -> dict[str, Callable[[], object]]:
     model = load_model(folder)
     instance = random_instance(model, length)
     ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
-    plain = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    plain = plain_model(folder, attention="eager")
 
     def forward() -> None:
         with torch.no_grad():
@@ -97,25 +93,6 @@ def _work(folder: Path, length: int) -> dict[str, Callable[[], object]]:
         "family": lambda: attribute(model, [instance], FAMILY),
         "formed": lambda: formed(model, instance),
     }
-
-
-def random_instance(model: Model, length: int) -> Instance:
-    """An instance of random tokens between two special ones."""
-    generator = np.random.default_rng(length)
-    ids = generator.integers(5, model.network.config.vocab_size, length).astype(np.int32)
-    special = np.zeros(length, bool)
-    special[[0, -1]] = True
-    numbers = np.arange(length, dtype=np.int32)
-    return Instance(
-        instance_id=f"random-{length}",
-        input_ids=ids,
-        segment=np.zeros(length, np.int32),
-        special=special,
-        word_ids=np.where(special, -1, numbers - 1).astype(np.int32),
-        char_start=numbers,
-        char_end=numbers,
-        tokens=tuple(map(str, ids)),
-    )
 
 
 def formed(model: Model, instance: Instance) -> dict[str, torch.Tensor]:

@@ -8,9 +8,8 @@ step of the path.
 from collections.abc import Callable
 
 import torch
-from transformers import AutoModelForSequenceClassification
 
-from benchmarks.material import Material
+from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn
 from transforms import attribute, choose
 from transforms.attribute import TOKEN_BUDGETS
@@ -30,11 +29,11 @@ def main(material: Material) -> bool:
         for indices in pack(lengths, TOKEN_BUDGETS["cpu"], model.head_size)
     ]
     chosen = choose(METHODS, {"integrated_gradients": {"steps": STEPS}})
-    plain = AutoModelForSequenceClassification.from_pretrained(material.model, dtype=torch.float32)
+    plain = plain_model(material.model)
     timing = in_turn(
         {
             "methods": lambda: attribute(model, instances, chosen),
-            "passes": _bare(plain.eval().requires_grad_(False), batches),
+            "passes": _bare(plain, batches),
         }
     )
     ratio = timing.ratio("methods", to="passes")

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from captum.attr import FeatureAblation, KernelShap, Lime
-from transformers import AutoModelForSequenceClassification
 
-from benchmarks.material import Material
+from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn
 from transforms import Instance, Model, attribute, choose
 from transforms.methods.perturbation import weighted_ridge
@@ -32,8 +31,7 @@ def main(material: Material) -> bool:
     """Prints the ratio of each method; returns whether they reach their limit."""
     model, instances = material.load()
     instances = instances[:INSTANCES]
-    plain = AutoModelForSequenceClassification.from_pretrained(material.model, dtype=torch.float32)
-    plain.eval().requires_grad_(False)
+    plain = plain_model(material.model)
     work: dict[str, Callable[[], object]] = {}
     for name in PARAMS:
         work[name] = _ours(name, model, instances)
