@@ -31,7 +31,7 @@ from transforms import (
     attribute,
     load_model,
 )
-from transforms.attribute import TOKEN_BUDGETS
+from transforms.attribute import budget_for
 from transforms.encode import encode_rows
 from transforms.perturb import Ranking, curves
 
@@ -220,7 +220,7 @@ class _ShardWork:
                 self.model,
                 rankings,
                 evaluation,
-                token_budget=self.settings.token_budget or TOKEN_BUDGETS[self.model.device.type],
+                token_budget=budget_for(self.model, self.settings.token_budget),
                 seed=self.settings.seed,
             )
             for ranking, row in zip(rankings, points, strict=True):

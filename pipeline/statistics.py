@@ -16,7 +16,7 @@ from pipeline.files import exists, join, read_parquet, write_parquet
 from pipeline.settings import Settings
 from schemas.layout import statistics_path
 from transforms import Model, Row, Statistics, collect, load_model
-from transforms.attribute import TOKEN_BUDGETS
+from transforms.attribute import budget_for
 from transforms.encode import encode_rows
 from transforms.passes import CorpusStatistics
 
@@ -54,7 +54,7 @@ def ensure_statistics(settings: Settings, model: Model) -> None:
         if not instances:
             # Nothing of the corpus can be attributed either.
             continue
-        budget = settings.token_budget or TOKEN_BUDGETS[model.device.type]
+        budget = budget_for(model, settings.token_budget)
         write_parquet(path, _table(collect(model, instances, budget)))
 
 

@@ -5,10 +5,8 @@ is halved and tried again; a batch that fails for another reason is halved until
 is to blame stands alone. Neither changes a result, since no result depends on batch mates.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,12 +21,14 @@ from transforms.recovery import halving
 from transforms.registry import Chosen, LayerScores, Scores, choose
 from transforms.targets import parse_target
 
-T = TypeVar("T")
-_LOG = logging.getLogger(__name__)
-
 # Budgets in tokens of a short row (see ``row_cost``). On CPUs batches beyond the caches don't get
 # faster; a GPU wants as many tokens at once as it takes to fill it.
 TOKEN_BUDGETS = {"cpu": 1024, "cuda": 32768}
+
+
+def budget_for(model: Model, given: int | None) -> int:
+    """The token budget given, or that of the model's device."""
+    return given or TOKEN_BUDGETS[model.device.type]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def attribute(
         instances=instances,
         chosen=chosen,
         target=parse_target(str(target), model),
-        budget=token_budget or TOKEN_BUDGETS[model.device.type],
+        budget=budget_for(model, token_budget),
         seed=seed,
         layered=layers,
         statistics=statistics,

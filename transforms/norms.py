@@ -127,7 +127,7 @@ def _pieces(
         for level, piece in _pieces_of(sent, part, state, levels, space):
             pieces[level].append(piece)
     sigma = torch.ones_like(state.entered[..., 0])
-    for level in LEVELS:
+    for level in _up_to(levels):
         sigma = sigma * sigma_at(level, part, state)
         if level in levels:
             maps, ratios = (torch.cat(column, 1) for column in zip(*pieces[level], strict=True))
@@ -143,7 +143,7 @@ def _readout_pieces(
 ) -> Iterator[tuple[Level, Piece]]:
     """As ``_pieces``, where nothing but the position read out came out of the layer."""
     every = torch.arange(len(readout), device=readout.device)
-    for level, vectors in readout_vectors(part, attention, state, readout):
+    for level, vectors in readout_vectors(part, attention, state, readout, _up_to(levels)):
         if level not in levels:
             continue
         norms = torch.linalg.vector_norm(vectors, dim=-1)
@@ -158,7 +158,11 @@ def _readout_pieces(
 
 
 def readout_vectors(
-    part: LayerParts, attention: torch.Tensor, state: LayerStates, readout: torch.Tensor
+    part: LayerParts,
+    attention: torch.Tensor,
+    state: LayerStates,
+    readout: torch.Tensor,
+    levels: Sequence[Level],
 ) -> Iterator[tuple[Level, torch.Tensor]]:
     """What each token sends to the position read out, by level, [B, T, d], over sigma.
 
@@ -169,11 +173,12 @@ def readout_vectors(
         attention: Its attention probabilities, [B, H, T, T].
         state: What passed through it.
         readout: The position, [B].
+        levels: The levels to follow them through, from the lowest on.
     """
     every = torch.arange(len(readout), device=readout.device)
     weighted = attention[every, :, readout][..., None] * state.values
     vectors = weighted.transpose(1, 2).flatten(2) @ part.output.weight.T
-    for level in LEVELS:
+    for level in levels:
         norm = _norm_at(level, part)
         if level == "residual":
             vectors[every, readout] += state.entered[every, readout]
@@ -192,7 +197,7 @@ def _pieces_of(
 ) -> Iterator[tuple[Level, Piece]]:
     """By level the norms of what sources send, [B, S, T], but for sigma; and ratios, [B, S]."""
     norms: torch.Tensor | None = None
-    for level in LEVELS:
+    for level in _up_to(levels):
         sent.follow_(level, part, state)
         if level != "residual":
             # The residual changes what a token sends to itself alone.
@@ -288,6 +293,11 @@ def sigma_at(level: Level, part: LayerParts, state: LayerStates) -> torch.Tensor
     # Several times as quick as the variance.
     _, _, inverse = torch.native_layer_norm(entering, entering.shape[-1:], None, None, norm.eps)
     return 1 / inverse[..., 0]
+
+
+def _up_to(levels: Collection[Level]) -> tuple[Level, ...]:
+    """All levels that a vector passes on its way to the highest of some."""
+    return LEVELS[: 1 + max(map(LEVELS.index, levels))]
 
 
 def _norm_at(level: Level, part: LayerParts) -> nn.LayerNorm | None:

@@ -425,6 +425,8 @@ class Captured:
 def _whole(kind: Pass) -> Pass:
     """What stands for all that is run at once with a pass, whatever was wanted of it."""
     match kind:
+        case Forward() | Backward():
+            return type(kind)()
         case Path():
             return replace(kind, of="input")
         case Relevance():
@@ -432,7 +434,7 @@ def _whole(kind: Pass) -> Pass:
         case Norms():
             return Norms("values")
         case _:
-            return type(kind)() if isinstance(kind, Forward | Backward) else kind
+            return kind
 
 
 def check_pass(kind: Pass, model: Model) -> None:

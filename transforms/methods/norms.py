@@ -106,10 +106,9 @@ def readout_proximities(
     readout: torch.Tensor,
 ) -> torch.Tensor:
     """As ``proximities``, where nothing but the position read out, [B], came out of the layer."""
-    for level, vectors in readout_vectors(part, attention, state, readout):
-        if level == levels[-1]:
-            output = _output(part, state, level)
-            far = torch.linalg.vector_norm(output - vectors.double(), ord=1, dim=-1)
+    *_, (_, vectors) = readout_vectors(part, attention, state, readout, levels)
+    output = _output(part, state, levels[-1])
+    far = torch.linalg.vector_norm(output - vectors.double(), ord=1, dim=-1)
     near = torch.zeros_like(attention[:, 0], dtype=torch.float64)
     every = torch.arange(len(readout), device=readout.device)
     near[every, readout] = (output.abs().sum(-1) - far).clamp(min=0)

@@ -12,7 +12,9 @@ def partial_lrp(captured: Captured, params: Params) -> Scores:
     score[j] = E_h max(0, R(A_{L-1}))[h, r, j], with R(A) the relevance at attention probabilities
     and r the position read out. ``rules`` are those of relevance.
     """
-    last = captured.relevance(_to_top(params)).attention[captured.model.num_layers - 1]
+    last = captured.relevance(_relevance(params, lowest=-1)).attention[
+        captured.model.num_layers - 1
+    ]
     return Scores(captured.at_readout(last).clamp(min=0).mean(dim=1))
 
 
@@ -22,7 +24,7 @@ def lrp(captured: Captured, params: Params) -> Scores:
     score[j] = sum_k R(x)[j, k] over hidden units k. ``rules`` are those of relevance; under
     ``orig`` the scores of deep models are large numbers of both signs.
     """
-    return Scores(captured.relevance(_to_input(params)).entered.sum(-1))
+    return Scores(captured.relevance(_relevance(params)).entered.sum(-1))
 
 
 def transformer_attribution(captured: Captured, params: Params) -> Scores:
@@ -33,7 +35,7 @@ def transformer_attribution(captured: Captured, params: Params) -> Scores:
     there. As in the authors' code for BERT each row is divided by its sum, so that scores sum to 1.
     Only one row of the product is needed, which is carried down from the last layer.
     """
-    relevance = captured.relevance(_from_start(params)).attention
+    relevance = captured.relevance(_relevance(params, params["start_layer"])).attention
     row = start_row(captured).double()[:, None]
     for number in reversed(range(params["start_layer"], captured.model.num_layers)):
         gradient = captured.attention_gradient[number]
@@ -43,26 +45,16 @@ def transformer_attribution(captured: Captured, params: Params) -> Scores:
     return Scores(row[:, 0])
 
 
-def _to_top(params: Params) -> Relevance:
+def _relevance(params: Params, lowest: int = 0) -> Relevance:
     rules: Rules = params["rules"]
-    return Relevance(rules, lowest=-1)
-
-
-def _to_input(params: Params) -> Relevance:
-    rules: Rules = params["rules"]
-    return Relevance(rules)
-
-
-def _from_start(params: Params) -> Relevance:
-    rules: Rules = params["rules"]
-    return Relevance(rules, lowest=params["start_layer"])
+    return Relevance(rules, lowest)
 
 
 register(
     Method(
         name="partial_lrp",
         compute=partial_lrp,
-        needs=lambda params: (_to_top(params),),
+        needs=lambda params: (_relevance(params, lowest=-1),),
         defaults={"rules": Choice("orig", "cvpr21")},
         signed=False,
         class_dependent=True,
@@ -76,7 +68,7 @@ register(
     Method(
         name="lrp",
         compute=lrp,
-        needs=lambda params: (_to_input(params),),
+        needs=lambda params: (_relevance(params),),
         defaults={"rules": Choice("orig", "cvpr21")},
         signed=True,
         class_dependent=True,
@@ -90,7 +82,10 @@ register(
     Method(
         name="transformer_attribution",
         compute=transformer_attribution,
-        needs=lambda params: (_from_start(params), Backward("attention")),
+        needs=lambda params: (
+            _relevance(params, params["start_layer"]),
+            Backward("attention"),
+        ),
         defaults={"start_layer": LastLayers(1 / 12), "rules": Choice("cvpr21", "orig")},
         signed=False,
         class_dependent=True,
