@@ -28,25 +28,41 @@ from curves
 group by all
 """
 
-# The layers that there are of an instance under a method.
-LAYER_KEYS = """
-create temp table layer_keys as
-select
-    instance_id,
-    method,
-    list_sort(list(layer)) as layers
-from layers
-group by all
+# Of the tables that methods fill beside their scores, those with rows for every instance, and
+# those that have each layer of the model once.
+BY_LAYER = ("layers", "information")
+DENSE = BY_LAYER
+
+# The layers that there are of an instance under a method in a table.
+DETAIL_KEYS = "create temp table detail_keys as " + " union all ".join(
+    f"""
+    select '{table}' as name, instance_id, method, list_sort(list(layer)) as layers
+    from {table}
+    group by all
+    """
+    for table in DENSE
+)
+
+# The instances that are in all of these tables that a method fills.
+DETAILED = f"""
+create temp table detailed as
+select instance_id, method
+from detail_keys
+join methods using (method)
+group by instance_id, method, tables
+having count(distinct name) = len(list_intersect(tables, {list(DENSE)}))
 """
 
-# `grid`: the points that the evaluation of run.json asks for. LeRF has those at 1 - f.
+# `grid`: the points that the evaluation of run.json asks for. LeRF has those at 1 - f, but for the
+# protocol `compat`, which runs every order at the same.
 GRID = """
 create temp table grid as
 select
     protocol,
     "order",
     operation,
-    case when "order" = 'lerf' then 1 - fraction else fraction end as fraction
+    case when "order" = 'lerf' and protocol <> 'compat' then 1 - fraction else fraction end
+        as fraction
 from (select ?::varchar as protocol)
 cross join (select unnest(?::varchar[]) as "order")
 cross join (select unnest(?::varchar[]) as operation)
@@ -190,22 +206,13 @@ _ATTRIBUTIONS = (
         select count(*), min(instance_id || ' under ' || method)
         from attributions
         semi join (from failures where stage = 'attribute') using (instance_id, method)
-        -- With layers, which can be added later, it may be them that failed.
-        anti join (from methods where layers) using (method)
+        -- With other tables, which can be added later, it may be they that failed.
+        anti join (from methods where len(tables) > 0) using (method)
         """,
     ),
 )
 
 _LAYERS = (
-    Check(
-        "layers: {count} have not each layer of the model once, such as {example}",
-        """
-        select count(*), min(instance_id || ' under ' || method)
-        from layer_keys
-        cross join (select range(model_num_layers)::int[] as expected from run)
-        where layers is distinct from expected
-        """,
-    ),
     Check(
         "layers: {count} have not one number per token, such as {example}",
         """
@@ -246,23 +253,61 @@ _LAYERS = (
         where list_min(mixing) < -1e-6 or list_max(mixing) > 1 + 1e-6
         """,
     ),
+)
+
+_INFORMATION = (
     Check(
-        "layers: {count} belong to no attribution, such as {example}",
+        "information: {count} have not one number per token, such as {example}",
         """
         select count(*), min(instance_id || ' under ' || method)
-        from layer_keys
-        anti join attributions using (instance_id, method)
+        from information
+        join instances using (instance_id)
+        where coalesce(len(bits), -1) <> len(input_ids)
         """,
     ),
     Check(
-        "layers: {count} have also failed, such as {example}",
+        "information: {count} have bits that are no finite numbers from 0, such as {example}",
         """
         select count(*), min(instance_id || ' under ' || method)
-        from layer_keys
-        semi join (from failures where stage = 'attribute') using (instance_id, method)
+        from information
+        where not coalesce(isfinite(list_sum(bits)) and list_min(bits) > -1e-3, false)
+            or list_count(bits) <> len(bits)
         """,
     ),
 )
+
+
+def _detail_checks(table: str) -> tuple[Check, ...]:
+    """What holds in every table that methods fill beside their scores, if it is a dense one."""
+    layers = Check(
+        table + ": {count} have not each layer of the model once, such as {example}",
+        f"""
+        select count(*), min(instance_id || ' under ' || method)
+        from detail_keys
+        cross join (select range(model_num_layers)::int[] as expected from run)
+        where name = '{table}' and layers is distinct from expected
+        """,
+    )
+    orphans = Check(
+        table + ": {count} belong to no attribution, such as {example}",
+        f"""
+        select count(*), min(instance_id || ' under ' || method)
+        from (from detail_keys where name = '{table}')
+        anti join attributions using (instance_id, method)
+        """,
+    )
+    failed = Check(
+        table + ": {count} have also failed, such as {example}",
+        f"""
+        select count(*), min(instance_id || ' under ' || method)
+        from (from detail_keys where name = '{table}')
+        semi join (from failures where stage = 'attribute') using (instance_id, method)
+        """,
+    )
+    return *((layers,) if table in BY_LAYER else ()), orphans, failed
+
+
+_DETAILS = tuple(check for table in DENSE for check in _detail_checks(table))
 
 _CURVES = (
     Check(
@@ -342,10 +387,19 @@ _FAILURES = (
     ),
 )
 
-CHECKS = (*_INSTANCES, *_ATTRIBUTIONS, *_LAYERS, *_CURVES, *_FAILURES)
+CHECKS = (
+    *_INSTANCES,
+    *_ATTRIBUTIONS,
+    *_LAYERS,
+    *_INFORMATION,
+    *_DETAILS,
+    *_CURVES,
+    *_FAILURES,
+)
 
 # A row per method: what became of the instances. A failure of the stage `attribute` is one of the
-# layers where the instance is attributed.
+# method's other tables where the instance is attributed. `detailed` are the instances that have
+# rows in all of these.
 ACCOUNTS = """
 select
     m.method,
@@ -354,8 +408,8 @@ select
     coalesce(f.failed, 0) as failed,
     coalesce(c.n, 0) as evaluated,
     coalesce(f.unperturbed, 0) as not_evaluated,
-    coalesce(l.n, 0) as layered,
-    coalesce(f.unlayered, 0) as not_layered,
+    coalesce(d.n, 0) as detailed,
+    coalesce(f.undetailed, 0) as not_detailed,
     g.median_gap,
     g.median_relative_gap
 from methods as m
@@ -363,12 +417,12 @@ left join (
     select method, count(distinct instance_id) as n from attributions group by method
 ) as a using (method)
 left join (select method, count(*) as n from curve_keys group by method) as c using (method)
-left join (select method, count(*) as n from layer_keys group by method) as l using (method)
+left join (select method, count(*) as n from detailed group by method) as d using (method)
 left join (
     select
         method,
         count(*) filter (stage = 'attribute' and not attributed) as failed,
-        count(*) filter (stage = 'attribute' and attributed) as unlayered,
+        count(*) filter (stage = 'attribute' and attributed) as undetailed,
         count(*) filter (stage = 'perturb') as unperturbed
     from (
         select
@@ -391,10 +445,10 @@ from instances
 anti join (from attributions where method = $method) using (instance_id)
 anti join (from failures where method = $method and stage = 'attribute') using (instance_id)
 """
-UNLAYERED = """
+UNDETAILED = """
 select count(*), min(instance_id)
 from (select distinct instance_id from attributions where method = $method)
-anti join (from layer_keys where method = $method) using (instance_id)
+anti join (from detailed where method = $method) using (instance_id)
 anti join (from failures where method = $method and stage = 'attribute') using (instance_id)
 """
 UNEVALUATED = """

@@ -22,7 +22,7 @@ create table methods (
     class_dependent boolean,
     additive boolean,
     stochastic boolean,
-    layers boolean,
+    tables varchar[],
     paper varchar,
     passes varchar[]
 )
@@ -34,7 +34,7 @@ _METHOD_COMMENTS = {
     "class_dependent": "True if scores depend on the class explained",
     "additive": "True if the scores of an instance sum to a difference of outputs",
     "stochastic": "True if scores depend on the seed",
-    "layers": "True if the table layers has its scores by layer",
+    "tables": "Other tables that it fills beside attributions, such as layers",
     "paper": "Where the method comes from",
     "passes": "Passes through the model that the method needs",
 }

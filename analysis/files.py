@@ -31,16 +31,15 @@ class Survey(NamedTuple):
 def units(manifest: Mapping[str, Any]) -> list[Unit]:
     """The units of a run: every one of them has a file per shard.
 
-    A method has curves if a call that ran it was told to evaluate, and layers if one was told to
-    give them.
+    A method has curves if a call that ran it was told to evaluate, and scores by layer if one was
+    told to give them.
     """
     methods = manifest["methods"]
     evaluated = [name for name, method in methods.items() if method["evaluated"]]
-    layered = [name for name, method in methods.items() if method["layers"]]
     return [
         Unit("instances"),
         *(Unit("attributions", name) for name in methods),
-        *(Unit("layers", name) for name in layered),
+        *(Unit(table, name) for name, method in methods.items() for table in method["tables"]),
         *(Unit("curves", name) for name in evaluated),
     ]
 

@@ -11,11 +11,13 @@ from analysis.checks import (
     ACCOUNTS,
     CHECKS,
     CURVE_KEYS,
+    DENSE,
+    DETAIL_KEYS,
+    DETAILED,
     GRID,
-    LAYER_KEYS,
     UNACCOUNTED,
+    UNDETAILED,
     UNEVALUATED,
-    UNLAYERED,
 )
 from analysis.database import add_manifest, add_table, add_views, escape_glob, lock
 from analysis.files import Survey, survey
@@ -29,8 +31,8 @@ class Fact(NamedTuple):
     """What became of the instances under one method; gaps are those of the view ``completeness``.
 
     ``instances`` = ``attributed`` + ``failed``, and where there is an evaluation ``attributed`` =
-    ``evaluated`` + ``not_evaluated``; else both are None. So it is with layers, ``layered`` and
-    ``not_layered``.
+    ``evaluated`` + ``not_evaluated``; else both are None. So it is with the other tables that the
+    method fills, ``detailed`` and ``not_detailed``.
     """
 
     method: str
@@ -39,8 +41,8 @@ class Fact(NamedTuple):
     failed: int
     evaluated: int | None
     not_evaluated: int | None
-    layered: int | None
-    not_layered: int | None
+    detailed: int | None
+    not_detailed: int | None
     median_gap: float | None
     median_relative_gap: float | None
 
@@ -69,7 +71,7 @@ def verify(folder: str | Path) -> Report:
     checksums are compared) and of the table's columns. Over the shards of which nothing is missing
     or damaged, the rows must then add up: every row of the corpus is an instance or a failure,
     every instance under each method an attribution or a failure, every attribution evaluated (and
-    given by layer, where that was asked for) or a failure, nothing twice, and every number finite.
+    in the method's other tables) or a failure, nothing twice, and every number finite.
     ``analysis.checks`` lists the rules.
 
     Memory is bounded: files are read one at a time in batches, and DuckDB counts.
@@ -134,7 +136,8 @@ def _load(
     add_views(connection)
     lock(connection, str(root))
     connection.execute(CURVE_KEYS)
-    connection.execute(LAYER_KEYS)
+    connection.execute(DETAIL_KEYS)
+    connection.execute(DETAILED)
     evaluation = manifest["evaluation"] or {}
     connection.execute(
         GRID,
@@ -171,8 +174,8 @@ def _account(
         record = manifest["methods"][fact.method]
         if not record["evaluated"]:
             fact = fact._replace(evaluated=None, not_evaluated=None)
-        if not record["layers"]:
-            fact = fact._replace(layered=None, not_layered=None)
+        if not set(record["tables"]) & set(DENSE):
+            fact = fact._replace(detailed=None, not_detailed=None)
         report.facts.append(fact)
         report.problems.extend(_lost(connection, fact))
 
@@ -187,7 +190,7 @@ def _lost(connection: duckdb.DuckDBPyConnection, fact: Fact) -> Iterator[str]:
         )
     for what, done, failed, missing in (
         ("curves", fact.evaluated, fact.not_evaluated, UNEVALUATED),
-        ("layers", fact.layered, fact.not_layered, UNLAYERED),
+        ("further rows", fact.detailed, fact.not_detailed, UNDETAILED),
     ):
         if done is not None and failed is not None and fact.attributed != done + failed:
             count, example = _one(connection, missing, method=fact.method)

@@ -13,6 +13,7 @@ from benchmarks import (
     beam_share,
     beyond,
     bottleneck,
+    bottleneck_beta,
     captum_ig,
     decompx,
     memory,
@@ -46,6 +47,7 @@ def main() -> int:
             "beyond": beyond.main,
             "decompx": decompx.main,
             "bottleneck": bottleneck.main,
+            "beta": lambda: bottleneck_beta.main(few),
             "beam": lambda: beam_share.main(many),
             "memory": memory.main,
         }

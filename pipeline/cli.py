@@ -1,4 +1,4 @@
-"""The command line: ``attribeam run | query | verify | methods``.
+"""The command line: ``attribeam run | query | verify | plot | methods``.
 
 torch, transformers and Beam are imported only by the commands that need them, so that a query
 answers at once.
@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -36,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "run":
             return _run(run_parser, given[given.index("run") + 1 :], others)
-        command = {"query": _query, "verify": _verify, "methods": _methods}[arguments.command]
-        return command(arguments)
+        commands = {"query": _query, "verify": _verify, "plot": _plot, "methods": _methods}
+        return commands[arguments.command](arguments)
     except UsageError as error:
         print(f"attribeam: {error}", file=sys.stderr)
         return USAGE
@@ -83,6 +84,11 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "verify", help="check that a run is whole: nothing lost, nothing torn", allow_abbrev=False
     )
     verify.add_argument("folder", metavar="DIR", help="folder of a run")
+    plot = commands.add_parser("plot", help="draw a plot of a run", allow_abbrev=False)
+    plot.add_argument("folder", metavar="DIR", help="folder of a run")
+    plot.add_argument("name", metavar="NAME", help="information_flow or degradation")
+    plot.add_argument("-o", "--output", metavar="FILE", help="HTML file (NAME.html in the folder)")
+    plot.add_argument("--method", help="the method to show, where a plot shows one")
     commands.add_parser("methods", help="list the methods", allow_abbrev=False)
     return parser, run
 
@@ -100,7 +106,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--layers",
         action="store_true",
-        help="per-layer rows, into the table layers, for the methods that have them",
+        help="scores by layer too, into tables of their own, of the methods that have them",
     )
     add(
         "--set",
@@ -145,7 +151,12 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     add("--fractions", default=_FRACTIONS, help="nominal fractions to remove, beside 0 and 1")
     add("--orders", default="morf,lerf,random", help="orders to remove in")
     add("--operations", metavar="mask,pad,delete", help="how to remove (mask, or pad if unknown)")
-    add("--units", default="token", metavar="token|word", help="what is removed at a time")
+    add(
+        "--units",
+        default="token",
+        metavar="token|word|compat",
+        help="what is removed at a time (compat: tokens, counted as IBA's authors do)",
+    )
 
 
 def _add_running_options(parser: argparse.ArgumentParser) -> None:
@@ -205,9 +216,11 @@ def _evaluation(arguments: argparse.Namespace) -> Any:
     from transforms.perturb import Evaluation
 
     try:
-        fractions = tuple(float(text) for text in _listed(arguments.fractions))
-    except ValueError:
-        raise UsageError(f"--fractions is a list of numbers, not {arguments.fractions}") from None
+        fractions = tuple(float(Fraction(text)) for text in _listed(arguments.fractions))
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(
+            f"--fractions is a list of numbers such as 0.1 or 1/9, not {arguments.fractions}"
+        ) from None
     return Evaluation(
         fractions=tuple(sorted(set(fractions))),
         orders=tuple(_listed(arguments.orders)),  # type: ignore[arg-type]
@@ -287,6 +300,14 @@ def _verify(arguments: argparse.Namespace) -> int:
     return FAILED if report.problems else DONE
 
 
+def _plot(arguments: argparse.Namespace) -> int:
+    from analysis.plots import plot  # plotly takes a while.
+
+    path = plot(arguments.folder, arguments.name, arguments.output, method=arguments.method)
+    print(path)
+    return DONE
+
+
 def _methods(_: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
@@ -306,7 +327,7 @@ def _methods(_: argparse.Namespace) -> int:
             "class-independent": not method.class_dependent,
             "additive": method.additive,
             "stochastic": method.stochastic,
-            "by layer": method.layered,
+            "by layer": method.layered is not None,
         }
         listed = ", ".join(name for name, true in facts.items() if true)
         console.print(f"[bold]{method.name}[/bold]  cost {escape(method.cost)}; {listed}")
@@ -320,6 +341,9 @@ def _methods(_: argparse.Namespace) -> int:
             if isinstance(default, LastLayers):
                 values = "auto | LAYER"
             show(f"--set {method.name}.{name}={values}", "dim")
+        for name, preset in method.presets.items():
+            listed = ", ".join(f"{key}={value}" for key, value in preset.items())
+            show(f"--set {method.name}.preset={name}: {listed}", "dim")
     return DONE
 
 

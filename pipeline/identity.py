@@ -110,7 +110,7 @@ def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
     return {
         "params": dict(choice.params),
         "evaluated": settings.evaluation is not None,
-        "layers": settings.layers and method.layered,
+        "tables": list(choice.tables(layers=settings.layers)),
         "signed": method.signed,
         "class_dependent": method.class_dependent,
         "additive": method.additive,

@@ -50,9 +50,7 @@ def run(options: Options) -> Summary:
     start = time.monotonic()
     prepared = prepare(options)
     settings = prepared.settings
-    units = units_of_run(
-        settings.methods, evaluate=settings.evaluation is not None, layered=settings.layered
-    )
+    units = units_of_run(settings.tables, evaluate=settings.evaluation is not None)
     tasks = plan(units, settings.num_shards, sweep(settings.output))
     if tasks:
         write_manifest(settings.output, prepared.manifest)

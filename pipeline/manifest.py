@@ -70,8 +70,9 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
     for name in shared:
         # What a call leaves out stays in the run.
         both = old["methods"][name], new["methods"][name]
-        kept = {fact: any(method[fact] for method in both) for fact in ("evaluated", "layers")}
-        methods[name] = {**methods[name], **kept}
+        tables = dict.fromkeys(table for method in both for table in method["tables"])
+        evaluated = any(method["evaluated"] for method in both)
+        methods[name] = {**methods[name], "evaluated": evaluated, "tables": list(tables)}
     return {
         "identity": old["identity"],
         "methods": methods,

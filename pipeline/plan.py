@@ -1,7 +1,7 @@
 """What is left to do: the units of each shard whose files aren't there yet."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.files import TEMPORARY, discard, join, list_files
@@ -17,20 +17,16 @@ class Task:
     units: tuple[Unit, ...]
 
 
-def units_of_run(
-    methods: Iterable[str], *, evaluate: bool, layered: Iterable[str] = ()
-) -> list[Unit]:
+def units_of_run(methods: Mapping[str, Iterable[str]], *, evaluate: bool) -> list[Unit]:
     """The units that every shard of a run has, in the order in which they are committed.
 
     Args:
-        methods: Names of the methods.
-        evaluate: Whether they have curves.
-        layered: Those of them whose scores by layer are wanted.
+        methods: Per method the tables that it fills beside ``attributions``.
+        evaluate: Whether the methods have curves.
     """
-    names = list(methods)
-    units = [Unit("instances"), *(Unit("attributions", name) for name in names)]
-    units += [Unit("layers", name) for name in layered]
-    return units + [Unit("curves", name) for name in names if evaluate]
+    units = [Unit("instances"), *(Unit("attributions", name) for name in methods)]
+    units += [Unit(table, name) for name, tables in methods.items() for table in tables]
+    return units + [Unit("curves", name) for name in methods if evaluate]
 
 
 def plan(units: Iterable[Unit], num_shards: int, done: Iterable[str]) -> list[Task]:

@@ -56,9 +56,9 @@ class Settings:
         return choose(list(self.methods), self.methods) if self.methods else []
 
     @property
-    def layered(self) -> list[str]:
-        """Names of the methods whose scores by layer are wanted."""
-        return [choice.name for choice in self.chosen if self.layers and choice.method.layered]
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        """Per method the tables that it fills beside ``attributions``."""
+        return {choice.name: choice.tables(layers=self.layers) for choice in self.chosen}
 
     @property
     def double(self) -> bool:

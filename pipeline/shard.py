@@ -16,8 +16,8 @@ from pipeline.statistics import read_statistics
 from pipeline.tables import (
     attributions_table,
     curves_table,
+    details_table,
     instances_table,
-    layers_table,
     with_metadata,
 )
 from schemas import Failure, Unit, unit_path
@@ -32,6 +32,7 @@ from transforms import (
     load_model,
 )
 from transforms.attribute import budget_for
+from transforms.details import BY_LAYER
 from transforms.encode import encode_rows
 from transforms.perturb import Ranking, curves
 
@@ -112,7 +113,7 @@ class _ShardWork:
     def results(self) -> Iterator[UnitResult]:
         units = self.shard.task.units
         self.instances, unread = encode_rows(self.model, self.shard.rows, self.settings.encoding)
-        wanted = {unit.method for unit in units if unit.table in ("attributions", "layers")}
+        wanted = {unit.method for unit in units if unit.table != "curves"}
         found = attribute(
             self.model,
             self.instances,
@@ -120,7 +121,7 @@ class _ShardWork:
             target=self.settings.target,
             token_budget=self.settings.token_budget,
             seed=self.settings.seed,
-            layers=any(unit.table == "layers" for unit in units),
+            layers=any(unit.table in BY_LAYER for unit in units),
             statistics=self.attributor.statistics,
             progress=self._stepper(sum(unit.table != "curves" for unit in units)),
         )
@@ -130,9 +131,15 @@ class _ShardWork:
         valid = self._valid(found)
         for method in self._missing("attributions"):
             yield self._attributions(method, found, valid)
-        for method in self._missing("layers"):
-            yield self._layers(method, found, valid)
+        for unit in self._details_missing:
+            yield self._details(unit, found, valid)
         yield from self._curves(found, valid)
+
+    @property
+    def _details_missing(self) -> list[Unit]:
+        """The units of other tables that methods fill beside their scores."""
+        others = ("instances", "attributions", "curves")
+        return [unit for unit in self.shard.task.units if unit.table not in others]
 
     def _missing(self, table: str) -> list[str]:
         """The methods whose units of a table are to be made."""
@@ -168,16 +175,18 @@ class _ShardWork:
         table = attributions_table(rows, method, double=self.settings.double)
         return self._result(Unit("attributions", method), table, failures)
 
-    def _layers(self, method: str, found: Attributions, valid: set[str]) -> UnitResult:
-        """The rows by layer of a method, and a failure for each attributed instance without any.
+    def _details(self, unit: Unit, found: Attributions, valid: set[str]) -> UnitResult:
+        """A method's rows of another table, and a failure for each attributed instance without.
 
-        What has just failed to be attributed is a failure of the attributions alone, so that it is
-        counted once.
+        What has just failed to be attributed is a failure of the attributions alone, and what fails
+        for several tables is one of the first of them, so that it is counted once.
         """
+        method = str(unit.method)
         attributed = set(self._scores(method, found, valid))
         rows, failures = self._rows(method, found, attributed)
-        table = layers_table(rows, method, double=self.settings.double)
-        return self._result(Unit("layers", method), table, failures)
+        table = details_table(unit.table, rows, method, double=self.settings.double)
+        first = next(other for other in self._details_missing if other.method == method)
+        return self._result(unit, table, failures if unit == first else [])
 
     def _rows(
         self, method: str, found: Attributions, wanted: set[str]

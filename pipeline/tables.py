@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from schemas import Failure, table_schema
 from transforms import Attribution, Instance, Prediction
-from transforms.attribute import LayerRow
 from transforms.perturb import CurvePoint, Ranking
 
 Columns = dict[str, Sequence[Any]]
@@ -61,23 +60,18 @@ def attributions_table(
     return _table("attributions", columns, double=double)
 
 
-def layers_table(
-    rows: Sequence[tuple[Instance, Attribution]], method: str, *, double: bool
+def details_table(
+    name: str, rows: Sequence[tuple[Instance, Attribution]], method: str, *, double: bool
 ) -> pa.Table:
-    """The ``layers`` table of one method: a row per instance and layer."""
+    """A table that one method fills beside its scores (``transforms.details``)."""
     flat = [
-        (instance.instance_id, number, layer)
+        (instance.instance_id, method, *detail)
         for instance, row in rows
-        for number, layer in enumerate(row.layers or ())
+        for detail in row.details[name]
     ]
-    columns: Columns = {
-        "instance_id": [instance_id for instance_id, _, _ in flat],
-        "method": [method] * len(flat),
-        "layer": [number for _, number, _ in flat],
-    }
-    for name in LayerRow.__dataclass_fields__:
-        columns[name] = [getattr(layer, name) for _, _, layer in flat]
-    return _table("layers", columns, double=double)
+    names = table_schema(name).names
+    columns = dict(zip(names, zip(*flat, strict=True), strict=True)) if flat else {}
+    return _table(name, {column: columns.get(column, ()) for column in names}, double=double)
 
 
 def curves_table(

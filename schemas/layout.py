@@ -8,6 +8,7 @@
     OUT/instances/shard-00012-of-00100.parquet
     OUT/attributions/method=saliency/shard-00012-of-00100.parquet
     OUT/layers/method=globenc/shard-00012-of-00100.parquet          only with --layers
+    OUT/information/method=iba/shard-00012-of-00100.parquet         only with --layers
     OUT/curves/method=saliency/shard-00012-of-00100.parquet
     OUT/failures/instances/shard-00012-of-00100.parquet             only where something failed
     OUT/failures/attributions.saliency/shard-00012-of-00100.parquet
@@ -20,7 +21,7 @@ import re
 from typing import NamedTuple
 
 MANIFEST = "run.json"
-FORMAT = 2  # Of the manifest; readers refuse another.
+FORMAT = 3  # Of the manifest; readers refuse another.
 CORPUS = "corpus"
 STATISTICS = "statistics"
 FAILURES = "failures"
@@ -31,6 +32,7 @@ GLOBS = {
     "instances": f"instances/{_SHARDS}",
     "attributions": f"attributions/method=*/{_SHARDS}",
     "layers": f"layers/method=*/{_SHARDS}",
+    "information": f"information/method=*/{_SHARDS}",
     "curves": f"curves/method=*/{_SHARDS}",
     "failures": f"{FAILURES}/*/{_SHARDS}",
 }

@@ -96,10 +96,23 @@ _LAYERS = (
     ),
 )
 
+_INFORMATION = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column("layer", pa.int32(), "Encoder layer after which the bottleneck sits, from 0"),
+    _column("target", pa.int32(), "Class whose prediction the bottleneck is to keep"),
+    _column("bits", pa.list_(REAL), "Information per token that passes the bottleneck, in bits"),
+)
+
 _CURVES = (
     _column("instance_id", pa.string(), "Key of instances"),
     _column("method", NAME, "Method whose scores gave the order"),
-    _column("protocol", NAME, "What is removed at a time: token or word"),
+    _column(
+        "protocol",
+        NAME,
+        "What is removed at a time: token or word; compat: tokens, where removed and units count "
+        "all tokens, as IBA's authors do",
+    ),
     _column("order", NAME, "morf: most relevant first; lerf: least relevant first; random"),
     _column("operation", NAME, "How it is removed: mask, pad or delete"),
     _column("fraction", pa.float64(), "Nominal fraction removed, 0 (nothing) to 1 (everything)"),
@@ -124,6 +137,7 @@ CONTENT_FIELDS = {
     "instances": tuple(field.name for field in _INSTANCES),
     "attributions": tuple(f.name for f in _ATTRIBUTIONS if f.name != "seconds"),
     "layers": tuple(field.name for field in _LAYERS),
+    "information": tuple(field.name for field in _INFORMATION),
     "curves": tuple(field.name for field in _CURVES),
     "failures": tuple(field.name for field in _FAILURES),
 }
@@ -132,6 +146,7 @@ _FIELDS = {
     "instances": _INSTANCES,
     "attributions": _ATTRIBUTIONS,
     "layers": _LAYERS,
+    "information": _INFORMATION,
     "curves": _CURVES,
     "failures": _FAILURES,
 }

@@ -17,10 +17,15 @@ _NAMES = (
     "area_under_curve",
     "faithfulness_by_instance",
     "faithfulness",
+    "degradation",
+    "degradation_curves",
+    "degradation_intervals",
     "cost",
     "completeness",
     "layer_tokens",
     "mixing",
+    "information_tokens",
+    "information_flow",
     "failure_summary",
 )
 

@@ -20,9 +20,14 @@ from schemas.layout import FORMAT
 Row = dict[str, Any]
 
 METHODS = {
-    "gradient": {"additive": False, "signed": False, "params": {"norm": "l2"}, "layers": False},
-    "paths": {"additive": True, "signed": True, "params": {"steps": 20}, "layers": True},
-    "attention": {"additive": False, "signed": False, "params": {}, "layers": True},
+    "gradient": {"additive": False, "signed": False, "params": {"norm": "l2"}, "tables": []},
+    "paths": {"additive": True, "signed": True, "params": {"steps": 20}, "tables": ["layers"]},
+    "attention": {
+        "additive": False,
+        "signed": False,
+        "params": {},
+        "tables": ["layers", "information"],
+    },
 }
 NUM_LAYERS = 3
 # The methods by layer that have context-mixing ratios.
@@ -39,6 +44,7 @@ class SyntheticRun:
     instances: list[Row] = field(default_factory=list)
     attributions: list[Row] = field(default_factory=list)
     layers: list[Row] = field(default_factory=list)
+    information: list[Row] = field(default_factory=list)
     curves: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
     shards: dict[str, int] = field(default_factory=dict)
@@ -91,8 +97,11 @@ def synthetic_run(
                 run.failures.append(
                     Failure(name, "attribute", method, "MemoryError", "too long")._asdict()
                 )
-            elif METHODS[method]["layers"]:
-                run.layers += [_layer(rng, instance, method, n) for n in range(NUM_LAYERS)]
+            else:
+                for table in METHODS[method]["tables"]:
+                    make = {"layers": _layer, "information": _information}[table]
+                    rows_of = getattr(run, table)
+                    rows_of += [make(rng, instance, method, n) for n in range(NUM_LAYERS)]
             if evaluate and failing and number == 3 and method == "attention":
                 run.failures.append(
                     Failure(name, "perturb", method, "RuntimeError", "out of memory")._asdict()
@@ -110,8 +119,7 @@ def write_run(run: SyntheticRun, folder: Path) -> Path:
     units = [Unit("instances")]
     for method, record in run.manifest["methods"].items():
         units.append(Unit("attributions", method))
-        if record["layers"]:
-            units.append(Unit("layers", method))
+        units += [Unit(table, method) for table in record["tables"]]
         if run.manifest["evaluation"] is not None:
             units.append(Unit("curves", method))
     attributed = {(row["instance_id"], row["method"]) for row in run.attributions}
@@ -142,7 +150,7 @@ def _unit_of(failure: Row, attributed: set[tuple[str, str]]) -> Unit:
         return Unit("curves", method)
     if stage != "attribute":
         return Unit("instances", method)
-    later = (name, method) in attributed and METHODS[method]["layers"]
+    later = (name, method) in attributed and METHODS[method]["tables"]
     return Unit("layers" if later else "attributions", method)
 
 
@@ -293,6 +301,16 @@ def _layer(rng: np.random.Generator, instance: Row, method: str, number: int) ->
         "mixing": rng.uniform(size=length).astype(np.float32).tolist()
         if method in MIXING
         else None,
+    }
+
+
+def _information(rng: np.random.Generator, instance: Row, method: str, number: int) -> Row:
+    return {
+        "instance_id": instance["instance_id"],
+        "method": method,
+        "layer": number,
+        "target": instance["prediction"],
+        "bits": rng.gamma(1, size=len(instance["tokens"])).astype(np.float32).tolist(),
     }
 
 

@@ -42,16 +42,16 @@ def asked(folder: Path, sql: str, format: str = "table", **options: Any) -> str:
 def test_manifest_is_in_tables(folder: Path) -> None:
     with open_run(folder) as connection:
         methods = connection.execute(
-            "select method, params->>'steps', additive, layers, passes from methods order by all"
+            "select method, params->>'steps', additive, tables, passes from methods order by all"
         ).fetchall()
         run = connection.execute(
             "select corpus_rows, corpus_split, model_labels, model_num_layers, settings_seed, "
             "evaluation->>'protocol', executions->0->>'command' from run"
         ).fetchone()
     assert methods == [
-        ("attention", None, False, True, ["forward"]),
-        ("gradient", None, False, False, ["forward"]),
-        ("paths", "20", True, True, ["forward"]),
+        ("attention", None, False, ["layers", "information"], ["forward"]),
+        ("gradient", None, False, [], ["forward"]),
+        ("paths", "20", True, ["layers"], ["forward"]),
     ]
     labels = ["negative", "neutral", "positive"]
     assert run == (60, None, labels, 3, 0, "token", "attribeam run")
@@ -362,7 +362,7 @@ def test_a_sound_run(folder: Path) -> None:
     out = io.StringIO()
     print_report(report, out, width=100)
     text = out.getvalue()
-    assert "27 of 27 files are there" in text
+    assert "30 of 30 files are there" in text
     assert "60 rows of the corpus: 59 instances, 1 failed" in text
     assert text.splitlines()[-1].startswith("sound")
 
@@ -452,7 +452,7 @@ def test_missing_files(pristine: Path, tmp_path: Path, path: str) -> None:
     folder = copytree(pristine, tmp_path / "run")
     (folder / path).unlink()
     (problem,) = verify(folder).problems
-    assert problem.startswith("not finished: 17 of 18 files are there. Run the same command again")
+    assert problem.startswith("not finished: 19 of 20 files are there. Run the same command again")
 
 
 def test_foreign_files(tmp_path: Path) -> None:
@@ -615,17 +615,22 @@ NAN = math.nan
         (spoil("layers", "rollout", 1.1, **LAYER), ["layers: the rollout of 1 does not sum to 1"]),
         (spoil("layers", "mixing", 1.1, **LAYER), ["1 have context-mixing ratios outside 0 to 1"]),
         (spoil("layers", "mixing", -0.1, **LAYER), ["1 have context-mixing ratios outside 0 to"]),
+        (shorten("information", "bits", **LAYER), ["information: 1 have not one number per token"]),
+        (put("information", "bits", None, **LAYER), ["1 have not one number per token"]),
+        (spoil("information", "bits", NAN, **LAYER), ["information: 1 have bits that are no"]),
+        (spoil("information", "bits", -0.1, **LAYER), ["information: 1 have bits that are no"]),
+        (drop("information", **LAYER), ["information: 1 have not each layer of the model once"]),
         (
             drop_layers,
             [
-                "attention: 8 attributed, but 6 have layers and 1 failed: 1 are missing, "
+                "attention: 8 attributed, but 6 have further rows and 1 failed: 1 are missing, "
                 "such as row-4"
             ],
         ),
         (
             drop("failures", stage="attribute", method="attention"),
             [
-                "attention: 8 attributed, but 7 have layers and 0 failed: 1 are missing, "
+                "attention: 8 attributed, but 7 have further rows and 0 failed: 1 are missing, "
                 "such as row-5"
             ],
         ),
@@ -699,7 +704,7 @@ def test_a_method_that_was_not_to_be_evaluated_needs_no_curves(tmp_path: Path) -
 def test_layers_are_expected_of_the_methods_that_were_told_to_give_them(tmp_path: Path) -> None:
     run = synthetic_run()
     folder = write_run(run, tmp_path)
-    run.manifest["methods"]["paths"]["layers"] = False
+    run.manifest["methods"]["paths"]["tables"] = []
     (folder / "run.json").write_text(json.dumps(run.manifest))
     problems = verify(folder).problems
     assert len(problems) == 2
@@ -707,6 +712,6 @@ def test_layers_are_expected_of_the_methods_that_were_told_to_give_them(tmp_path
     shutil.rmtree(folder / "layers" / "method=paths")
     report = verify(folder)
     assert not report.problems
-    layered = {fact.method: (fact.layered, fact.not_layered) for fact in report.facts}
+    layered = {fact.method: (fact.detailed, fact.not_detailed) for fact in report.facts}
     none = (None, None)
     assert layered == {"attention": (7, 1), "gradient": none, "paths": none}

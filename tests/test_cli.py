@@ -147,7 +147,7 @@ def test_instances_that_fail(
 def test_options_reach_the_run(attribute: Run, out: Path) -> None:
     outcome = attribute(
         *("--limit", 3, "--methods", "saliency,random", "--set", "saliency.norm=l1"),
-        *("--target", 2, "--seed", 7, "--evaluate", "--fractions", "0.5,0.25,0.5"),
+        *("--target", 2, "--seed", 7, "--evaluate", "--fractions", "0.5,1/4,0.5"),
         *("--orders", "morf", "--operations", "pad,delete", "--units", "word"),
         *("--max-length", 9, "--dtype", "float64", "--id-column", "none", "--token-budget", 50),
     )
@@ -216,8 +216,8 @@ def test_layers_are_added_to_a_finished_run(
     assert attribute(*usual).out.startswith("nothing left to do")
     assert attribute(*usual, "--methods", "saliency,attention_rollout").status == DONE
     records = json.loads((out / "run.json").read_text())["methods"]
-    layers = {"random": False, "attention_rollout": True, "saliency": False}
-    assert {name: record["layers"] for name, record in records.items()} == layers
+    tables = {"random": [], "attention_rollout": ["layers"], "saliency": []}
+    assert {name: record["tables"] for name, record in records.items()} == tables
     assert command("verify", out).status == DONE
     # The last layer's rollout is the method's own score.
     rollouts = table(out, "layers", "attention_rollout").to_pylist()
@@ -327,9 +327,10 @@ def test_what_is_needed_is_asked_for(name: str, model: Path, corpus: Path, out: 
          "integrated_gradients.steps is at least 1, not '0'"),
         ("--methods integrated_gradients --set integrated_gradients.steps=2.5",
          "integrated_gradients.steps is a number such as 50, not '2.5'"),
-        ("--evaluate --fractions half", "--fractions is a list of numbers, not half"),
+        ("--evaluate --fractions half", "numbers such as 0.1 or 1/9, not half"),
+        ("--evaluate --fractions 1/0", "numbers such as 0.1 or 1/9, not 1/0"),
         ("--evaluate --fractions 0.5,1.5", "--fractions are between 0 and 1"),
-        ("--evaluate --fractions nan", "--fractions are between 0 and 1"),
+        ("--evaluate --fractions nan", "numbers such as 0.1 or 1/9, not nan"),
         ("--evaluate --orders best", "--orders: there is no 'best'; there are morf, lerf, random"),
         ("--evaluate --orders ,", "--orders: none was given; there are morf, lerf, random"),
         ("--evaluate --operations blur", "--operations: there is no 'blur'; there are mask, pad"),
@@ -645,7 +646,7 @@ def test_methods_are_listed_in_lines_that_fit(monkeypatch: pytest.MonkeyPatch) -
     assert all(re.match(r"\w+  cost |    \S", line) for line in lines)
     (facts,) = (line for line in lines if line.startswith("attention_rollout "))
     assert facts.endswith("; class-independent, by layer")
-    assert "    needs Forward(attention=True, layers=False)" in lines
+    assert "    needs Forward(attention=True, layers=False, outputs=False)" in lines
     assert "    needs no pass" in lines
     (facts,) = (line for line in lines if line.startswith("random "))
     assert facts.endswith("; class-independent, stochastic")

@@ -1,5 +1,7 @@
 """The methods against what the papers' authors' own code gives (see goldens/README.md)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -88,6 +90,31 @@ def test_grad_x_input_of_a_given_class(golden: LoadTiny, target: int) -> None:
     for instance in WITH_GOLDENS:
         expected = golden_numbers("authors")[f"bert-golden/gxi_sum_class{target}/{instance}"]
         assert relative_error(scores(found, "grad_x_input", instance), expected) < 1e-5
+
+
+@BUDGETS
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_integrated_gradients_as_iba_compares_with(
+    golden: LoadTiny, dtype: str, budget: int
+) -> None:
+    numbers = golden_numbers("integrated_gradients")
+    model = golden("bert-golden", dtype)
+    # The authors give the first [SEP] of a pair to its second text.
+    rows = [
+        replace(row, token_type_ids=numbers[f"{at}/token_type_ids_used"].tolist())
+        for at, row in enumerate(golden_rows()[: len(WITH_GOLDENS)])
+    ]
+    name = "integrated_gradients"
+    chosen = choose(name, {name: {"preset": "iba"}})
+    found = attribute(model, encode(model, rows), chosen, token_budget=budget)
+    for instance in WITH_GOLDENS:
+        row = found.rows[name][instance]
+        assert row is not None and row.delta is not None
+        key = f"f{dtype[-2:]}/{instance}"
+        assert relative_error(row.scores, numbers[f"{key}/sum"]) < TOLERANCE[dtype]
+        normal = row.scores / np.linalg.norm(row.scores)
+        assert relative_error(normal, numbers[f"{key}/score"]) < TOLERANCE[dtype]
+        assert row.delta == pytest.approx(numbers[f"{key}/delta"].item(), abs=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,7 +1,7 @@
 """Information bottlenecks: the authors' numbers, the definition, statistics, and what may fail."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.authors import DTYPES, golden_numbers, golden_rows
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
 from tests.test_norms import shortened
-from transforms import Instance, Model, attribute, choose, encode
+from transforms import Attributions, Instance, Model, attribute, choose, encode
 from transforms.batch import Rows, collate
 from transforms.bottleneck import (
     Bottleneck,
@@ -23,9 +23,10 @@ from transforms.bottleneck import (
     moments,
     optimise,
 )
+from transforms.details import InformationRow
 from transforms.methods import iba as methods
 from transforms.methods.iba import iba, iba_released
-from transforms.passes import Captured
+from transforms.passes import Captured, Forward
 from transforms.registry import LastLayers
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
@@ -46,7 +47,7 @@ def capture(
     seed: int = 0,
 ) -> Captured:
     batch = collate(instances, model.pad_id, model.device)
-    return Captured(model, batch, target, budget, seed, frozenset())
+    return Captured(model, batch, target, budget, seed, frozenset({Forward(outputs=True)}))
 
 
 def scores(captured: Captured, statistics: Statistics | None, **params: Any) -> list[Any]:
@@ -343,6 +344,33 @@ def test_the_model_is_whole_again(tiny: LoadTiny) -> None:
     torch.testing.assert_close(capture(model, instances).logits, before, rtol=0, atol=0)
 
 
+# By layer -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["iba", "iba_released"])
+def test_information_by_layer_is_what_each_layer_alone_gives(tiny: LoadTiny, name: str) -> None:
+    model = tiny("bert", "classification", "float64")
+    instances = random_instances(model, [6, 9])
+    statistics = collect(model, instances, 100)
+
+    def run(layers: bool = False, **params: Any) -> Attributions:
+        chosen = choose(name, {name: {"steps": 4, "copies": 2, **params}})
+        return attribute(model, instances, chosen, layers=layers, statistics=statistics)
+
+    whole = run(layers=True)
+    for number, prediction in enumerate(whole.predictions):
+        row = whole.rows[name][number]
+        assert row is not None and prediction is not None
+        found = cast(Sequence[InformationRow], row.details["information"])
+        assert [of.layer for of in found] == [0, 1, 2]
+        assert {of.target for of in found} == {prediction.target}
+        for layer, of in enumerate(found):
+            alone = run(layer=layer).rows[name][number]
+            assert alone is not None and not alone.details
+            assert relative_error(of.bits * np.log(2), alone.scores) < 1e-10
+        assert relative_error(row.scores, found[2].bits * np.log(2)) < 1e-15
+
+
 # What may fail --------------------------------------------------------------------------------
 
 
@@ -366,15 +394,14 @@ def test_half_precision_is_left_for_the_mask(tiny: LoadTiny) -> None:
             assert np.isfinite(row).all() and row.dtype == np.float64
 
 
-@pytest.mark.parametrize(("steps", "name"), [(1, "score"), (2, "loss")])
-def test_what_is_not_finite_is_named(tiny: LoadTiny, steps: int, name: str) -> None:
+def test_a_loss_that_is_not_finite_is_named(tiny: LoadTiny) -> None:
     model = tiny("bert", "classification", "float64")
     instances = random_instances(model, [6, 9])
     found = collect(model, instances, 100)
     captured = capture(model, instances)
     broken = Statistics(found.mean, np.full_like(found.std, 1e-300), found.count)
-    with pytest.raises(ArithmeticError, match=f"the {name} of random-0 is not finite: inf"):
-        scores(captured, broken, steps=steps)
+    with pytest.raises(ArithmeticError, match="the loss of random-0 is not finite: inf"):
+        scores(captured, broken, steps=2)
 
 
 def test_a_failure_is_the_instances_own(tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch) -> None:

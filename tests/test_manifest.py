@@ -1,6 +1,7 @@
 """``run.json``: continued, added to, refused, damaged."""
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ EVALUATION = {"fractions": [0.5], "protocol": "token"}
 
 
 def manifest(
-    *methods: str, evaluation: dict[str, Any] | None = None, layers: bool = False
+    *methods: str, evaluation: dict[str, Any] | None = None, tables: Sequence[str] = ()
 ) -> dict[str, Any]:
-    record = {"params": {"steps": 20}, "evaluated": evaluation is not None, "layers": layers}
+    record = {"params": {"steps": 20}, "evaluated": evaluation is not None, "tables": [*tables]}
     return {
         "identity": deepcopy(IDENTITY),
         "methods": {name: deepcopy(record) for name in methods},
@@ -90,11 +91,11 @@ def test_an_evaluation_may_come_later_and_then_stays() -> None:
 
 
 def test_layers_may_come_later_and_then_stay() -> None:
-    later = merged("out", manifest("a"), manifest("a", layers=True))
-    assert later["methods"]["a"]["layers"] is True
-    assert merged("out", later, manifest("a"))["methods"]["a"]["layers"] is True
+    later = merged("out", manifest("a"), manifest("a", tables=["layers"]))
+    assert later["methods"]["a"]["tables"] == ["layers"]
+    assert merged("out", later, manifest("a"))["methods"]["a"]["tables"] == ["layers"]
     other = merged("out", later, manifest("b"))["methods"]
-    assert (other["a"]["layers"], other["b"]["layers"]) == (True, False)
+    assert (other["a"]["tables"], other["b"]["tables"]) == (["layers"], [])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.models import FAMILIES, MAX_LENGTH, TASKS, plain, random_instance, ra
 from transforms import EncodeOptions, Instance, Model, Row, attribute
 from transforms.encode import encode_row
 from transforms.perturb import (
+    EVALUATION_PROTOCOLS,
     FRACTIONS,
     OPERATIONS,
     ORDERS,
@@ -211,6 +213,48 @@ def test_what_is_read_out_stays(tiny: LoadTiny, family: str, protocol: Any) -> N
     assert everything[~own_word & ~instance.special].all()
 
 
+# As IBA's authors count -----------------------------------------------------------------------
+
+
+def test_compat_by_hand(tiny: LoadTiny) -> None:
+    instance = random_instance(tiny("bert"), 5)  # three between [CLS] and [SEP]
+    scores = [0.5, 0.5, -1.0, 2.0, 0.0]
+    evaluation = by_tokens(protocol="compat", fractions=(0.1, 0.2, 0.4, 0.7))
+    morf = points(instance, scores, evaluation, "morf")
+    # Half a token of five is rounded to none. Position 2 is the last, so it's never come to.
+    assert {fraction: (point.removed, removed(point)) for fraction, point in morf.items()} == {
+        0.0: (0, []),
+        0.1: (0, []),
+        0.2: (1, [3]),
+        0.4: (2, [1, 3]),
+        0.7: (4, [1, 3]),
+        1.0: (5, [1, 3]),
+    }
+    lerf = points(instance, scores, evaluation, "lerf")
+    # Upwards the last is position 3. Of [CLS] and position 1, the earlier is first here as well.
+    assert [removed(point) for point in lerf.values()] == [[], [], [2], [1, 2], [1, 2], [1, 2]]
+    assert {point.units for point in [*morf.values(), *lerf.values()]} == {5}
+
+
+def test_compat_takes_all_of_the_text_if_a_special_token_is_last(tiny: LoadTiny) -> None:
+    instance = random_instance(tiny("bert"), 6)
+    evaluation = by_tokens(protocol="compat")
+    curve = points(instance, [3, 2, 2, 2, 2, -1], evaluation, "morf")
+    assert curve[1.0].tokens.tolist() == instance.removable.tolist()
+
+
+def test_compat_has_a_random_order_of_its_own(tiny: LoadTiny) -> None:
+    instance = random_instance(tiny("bert"), 20)
+    evaluation = by_tokens(protocol="compat")
+    first, again, other = (
+        [removed(p) for p in points(instance, range(20), evaluation, "random", seed).values()]
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    for smaller, larger in pairwise(first):
+        assert set(smaller) <= set(larger)
+
+
 # The naive way --------------------------------------------------------------------------------
 
 
@@ -367,7 +411,7 @@ def test_company_and_budget_do_not_matter(tiny: LoadTiny, task: str, data: st.Da
     evaluation = Evaluation(
         fractions=(0.4,),
         operations=OPERATIONS,
-        protocol=data.draw(st.sampled_from(["token", "word"])),
+        protocol=data.draw(st.sampled_from(EVALUATION_PROTOCOLS)),
     )
     shuffled = [rankings[number] for number in order]
     together, failures = curves(model, shuffled, evaluation, token_budget=budget)

@@ -110,16 +110,46 @@ def test_no_method(names: Any) -> None:
 
 def test_defaults() -> None:
     (choice,) = choose("integrated_gradients")
-    assert choice.params == {"baseline": "pad", "steps": 50, "rule": "gauss_legendre"}
+    assert choice.params == {
+        "baseline": "pad",
+        "steps": 50,
+        "rule": "gauss_legendre",
+        "output": "logit",
+    }
     assert choice.needs == (Path("pad", 50, "gauss_legendre"),)
 
 
 def test_given_parameters() -> None:
     given = {"integrated_gradients": {"steps": "7", "rule": "left"}}
     ours, other = choose("integrated_gradients,saliency", given)
-    assert ours.params == {"baseline": "pad", "steps": 7, "rule": "left"}
+    expected = {"baseline": "pad", "steps": 7, "rule": "left", "output": "logit"}
+    assert ours.params == expected
     assert ours.needs == (Path("pad", 7, "left"),)
     assert other.params == {"norm": "l2"}
+
+
+def test_a_preset_stands_for_its_parameters() -> None:
+    given = {"integrated_gradients": {"preset": "iba", "steps": "20"}}
+    (choice,) = choose("integrated_gradients", given)
+    expected = {
+        "baseline": "pad",
+        "steps": 20,
+        "rule": "gauss_legendre",
+        "output": "probability",
+    }
+    assert choice.params == expected
+    wrong = {"integrated_gradients": {"preset": "lime"}}
+    assert "preset is one of iba, not 'lime'" in refused("integrated_gradients", wrong)
+    assert "saliency has no parameter 'preset'" in refused(
+        "saliency", {"saliency": {"preset": "iba"}}
+    )
+
+
+def test_presets_are_of_parameters_that_there_are() -> None:
+    for known in methods().values():
+        for name, preset in known.presets.items():
+            found = known.params({"preset": name})
+            assert {key: found[key] for key in preset} == preset
 
 
 @pytest.mark.parametrize(

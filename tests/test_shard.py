@@ -69,7 +69,7 @@ def process(
     """Does units of a shard (all of them by default) and commits them."""
     evaluate = worker.settings.evaluation is not None
     settings = worker.settings
-    everything = units_of_run(settings.methods, evaluate=evaluate, layered=settings.layered)
+    everything = units_of_run(settings.tables, evaluate=evaluate)
     todo = everything if units is None else units
     results = worker.process(Shard(Task(0, 1, tuple(todo)), rows))
     assert [result.unit for result in results] == list(todo)
@@ -395,7 +395,7 @@ def test_a_perturbed_input_that_raises(
 def add_method(monkeypatch: pytest.MonkeyPatch) -> AddMethod:
     """Adds a method that is computed by the given function to the registry."""
 
-    def add(compute: Compute, *, layered: bool = False) -> str:
+    def add(compute: Compute, *, layered: str | None = None) -> str:
         registry.methods()
         method = Method(
             name="fragile",
@@ -559,7 +559,7 @@ def test_layers_are_rows_of_their_own(
     add_method: AddMethod,
     tmp_path: Path,
 ) -> None:
-    methods = ("saliency", add_method(by_layer, layered=True))
+    methods = ("saliency", add_method(by_layer, layered="layers"))
     worker = attributor(tiny("bert", dtype=dtype), tmp_path, methods, layers=True)
     results = process(worker, corpus)
     # A method without layers has no such unit.
@@ -598,7 +598,7 @@ def test_a_method_may_have_no_mixing_ratios(
         assert scores.layers is not None
         return replace(scores, layers=replace(scores.layers, mixing=None))
 
-    name = add_method(bare, layered=True)
+    name = add_method(bare, layered="layers")
     found = process(attributor(model, tmp_path, (name,), layers=True), corpus)[LAYERED].table
     assert found["mixing"].to_pylist() == [None] * 2 * COUNT
     assert None not in found["local"].to_pylist()
@@ -607,7 +607,7 @@ def test_a_method_may_have_no_mixing_ratios(
 def test_layers_added_later_are_as_if_they_had_been_there(
     model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
 ) -> None:
-    methods = ("saliency", add_method(by_layer, layered=True))
+    methods = ("saliency", add_method(by_layer, layered="layers"))
     once, later = tmp_path / "once", tmp_path / "later"
     process(attributor(model, once, methods, layers=True), corpus)
     process(attributor(model, later, methods), corpus)
@@ -623,11 +623,11 @@ def test_layers_added_later_are_as_if_they_had_been_there(
 def test_lost_attributions_are_the_same_again_beside_their_layers(
     model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
 ) -> None:
-    name = add_method(by_layer, layered=True)
+    name = add_method(by_layer, layered="layers")
     process(attributor(model, tmp_path, (name,), layers=True), corpus)
     before = content(tmp_path)
     # Layers that nobody lacks aren't computed.
-    add_method(raising_by_layer, layered=True)
+    add_method(raising_by_layer, layered="layers")
     process(attributor(model, tmp_path, (name,), layers=True), corpus, [ATTRIBUTED])
     assert content(tmp_path) == before
 
@@ -635,7 +635,7 @@ def test_lost_attributions_are_the_same_again_beside_their_layers(
 def test_curves_follow_the_committed_scores_even_if_layers_are_added_along_with_them(
     model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
 ) -> None:
-    name = add_method(by_layer, layered=True)
+    name = add_method(by_layer, layered="layers")
     process(attributor(model, tmp_path, (name,)), corpus)
     before = content(tmp_path)[unit_path(EVALUATED, 0, 1)]
 
@@ -643,7 +643,7 @@ def test_curves_follow_the_committed_scores_even_if_layers_are_added_along_with_
         scores = by_layer(captured, params)
         return replace(scores, values=-scores.values)
 
-    add_method(reversed_scores, layered=True)
+    add_method(reversed_scores, layered="layers")
     worker = attributor(model, tmp_path, (name,), layers=True)
     process(worker, corpus, [LAYERED, EVALUATED])
     assert content(tmp_path)[unit_path(EVALUATED, 0, 1)] == before
@@ -653,7 +653,7 @@ def test_a_failure_of_layers_that_are_added_is_theirs(
     model: Model, corpus: list[Row], add_method: AddMethod, tmp_path: Path
 ) -> None:
     """What was attributed before stays so."""
-    name = add_method(raising_by_layer, layered=True)
+    name = add_method(raising_by_layer, layered="layers")
     process(attributor(model, tmp_path, (name,)), corpus)
     before = content(tmp_path)
 
@@ -661,7 +661,7 @@ def test_a_failure_of_layers_that_are_added_is_theirs(
         raising(captured, params)
         return by_layer(captured, params)
 
-    add_method(fine_but_for_one, layered=True)
+    add_method(fine_but_for_one, layered="layers")
     worker = attributor(model, tmp_path, (name,), layers=True)
     result = process(worker, corpus, [LAYERED])[LAYERED]
     assert result.failures == [Failure("r3", "attribute", name, "ValueError", "not this one")]
@@ -685,7 +685,7 @@ def test_what_is_not_attributed_fails_once(
             scores.values[at, 0] = float("inf")
         return scores
 
-    name = add_method(endless, layered=True)
+    name = add_method(endless, layered="layers")
     at_once, later = tmp_path / "once", tmp_path / "later"
     results = process(attributor(model, at_once, (name,), layers=True), corpus)
     process(attributor(model, later, (name,)), corpus)

@@ -236,6 +236,67 @@ def test_mixing(opened: Opened) -> None:
     assert_rows(select(connection, "from mixing"), expected, "method", "layer")
 
 
+def role(instance: Row, position: int) -> str:
+    """What kind of token it is, as `information_tokens` says."""
+    if position == instance["readout"]:
+        return "readout"
+    if instance["special"][position]:
+        return "special"
+    if instance["rationale"] is not None and instance["rationale"][position]:
+        return "rationale"
+    return "text" if any(map(str.isalnum, instance["tokens"][position])) else "punctuation"
+
+
+def information_tokens(run: SyntheticRun) -> list[Row]:
+    instances = {row["instance_id"]: row for row in run.instances}
+    return [
+        {name: row[name] for name in ("instance_id", "method", "layer", "target")}
+        | {
+            "position": position,
+            "token": instances[row["instance_id"]]["tokens"][position],
+            "role": role(instances[row["instance_id"]], position),
+            "correct": instances[row["instance_id"]]["correct"],
+            "bits": bits,
+        }
+        for row in run.information
+        for position, bits in enumerate(row["bits"])
+    ]
+
+
+def test_information_tokens(opened: Opened) -> None:
+    run, connection = opened
+    expected = information_tokens(run)
+    assert {row["role"] for row in expected} > {"readout", "special", "text"}
+    keys = ("instance_id", "method", "layer", "position")
+    assert_rows(select(connection, "from information_tokens"), expected, *keys)
+
+
+def test_information_flow(opened: Opened) -> None:
+    run, connection = opened
+    total = {
+        (row["instance_id"], row["method"], row["layer"]): sum(row["bits"])
+        for row in run.information
+    }
+    keys = ("method", "layer", "role", "correct")
+    expected = []
+    for key, rows in grouped(information_tokens(run), *keys).items():
+        own = {
+            name: sum(row["bits"] for row in of)
+            for (name,), of in grouped(rows, "instance_id").items()
+        }
+        expected.append(
+            dict(zip(keys, key, strict=True))
+            | {
+                "instances": len(own),
+                "tokens": len(rows),
+                "bits": mean(row["bits"] for row in rows),
+                "total": mean(own.values()),
+                "share": mean(bits / total[name, *key[:2]] for name, bits in own.items()),
+            }
+        )
+    assert_rows(select(connection, "from information_flow"), expected, *keys)
+
+
 def test_words(opened: Opened) -> None:
     run, connection = opened
     instances = {row["instance_id"]: row for row in run.instances}

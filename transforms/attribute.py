@@ -7,6 +7,7 @@ is to blame stands alone. Neither changes a result, since no result depends on b
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from schemas import Failure, UsageError
 from transforms.batch import Batch, Instance, collate, pack
 from transforms.bottleneck import Statistics
+from transforms.details import Details, LayerRow, is_finite
 from transforms.model import Model
 from transforms.passes import Captured, CorpusStatistics
 from transforms.recovery import halving
@@ -46,23 +48,6 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class LayerRow:
-    """Scores of one layer for one instance, seen from the position that is read out.
-
-    Attributes:
-        local: Raw scores of the layer alone, [T].
-        rollout: Scores from the layer down to the input, summing to 1, [T].
-        scale: Natural logarithm of what ``rollout`` was divided by.
-        mixing: Context-mixing ratio of each token, [T], where the method has one.
-    """
-
-    local: NDArray[np.floating]
-    rollout: NDArray[np.floating]
-    scale: float
-    mixing: NDArray[np.floating] | None
-
-
-@dataclass(frozen=True)
 class Attribution:
     """Scores of one method for one instance.
 
@@ -74,7 +59,8 @@ class Attribution:
             shared out by tokens.
         scale: Natural logarithm of what the scores were divided by, where they were.
         bias: What the method gives to the model's biases and not to tokens.
-        layers: Scores of each layer, first layer first, where they were asked for.
+        details: Rows of the other tables that the method fills; those of ``details.BY_LAYER`` only
+            where scores by layer were asked for.
     """
 
     target: int | None
@@ -83,17 +69,19 @@ class Attribution:
     seconds: float
     scale: float | None = None
     bias: float | None = None
-    layers: list[LayerRow] | None = None
+    details: Details = field(default_factory=dict)
+
+    @property
+    def layers(self) -> Sequence[LayerRow] | None:
+        """Scores of each layer, first layer first, where the method has them."""
+        return cast(Sequence[LayerRow] | None, self.details.get("layers"))
 
     @property
     def finite(self) -> bool:
         """Whether all of it are numbers."""
         numbers = [x for x in (self.delta, self.scale, self.bias) if x is not None]
-        parts: list[NDArray[np.floating]] = [self.scores, np.array(numbers)]
-        for row in self.layers or ():
-            parts += [row.local, row.rollout, np.array(row.scale)]
-            parts += [] if row.mixing is None else [row.mixing]
-        return all(bool(np.isfinite(part).all()) for part in parts)
+        own = np.isfinite(self.scores).all() and np.isfinite(numbers).all()
+        return bool(own) and is_finite(self.details)
 
 
 @dataclass
@@ -297,7 +285,10 @@ def unbatched(scores: Scores, lengths: Sequence[int]) -> list[Attribution]:
         return [None] * len(lengths) if column is None else column.double().tolist()
 
     values = scores.values.double().cpu().numpy()
-    layers = None if scores.layers is None else _unbatched_layers(scores.layers, lengths)
+    details = scores.details or [{}] * len(lengths)
+    if scores.layers is not None:
+        layers = _unbatched_layers(scores.layers, lengths)
+        details = [{**of, "layers": own} for of, own in zip(details, layers, strict=True)]
     extra = zip(numbers(scores.delta), numbers(scores.scale), numbers(scores.bias), strict=True)
     return [
         Attribution(
@@ -307,7 +298,7 @@ def unbatched(scores: Scores, lengths: Sequence[int]) -> list[Attribution]:
             seconds=0.0,
             scale=scale,
             bias=bias,
-            layers=None if layers is None else layers[row],
+            details=details[row],
         )
         for row, (length, (delta, scale, bias)) in enumerate(zip(lengths, extra, strict=True))
     ]
@@ -320,6 +311,7 @@ def _unbatched_layers(layers: LayerScores, lengths: Sequence[int]) -> list[list[
     return [
         [
             LayerRow(
+                layer,
                 local[row, layer, :length],
                 rollout[row, layer, :length],
                 scale[row][layer],

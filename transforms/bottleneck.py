@@ -8,13 +8,11 @@ it once.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn import functional
 
 from schemas import UsageError
@@ -33,16 +31,8 @@ _MOST_LOG_STD = 5.0
 
 def layer_outputs(model: Model, rows: Rows) -> list[torch.Tensor]:
     """What leaves each layer, without a graph: L times [B, T, d]."""
-    kept: list[torch.Tensor] = []
-
-    def keep(_: nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        kept.append(output)
-
-    with ExitStack() as hooks, torch.no_grad():
-        for parts in model.layers:
-            hooks.callback(parts.output_norm.register_forward_hook(keep).remove)
-        model.run(rows, watch=Watch(whole=True))
-    return kept
+    with torch.no_grad():
+        return model.run(rows, watch=Watch(whole=True, outputs=True))[1].outputs
 
 
 # The optimisation -----------------------------------------------------------------------------
@@ -123,13 +113,13 @@ class Bottleneck:
             loss = self.beta * self.capacity(alpha).sum((1, 2)) / count
             (gradient,) = torch.autograd.grad(loss.sum(), alpha)
             for part in noise.split(at_once):
-                errors = self._cross_entropy(alpha, part) / self.copies
+                errors = self.cross_entropy(alpha, part).sum(0) / self.copies
                 gradient = gradient + torch.autograd.grad(errors.sum(), alpha)[0]
                 loss = loss + errors
         return loss.detach(), gradient
 
-    def _cross_entropy(self, alpha: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Sum of the cross entropy over copies, [n, B, T, d] to [B]."""
+    def cross_entropy(self, alpha: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Cross entropy of each noisy copy under the mask: noise [n, B, T, d] to [n, B]."""
         noise = noise.to(alpha)
         log_rest = functional.logsigmoid(-alpha).clamp(-_MOST_LOG_STD, _MOST_LOG_STD)
         kept = self.mean + alpha.sigmoid() * (self.states - self.mean)
@@ -141,8 +131,7 @@ class Bottleneck:
             )
         wanted = self.targets.repeat(len(noise))
         errors = functional.cross_entropy(logits.to(alpha), wanted, reduction="none")
-        total: torch.Tensor = errors.view(len(noise), -1).sum(0)
-        return total
+        return errors.view(len(noise), -1)
 
     @property
     def _real(self) -> torch.Tensor:
@@ -153,7 +142,7 @@ class Bottleneck:
 def optimise(
     bottleneck: Bottleneck, start: float, steps: int, lr: float, budget: int
 ) -> torch.Tensor:
-    """The capacity that is left after ``steps - 1`` updates of the mask, [B, T, d] in nats.
+    """The mask logits after ``steps - 1`` updates, [B, T, d].
 
     The updates are Adam's (Kingma & Ba 2015, algorithm 1) on the sum of the instances' losses:
     being elementwise, they are those of each instance alone. The original counts the last model
@@ -167,7 +156,7 @@ def optimise(
         budget: Token budget; copies beyond it are run one after the other.
 
     Raises:
-        ArithmeticError: If a loss or a score is not finite.
+        ArithmeticError: If a loss is not finite.
     """
     alpha = torch.full_like(bottleneck.states, start)
     slope, square = torch.zeros_like(alpha), torch.zeros_like(alpha)
@@ -177,14 +166,12 @@ def optimise(
     for step in range(1, steps):
         noise = bottleneck.noise(step - 1)
         loss, gradient, at_once = _descend(bottleneck, alpha, noise, at_once)
-        _check(loss, "loss", bottleneck.batch)
+        _check(loss, bottleneck.batch)
         slope = torch.lerp(gradient, slope, _BETAS[0])
         square = torch.lerp(gradient.square(), square, _BETAS[1])
         spread = (square / (1 - _BETAS[1] ** step)).sqrt() + _EPSILON
         alpha = alpha - lr / (1 - _BETAS[0] ** step) * slope / spread
-    capacity = bottleneck.capacity(alpha)
-    _check(capacity.sum((1, 2)), "score", bottleneck.batch)
-    return capacity
+    return alpha
 
 
 def _descend(
@@ -201,11 +188,11 @@ def _descend(
             at_once //= 2
 
 
-def _check(values: torch.Tensor, name: str, batch: Batch) -> None:
-    """Checks that a number of each instance, [B], is finite."""
-    for instance, value in zip(batch.instances, values.tolist(), strict=True):
-        if not np.isfinite(value):
-            raise ArithmeticError(f"the {name} of {instance.instance_id} is not finite: {value}")
+def _check(losses: torch.Tensor, batch: Batch) -> None:
+    """Checks that the loss of each instance, [B], is finite."""
+    for instance, loss in zip(batch.instances, losses.tolist(), strict=True):
+        if not np.isfinite(loss):
+            raise ArithmeticError(f"the loss of {instance.instance_id} is not finite: {loss}")
 
 
 # Statistics -----------------------------------------------------------------------------------

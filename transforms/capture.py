@@ -32,6 +32,7 @@ class Watch:
             which never holds them.
         layers: What enters each layer and its layer norms, and its values; needs ``attention``.
         whole: Let every position come out of the last layer, and not that read out alone.
+        outputs: What comes out of each layer; needs ``whole``.
         readout_attention: The last layer's attention of the position that is read out, alone.
     """
 
@@ -39,6 +40,7 @@ class Watch:
     layers: bool = False
     whole: bool = False
     readout_attention: bool = False
+    outputs: bool = False
 
 
 class LayerStates(NamedTuple):
@@ -69,6 +71,7 @@ class Recorder:
         readout_attention: Those of the last layer and the position read out, [B, H, T];
             differentiable, even where nothing below them is.
         entered: What entered the encoder (``hidden_states[0]``), [B, T, d].
+        outputs: What came out of each layer, [B, T, d], without a graph.
         states: What passed through each part of interest, in order of the layers.
     """
 
@@ -77,6 +80,7 @@ class Recorder:
     attention: list[torch.Tensor] = field(default_factory=list)
     readout_attention: torch.Tensor | None = None
     entered: torch.Tensor | None = None
+    outputs: list[torch.Tensor] = field(default_factory=list)
     states: dict[str, list[torch.Tensor]] = field(default_factory=lambda: defaultdict(list))
 
     @property
@@ -151,7 +155,7 @@ def recording(
 
     Args:
         encoder: The encoder module (``Anatomy.encoder``).
-        layers: The parts of its layers; they are looked at only if ``watch.layers``.
+        layers: The parts of its layers, if they are to be looked at.
         watch: What to look at.
         readout: Position per row that alone has to come out of the last layer, [B].
         enter: Replaces what enters the encoder, [B, T, d]; None leaves it.
@@ -170,9 +174,11 @@ def recording(
 
     with ExitStack() as hooks:
         hooks.callback(encoder.register_forward_pre_hook(before, with_kwargs=True).remove)
-        if watch.layers:
-            for parts in layers:
+        for parts in layers:
+            if watch.layers:
                 _watch_layer(hooks, recorder, parts)
+            if watch.outputs:
+                _watch_output(hooks, recorder, parts)
         hooks.callback(_RECORDER.reset, _RECORDER.set(recorder))
         yield recorder
 
@@ -190,3 +196,12 @@ def _watch_layer(hooks: ExitStack, recorder: Recorder, parts: LayerParts) -> Non
             kept.append(args[0].detach())
 
         hooks.callback(module.register_forward_pre_hook(keep).remove)
+
+
+def _watch_output(hooks: ExitStack, recorder: Recorder, parts: LayerParts) -> None:
+    """Keeps what comes out of a layer."""
+
+    def keep(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
+        recorder.outputs.append(output.detach())
+
+    hooks.callback(parts.output_norm.register_forward_hook(keep).remove)

@@ -150,7 +150,7 @@ class Model:
         if self.anatomy.segments:
             inputs["token_type_ids"] = rows.segment
         readout = None if watch.whole else rows.readout
-        layers = self.layers if watch.layers else ()
+        layers = self.layers if watch.layers or watch.outputs else ()
         with recording(self.encoder, layers, watch=watch, readout=readout, enter=enter) as recorder:
             if self.task == "masked_lm":
                 logits = self._contrast_logits(inputs, rows)

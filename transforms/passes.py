@@ -27,6 +27,7 @@ from transforms.variants import Operation, Variants
 BaselineName = Literal["pad", "mask", "zero"]
 Rule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right", "endpoints"]
 Of = Literal["input", "attention"]
+Output = Literal["logit", "probability"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class Forward:
     Attributes:
         attention: Attention probabilities of every layer.
         layers: What enters the layers and their norms, and their values; and attention.
+        outputs: What comes out of the layers.
     """
 
     attention: bool = False
     layers: bool = False
+    outputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,15 @@ class Path:
         rule: Quadrature rule that weighs them.
         of: Gradients with respect to what enters the encoder (``input``), or to the last layer's
             attention from the position read out (``attention``).
+        output: Gradients of the explained scalar (``logit``; of a masked LM, the contrast of its
+            two words), or of the softmax probability of the explained class.
     """
 
     baseline: BaselineName
     steps: int
     rule: Rule
     of: Of = "input"
+    output: Output = "logit"
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ class PathGradient:
         attention: That of the gradients of the last layer's attention, [B, H, T]; None if nobody
             asked. At padding it need not be zero.
         difference: Input minus baseline, [B, T, d].
-        gain: Explained scalar at the input minus at the baseline, [B]; None without ``gradient``.
+        gain: The output at the input minus at the baseline, [B]; None without ``gradient``.
     """
 
     gradient: torch.Tensor | None
@@ -193,6 +199,7 @@ class Captured:
         entered: What entered the encoder, [B, T, d].
         attention: Attention probabilities per layer, each [B, H, T, T]; zero at padded keys.
         layers: What passed through each layer.
+        outputs: What came out of each layer, [B, T, d].
         gradient: Gradient with respect to ``entered``, [B, T, d].
         attention_gradient: Gradient with respect to each layer's attention; at padding it need not
             be zero.
@@ -212,6 +219,7 @@ class Captured:
     entered: torch.Tensor = field(init=False)
     attention: list[torch.Tensor] = field(init=False)
     layers: list[LayerStates] = field(init=False)
+    outputs: list[torch.Tensor] = field(init=False)
     gradient: torch.Tensor | None = field(init=False, default=None)
     attention_gradient: list[torch.Tensor] = field(init=False, default_factory=list)
     _paths: dict[Path, PathGradient] = field(init=False, default_factory=dict)
@@ -230,6 +238,13 @@ class Captured:
     def explained(self) -> torch.Tensor:
         """The explained scalar per instance, [B]."""
         return (self.weights * self.logits).sum(-1)
+
+    def output(self, logits: torch.Tensor, kind: Output) -> torch.Tensor:
+        """An output of n copies of the batch, one after the other: logits [n B, C] to [n B]."""
+        count = len(logits) // len(self.batch)
+        if kind == "logit":
+            return (self.weights.repeat(count, 1) * logits).sum(-1)
+        return logits.softmax(-1).gather(1, self.targets.repeat(count)[:, None])[:, 0]
 
     @property
     def mask(self) -> torch.Tensor:
@@ -253,13 +268,19 @@ class Captured:
         of_input, of_attention = Backward() in self.needs, Backward("attention") in self.needs
         forwards = [need for need in self.needs if isinstance(need, Forward)]
         layers = any(need.layers for need in forwards)
+        outputs = any(need.outputs for need in forwards)
         attention = layers or of_attention or any(need.attention for need in forwards)
         with torch.no_grad():
             entered = self.model.embed(self.batch.rows)
         with torch.set_grad_enabled(of_input or of_attention):
             # Gradients of attention need a graph from the first layer's attention on.
             entered.requires_grad_(of_input or of_attention)
-            watch = Watch(attention=attention, layers=layers, whole=self.layered)
+            watch = Watch(
+                attention=attention,
+                layers=layers,
+                whole=self.layered or outputs,
+                outputs=outputs,
+            )
             logits, recorder = self.model.run(self.batch.rows, watch=watch, enter=entered)
             self.logits = logits.detach()
             self._spent(Forward(), start)
@@ -273,6 +294,7 @@ class Captured:
         self.entered = entered.detach()
         self.attention = [layer.detach() for layer in recorder.attention]
         self.layers = recorder.layers
+        self.outputs = recorder.outputs
 
     def path(self, wanted: Path) -> PathGradient:
         """The gradients along a path; run at the first call, then kept.
@@ -339,7 +361,7 @@ class Captured:
             alphas = torch.tensor(points[done : done + at_once]).to(difference)
             shares = torch.tensor(weights[done : done + at_once]).to(difference)
             try:
-                found = self._path_gradients(start, difference, alphas, shares, kinds)
+                found = self._path_gradients(route, start, difference, alphas, shares, kinds)
                 totals = {of: totals.get(of, 0) + found[of] for of in kinds}
                 done += at_once
             except Exception as error:
@@ -351,11 +373,15 @@ class Captured:
         if "input" in kinds:
             with torch.no_grad():
                 base_logits, _ = self.model.run(self.batch.rows, enter=start)
-            gain = self.explained - (self.weights * base_logits).sum(-1)
+            at_input, at_start = (
+                self.output(logits, route.output) for logits in (self.logits, base_logits)
+            )
+            gain = at_input - at_start
         return PathGradient(totals.get("input"), totals.get("attention"), difference, gain)
 
     def _path_gradients(
         self,
+        route: Path,
         start: torch.Tensor,
         difference: torch.Tensor,
         alphas: torch.Tensor,
@@ -376,8 +402,8 @@ class Captured:
                 watch=Watch(readout_attention="attention" in kinds),
                 enter=points,
             )
-            scalar = (self.weights.repeat(count, 1) * logits).sum(-1)
-            weighted = (scalar * shares.repeat_interleave(len(self.batch))).sum()
+            outputs = self.output(logits, route.output)
+            weighted = (outputs * shares.repeat_interleave(len(self.batch))).sum()
             sources = {"input": points, "attention": recorder.readout_attention}
             found = torch.autograd.grad(weighted, [cast(torch.Tensor, sources[of]) for of in kinds])
         return {

@@ -26,8 +26,10 @@ from transforms.variants import (
 )
 
 Order = Literal["morf", "lerf", "random"]
+EvaluationProtocol = Protocol | Literal["compat"]
 
 ORDERS: tuple[Order, ...] = ("morf", "lerf", "random")
+EVALUATION_PROTOCOLS: tuple[EvaluationProtocol, ...] = (*PROTOCOLS, "compat")
 FRACTIONS = tuple(step / 10 for step in range(1, 10))
 
 
@@ -42,13 +44,14 @@ class Evaluation:
             token, hidden by the attention mask, ``delete`` closes the gap. None of them stands for
             ``mask``, or ``pad`` where the mask token isn't known.
         protocol: Whether single ``token``s or whole ``word``s are removed. A word's score is the
-            largest of its tokens'.
+            largest of its tokens'. ``compat`` is for comparison with published numbers: tokens
+            are removed and counted as by the authors of IBA (``compat_points_of``).
     """
 
     fractions: tuple[float, ...] = FRACTIONS
     orders: tuple[Order, ...] = ORDERS
     operations: tuple[Operation, ...] = ()
-    protocol: Protocol = "token"
+    protocol: EvaluationProtocol = "token"
 
     def checked(self, model: Model) -> "Evaluation":
         """Checks the settings against each other and the model.
@@ -64,7 +67,7 @@ class Evaluation:
         for given, known, name in (
             (self.orders, ORDERS, "orders"),
             (operations, OPERATIONS, "operations"),
-            ((self.protocol,), PROTOCOLS, "units"),
+            ((self.protocol,), EVALUATION_PROTOCOLS, "units"),
         ):
             wrong = [value for value in given if value not in known]
             if wrong or not given:
@@ -86,7 +89,10 @@ class Evaluation:
 
 
 class Point(NamedTuple):
-    """A point of a curve that is asked for: which tokens of an instance to remove, and why."""
+    """A point of a curve that is asked for: which tokens of an instance to remove, and why.
+
+    ``removed`` of ``units`` are, under ``compat``, the tokens asked for and all tokens.
+    """
 
     order: Order
     operation: Operation
@@ -142,6 +148,8 @@ def points_of(
     comprehensiveness and sufficiency then speak of the same units. Of units with equal scores the
     earlier counts as more relevant.
     """
+    if evaluation.protocol == "compat":
+        return compat_points_of(instance, scores, evaluation, seed)
     units = units_of(instance, evaluation.protocol)
     count = int(units.max()) + 1
     values = np.full(count, -np.inf)
@@ -161,6 +169,45 @@ def points_of(
             tokens = np.isin(units, ranks[order][:removed])
             points += [
                 Point(order, operation, fraction, removed, count, tokens)
+                for operation in evaluation.operations
+            ]
+    return points
+
+
+def compat_count(fraction: float, length: int) -> int:
+    """Tokens that ``compat`` asks for at a nominal fraction of all of them, half to even."""
+    return int(np.round(fraction * length))
+
+
+def compat_points_of(
+    instance: Instance, scores: NDArray[np.floating], evaluation: Evaluation, seed: int
+) -> list[Point]:
+    """The same under ``compat``, the degradation test as IBA's authors run it.
+
+    The number k to remove at a fraction f is counted on all T tokens, special ones included:
+    k = ``compat_count(f, T)``, for ``lerf`` too. All T tokens are ranked. Down the ranking, those
+    that can be removed are, until there are k of them; the last of the ranking is never come to, so
+    a token of the text may stay even at f = 1. Of equal scores the earlier token comes first in
+    either order. ``removed`` is k and ``units`` T, whose share is the axis of the authors' curves.
+
+    The authors run every k once and repeat the last where a short text (T < 9) gives fewer than
+    their nine; here such a text has the same k, and thus the same input, at several fractions.
+    """
+    values, length = np.asarray(scores, np.float64), len(instance)
+    ranks: dict[Order, NDArray[np.intp]] = {
+        "morf": np.argsort(-values, kind="stable"),
+        "lerf": np.argsort(values, kind="stable"),
+        "random": instance.generator(seed, "random order").permutation(length),
+    }
+    points = []
+    for order in evaluation.orders:
+        visited = ranks[order][:-1]
+        free = visited[instance.removable[visited]]
+        for fraction in (0.0, *evaluation.fractions, 1.0):
+            asked = compat_count(fraction, length)
+            tokens = np.isin(np.arange(length), free[:asked])
+            points += [
+                Point(order, operation, fraction, asked, length, tokens)
                 for operation in evaluation.operations
             ]
     return points

@@ -1,7 +1,7 @@
 """The registry of methods: a row of facts and a function each, and how parameters are given."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
 from math import isfinite
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from schemas import UsageError
+from transforms.details import Details
 from transforms.model import Model
 from transforms.passes import Captured, Pass, check_pass
 
@@ -73,6 +74,7 @@ class Scores:
         scale: Natural logarithm of what the scores were divided by, [B], where they were.
         bias: What the method gives to no token but to the biases of the model, [B].
         layers: Scores by layer, where they were asked for and the method has them.
+        details: Rows of other tables that the method gives, per instance.
     """
 
     values: torch.Tensor
@@ -80,6 +82,7 @@ class Scores:
     scale: torch.Tensor | None = None
     bias: torch.Tensor | None = None
     layers: LayerScores | None = None
+    details: Sequence[Details] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,10 @@ class Method:
         cost: In forward (F) and backward (B) passes.
         paper: Where it comes from.
         equation: What it computes, in short.
-        layered: Whether it gives scores by layer too (``--layers``).
+        layered: The table that its scores by layer go to (``--layers``), one of
+            ``details.BY_LAYER``; None if it has none.
+        tables: Other tables that it fills, beside its scores.
+        presets: Parameters that belong together, by name: ``--set METHOD.preset=NAME``.
         opt_in: Why it runs only when it is named, and not with ``all``; None if it does.
     """
 
@@ -113,15 +119,20 @@ class Method:
     paper: str
     equation: str
     stochastic: bool = False
-    layered: bool = False
+    layered: str | None = None
+    tables: tuple[str, ...] = ()
+    presets: Mapping[str, Mapping[str, ParamValue]] = field(default_factory=dict)
     opt_in: str | None = None
 
     def params(self, given: Mapping[str, Any]) -> dict[str, ParamValue]:
         """Default parameters with the given ones put in, as the types of the defaults.
 
+        A ``preset`` stands for the parameters that it has, unless they are given themselves.
+
         Raises:
             UsageError: If a parameter is unknown, or its value is of the wrong kind.
         """
+        given = self._spelled_out(given)
         unknown = sorted(set(given) - set(self.defaults))
         if unknown:
             known = ", ".join(sorted(self.defaults)) or "none"
@@ -132,6 +143,16 @@ class Method:
             else _default(default)
             for name, default in self.defaults.items()
         }
+
+    def _spelled_out(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Given parameters with the preset's in place of its name."""
+        if "preset" not in given or not self.presets:
+            return given
+        name = given["preset"]
+        if name not in self.presets:
+            known = ", ".join(self.presets)
+            raise UsageError(f"{self.name}.preset is one of {known}, not {name!r}")
+        return {**self.presets[name], **{key: given[key] for key in given if key != "preset"}}
 
 
 _METHODS: dict[str, Method] = {}
@@ -166,6 +187,11 @@ class Chosen:
     def name(self) -> str:
         """Name of the method."""
         return self.method.name
+
+    def tables(self, *, layers: bool) -> tuple[str, ...]:
+        """The tables that it fills beside ``attributions``."""
+        layered = self.method.layered
+        return (*self.method.tables, *((layered,) if layers and layered else ()))
 
     @property
     def needs(self) -> tuple[Pass, ...]:

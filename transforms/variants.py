@@ -20,6 +20,7 @@ from transforms.model import Model
 from transforms.recovery import halving
 
 Operation = Literal["mask", "pad", "delete"]
+# What is removed as one unit. An evaluation has a way of its own beside them (``perturb``).
 Protocol = Literal["token", "word"]
 
 OPERATIONS: tuple[Operation, ...] = ("mask", "pad", "delete")

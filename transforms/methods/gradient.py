@@ -4,7 +4,7 @@ from typing import get_args
 
 import torch
 
-from transforms.passes import Backward, BaselineName, Captured, Path, Rule
+from transforms.passes import Backward, BaselineName, Captured, Output, Path, Rule
 from transforms.registry import Choice, Method, Params, Scores, register
 
 
@@ -33,8 +33,14 @@ def integrated_gradients(captured: Captured, params: Params) -> Scores:
     """Integrated gradients (Sundararajan et al. 2017, equation 1), summed over hidden units.
 
     score[j] = sum_k (x - b)[j, k] * sum_i w_i d f(b + a_i (x - b)) / d x[j, k], with points a_i and
-    weights w_i of ``rule``. ``delta`` is the completeness gap sum(scores) - (f(x) - f(b)). With the
-    pad and mask baselines special tokens don't move, so their scores are zero.
+    weights w_i of ``rule``. f is the explained scalar (``output=logit``; of a masked LM, the
+    contrast of its two words) or the softmax probability of the explained class. ``delta`` is the
+    completeness gap sum(scores) - (f(x) - f(b)). With the pad and mask baselines special tokens
+    don't move, so their scores are zero.
+
+    The preset ``iba`` has the settings that Jiang et al. (2020) compare with. Their code explains
+    class 0 of every text and divides by the scores' l2 norm; here the explained class is explained,
+    and the raw scores are given.
     """
     path = captured.path(_path(params))
     if path.gradient is None or path.gain is None:
@@ -52,7 +58,7 @@ def _gradient(captured: Captured) -> torch.Tensor:
 def _path(params: Params) -> Path:
     baseline: BaselineName = params["baseline"]
     rule: Rule = params["rule"]
-    return Path(baseline, params["steps"], rule)
+    return Path(baseline, params["steps"], rule, output=params["output"])
 
 
 register(
@@ -92,6 +98,15 @@ register(
             "baseline": Choice("pad", "mask", "zero"),
             "steps": 50,
             "rule": Choice(*get_args(Rule)),
+            "output": Choice(*get_args(Output)),
+        },
+        presets={
+            "iba": {
+                "baseline": "pad",
+                "steps": 10,
+                "rule": "gauss_legendre",
+                "output": "probability",
+            }
         },
         signed=True,
         class_dependent=True,

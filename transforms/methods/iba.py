@@ -5,10 +5,15 @@ et al. 2020. The score of a token is the information, in nats, that an optimised
 one layer lets through at its position.
 """
 
+from collections.abc import Callable
+from math import log
+from typing import NamedTuple
+
 import torch
 
 from schemas import UsageError
-from transforms.bottleneck import Bottleneck, layer_outputs, optimise
+from transforms.bottleneck import Bottleneck, optimise
+from transforms.details import InformationRow
 from transforms.passes import Captured, CorpusStatistics, Forward, Pass
 from transforms.registry import Default, LastLayers, Method, Params, Scores, register
 
@@ -23,13 +28,19 @@ def iba(captured: Captured, params: Params) -> Scores:
     is the output of ``layer``, made standard by the statistics of the corpus, and the shares
     lambda minimise cross entropy + beta * mean information by ``steps`` steps of Adam. The cross
     entropy is that of the explained class; of a masked LM, of its two words.
+
+    By layer, the same after every layer in turn.
     """
-    at, statistics = params["layer"], captured.statistics
+    statistics = captured.statistics
     if statistics is None:
         raise RuntimeError("the statistics of the corpus were not planned")
-    states = _wide(layer_outputs(captured.model, captured.batch.rows)[at])
-    mean, std = (torch.from_numpy(of[at]).to(states) for of in (statistics.mean, statistics.std))
-    return _scores(captured, params, states, mean, std)
+
+    def noise(layer: int) -> Noise:
+        mean, std = statistics.mean[layer], statistics.std[layer]
+        states = captured.outputs[layer]
+        return Noise(*(torch.from_numpy(of).to(_wide(states)) for of in (mean, std)))
+
+    return _scores(captured, params, noise)
 
 
 def iba_released(captured: Captured, params: Params) -> Scores:
@@ -39,11 +50,19 @@ def iba_released(captured: Captured, params: Params) -> Scores:
     sqrt(1e-5) as every deviation: t = lambda h_out + (1 - lambda) (h_in + 0.003 e). The mask then
     says how far each feature runs or skips the layer.
     """
-    at, model = params["layer"], captured.model
-    outputs = layer_outputs(model, captured.batch.rows)
-    states = _wide(outputs[at])
-    mean = _wide(outputs[at - 1] if at else captured.entered)
-    return _scores(captured, params, states, mean, states.new_tensor(_LEAST_VARIANCE).sqrt())
+
+    def noise(layer: int) -> Noise:
+        mean = _wide(captured.outputs[layer - 1] if layer else captured.entered)
+        return Noise(mean, mean.new_tensor(_LEAST_VARIANCE).sqrt())
+
+    return _scores(captured, params, noise)
+
+
+class Noise(NamedTuple):
+    """Mean and deviation of what takes the place of a layer's output (``Bottleneck``)."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
 
 def _wide(states: torch.Tensor) -> torch.Tensor:
@@ -51,15 +70,32 @@ def _wide(states: torch.Tensor) -> torch.Tensor:
     return states.to(torch.promote_types(states.dtype, torch.float32))
 
 
-def _scores(
-    captured: Captured, params: Params, states: torch.Tensor, mean: torch.Tensor, std: torch.Tensor
-) -> Scores:
-    """Nats per token under the optimised mask, [B, T]."""
+def _scores(captured: Captured, params: Params, noise: Callable[[int], Noise]) -> Scores:
+    """Scores of the layer that is asked for; by layer, those of all."""
+    if not captured.layered:
+        return Scores(_nats(captured, params, params["layer"], noise))
+    layers = range(captured.model.num_layers)
+    found = [_nats(captured, params, layer, noise) for layer in layers]
+    bits = (torch.stack(found, 1).double() / log(2)).cpu().numpy()
+    details = [
+        {"information": [InformationRow(layer, target, own[layer, :length]) for layer in layers]}
+        for own, length, target in zip(
+            bits, captured.batch.lengths, captured.targets.tolist(), strict=True
+        )
+    ]
+    return Scores(found[params["layer"]], details=details)
+
+
+def _nats(
+    captured: Captured, params: Params, layer: int, noise: Callable[[int], Noise]
+) -> torch.Tensor:
+    """Information per token under the optimised mask after a layer, [B, T]."""
+    mean, std = noise(layer)
     bottleneck = Bottleneck(
         model=captured.model,
         batch=captured.batch,
-        layer=params["layer"],
-        states=states,
+        layer=layer,
+        states=_wide(captured.outputs[layer]),
         mean=mean,
         std=std,
         targets=captured.targets,
@@ -67,8 +103,8 @@ def _scores(
         copies=params["copies"],
         seed=captured.seed,
     )
-    capacity = optimise(bottleneck, params["alpha"], params["steps"], params["lr"], captured.budget)
-    return Scores(capacity.sum(-1))
+    mask = optimise(bottleneck, params["alpha"], params["steps"], params["lr"], captured.budget)
+    return bottleneck.capacity(mask).sum(-1)
 
 
 def _checked(params: Params) -> None:
@@ -78,12 +114,12 @@ def _checked(params: Params) -> None:
 
 def _needs(params: Params) -> tuple[Pass, ...]:
     _checked(params)
-    return Forward(), CorpusStatistics(params["sample"])
+    return Forward(outputs=True), CorpusStatistics(params["sample"])
 
 
 def _released_needs(params: Params) -> tuple[Pass, ...]:
     _checked(params)
-    return (Forward(),)
+    return (Forward(outputs=True),)
 
 
 _DEFAULTS: dict[str, Default] = {
@@ -94,7 +130,7 @@ _DEFAULTS: dict[str, Default] = {
     "copies": 10,
     "alpha": 5.0,
 }
-_COST = "1 F + copies (steps - 1) (F + B) above the layer"
+_COST = "1 F + steps copies (F + B) above layer"
 _EQUATION = "sum_d KL(N(lambda z, (1 - lambda)^2) || N(0, 1)), lambda by CE + beta KL"
 
 register(
@@ -107,6 +143,7 @@ register(
         class_dependent=True,
         additive=False,
         stochastic=True,
+        layered="information",
         opt_in="its beta has not been settled on trained models yet",
         cost=_COST,
         paper="Jiang et al. 2020, after Schulz et al. 2020, section 3.1",
@@ -123,6 +160,7 @@ register(
         class_dependent=True,
         additive=False,
         stochastic=True,
+        layered="information",
         opt_in="it reproduces the released code; the idea is another method",
         cost=_COST,
         paper="Jiang et al. 2020, as released",

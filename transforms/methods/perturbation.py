@@ -46,8 +46,9 @@ def lime(captured: Captured, params: Params) -> Scores:
     distance of z from the row of ones.
 
     These are the lime package's settings for text, with 100 samples, as Jiang et al. (2020) compare
-    with. They explain class 1 of every text and give tokens that are no feature of lime's the
-    largest score; here the explained class is explained, and what can't be removed gets 0.
+    with; the preset ``iba`` keeps them whatever the defaults become. Their code explains class 1 of
+    every text and gives tokens that are no feature of lime's the largest score; here the explained
+    class is explained, and what can't be removed gets 0.
     """
     instances = captured.batch.instances
     units = [
@@ -345,6 +346,16 @@ register(
             "kernel_width": 25.0,
             "ridge": 1.0,
             "output": Choice("probability", "logit"),
+        },
+        presets={
+            "iba": {
+                "samples": 100,
+                "operation": "delete",
+                "unit": "bag",
+                "kernel_width": 25.0,
+                "ridge": 1.0,
+                "output": "probability",
+            }
         },
         signed=True,
         class_dependent=True,

@@ -1,0 +1,94 @@
+-- Degradation test of each method (Schulz et al. 2020, as Jiang et al. 2020 use it on text): the
+-- area between its LeRF and MoRF curves once probabilities are normalised, one row per method,
+-- protocol and operation.
+--
+-- A normalised probability is (p - bottom) / (top - bottom), `top` being the mean probability of
+-- the explained class on whole inputs and `bottom` that on inputs of which everything is removed.
+-- Both are means over the corpus: an instance whose prediction hardly reacts to being emptied would
+-- else divide by next to nothing. 1 is then as good as the whole text and 0 as good as none. Areas
+-- are over the exact share, removed / units, by the trapezoidal rule.
+--
+-- `auc_difference` of `faithfulness` is the same area in units of probability, so it is the smaller
+-- the less there is to lose: degradation = auc_difference / (top - bottom). It compares methods on
+-- one model and corpus as `degradation` does; only `degradation` can be compared between models,
+-- corpora and operations. A value is null where an order that it needs was not run or top = bottom.
+--
+-- Under the protocol `compat`, the end of a curve may keep a token, another one per order;
+-- `bottom` is the mean over the orders.
+--
+-- Columns:
+--   n            Number of instances
+--   top          Mean probability of the explained class on whole inputs
+--   bottom       Mean probability of the explained class on fully degraded inputs
+--   lerf         Normalised area under the LeRF curve; higher is better
+--   morf         Normalised area under the MoRF curve; lower is better
+--   degradation  lerf - morf; higher is better
+create view degradation as
+with pooled as (
+    select
+        method,
+        protocol,
+        operation,
+        "order",
+        fraction,
+        units,
+        max(removed) as removed,
+        count(*) as n,
+        sum(probability) as p
+    from curves
+    group by all
+),
+
+stepped as (
+    select
+        *,
+        (lead(removed) over curve - removed) * (p + lead(p) over curve) / 2 / units as area
+    from pooled
+    window curve as (
+        partition by method, protocol, operation, "order", units
+        order by fraction
+    )
+),
+
+ordered as (
+    select
+        method,
+        protocol,
+        operation,
+        "order",
+        sum(n) filter (fraction = 0) as instances,
+        sum(p) filter (fraction = 0) / instances as top,
+        sum(p) filter (fraction = 1) / instances as bottom,
+        sum(area) / instances as area
+    from stepped
+    group by all
+),
+
+ends as (
+    select
+        method,
+        protocol,
+        operation,
+        max(instances)::bigint as n,
+        avg(top) as top,
+        avg(bottom) as bottom,
+        any_value(area) filter ("order" = 'lerf') as area_lerf,
+        any_value(area) filter ("order" = 'morf') as area_morf,
+        -- Sums of the same numbers in another order differ in their last digits.
+        case when abs(avg(top) - avg(bottom)) > 1e-12 then avg(top) - avg(bottom) end as span
+    from ordered
+    group by all
+)
+
+select
+    method,
+    protocol,
+    operation,
+    n,
+    top,
+    bottom,
+    (area_lerf - bottom) / span as lerf,
+    (area_morf - bottom) / span as morf,
+    lerf - morf as degradation
+from ends
+order by method, protocol, operation;

@@ -1,0 +1,48 @@
+-- The curves behind `degradation`, averaged over the instances and normalised: one row per method,
+-- protocol, operation, order and nominal fraction, to be plotted.
+--
+-- Instances are averaged at the same nominal fraction. On short texts the share that is really
+-- removed is another, which is why `degradation` takes the area of each instance's own curve.
+--
+-- Columns:
+--   n            Number of instances
+--   probability  Mean probability of the explained class
+--   normalised   (probability - bottom) / (top - bottom), with `top` and `bottom` of `degradation`
+--   kept         Share of instances that are predicted as the whole input is
+create view degradation_curves as
+with points as (
+    select
+        method,
+        protocol,
+        operation,
+        "order",
+        fraction,
+        count(*) as n,
+        avg(probability) as probability,
+        1 - avg(flipped::int) as kept
+    from curves
+    group by all
+),
+
+ends as (
+    select
+        *,
+        avg(probability) filter (fraction = 0) over evaluation as top,
+        avg(probability) filter (fraction = 1) over evaluation as bottom
+    from points
+    window evaluation as (partition by method, protocol, operation)
+)
+
+select
+    method,
+    protocol,
+    operation,
+    "order",
+    fraction,
+    n,
+    probability,
+    case when abs(top - bottom) > 1e-12 then (probability - bottom) / (top - bottom) end
+        as normalised,
+    kept
+from ends
+order by method, protocol, operation, "order", fraction;
