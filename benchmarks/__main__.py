@@ -46,7 +46,7 @@ def main() -> int:
             "norms": norms.main,
             "beyond": beyond.main,
             "decompx": decompx.main,
-            "bottleneck": bottleneck.main,
+            "bottleneck": lambda: bottleneck.main(few),
             "beta": lambda: bottleneck_beta.main(few),
             "beam": lambda: beam_share.main(many),
             "memory": memory.main,

@@ -20,6 +20,7 @@ from pipeline.graph import Attribute, FileRecord
 from pipeline.plan import Task, units_of_run
 from pipeline.prepare import prepare
 from schemas import Unit, UsageError
+from schemas.layout import statistics_path
 from tests.models import save_tiny
 from tests.tiny import (
     Rows,
@@ -107,6 +108,8 @@ def test_a_run_leaves_its_tables_and_nothing_else(reference: tuple[Path, Summary
     assert (summary.shards, summary.worked, summary.failures) == (SHARDS, SHARDS, 0)
     staged = {f"corpus/rows-{shard:05d}.parquet" for shard in range(SHARDS)}
     tables = unit_files(units_of_run(dict.fromkeys(METHODS, ()), evaluate=True), SHARDS)
+    # What `iba` needs to know of the corpus.
+    staged |= {statistics_path(1000)}
     assert files(out) == {"run.json"} | staged | tables
 
 
