@@ -28,15 +28,20 @@ from curves
 group by all
 """
 
-# Of the tables that methods fill beside their scores, those with rows for every instance, and
-# those that have each layer of the model once.
-BY_LAYER = ("layers", "information")
-DENSE = BY_LAYER
+# Of the tables that methods fill beside their scores, those that have each layer of the model once
+# for an instance, and all those that have rows for every instance.
+BY_LAYER = ("layers", "information", "interactions")
+DENSE = (*BY_LAYER, "heads", "tree_nodes")
 
-# The layers that there are of an instance under a method in a table.
+# The rows that there are of an instance under a method in a table, and their layers.
 DETAIL_KEYS = "create temp table detail_keys as " + " union all ".join(
     f"""
-    select '{table}' as name, instance_id, method, list_sort(list(layer)) as layers
+    select
+        '{table}' as name,
+        instance_id,
+        method,
+        count(*) as rows,
+        {"list_sort(list(layer))" if table in BY_LAYER else "null::int[]"} as layers
     from {table}
     group by all
     """
@@ -51,6 +56,18 @@ from detail_keys
 join methods using (method)
 group by instance_id, method, tables
 having count(distinct name) = len(list_intersect(tables, {list(DENSE)}))
+"""
+
+# The instances that have a method's scores, or, of a method without scores, its other rows.
+ATTRIBUTED = """
+create temp table attributed as
+select distinct instance_id, method
+from attributions
+union
+select instance_id, method
+from detailed
+join methods using (method)
+where not list_contains(tables, 'attributions')
 """
 
 # `grid`: the points that the evaluation of run.json asks for. LeRF has those at 1 - f, but for the
@@ -207,7 +224,7 @@ _ATTRIBUTIONS = (
         from attributions
         semi join (from failures where stage = 'attribute') using (instance_id, method)
         -- With other tables, which can be added later, it may be they that failed.
-        anti join (from methods where len(tables) > 0) using (method)
+        anti join (select distinct method from detail_keys) using (method)
         """,
     ),
 )
@@ -277,6 +294,112 @@ _INFORMATION = (
 )
 
 
+_HEADS = (
+    Check(
+        "heads: {count} have not each head once, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from (
+            select instance_id, method
+            from heads
+            group by all
+            having count(*) <> count(distinct (layer, head))
+                or count(*) <> (select max(rows) from detail_keys where name = 'heads')
+        )
+        """,
+    ),
+    Check(
+        "heads: {count} have values that are no finite numbers, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from heads
+        where not coalesce(
+            isfinite(attr_max + attr_sum + attr_positive + attr_negative)
+            and isfinite(attention_mean + attention_max + taylor_loss + taylor_logits),
+            false
+        )
+        """,
+    ),
+    Check(
+        "interactions: {count} have lists of different lengths, or pairs outside the text, "
+        "such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from interactions
+        join instances using (instance_id)
+        where len(query) is distinct from len(key)
+            or len(query) is distinct from len(attr)
+            or len(query) is distinct from len(prop)
+            or list_min(query || key) < 0
+            or list_max(query || key) >= len(input_ids)
+        """,
+    ),
+    Check(
+        "interactions: {count} have values that are no finite numbers, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from interactions
+        where not coalesce(isfinite(output + without + gap + mass_dropped), false)
+            or not isfinite(list_sum(attr)) or list_count(attr) <> len(attr)
+            or not isfinite(list_sum(prop)) or list_count(prop) <> len(prop)
+        """,
+    ),
+    Check(
+        "interactions: in {count} the heads do not sum to the change of the output, "
+        "such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from interactions
+        join (
+            select instance_id, method, layer, sum(attr_sum::double) as total
+            from heads
+            group by all
+        ) using (instance_id, method, layer)
+        where abs(total - (output - without)) > gap + 1e-4 * (1 + abs(output) + abs(without))
+        """,
+    ),
+    Check(
+        "tree_edges: {count} tokens have two parents, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from (
+            select instance_id, method
+            from tree_edges
+            join instances using (instance_id)
+            where parent <> readout
+            group by instance_id, method, algorithm, child
+            having count(*) > 1
+        )
+        """,
+    ),
+    Check(
+        "tree_edges: {count} belong to no tree, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from tree_edges
+        anti join (from tree_nodes where depth is not null) as n
+            on n.instance_id = tree_edges.instance_id
+            and n.method = tree_edges.method
+            and n.algorithm = tree_edges.algorithm
+            and n.token = tree_edges.child
+        """,
+    ),
+    Check(
+        "tree_nodes: {count} have not one row per token, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from (
+            select instance_id, method
+            from tree_nodes
+            join instances using (instance_id)
+            group by instance_id, method, algorithm, input_ids
+            having count(*) <> len(input_ids) or count(distinct token) <> len(input_ids)
+        )
+        """,
+    ),
+)
+
+
 def _detail_checks(table: str) -> tuple[Check, ...]:
     """What holds in every table that methods fill beside their scores, if it is a dense one."""
     layers = Check(
@@ -293,7 +416,7 @@ def _detail_checks(table: str) -> tuple[Check, ...]:
         f"""
         select count(*), min(instance_id || ' under ' || method)
         from (from detail_keys where name = '{table}')
-        anti join attributions using (instance_id, method)
+        anti join attributed using (instance_id, method)
         """,
     )
     failed = Check(
@@ -392,6 +515,7 @@ CHECKS = (
     *_ATTRIBUTIONS,
     *_LAYERS,
     *_INFORMATION,
+    *_HEADS,
     *_DETAILS,
     *_CURVES,
     *_FAILURES,
@@ -413,9 +537,7 @@ select
     g.median_gap,
     g.median_relative_gap
 from methods as m
-left join (
-    select method, count(distinct instance_id) as n from attributions group by method
-) as a using (method)
+left join (select method, count(*) as n from attributed group by method) as a using (method)
 left join (select method, count(*) as n from curve_keys group by method) as c using (method)
 left join (select method, count(*) as n from detailed group by method) as d using (method)
 left join (
@@ -428,7 +550,7 @@ left join (
         select
             method,
             stage,
-            (instance_id, method) in (select (instance_id, method) from attributions) as attributed
+            (instance_id, method) in (select (instance_id, method) from attributed) as attributed
         from failures
         where method is not null
     )
@@ -442,7 +564,7 @@ order by m.method
 UNACCOUNTED = """
 select count(*), min(instance_id)
 from instances
-anti join (from attributions where method = $method) using (instance_id)
+anti join (from attributed where method = $method) using (instance_id)
 anti join (from failures where method = $method and stage = 'attribute') using (instance_id)
 """
 UNDETAILED = """

@@ -34,7 +34,7 @@ _METHOD_COMMENTS = {
     "class_dependent": "True if scores depend on the class explained",
     "additive": "True if the scores of an instance sum to a difference of outputs",
     "stochastic": "True if scores depend on the seed",
-    "tables": "Other tables that it fills beside attributions, such as layers",
+    "tables": "Tables that it fills in this run",
     "paper": "Where the method comes from",
     "passes": "Passes through the model that the method needs",
 }

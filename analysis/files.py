@@ -34,13 +34,10 @@ def units(manifest: Mapping[str, Any]) -> list[Unit]:
     A method has curves if a call that ran it was told to evaluate, and scores by layer if one was
     told to give them.
     """
-    methods = manifest["methods"]
-    evaluated = [name for name, method in methods.items() if method["evaluated"]]
+    methods = manifest["methods"].items()
     return [
         Unit("instances"),
-        *(Unit("attributions", name) for name in methods),
-        *(Unit(table, name) for name, method in methods.items() for table in method["tables"]),
-        *(Unit("curves", name) for name in evaluated),
+        *(Unit(table, name) for name, method in methods for table in method["tables"]),
     ]
 
 

@@ -9,6 +9,7 @@ import duckdb
 
 from analysis.checks import (
     ACCOUNTS,
+    ATTRIBUTED,
     CHECKS,
     CURVE_KEYS,
     DENSE,
@@ -138,6 +139,7 @@ def _load(
     connection.execute(CURVE_KEYS)
     connection.execute(DETAIL_KEYS)
     connection.execute(DETAILED)
+    connection.execute(ATTRIBUTED)
     evaluation = manifest["evaluation"] or {}
     connection.execute(
         GRID,
@@ -171,10 +173,11 @@ def _account(
         )
     for row in connection.execute(ACCOUNTS).fetchall():
         fact = Fact(*row)
-        record = manifest["methods"][fact.method]
-        if not record["evaluated"]:
+        tables = set(manifest["methods"][fact.method]["tables"])
+        if "curves" not in tables:
             fact = fact._replace(evaluated=None, not_evaluated=None)
-        if not set(record["tables"]) & set(DENSE):
+        # Without scores, what is attributed is what is in the method's tables.
+        if not tables & set(DENSE) or "attributions" not in tables:
             fact = fact._replace(detailed=None, not_detailed=None)
         report.facts.append(fact)
         report.problems.extend(_lost(connection, fact))

@@ -109,8 +109,7 @@ def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
     method = choice.method
     return {
         "params": dict(choice.params),
-        "evaluated": settings.evaluation is not None,
-        "tables": list(choice.tables(layers=settings.layers)),
+        "tables": list(settings.tables[choice.name]),
         "signed": method.signed,
         "class_dependent": method.class_dependent,
         "additive": method.additive,

@@ -50,7 +50,7 @@ def run(options: Options) -> Summary:
     start = time.monotonic()
     prepared = prepare(options)
     settings = prepared.settings
-    units = units_of_run(settings.tables, evaluate=settings.evaluation is not None)
+    units = units_of_run(settings.tables)
     tasks = plan(units, settings.num_shards, sweep(settings.output))
     if tasks:
         write_manifest(settings.output, prepared.manifest)

@@ -71,8 +71,7 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
         # What a call leaves out stays in the run.
         both = old["methods"][name], new["methods"][name]
         tables = dict.fromkeys(table for method in both for table in method["tables"])
-        evaluated = any(method["evaluated"] for method in both)
-        methods[name] = {**methods[name], "evaluated": evaluated, "tables": list(tables)}
+        methods[name] = {**methods[name], "tables": list(tables)}
     return {
         "identity": old["identity"],
         "methods": methods,

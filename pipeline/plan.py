@@ -1,11 +1,11 @@
 """What is left to do: the units of each shard whose files aren't there yet."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.files import TEMPORARY, discard, join, list_files
-from schemas import Unit, parse_unit_path
+from schemas import TABLES, Unit, parse_unit_path
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,16 @@ class Task:
     units: tuple[Unit, ...]
 
 
-def units_of_run(methods: Mapping[str, Iterable[str]], *, evaluate: bool) -> list[Unit]:
+def units_of_run(methods: Mapping[str, Container[str]]) -> list[Unit]:
     """The units that every shard of a run has, in the order in which they are committed.
 
     Args:
-        methods: Per method the tables that it fills beside ``attributions``.
-        evaluate: Whether the methods have curves.
+        methods: Per method the tables that it fills.
     """
-    units = [Unit("instances"), *(Unit("attributions", name) for name in methods)]
-    units += [Unit(table, name) for name, tables in methods.items() for table in tables]
-    return units + [Unit("curves", name) for name in methods if evaluate]
+    units = [Unit("instances")]
+    # Table by table: what curves are made of is there before them.
+    units += [Unit(table, name) for table in TABLES for name in methods if table in methods[name]]
+    return units
 
 
 def plan(units: Iterable[Unit], num_shards: int, done: Iterable[str]) -> list[Task]:

@@ -70,7 +70,7 @@ def prepare(options: Options) -> Prepared:
     chosen = [choice.fitted(model) for choice in chosen]
     source = open_source(options.corpus, options.split)
     columns = choose_columns(source, options.columns, model)
-    _check_gold(target, model, source, columns)
+    _check_gold(target, chosen, model, source, columns)
     encoding = _encoding(options, model, columns, need_label=target == "gold")
     _check_writable(options.output)
     root = options.output.rstrip("/")
@@ -236,10 +236,22 @@ def _check_writable(root: str) -> None:
         raise UsageError(f"--output {root} can't be written to: {error}") from error
 
 
-def _check_gold(target: str | int, model: Model, source: Source, columns: dict[str, str]) -> None:
-    if target == "gold" and model.task == "classification" and "label" not in columns:
+def _check_gold(
+    target: str | int,
+    chosen: Sequence[Chosen],
+    model: Model,
+    source: Source,
+    columns: dict[str, str],
+) -> None:
+    gold = [
+        f"--set {choice.name}.target=gold"
+        for choice in chosen
+        if choice.params.get("target") == "gold"
+    ]
+    gold += ["--target gold"] * (target == "gold")
+    if gold and model.task == "classification" and "label" not in columns:
         raise UsageError(
-            f"--target gold needs labels, but {source.name} has no label column; its columns are "
+            f"{gold[0]} needs labels, but {source.name} has no label column; its columns are "
             f"{', '.join(source.columns)}: name one with --label-column"
         )
 

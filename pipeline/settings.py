@@ -57,8 +57,9 @@ class Settings:
 
     @property
     def tables(self) -> dict[str, tuple[str, ...]]:
-        """Per method the tables that it fills beside ``attributions``."""
-        return {choice.name: choice.tables(layers=self.layers) for choice in self.chosen}
+        """Per method the tables that it fills."""
+        evaluate = self.evaluation is not None
+        return {c.name: c.tables(layers=self.layers, evaluate=evaluate) for c in self.chosen}
 
     @property
     def double(self) -> bool:

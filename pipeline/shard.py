@@ -182,7 +182,8 @@ class _ShardWork:
         for several tables is one of the first of them, so that it is counted once.
         """
         method = str(unit.method)
-        attributed = set(self._scores(method, found, valid))
+        scored = "attributions" in self.settings.tables[method]
+        attributed = set(self._scores(method, found, valid)) if scored else valid
         rows, failures = self._rows(method, found, attributed)
         table = details_table(unit.table, rows, method, double=self.settings.double)
         first = next(other for other in self._details_missing if other.method == method)

@@ -9,6 +9,7 @@
     OUT/attributions/method=saliency/shard-00012-of-00100.parquet
     OUT/layers/method=globenc/shard-00012-of-00100.parquet          only with --layers
     OUT/information/method=iba/shard-00012-of-00100.parquet         only with --layers
+    OUT/heads/method=attattr/shard-00012-of-00100.parquet           and other tables of a method
     OUT/curves/method=saliency/shard-00012-of-00100.parquet
     OUT/failures/instances/shard-00012-of-00100.parquet             only where something failed
     OUT/failures/attributions.saliency/shard-00012-of-00100.parquet
@@ -20,6 +21,8 @@ is whole, and after the file of its failures. Paths are relative to the run's fo
 import re
 from typing import NamedTuple
 
+from schemas.tables import TABLES
+
 MANIFEST = "run.json"
 FORMAT = 3  # Of the manifest; readers refuse another.
 CORPUS = "corpus"
@@ -30,11 +33,11 @@ FAILURES = "failures"
 _SHARDS = "shard-*-of-*.parquet"
 GLOBS = {
     "instances": f"instances/{_SHARDS}",
-    "attributions": f"attributions/method=*/{_SHARDS}",
-    "layers": f"layers/method=*/{_SHARDS}",
-    "information": f"information/method=*/{_SHARDS}",
-    "curves": f"curves/method=*/{_SHARDS}",
     "failures": f"{FAILURES}/*/{_SHARDS}",
+} | {
+    table: f"{table}/method=*/{_SHARDS}"
+    for table in TABLES
+    if table not in ("instances", "failures")
 }
 
 _SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")

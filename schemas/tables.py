@@ -104,6 +104,68 @@ _INFORMATION = (
     _column("bits", pa.list_(REAL), "Information per token that passes the bottleneck, in bits"),
 )
 
+_HEADS = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column("layer", pa.int32(), "Encoder layer, from 0"),
+    _column("head", pa.int32(), "Head of the layer, from 0"),
+    _column("target", pa.int32(), "Class explained"),
+    _column("attr_max", REAL, "Largest attribution in the head's attention matrix"),
+    _column("attr_sum", REAL, "Sum of its attributions"),
+    _column("attr_positive", REAL, "Sum of those above 0"),
+    _column("attr_negative", REAL, "Sum of those below 0; 0 or less"),
+    _column("attention_mean", REAL, "Mean over the tokens that take of their largest attention"),
+    _column("attention_max", REAL, "Largest attention"),
+    _column("top1_from", pa.int32(), "Token that takes, of the largest attribution: its position"),
+    _column("top1_to", pa.int32(), "Position of the token that is taken from"),
+    _column("top1", REAL, "The largest attribution: attr_max"),
+    _column("top2_from", pa.int32(), "The same of the second largest; null for a single token"),
+    _column("top2_to", pa.int32(), "Position of the token that is taken from"),
+    _column("top2", REAL, "The second largest attribution"),
+    _column("taylor_loss", REAL, "Sum over tokens of |context . d loss / d context|"),
+    _column("taylor_logits", REAL, "The same for the sum of the logits"),
+)
+
+_INTERACTIONS = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column("layer", pa.int32(), "Encoder layer, from 0"),
+    _column("target", pa.int32(), "Class explained"),
+    _column("output", REAL, "Output that is explained: F(A)"),
+    _column("without", REAL, "The output without this layer's attention: F(0)"),
+    _column("steps", pa.int32(), "Points of the integral that the attributions are"),
+    _column("gap", REAL, "Its error: |sum of all attributions - (F(A) - F(0))|"),
+    _column("query", pa.list_(pa.int32()), "Positions of the tokens that take, strongest first"),
+    _column("key", pa.list_(pa.int32()), "Positions of the tokens that are taken from"),
+    _column("attr", pa.list_(REAL), "Attribution of each pair, summed over the heads"),
+    _column("prop", pa.list_(REAL), "attr over the layer's largest outside the readout's row"),
+    _column("dropped", pa.int32(), "Number of pairs left out whose attribution isn't 0"),
+    _column("mass_dropped", REAL, "Sum of their absolute attributions"),
+)
+
+_TREE_EDGES = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column("algorithm", NAME, "code: the authors' released one; paper: with the terminal edges"),
+    _column("position", pa.int32(), "When the edge was added to the tree, from 0"),
+    _column("parent", pa.int32(), "Position of the token that takes"),
+    _column("child", pa.int32(), "Position of the token that is taken from"),
+    _column("layer", pa.int32(), "Encoder layer of the attention, from 0"),
+    _column("attr", REAL, "Attribution of the pair, summed over the heads"),
+    _column("prop", REAL, "attr over the layer's largest outside the readout's row"),
+)
+
+_TREE_NODES = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column("algorithm", NAME, "code or paper"),
+    _column("token", pa.int32(), "Position of the token, from 0; every token has a row"),
+    _column("state", pa.int8(), "-1: not in the tree, 0: a leaf, 1: has children"),
+    _column("is_root", pa.bool_(), "Whether it is the top of the tree"),
+    _column("depth", pa.int32(), "Edges from the top; null outside the tree"),
+    _column("top_score", REAL, "What the top is chosen by: the largest"),
+)
+
 _CURVES = (
     _column("instance_id", pa.string(), "Key of instances"),
     _column("method", NAME, "Method whose scores gave the order"),
@@ -132,25 +194,26 @@ _FAILURES = (
     _column("message", pa.string(), "What went wrong"),
 )
 
-# Columns whose values must be equal whenever the same thing is computed again (seconds are not).
-CONTENT_FIELDS = {
-    "instances": tuple(field.name for field in _INSTANCES),
-    "attributions": tuple(f.name for f in _ATTRIBUTIONS if f.name != "seconds"),
-    "layers": tuple(field.name for field in _LAYERS),
-    "information": tuple(field.name for field in _INFORMATION),
-    "curves": tuple(field.name for field in _CURVES),
-    "failures": tuple(field.name for field in _FAILURES),
-}
-
+# In the order in which a run commits them.
 _FIELDS = {
     "instances": _INSTANCES,
     "attributions": _ATTRIBUTIONS,
     "layers": _LAYERS,
     "information": _INFORMATION,
+    "heads": _HEADS,
+    "interactions": _INTERACTIONS,
+    "tree_edges": _TREE_EDGES,
+    "tree_nodes": _TREE_NODES,
     "curves": _CURVES,
     "failures": _FAILURES,
 }
 TABLES = tuple(_FIELDS)
+
+# Columns whose values must be equal whenever the same thing is computed again (seconds are not).
+CONTENT_FIELDS = {
+    table: tuple(field.name for field in fields if field.name != "seconds")
+    for table, fields in _FIELDS.items()
+}
 
 
 def table_schema(table: str, *, double: bool = False) -> pa.Schema:

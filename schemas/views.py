@@ -26,6 +26,11 @@ _NAMES = (
     "mixing",
     "information_tokens",
     "information_flow",
+    "head_importance",
+    "interaction_edges",
+    "receptive_field",
+    "attribution_tree",
+    "trigger_candidates",
     "failure_summary",
 )
 

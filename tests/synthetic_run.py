@@ -118,10 +118,7 @@ def write_run(run: SyntheticRun, folder: Path) -> Path:
     num_shards = run.manifest["identity"]["settings"]["num_shards"]
     units = [Unit("instances")]
     for method, record in run.manifest["methods"].items():
-        units.append(Unit("attributions", method))
         units += [Unit(table, method) for table in record["tables"]]
-        if run.manifest["evaluation"] is not None:
-            units.append(Unit("curves", method))
     attributed = {(row["instance_id"], row["method"]) for row in run.attributions}
     for shard in range(num_shards):
         for unit in units:
@@ -198,7 +195,7 @@ def _manifest(
     methods = {
         name: method
         | {"class_dependent": True, "stochastic": False, "paper": "", "passes": ["forward"]}
-        | {"evaluated": evaluate}
+        | {"tables": ["attributions", *["curves"] * evaluate, *method["tables"]]}
         for name, method in METHODS.items()
     }
     return {

@@ -48,10 +48,11 @@ def test_manifest_is_in_tables(folder: Path) -> None:
             "select corpus_rows, corpus_split, model_labels, model_num_layers, settings_seed, "
             "evaluation->>'protocol', executions->0->>'command' from run"
         ).fetchone()
+    scored = ["attributions", "curves"]
     assert methods == [
-        ("attention", None, False, ["layers", "information"], ["forward"]),
-        ("gradient", None, False, [], ["forward"]),
-        ("paths", "20", True, ["layers"], ["forward"]),
+        ("attention", None, False, [*scored, "layers", "information"], ["forward"]),
+        ("gradient", None, False, scored, ["forward"]),
+        ("paths", "20", True, [*scored, "layers"], ["forward"]),
     ]
     labels = ["negative", "neutral", "positive"]
     assert run == (60, None, labels, 3, 0, "token", "attribeam run")
@@ -690,7 +691,7 @@ def test_curves_without_attributions(tmp_path: Path) -> None:
 
 def test_a_method_that_was_not_to_be_evaluated_needs_no_curves(tmp_path: Path) -> None:
     run = synthetic_run(failing=False)
-    run.manifest["methods"]["gradient"]["evaluated"] = False
+    run.manifest["methods"]["gradient"]["tables"] = ["attributions"]
     run.curves = [row for row in run.curves if row["method"] != "gradient"]
     folder = write_run(run, tmp_path)
     shutil.rmtree(folder / "curves" / "method=gradient", ignore_errors=True)
@@ -704,7 +705,7 @@ def test_a_method_that_was_not_to_be_evaluated_needs_no_curves(tmp_path: Path) -
 def test_layers_are_expected_of_the_methods_that_were_told_to_give_them(tmp_path: Path) -> None:
     run = synthetic_run()
     folder = write_run(run, tmp_path)
-    run.manifest["methods"]["paths"]["tables"] = []
+    run.manifest["methods"]["paths"]["tables"] = ["attributions", "curves"]
     (folder / "run.json").write_text(json.dumps(run.manifest))
     problems = verify(folder).problems
     assert len(problems) == 2

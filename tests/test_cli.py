@@ -216,7 +216,8 @@ def test_layers_are_added_to_a_finished_run(
     assert attribute(*usual).out.startswith("nothing left to do")
     assert attribute(*usual, "--methods", "saliency,attention_rollout").status == DONE
     records = json.loads((out / "run.json").read_text())["methods"]
-    tables = {"random": [], "attention_rollout": ["layers"], "saliency": []}
+    plain = ["attributions"]
+    tables = {"random": plain, "attention_rollout": [*plain, "layers"], "saliency": plain}
     assert {name: record["tables"] for name, record in records.items()} == tables
     assert command("verify", out).status == DONE
     # The last layer's rollout is the method's own score.

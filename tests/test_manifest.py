@@ -25,7 +25,10 @@ EVALUATION = {"fractions": [0.5], "protocol": "token"}
 def manifest(
     *methods: str, evaluation: dict[str, Any] | None = None, tables: Sequence[str] = ()
 ) -> dict[str, Any]:
-    record = {"params": {"steps": 20}, "evaluated": evaluation is not None, "tables": [*tables]}
+    record = {
+        "params": {"steps": 20},
+        "tables": [*tables, *([] if evaluation is None else ["curves"])],
+    }
     return {
         "identity": deepcopy(IDENTITY),
         "methods": {name: deepcopy(record) for name in methods},
@@ -83,11 +86,11 @@ def test_methods_and_executions_are_added() -> None:
 def test_an_evaluation_may_come_later_and_then_stays() -> None:
     plain, evaluated = manifest("a"), manifest("a", evaluation=EVALUATION)
     later = merged("out", plain, evaluated)
-    assert (later["evaluation"], later["methods"]["a"]["evaluated"]) == (EVALUATION, True)
+    assert (later["evaluation"], later["methods"]["a"]["tables"]) == (EVALUATION, ["curves"])
     again = merged("out", later, plain)
-    assert (again["evaluation"], again["methods"]["a"]["evaluated"]) == (EVALUATION, True)
+    assert (again["evaluation"], again["methods"]["a"]["tables"]) == (EVALUATION, ["curves"])
     other = merged("out", later, manifest("b"))
-    assert (other["methods"]["a"]["evaluated"], other["methods"]["b"]["evaluated"]) == (True, False)
+    assert (other["methods"]["a"]["tables"], other["methods"]["b"]["tables"]) == (["curves"], [])
 
 
 def test_layers_may_come_later_and_then_stay() -> None:

@@ -46,6 +46,7 @@ from transforms import (
     methods,
 )
 from transforms.anatomy import Anatomy
+from transforms.details import Details
 from transforms.passes import Captured, CorpusStatistics
 from transforms.registry import Chosen
 
@@ -478,11 +479,31 @@ def same(found: Attributions, expected: Attributions, tolerance: float) -> None:
             largest = np.abs(other.scores).max() + least
             assert np.abs(row.scores - other.scores).max() <= allowed * largest
             assert row.target == other.target
+            same_details(row.details, other.details, allowed)
             assert (row.delta is None) == (other.delta is None)
             if row.delta is not None:
                 # It is a small difference of scores' sum and logits, and rounds as they do.
                 scale = np.abs(other.scores).sum() + logits
                 assert abs(row.delta - cast(float, other.delta)) < tolerance * scale
+
+
+def same_details(ours: Details, theirs: Details, tolerance: float) -> None:
+    """Checks that rows of other tables are equal but for rounding."""
+    assert ours.keys() == theirs.keys()
+    # In single precision, rounding decides between what is about equally large.
+    discrete = tolerance < 1e-8
+    for table in theirs if discrete else theirs.keys() & {"heads"}:
+        assert len(ours[table]) == len(theirs[table])
+        numbers = [x for row in theirs[table] for x in row if isinstance(x, float)]
+        scale = max(map(abs, numbers), default=0)
+        for row, other in zip(ours[table], theirs[table], strict=True):
+            for value, expected in zip(row, other, strict=True):
+                if isinstance(expected, float):
+                    assert abs(value - expected) <= tolerance * scale
+                elif isinstance(expected, np.ndarray) and expected.dtype.kind == "f":
+                    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-9)
+                elif discrete:
+                    np.testing.assert_array_equal(value, expected)
 
 
 def merged(parts: list[Attributions]) -> Attributions:
@@ -571,14 +592,18 @@ def test_what_the_registry_says_is_true(tiny: LoadTiny, method: str) -> None:
     facts = methods()[method]
     by_class = [attribute(model, instances, method, target=target) for target in (0, 1)]
     reseeded = attribute(model, instances, method, target=0, seed=5)
-    assert facts.signed == any((scores < 0).any() for scores in scores_of(by_class[0], method))
+    if facts.scored:
+        negative = [(scores < 0).any() for scores in scores_of(by_class[0], method)]
+        assert facts.signed == any(negative)
     for number in range(len(instances)):
         first, second, other_seed = (
             cast(Attribution, found.rows[method][number]) for found in (*by_class, reseeded)
         )
         assert first.target == (0 if facts.class_dependent else None)
         assert second.target == (1 if facts.class_dependent else None)
-        assert facts.class_dependent != (first.scores == second.scores).all()
+        if facts.scored:
+            assert facts.class_dependent != (first.scores == second.scores).all()
+        assert set(facts.tables) == first.details.keys()
         assert facts.stochastic != (first.scores == other_seed.scores).all()
         assert facts.additive == (first.delta is not None)
         assert first.scores.shape == (len(instances[number]),)

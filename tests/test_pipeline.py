@@ -107,7 +107,12 @@ def test_a_run_leaves_its_tables_and_nothing_else(reference: tuple[Path, Summary
     assert (summary.output, summary.rows) == (str(out), COUNT)
     assert (summary.shards, summary.worked, summary.failures) == (SHARDS, SHARDS, 0)
     staged = {f"corpus/rows-{shard:05d}.parquet" for shard in range(SHARDS)}
-    tables = unit_files(units_of_run(dict.fromkeys(METHODS, ()), evaluate=True), SHARDS)
+    tables = unit_files(
+        units_of_run(
+            {choice.name: choice.tables(layers=False, evaluate=True) for choice in choose("all")}
+        ),
+        SHARDS,
+    )
     # What `iba` needs to know of the corpus.
     staged |= {statistics_path(1000)}
     assert files(out) == {"run.json"} | staged | tables
@@ -256,7 +261,10 @@ def test_methods_and_curves_are_added(
     assert all(after[path] == stamp for path, stamp in before.items() if path != "run.json")
     manifest = json.loads((tmp_path / "run.json").read_text())
     assert set(manifest["methods"]) == set(METHODS)
-    assert all(method["evaluated"] for method in manifest["methods"].values())
+    assert all(
+        ("curves" in method["tables"]) == (name != "attattr")
+        for name, method in manifest["methods"].items()
+    )
     assert [call["methods"] for call in manifest["executions"]] == [["random"], list(METHODS)]
 
 
@@ -280,7 +288,7 @@ def test_what_a_run_killed_before_it_began_has_left_is_no_hindrance(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"half")
     run(options(model, corpus, tmp_path, methods="random", evaluation=None))
-    units = units_of_run({"random": ()}, evaluate=False)
+    units = units_of_run({"random": ("attributions",)})
     staged = {f"corpus/rows-{shard:05d}.parquet" for shard in range(SHARDS)}
     assert files(tmp_path) == unit_files(units, SHARDS) | staged | {"run.json"}
 
@@ -374,7 +382,7 @@ def test_another_class_can_be_explained(
 
 def test_the_graph_gives_a_record_a_file(model: Path, corpus: Path, tmp_path: Path) -> None:
     settings = prepare(options(model, corpus, tmp_path, methods="saliency")).settings
-    units = units_of_run({"saliency": ()}, evaluate=True)
+    units = units_of_run({"saliency": ("attributions", "curves")})
     tasks = [Task(0, SHARDS, tuple(units)), Task(2, SHARDS, (Unit("instances"),))]
     points = 2 * 3  # orders, fractions
     with beam_testing.TestPipeline(runner="FnApiRunner") as pipeline:
@@ -417,7 +425,7 @@ def test_progress_is_what_is_committed_or_what_this_process_says(
     model: Path, corpus: Path, tmp_path: Path
 ) -> None:
     run(options(model, corpus, tmp_path, methods="random", evaluation=None))
-    units = tuple(units_of_run({"random": (), "saliency": ()}, evaluate=False))
+    units = tuple(units_of_run(dict.fromkeys(("random", "saliency"), ("attributions",))))
     watch = progress._Watch(str(tmp_path), [Task(n, SHARDS, units) for n in (0, 2)], [5, 5, 2])
     # Two of three units of both shards are there.
     assert watch.look() == watch.look() == pytest.approx(7 * 2 / 3)

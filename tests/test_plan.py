@@ -11,7 +11,8 @@ from pipeline.plan import Task, plan, sweep, units_of_run
 from schemas import Unit, failures_path, parse_unit_path, unit_path
 from tests.tiny import files
 
-UNITS = units_of_run({"b": (), "a": ()}, evaluate=True)
+SCORED = ("attributions", "curves")
+UNITS = units_of_run({"b": SCORED, "a": SCORED})
 
 
 def test_units_are_in_the_order_of_their_dependence() -> None:
@@ -22,12 +23,12 @@ def test_units_are_in_the_order_of_their_dependence() -> None:
         Unit("curves", "b"),
         Unit("curves", "a"),
     ] == UNITS
-    assert units_of_run({"b": (), "a": ("layers",)}, evaluate=True) == [
+    assert units_of_run({"b": SCORED, "a": (*SCORED, "layers")}) == [
         *UNITS[:3],
         Unit("layers", "a"),
         *UNITS[3:],
     ]
-    assert units_of_run({"a": ()}, evaluate=False) == [Unit("instances"), Unit("attributions", "a")]
+    assert units_of_run({"a": ("attributions",)}) == [Unit("instances"), Unit("attributions", "a")]
 
 
 def test_at_first_everything_is_missing() -> None:
@@ -49,7 +50,7 @@ def test_nothing_is_left_when_all_is_there() -> None:
 
 def test_another_method_is_all_that_is_planned() -> None:
     done = [unit_path(unit, 0, 1) for unit in UNITS]
-    assert plan(units_of_run(dict.fromkeys("acb", ()), evaluate=True), 1, done) == [
+    assert plan(units_of_run(dict.fromkeys("acb", SCORED)), 1, done) == [
         Task(0, 1, (Unit("attributions", "c"), Unit("curves", "c")))
     ]
 
@@ -57,7 +58,7 @@ def test_another_method_is_all_that_is_planned() -> None:
 def test_layers_are_all_that_is_planned_of_a_run_that_lacks_only_them() -> None:
     done = [unit_path(unit, shard, 2) for unit in UNITS for shard in range(2)]
     done.append(unit_path(Unit("layers", "b"), 0, 2))
-    units = units_of_run({"b": ("layers",), "a": ("layers",)}, evaluate=True)
+    units = units_of_run(dict.fromkeys("ba", (*SCORED, "layers")))
     assert plan(units, 2, done) == [
         Task(0, 2, (Unit("layers", "a"),)),
         Task(1, 2, (Unit("layers", "b"), Unit("layers", "a"))),
@@ -109,7 +110,7 @@ def test_a_path_is_read_as_it_was_written(unit: Unit, shard: int, extra: int) ->
 def test_planned_and_done_are_everything_once(
     names: list[str], num_shards: int, seed: Random
 ) -> None:
-    units = units_of_run(dict.fromkeys(names, ()), evaluate=True)
+    units = units_of_run(dict.fromkeys(names, SCORED))
     everything = [(unit, shard) for shard in range(num_shards) for unit in units]
     done = [pair for pair in everything if seed.random() < 0.5]
     paths = [unit_path(unit, shard, num_shards) for unit, shard in done]

@@ -24,7 +24,7 @@ COUNT, SHARD, SHARDS = 60, 3, 20
 METHODS = ("integrated_gradients", "random")
 PARAMS = {"integrated_gradients": {"steps": 7}}
 EVALUATION = Evaluation(fractions=(0.25, 0.5))
-UNITS = units_of_run(dict.fromkeys(METHODS, ()), evaluate=True)
+UNITS = units_of_run(dict.fromkeys(METHODS, ("attributions", "curves")))
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,9 @@ def process(
     """Does units of a shard (all of them by default) and commits them."""
     evaluate = worker.settings.evaluation is not None
     settings = worker.settings
-    everything = units_of_run(settings.tables, evaluate=evaluate)
+    everything = units_of_run(
+        {c.name: c.tables(layers=settings.layers, evaluate=evaluate) for c in settings.chosen}
+    )
     todo = everything if units is None else units
     results = worker.process(Shard(Task(0, 1, tuple(todo)), rows))
     assert [result.unit for result in results] == list(todo)

@@ -259,7 +259,7 @@ class _Job:
         good: set[int],
     ) -> None:
         rows = unbatched(scores, captured.batch.lengths)
-        targets = captured.targets.tolist()
+        targets = (captured.targets if scores.targets is None else scores.targets).tolist()
         total = sum(captured.batch.lengths)
         for row, index, target in zip(rows, indices, targets, strict=True):
             if index not in good:

@@ -49,6 +49,91 @@ class InformationRow(NamedTuple):
     bits: NDArray[np.floating[Any]]
 
 
+class HeadRow(NamedTuple):
+    """What is kept of one head under self-attention attribution; see ``trees.HeadFacts`` too.
+
+    Attributes:
+        layer: The layer, 0-based.
+        head: The head, 0-based.
+        target: The class that is explained.
+        taylor_loss: Sum over tokens of |context . d loss / d context|.
+        taylor_logits: The same for the sum of the logits.
+    """
+
+    layer: int
+    head: int
+    target: int
+    attr_max: float
+    attr_sum: float
+    attr_positive: float
+    attr_negative: float
+    attention_mean: float
+    attention_max: float
+    top1_from: int
+    top1_to: int
+    top1: float
+    top2_from: int | None
+    top2_to: int | None
+    top2: float | None
+    taylor_loss: float
+    taylor_logits: float
+
+
+class InteractionsRow(NamedTuple):
+    """The strongest attributions of one layer's attention, summed over its heads.
+
+    Attributes:
+        layer: The layer, 0-based.
+        target: The class that is explained.
+        output: Its output F(A).
+        without: F without this layer's attention.
+        steps: Points of the integral.
+        gap: Its error: |sum of all attributions - (F(A) - F(0))|.
+        query: Positions of the tokens that take, strongest first, [N].
+        key: Positions of the tokens that are taken from, [N].
+        attr: Attribution of each pair, [N].
+        prop: That over the layer's largest, [N].
+        dropped: Number of pairs left out whose attribution isn't 0.
+        mass_dropped: Sum of their absolute attributions.
+    """
+
+    layer: int
+    target: int
+    output: float
+    without: float
+    steps: int
+    gap: float
+    query: NDArray[np.integer[Any]]
+    key: NDArray[np.integer[Any]]
+    attr: NDArray[np.floating[Any]]
+    prop: NDArray[np.floating[Any]]
+    dropped: int
+    mass_dropped: float
+
+
+class TreeEdgeRow(NamedTuple):
+    """An edge of an attribution tree (``trees.TreeEdge``), in the order of growth."""
+
+    algorithm: str
+    position: int
+    parent: int
+    child: int
+    layer: int
+    attr: float
+    prop: float
+
+
+class TreeNodeRow(NamedTuple):
+    """A token under an attribution tree (``trees.TreeNode``)."""
+
+    algorithm: str
+    token: int
+    state: int
+    is_root: bool
+    depth: int | None
+    top_score: float
+
+
 def is_finite(details: Details) -> bool:
     """Whether all numbers in the rows are finite."""
     return all(

@@ -6,6 +6,7 @@ it needs; the union of what the chosen methods need is run once per batch.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 from typing import Literal, cast, get_args
 
@@ -14,6 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from schemas import UsageError
+from transforms.attention_path import (
+    AttentionStates,
+    AttentionSummary,
+    TaylorImportance,
+    attention_attributions,
+    summarised,
+    taylor_importance,
+)
 from transforms.batch import Batch, Flags, row_cost
 from transforms.bottleneck import Statistics
 from transforms.capture import LayerStates, Watch
@@ -28,6 +37,7 @@ BaselineName = Literal["pad", "mask", "zero"]
 Rule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right", "endpoints"]
 Of = Literal["input", "attention"]
 Output = Literal["logit", "probability"]
+Target = Literal["explained", "gold"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,40 @@ class Perturb:
 
 
 @dataclass(frozen=True)
+class AttentionPaths:
+    """Gradients along each layer's attention from zero to what it is (``attention_path``).
+
+    Costs steps * (F + B) of the layers above, for each layer in turn.
+
+    Attributes:
+        steps: Points of the path to begin with.
+        rule: Quadrature rule that weighs them.
+        tolerance: Largest completeness gap before an instance's steps in a layer are doubled.
+        most: Most steps that doubling may lead to.
+        output: What is followed: the softmax ``probability`` of the class, or the ``logit``.
+        target: The class: the ``explained`` one, or the ``gold`` one whatever is explained.
+    """
+
+    steps: int
+    rule: Rule
+    tolerance: float
+    most: int
+    output: Output
+    target: Target
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """First-order importance of heads. 1 F + 2 B.
+
+    Attributes:
+        target: The class whose cross entropy is the loss: the ``explained`` or the ``gold`` one.
+    """
+
+    target: Target
+
+
+@dataclass(frozen=True)
 class CorpusStatistics:
     """Mean and deviation of what leaves each layer over texts of the corpus, once for a whole run.
 
@@ -135,7 +179,17 @@ class CorpusStatistics:
     sample: int
 
 
-Pass = Forward | Backward | Path | Norms | Relevance | Perturb | CorpusStatistics
+Pass = (
+    Forward
+    | Backward
+    | Path
+    | Norms
+    | Relevance
+    | Perturb
+    | AttentionPaths
+    | Taylor
+    | CorpusStatistics
+)
 
 
 def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -225,6 +279,8 @@ class Captured:
     _paths: dict[Path, PathGradient] = field(init=False, default_factory=dict)
     _norms: dict[Level, NormMaps] = field(init=False, default_factory=dict)
     _relevances: dict[Rules, RelevanceMaps] = field(init=False, default_factory=dict)
+    _attentions: dict[AttentionPaths, AttentionSummary] = field(init=False, default_factory=dict)
+    _taylors: dict[Taylor, TaylorImportance] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._run_base()
@@ -336,6 +392,49 @@ class Captured:
             self._relevances[wanted.rules] = found
             self._spent(wanted, start)
         return self._relevances[wanted.rules]
+
+    def attention_paths(self, wanted: AttentionPaths) -> AttentionSummary:
+        """Attributions of every layer's attention; computed at the first call, then kept."""
+        if wanted not in self._attentions:
+            start = self.clock()
+            states = AttentionStates(
+                self.model, self.batch.rows, self.logits, self.attention, self.layers
+            )
+            layers = attention_attributions(
+                states,
+                self.classes(wanted.target),
+                rule=partial(quadrature, wanted.rule),
+                steps=wanted.steps,
+                tolerance=wanted.tolerance,
+                most=wanted.most,
+                output=wanted.output,
+                budget=self.budget,
+            )
+            self._attentions[wanted] = summarised(states, layers, self.batch.lengths)
+            self._spent(wanted, start)
+        return self._attentions[wanted]
+
+    def taylor(self, wanted: Taylor) -> TaylorImportance:
+        """Importance of heads; computed at the first call, then kept."""
+        if wanted not in self._taylors:
+            start = self.clock()
+            targets = self.classes(wanted.target)
+            self._taylors[wanted] = taylor_importance(self.model, self.batch.rows, targets)
+            self._spent(wanted, start)
+        return self._taylors[wanted]
+
+    def classes(self, target: Target) -> torch.Tensor:
+        """The explained or the gold class per instance, [B].
+
+        Raises:
+            ValueError: If the gold class is asked for and an instance has no label.
+        """
+        if target == "explained":
+            return self.targets
+        for instance in self.batch.instances:
+            if instance.label is None:
+                raise ValueError(f"{instance.instance_id} has no label, and its gold class is used")
+        return targets_of("gold", self.logits, self.batch.instances)
 
     def baseline(self, name: BaselineName) -> torch.Tensor:
         """Baseline embeddings, [B, T, d]."""

@@ -75,6 +75,7 @@ class Scores:
         bias: What the method gives to no token but to the biases of the model, [B].
         layers: Scores by layer, where they were asked for and the method has them.
         details: Rows of other tables that the method gives, per instance.
+        targets: Class explained per instance, [B], where it isn't that of the run.
     """
 
     values: torch.Tensor
@@ -83,6 +84,7 @@ class Scores:
     bias: torch.Tensor | None = None
     layers: LayerScores | None = None
     details: Sequence[Details] | None = None
+    targets: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class Method:
         layered: The table that its scores by layer go to (``--layers``), one of
             ``details.BY_LAYER``; None if it has none.
         tables: Other tables that it fills, beside its scores.
+        scored: Whether it has scores of tokens. Without them it has neither ``attributions`` nor
+            curves, but its other tables alone.
         presets: Parameters that belong together, by name: ``--set METHOD.preset=NAME``.
         opt_in: Why it runs only when it is named, and not with ``all``; None if it does.
     """
@@ -121,6 +125,7 @@ class Method:
     stochastic: bool = False
     layered: str | None = None
     tables: tuple[str, ...] = ()
+    scored: bool = True
     presets: Mapping[str, Mapping[str, ParamValue]] = field(default_factory=dict)
     opt_in: str | None = None
 
@@ -188,10 +193,18 @@ class Chosen:
         """Name of the method."""
         return self.method.name
 
-    def tables(self, *, layers: bool) -> tuple[str, ...]:
-        """The tables that it fills beside ``attributions``."""
-        layered = self.method.layered
-        return (*self.method.tables, *((layered,) if layers and layered else ()))
+    def tables(self, *, layers: bool, evaluate: bool) -> tuple[str, ...]:
+        """The tables that it fills, in the order in which they are committed.
+
+        Args:
+            layers: Whether scores by layer are asked for.
+            evaluate: Whether scores are put to the test.
+        """
+        method = self.method
+        layered = (method.layered,) if layers and method.layered else ()
+        scored = ("attributions",) if method.scored else ()
+        curves = ("curves",) if method.scored and evaluate else ()
+        return (*scored, *method.tables, *layered, *curves)
 
     @property
     def needs(self) -> tuple[Pass, ...]:
