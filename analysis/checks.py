@@ -31,7 +31,7 @@ group by all
 # Of the tables that methods fill beside their scores, those that have each layer of the model once
 # for an instance, and all those that have rows for every instance.
 BY_LAYER = ("layers", "information", "interactions")
-DENSE = (*BY_LAYER, "heads", "tree_nodes")
+DENSE = (*BY_LAYER, "heads", "tree_nodes", "pattern_ablation")
 
 # The rows that there are of an instance under a method in a table, and their layers.
 DETAIL_KEYS = "create temp table detail_keys as " + " union all ".join(
@@ -107,6 +107,7 @@ _INSTANCES = (
             or len(coalesce(special, input_ids::boolean[])) <> len(input_ids)
             or len(coalesce(segment::int[], input_ids)) <> len(input_ids)
             or len(coalesce(rationale::int[], input_ids)) <> len(input_ids)
+            or len(coalesce(roles, input_ids::varchar[])) <> len(input_ids)
         """,
     ),
     Check(
@@ -400,6 +401,84 @@ _HEADS = (
 )
 
 
+_PATTERNS = (
+    Check(
+        "patterns: {count} belong to no attribution, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from patterns
+        anti join attributions using (instance_id, method)
+        """,
+    ),
+    Check(
+        "patterns: {count} occur more than once, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from (
+            select instance_id, method
+            from patterns
+            group by instance_id, method, level, source
+            having count(*) > 1
+        )
+        """,
+    ),
+    Check(
+        "patterns: {count} are no path from their token to the readout, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from patterns
+        join instances using (instance_id)
+        cross join (select model_num_layers as depth from run)
+        where len(nodes) is distinct from depth + 1
+            or len(patterns.roles) is distinct from depth + 1
+            or nodes[1] is distinct from source
+            or nodes[-1] is distinct from readout
+            or list_min(nodes) < 0
+            or list_max(nodes) >= len(input_ids)
+            or (heads is null) is distinct from (level = 'embedding')
+            or len(heads) <> depth
+        """,
+    ),
+    Check(
+        "patterns: {count} have influences that are no finite numbers, or of another sign than "
+        "their token's, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from patterns
+        where not coalesce(isfinite(influence + input_influence), false)
+            or not isfinite(list_sum(steps)) or list_count(steps) <> len(steps)
+            or not coalesce(isfinite(concentration), true)
+            or influence * input_influence < 0
+        """,
+    ),
+)
+
+
+_ABLATION = (
+    Check(
+        "pattern_ablation: {count} kinds occur more than once, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from (
+            select instance_id, method
+            from pattern_ablation
+            group by instance_id, method, kind
+            having count(*) > 1
+        )
+        """,
+    ),
+    Check(
+        "pattern_ablation: {count} outputs are no finite numbers, or not what is correct, "
+        "such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from pattern_ablation
+        where not coalesce(isfinite(output), false) or (output > 0) is distinct from correct
+        """,
+    ),
+)
+
+
 def _detail_checks(table: str) -> tuple[Check, ...]:
     """What holds in every table that methods fill beside their scores, if it is a dense one."""
     layers = Check(
@@ -510,15 +589,65 @@ _FAILURES = (
     ),
 )
 
+_EVALUATIONS = (
+    Check(
+        "pruning: {count} rows contradict themselves, such as one of {example}",
+        """
+        select count(*), min(evaluation)
+        from pruning
+        where not coalesce(
+            correct between 0 and n
+            and abs(accuracy - correct / n) < 1e-9
+            and isfinite(loss) and loss >= 0
+            and rate between 0 and 1
+            and pruned between rate * heads - 1 and rate * heads + 1e-6
+            and (importance = 'random') = (seed is not null),
+            false
+        )
+        """,
+    ),
+    Check(
+        "pruning: {count} rows occur more than once, such as one of {example}",
+        """
+        select count(*), min(evaluation)
+        from (
+            select evaluation
+            from pruning
+            group by evaluation, importance, seed, rate
+            having count(*) > 1
+        )
+        """,
+    ),
+    Check(
+        "attacks: {count} rows contradict themselves, such as one of {example}",
+        """
+        select count(*), min(evaluation)
+        from attacks
+        where not coalesce(
+            flipped between 0 and correct_before
+            and correct_before <= n
+            and correct_after between correct_before - flipped and n - flipped
+            and skipped >= 0
+            and len(relative) = len(tokens) and len(segment) = len(tokens)
+            and list_min(relative) > 0 and list_max(relative) <= 1,
+            false
+        )
+        """,
+    ),
+)
+
 CHECKS = (
     *_INSTANCES,
     *_ATTRIBUTIONS,
     *_LAYERS,
     *_INFORMATION,
     *_HEADS,
+    *_PATTERNS,
+    *_ABLATION,
     *_DETAILS,
     *_CURVES,
     *_FAILURES,
+    *_EVALUATIONS,
 )
 
 # A row per method: what became of the instances. A failure of the stage `attribute` is one of the

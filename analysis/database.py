@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from schemas import TABLES, VIEWS, table_schema
+from schemas.tables import EVALUATIONS
 
 _GLOB = str.maketrans({character: f"[{character}]" for character in "*?["})
 
@@ -93,7 +94,9 @@ def add_manifest(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, A
         connection.execute("insert into methods values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     values: dict[str, Any] = {"format": manifest["format"]}
     for section, entries in manifest["identity"].items():
-        values |= {f"{section}_{key}": value for key, value in entries.items()}
+        # Only the tokenizer may be missing.
+        known = {"sha256": None} if entries is None else entries
+        values |= {f"{section}_{key}": value for key, value in known.items()}
     values |= {key: manifest.get(key) for key in ("evaluation", "executions")}
     columns = ", ".join(f"?::{_sql_type(value)} as {identifier(n)}" for n, value in values.items())
     parameters = [json.dumps(v) if _sql_type(v) == "json" else v for v in values.values()]
@@ -114,7 +117,7 @@ def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
     """
     _comment_columns(connection, "methods", _METHOD_COMMENTS)
     inherited: dict[str, str] = {}
-    for table in reversed(TABLES):
+    for table in reversed((*TABLES, *EVALUATIONS)):
         comments = {f.name: f.metadata[b"comment"].decode() for f in table_schema(table)}
         _comment_columns(connection, table, comments)
         inherited |= comments

@@ -9,6 +9,7 @@ import duckdb
 from analysis.database import add_comments, add_manifest, add_table, add_views, escape_glob, lock
 from schemas import TABLES, UsageError
 from schemas.layout import FORMAT, GLOBS, MANIFEST
+from schemas.tables import EVALUATIONS
 
 
 def load_manifest(folder: str | Path) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def open_run(folder: str | Path, *, external_access: bool = False) -> duckdb.Duc
     connection = duckdb.connect()
     double = manifest["identity"]["settings"]["dtype"] == "float64"
     try:
-        for table in TABLES:
+        for table in (*TABLES, *EVALUATIONS):
             found = any(Path(root).glob(GLOBS[table]))
             pattern = f"{escape_glob(root)}/{GLOBS[table]}"
             add_table(connection, table, [pattern] if found else [], double=double)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import duckdb
+import pyarrow as pa
 
 from analysis.checks import (
     ACCOUNTS,
@@ -21,11 +22,12 @@ from analysis.checks import (
     UNEVALUATED,
 )
 from analysis.database import add_manifest, add_table, add_views, escape_glob, lock
-from analysis.files import Survey, survey
+from analysis.files import Survey, _content_problems, survey
 from analysis.runs import load_manifest
 from analysis.terminal import print_rows
-from schemas import TABLES, UsageError
-from schemas.layout import MANIFEST
+from schemas import TABLES, UsageError, table_schema
+from schemas.layout import GLOBS, MANIFEST
+from schemas.tables import EVALUATIONS
 
 
 class Fact(NamedTuple):
@@ -96,7 +98,7 @@ def verify(folder: str | Path) -> Report:
             "Run the same command again: it does what is missing"
         )
     with duckdb.connect() as connection:
-        _load(connection, root, manifest, found)
+        _load(connection, root, manifest, found, report)
         _check_rows(connection, report)
         _account(connection, manifest, found, report)
     return report
@@ -127,11 +129,18 @@ def print_report(report: Report, out: IO[str], *, width: int | None = None) -> N
 
 
 def _load(
-    connection: duckdb.DuckDBPyConnection, root: Path, manifest: dict[str, Any], found: Survey
+    connection: duckdb.DuckDBPyConnection,
+    root: Path,
+    manifest: dict[str, Any],
+    found: Survey,
+    report: Report,
 ) -> None:
     double = manifest["identity"]["settings"]["dtype"] == "float64"
     for table in TABLES:
         paths = [escape_glob(str(root / path)) for path in found.sound[table]]
+        add_table(connection, table, paths, double=double)
+    for table in EVALUATIONS:
+        paths = [escape_glob(str(path)) for path in _evaluations(root, table, report)]
         add_table(connection, table, paths, double=double)
     add_manifest(connection, manifest)
     add_views(connection)
@@ -150,6 +159,19 @@ def _load(
             sorted({0.0, 1.0, *evaluation.get("fractions", [])}),
         ],
     )
+
+
+def _evaluations(root: Path, table: str, report: Report) -> Iterator[Path]:
+    """Yields the files of a table of ``EVALUATIONS`` that are sound; reports the others."""
+    for path in sorted(root.glob(GLOBS[table])):
+        try:
+            problems = list(_content_problems(path, None, table_schema(table)))
+        except (pa.ArrowException, OSError) as error:
+            problems = [f"damaged ({str(error).splitlines()[0]}). Delete it and make it again"]
+        relative = path.relative_to(root).as_posix()
+        report.problems.extend(f"{relative}: {problem}" for problem in problems)
+        if not problems:
+            yield path
 
 
 def _check_rows(connection: duckdb.DuckDBPyConnection, report: Report) -> None:

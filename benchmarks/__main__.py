@@ -10,12 +10,14 @@ import torch
 import transformers
 
 from benchmarks import (
+    attention_path,
     beam_share,
     beyond,
     bottleneck,
     bottleneck_beta,
     captum_ig,
     decompx,
+    influence,
     memory,
     norms,
     passes,
@@ -48,6 +50,8 @@ def main() -> int:
             "decompx": decompx.main,
             "bottleneck": lambda: bottleneck.main(few),
             "beta": lambda: bottleneck_beta.main(few),
+            "attention_path": lambda: attention_path.main(few),
+            "influence": influence.main,
             "beam": lambda: beam_share.main(many),
             "memory": memory.main,
         }

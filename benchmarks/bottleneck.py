@@ -49,7 +49,7 @@ def main(material: Material) -> bool:
 def _sentences(material: Material) -> bool:
     """All sentences at once against one at a time."""
     model, instances = material.load()
-    layer = LastLayers(4 / 12).start(model.num_layers)
+    layer = LastLayers(4 / 12, least=2).start(model.num_layers)
     choice = choose("iba_released", {"iba_released": {"layer": layer}})
     few = instances[:: max(1, len(instances) // LOOP_SENTENCES)][:LOOP_SENTENCES]
     loops = [_loop(material.model, instance, layer) for instance in few]

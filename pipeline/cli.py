@@ -1,4 +1,4 @@
-"""The command line: ``attribeam run | query | verify | plot | methods``.
+"""The command line: ``attribeam run | query | verify | plot | prune | triggers | attack | ...``.
 
 torch, transformers and Beam are imported only by the commands that need them, so that a query
 answers at once.
@@ -37,7 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "run":
             return _run(run_parser, given[given.index("run") + 1 :], others)
-        commands = {"query": _query, "verify": _verify, "plot": _plot, "methods": _methods}
+        commands = {
+            "query": _query,
+            "verify": _verify,
+            "plot": _plot,
+            "prune": _prune,
+            "triggers": _triggers,
+            "attack": _attack,
+            "methods": _methods,
+        }
         return commands[arguments.command](arguments)
     except UsageError as error:
         print(f"attribeam: {error}", file=sys.stderr)
@@ -86,11 +94,77 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     verify.add_argument("folder", metavar="DIR", help="folder of a run")
     plot = commands.add_parser("plot", help="draw a plot of a run", allow_abbrev=False)
     plot.add_argument("folder", metavar="DIR", help="folder of a run")
-    plot.add_argument("name", metavar="NAME", help="information_flow or degradation")
+    plot.add_argument("name", metavar="NAME", help="information_flow, degradation or pruning")
     plot.add_argument("-o", "--output", metavar="FILE", help="HTML file (NAME.html in the folder)")
     plot.add_argument("--method", help="the method to show, where a plot shows one")
+    _add_head_commands(commands)
     commands.add_parser("methods", help="list the methods", allow_abbrev=False)
     return parser, run
+
+
+def _add_head_commands(commands: Any) -> None:
+    """The commands over the heads of a finished run (method ``attattr``)."""
+    prune = commands.add_parser(
+        "prune",
+        help="take a run's least important heads from its model, and see what it still gets right",
+        description="Prunes attention heads of the run's model, the least important first, and "
+        "predicts an evaluation corpus: the table pruning. Importance comes from the run alone: "
+        "evaluation texts that are in the run are left out. (The released scripts of Hao et al. "
+        "2021 evaluate on a file whose first rows they rank by.)",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_held_out_options(prune)
+    prune.add_argument(
+        "--rates",
+        default=f"0,{_FRACTIONS},1",
+        help="shares of all heads to prune",
+    )
+    prune.add_argument("--seeds", type=int, default=5, metavar="N", help="random orders")
+    triggers = commands.add_parser(
+        "triggers",
+        help="the tokens of a run whose connections decide most",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    triggers.add_argument("folder", metavar="DIR", help="folder of a run")
+    triggers.add_argument("--method", default="attattr", help="the method whose heads are asked")
+    _add_trigger_options(triggers)
+    triggers.add_argument("--limit", type=int, default=10, metavar="N", help="most triggers")
+    attack = commands.add_parser(
+        "attack",
+        help="put a run's triggers into other texts, and see what the model still gets right",
+        description="Puts each of the best triggers of a run into all texts of an evaluation "
+        "corpus that are not in the run: the table attacks, and the view attack_success.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_held_out_options(attack)
+    _add_trigger_options(attack)
+    attack.add_argument("--triggers", type=int, default=3, metavar="N", help="how many to try")
+
+
+def _add_held_out_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that predict an evaluation corpus (``pipeline.held_out``)."""
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="folder of a run")
+    add("--corpus", metavar="PATH_OR_ID", help="labelled corpus to evaluate on")
+    add("--split", help="split of the corpus")
+    add("--limit", type=int, metavar="N", help="take only the first N rows")
+    add("--model", metavar="DIR_OR_ID", help="the run's model (where the run says)")
+    for role in ("text", "pair", "label", "id", "good", "bad"):
+        add(f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column")
+    add("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs")
+    add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
+    add("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    add("--method", default="attattr", help="the method whose heads are asked")
+
+
+def _add_trigger_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--target", metavar="CLASS", help="only of instances explained for this class")
+    add("--least", type=float, default=0.02, metavar="SCORE", help="least score")
+    add("--both", action="store_true", help="both connections, however weak the second")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +202,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("corpus")
-    for role in ("text", "pair", "label", "id", "rationale", "good", "bad"):
+    for role in ("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad"):
         group.add_argument(
             f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column"
         )
@@ -202,14 +276,19 @@ def _options(arguments: argparse.Namespace, params: Mapping[str, Any], others: l
     return Options(
         **{name: given[name] for name in same},
         params=_params(params, arguments.set),
-        columns={
-            name.removesuffix("_column"): value
-            for name, value in given.items()
-            if name.endswith("_column") and value is not None
-        },
+        columns=_columns(given),
         evaluation=_evaluation(arguments) if arguments.evaluate else None,
         beam=others,
     )
+
+
+def _columns(given: Mapping[str, Any]) -> dict[str, str]:
+    """Column by role, of those that were named."""
+    return {
+        name.removesuffix("_column"): value
+        for name, value in given.items()
+        if name.endswith("_column") and value is not None
+    }
 
 
 def _evaluation(arguments: argparse.Namespace) -> Any:
@@ -306,6 +385,88 @@ def _plot(arguments: argparse.Namespace) -> int:
     path = plot(arguments.folder, arguments.name, arguments.output, method=arguments.method)
     print(path)
     return DONE
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    options = _held_out_options(arguments)
+    from analysis.terminal import print_rows
+    from pipeline.held_out import left_out
+    from pipeline.prune import by_rate, prune
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{done} of {total} models", end="\n" * (done == total), file=sys.stderr)
+
+    result = prune(options, rates=arguments.rates, seeds=arguments.seeds, progress=show)
+    print(
+        f"accuracy on {_counted(len(result.held_out.instances), 'text')} of "
+        f"{result.held_out.corpus}, heads ranked on {result.ranked_on} of the run"
+    )
+    for line in left_out(result.held_out):
+        print(line)
+    print_rows(*by_rate(result.rows), sys.stdout)
+    print(f"\ntable:  {result.path}")
+    print(f"next:   attribeam plot {shlex.quote(arguments.folder)} pruning")
+    return FAILED if result.held_out.failures else DONE
+
+
+def _triggers(arguments: argparse.Namespace) -> int:
+    from analysis import open_run
+    from analysis.terminal import print_rows
+    from analysis.triggers import Candidate, class_of, heads_of, trigger_candidates
+
+    manifest = heads_of(arguments.folder, arguments.method)
+    if arguments.limit < 1:
+        raise UsageError(f"--limit is at least 1, not {arguments.limit}")
+    labels = manifest["identity"]["model"]["labels"]
+    with open_run(arguments.folder) as connection:
+        found = trigger_candidates(
+            connection,
+            arguments.method,
+            target=class_of(arguments.target, labels),
+            least=arguments.least,
+            both=arguments.both,
+            limit=arguments.limit,
+        )
+    rows = [[*each[:4], labels[each.explained]] for each in found]
+    print_rows(Candidate._fields[:5], rows, sys.stdout)
+    return DONE
+
+
+def _attack(arguments: argparse.Namespace) -> int:
+    options = _held_out_options(arguments)
+    from analysis.terminal import print_rows
+    from pipeline.attack import attack, successes
+    from pipeline.held_out import left_out
+
+    result = attack(
+        options,
+        triggers=arguments.triggers,
+        target=arguments.target,
+        least=arguments.least,
+        both=arguments.both,
+    )
+    number = _counted(len(result.held_out.instances), "text")
+    print(f"triggers of the run in {number} of {result.held_out.corpus}")
+    for line in left_out(result.held_out):
+        print(line)
+    print_rows(*successes(result), sys.stdout)
+    print(f"\ntable:  {result.path}")
+    print(f'next:   attribeam query {shlex.quote(arguments.folder)} "from attack_success"')
+    return FAILED if result.held_out.failures else DONE
+
+
+def _held_out_options(arguments: argparse.Namespace) -> Any:
+    if not arguments.corpus:
+        raise UsageError(f"--corpus is needed (`attribeam {arguments.command} --help`)")
+    _quiet(verbose=False)
+    from pipeline.held_out import HeldOutOptions
+
+    given = vars(arguments)
+    return HeldOutOptions(
+        **{name: given[name] for name in HeldOutOptions.__dataclass_fields__ if name in given},
+        columns=_columns(given),
+    )
 
 
 def _methods(_: argparse.Namespace) -> int:

@@ -31,6 +31,8 @@ _GUESSES: dict[str, tuple[str, ...]] = {
     "label": ("label", "labels", "gold_label", "class", "target"),
     "id": ("id", "instance_id", "idx", "guid", "uid"),
     "rationale": ("rationale", "rationales"),
+    "roles": ("roles",),
+    "subset": ("subset", "subtask"),
     "good": ("good",),
     "bad": ("bad",),
     "input_ids": ("input_ids",),
@@ -44,7 +46,7 @@ _PAIRS = {
     "question": ("sentence", "context", "passage"),
     "sentence": ("sentence_pair", "text_pair"),
 }
-ROLES = ("text", "pair", "label", "id", "rationale", "good", "bad")
+ROLES = ("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad")
 
 _SCHEMA = pa.schema(
     [
@@ -54,6 +56,8 @@ _SCHEMA = pa.schema(
         ("split", pa.string()),
         ("label", pa.int64()),
         ("rationale", pa.list_(pa.int8())),
+        ("roles", pa.list_(pa.string())),
+        ("subset", pa.string()),
         ("input_ids", pa.list_(pa.int32())),
         ("token_type_ids", pa.list_(pa.int32())),
         ("good", pa.string()),
@@ -110,7 +114,8 @@ def _checked(
     if "input_ids" in columns and (given.get("text") or ("text" in columns and model.tokenizer)):
         columns = {k: v for k, v in columns.items() if k not in ("input_ids", "token_type_ids")}
     if "input_ids" in columns:
-        columns = {k: v for k, v in columns.items() if k not in ("text", "pair", "rationale")}
+        of_texts = ("text", "pair", "rationale", "roles")
+        columns = {k: v for k, v in columns.items() if k not in of_texts}
     elif "text" not in columns:
         raise UsageError(
             f"{source.name} has no text column that could be guessed; its columns are {listed}: "
@@ -170,8 +175,11 @@ class _Normaliser:
     def _value(self, role: str, value: Any) -> Any:
         if role in ("text", "pair"):
             return _string(value, role)
-        if role == "id":
+        if role in ("id", "subset"):
             return _string(str(value), role)
+        if role == "roles":
+            words = value.split() if isinstance(value, str) else value
+            return [None if word is None else _string(word, role) for word in words]
         if role == "label":
             return self._label(value)
         if role in ("good", "bad"):

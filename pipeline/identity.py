@@ -65,6 +65,7 @@ def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, A
         "task": model.task,
         "labels": model.labels,
         "num_layers": model.num_layers,
+        "num_heads": int(model.network.config.num_attention_heads),
         "weights_sha256": _hash(weights),
         "config_sha256": _hash([folder / "config.json"]),
     }

@@ -23,7 +23,7 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
     }
     columns |= {
         name: [getattr(instance, name) for instance in instances]
-        for name in ("segment", "truncated", "readout", "label", "rationale")
+        for name in ("segment", "truncated", "readout", "label", "rationale", "roles", "subset")
     }
     columns |= {
         name: [_with_nulls(getattr(instance, name)) for instance in instances]

@@ -13,6 +13,8 @@
     OUT/curves/method=saliency/shard-00012-of-00100.parquet
     OUT/failures/instances/shard-00012-of-00100.parquet             only where something failed
     OUT/failures/attributions.saliency/shard-00012-of-00100.parquet
+    OUT/pruning/attattr-1f0c9b7a52de.parquet                        of `attribeam prune`
+    OUT/attacks/attattr-90b2e4417c3f.parquet                        of `attribeam attack`
 
 The existence of a table's file is its commit marker, so a file is renamed into place only when it
 is whole, and after the file of its failures. Paths are relative to the run's folder and use ``/``.
@@ -21,7 +23,7 @@ is whole, and after the file of its failures. Paths are relative to the run's fo
 import re
 from typing import NamedTuple
 
-from schemas.tables import TABLES
+from schemas.tables import EVALUATIONS, TABLES
 
 MANIFEST = "run.json"
 FORMAT = 3  # Of the manifest; readers refuse another.
@@ -31,14 +33,18 @@ FAILURES = "failures"
 
 # What finds the committed files of each table, and none that is still being written.
 _SHARDS = "shard-*-of-*.parquet"
-GLOBS = {
-    "instances": f"instances/{_SHARDS}",
-    "failures": f"{FAILURES}/*/{_SHARDS}",
-} | {
-    table: f"{table}/method=*/{_SHARDS}"
-    for table in TABLES
-    if table not in ("instances", "failures")
-}
+GLOBS = (
+    {
+        "instances": f"instances/{_SHARDS}",
+        "failures": f"{FAILURES}/*/{_SHARDS}",
+    }
+    | {
+        table: f"{table}/method=*/{_SHARDS}"
+        for table in TABLES
+        if table not in ("instances", "failures")
+    }
+    | {table: f"{table}/*.parquet" for table in EVALUATIONS}
+)
 
 _SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
 
@@ -81,6 +87,11 @@ def corpus_path(shard: int) -> str:
 def statistics_path(sample: int) -> str:
     """Path of the statistics that were estimated from so many texts of the corpus."""
     return f"{STATISTICS}/sample-{sample:05d}.parquet"
+
+
+def evaluation_path(table: str, name: str) -> str:
+    """Path of one evaluation's rows of a table of ``EVALUATIONS``."""
+    return f"{table}/{name}.parquet"
 
 
 def parse_unit_path(path: str) -> tuple[Unit, int, int] | None:

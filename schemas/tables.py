@@ -51,6 +51,8 @@ _INSTANCES = (
     _column("probabilities", pa.list_(REAL), "Softmax of the logits"),
     _column("logits", pa.list_(REAL), "Logit per class; for a masked LM of the two contrast words"),
     _column("rationale", pa.list_(pa.int8()), "Per token: 1 where its word is in the rationale"),
+    _column("roles", pa.list_(pa.string()), "Per token: role of its word (subject, ...), or null"),
+    _column("subset", pa.string(), "Subset of the corpus, such as a subtask; null without one"),
     _column("correct", pa.bool_(), "prediction = label; null without a label"),
 )
 
@@ -166,6 +168,34 @@ _TREE_NODES = (
     _column("top_score", REAL, "What the top is chosen by: the largest"),
 )
 
+_PATTERNS = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column("level", NAME, "embedding (nodes), or attention (heads and skips between them too)"),
+    _column("source", pa.int32(), "Position of the token whose influence it is"),
+    _column("nodes", pa.list_(pa.int32()), "Positions, one per layer: source first, readout last"),
+    _column("roles", pa.list_(pa.string()), "Role of each node's word; a special token is its own"),
+    _column("heads", pa.list_(pa.int32()), "Head per layer, -1 = skip; null at embedding level"),
+    _column("steps", pa.list_(REAL), "Influence after each step of the refinement"),
+    _column("influence", REAL, "Influence through the pattern: the last step's"),
+    _column("input_influence", REAL, "Influence of the token through all paths"),
+    _column("concentration", REAL, "influence / input_influence, not bounded; null if that is 0"),
+)
+
+_PATTERN_ABLATION = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column(
+        "kind", NAME, "Which nodes are kept: whole, nothing, or those of some patterns or paths"
+    ),
+    _column("nodes_kept", pa.int32(), "Number of nodes that are kept, of all layers"),
+    _column("heads_kept", pa.int32(), "Number of heads over queries; null where none is ablated"),
+    _column("skips_kept", pa.int32(), "Number of skips around attention; null likewise"),
+    _column("output", REAL, "What is explained, of the ablated model"),
+    _column("correct", pa.bool_(), "Whether it is above 0: the explained class still wins"),
+    _column("readout_entered", pa.bool_(), "Whether the position read out keeps its embedding"),
+)
+
 _CURVES = (
     _column("instance_id", pa.string(), "Key of instances"),
     _column("method", NAME, "Method whose scores gave the order"),
@@ -194,6 +224,47 @@ _FAILURES = (
     _column("message", pa.string(), "What went wrong"),
 )
 
+_PRUNING = (
+    _column("evaluation", NAME, "Key of the evaluation: its corpus and settings; the file's name"),
+    _column("method", NAME, "Method whose heads are ranked"),
+    _column(
+        "importance",
+        NAME,
+        "What the least of is pruned: attattr, taylor_loss, taylor_logits (over its layer's l2 "
+        "norm), attention or random",
+    ),
+    _column("seed", pa.int32(), "Seed of a random order; else null"),
+    _column("corpus", NAME, "Evaluation corpus, which has no text of the run"),
+    _column("split", NAME, "Its split, where it is known"),
+    _column("rate", pa.float64(), "Nominal share of all heads that is pruned, 0 to 1"),
+    _column("pruned", pa.int32(), "Number of heads pruned: rate * heads, rounded down"),
+    _column("heads", pa.int32(), "Number of heads of the model"),
+    _column("n", pa.int32(), "Number of evaluation instances"),
+    _column("correct", pa.int32(), "Number of them that the pruned model predicts rightly"),
+    _column("accuracy", pa.float64(), "correct / n"),
+    _column("loss", pa.float64(), "Mean cross entropy of the gold class, in nats"),
+)
+
+_ATTACKS = (
+    _column("evaluation", NAME, "Key of the evaluation: its corpus and settings; the file's name"),
+    _column("method", NAME, "Method whose heads gave the triggers"),
+    _column("corpus", NAME, "Evaluation corpus, which has no text of the run"),
+    _column("split", NAME, "Its split, where it is known"),
+    _column("rank", pa.int32(), "Rank of the trigger by its score, 1 for the largest"),
+    _column("source_id", pa.string(), "Instance of the run that the trigger comes from"),
+    _column("explained", pa.int32(), "Class that its attributions explain"),
+    _column("tokens", pa.list_(pa.string()), "The trigger's tokens, in order"),
+    _column("segment", pa.list_(pa.int8()), "Text that each goes to: 0 the first, 1 the second"),
+    _column("relative", pa.list_(pa.float64()), "Place of each in its text: above 0, 1 at the end"),
+    _column("score", pa.float64(), "Sum of the two largest attributions of its head"),
+    _column("gold", pa.int32(), "Gold class of the instances that this row counts"),
+    _column("n", pa.int32(), "Number of them that the whole trigger could be put into"),
+    _column("skipped", pa.int32(), "Number of those too long for it, or without a second text"),
+    _column("correct_before", pa.int32(), "Of n, those predicted rightly as they are"),
+    _column("correct_after", pa.int32(), "Of n, those predicted rightly with the trigger"),
+    _column("flipped", pa.int32(), "Of n, those predicted rightly only without it"),
+)
+
 # In the order in which a run commits them.
 _FIELDS = {
     "instances": _INSTANCES,
@@ -204,10 +275,16 @@ _FIELDS = {
     "interactions": _INTERACTIONS,
     "tree_edges": _TREE_EDGES,
     "tree_nodes": _TREE_NODES,
+    "patterns": _PATTERNS,
+    "pattern_ablation": _PATTERN_ABLATION,
     "curves": _CURVES,
     "failures": _FAILURES,
 }
 TABLES = tuple(_FIELDS)
+
+# What later commands add to a finished run, a file an evaluation. No shard has them.
+_EVALUATION_FIELDS = {"pruning": _PRUNING, "attacks": _ATTACKS}
+EVALUATIONS = tuple(_EVALUATION_FIELDS)
 
 # Columns whose values must be equal whenever the same thing is computed again (seconds are not).
 CONTENT_FIELDS = {
@@ -220,14 +297,14 @@ def table_schema(table: str, *, double: bool = False) -> pa.Schema:
     """Returns the Arrow schema of a table.
 
     Args:
-        table: One of ``TABLES``.
+        table: One of ``TABLES`` or ``EVALUATIONS``.
         double: Store real numbers in float64 instead of float32. A run in float64 does, so that its
             scores keep the digits that were asked for; a run never mixes the two.
 
     Raises:
         KeyError: If there is no such table.
     """
-    fields = _FIELDS[table]
+    fields = (_FIELDS | _EVALUATION_FIELDS)[table]
     if double:
         fields = tuple(field.with_type(_widened(field.type)) for field in fields)
     return pa.schema(fields)

@@ -31,6 +31,15 @@ _NAMES = (
     "receptive_field",
     "attribution_tree",
     "trigger_candidates",
+    "pattern_nodes",
+    "pattern_concentration",
+    "pattern_consistency",
+    "pattern_consistency_accuracy",
+    "skip_share",
+    "path_share",
+    "pattern_ablation_summary",
+    "pattern_flow",
+    "attack_success",
     "failure_summary",
 )
 

@@ -208,6 +208,7 @@ def _manifest(
                 "weights_sha256": "0" * 64,
                 "labels": ["negative", "neutral", "positive"],
                 "num_layers": NUM_LAYERS,
+                "num_heads": 2,
             },
             "tokenizer": {"sha256": "1" * 64},
             "corpus": {
@@ -266,6 +267,8 @@ def _instance(rng: np.random.Generator, name: str, classes: int, *, with_rationa
         "probabilities": probabilities.tolist(),
         "logits": logits.tolist(),
         "rationale": rationale if with_rationale else None,
+        "roles": [None if word is None else "noun" for word in word_ids],
+        "subset": None,
         "correct": prediction == label,
     }
 

@@ -120,7 +120,7 @@ def test_failures_are_told_and_make_the_status(
          "no label, but the gold class is to be explained (--target gold)"),
         ([], {"text": "\u200b \u200b"}, "the text has no tokens"),
         ([], {"text": "the film", "rationale": [1]}, "the rationale has 1 entries for 2 words"),
-        (["--words", "tokenizer"], {"text": "a", "rationale": [1]}, "counts whitespace words"),
+        (["--words", "tokenizer"], {"text": "a", "rationale": [1]}, "are of whitespace words"),
     ],
 )  # fmt: skip
 def test_instances_that_fail(

@@ -335,6 +335,21 @@ def test_a_rationale_marks_whole_words(bert: Model) -> None:
     assert instance.rationale[[0, -1]].tolist() == [0, 0]
 
 
+def test_roles_go_to_every_piece_of_a_word(bert: Model) -> None:
+    words = TEXT.split()
+    roles = [f"role-{number}" for number in range(len(words))]
+    instance = one(bert, TEXT, roles=roles, subset="easy")
+    assert instance.roles is not None and instance.subset == "easy"
+    assert instance.roles[0] is None and instance.roles[-1] is None
+    expected = [roles[word] for word in instance.word_ids[1:-1]]
+    assert list(instance.roles[1:-1]) == expected
+    pair = one(bert, "good film", text_pair="dull film", roles=["a", None])
+    assert pair.roles is not None
+    assert [role for role in pair.roles if role is not None] == ["a"]
+    with pytest.raises(RowError, match="the roles has 1 entries for 2 words"):
+        one(bert, "good film", roles=["a"])
+
+
 def test_a_rationale_of_a_byte_level_text(roberta: Model) -> None:
     instance = one(roberta, "the 😀! film", rationale=[0, 1, 0])
     assert instance.rationale is not None

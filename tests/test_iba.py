@@ -368,7 +368,8 @@ def test_information_by_layer_is_what_each_layer_alone_gives(tiny: LoadTiny, nam
             alone = run(layer=layer).rows[name][number]
             assert alone is not None and not alone.details
             assert relative_error(of.bits * np.log(2), alone.scores) < 1e-10
-        assert relative_error(row.scores, found[2].bits * np.log(2)) < 1e-15
+        # The default is two layers from the top.
+        assert relative_error(row.scores, found[1].bits * np.log(2)) < 1e-15
 
 
 # What may fail --------------------------------------------------------------------------------
@@ -433,9 +434,9 @@ def test_parameters(tiny: LoadTiny) -> None:
         (choice,) = choose("iba_released", {"iba_released": params})
         return dict(choice.fitted(model).params)
 
-    # The authors': layer 8 of twelve; of three, the last.
+    # The authors': layer 8 of twelve; of three, the one below the last.
     assert LastLayers(4 / 12).start(12) == 8
-    assert fitted() == {**DEFAULTS, "layer": 2}
+    assert fitted() == {**DEFAULTS, "layer": 1}
     assert fitted(layer=0)["layer"] == 0
     for wrong in ({"layer": 3}, {"layer": -1}, {"steps": 0}, {"copies": 0}):
         with pytest.raises(UsageError, match=next(iter(wrong))):

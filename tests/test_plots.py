@@ -1,19 +1,60 @@
 """Plots: what the figures hold, against the views; and pages that need no network."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from analysis import open_run
-from analysis.plots import PLOTS, degradation, information_flow, plot
-from schemas import UsageError
+from analysis.plots import PLOTS, degradation, information_flow, plot, pruning
+from schemas import UsageError, table_schema
 from tests.synthetic_run import NUM_LAYERS, synthetic_run, write_run
+
+RATES = (0.0, 0.5, 1.0)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(synthetic_run(rows=30), tmp_path_factory.mktemp("run"))
+    folder = write_run(synthetic_run(rows=30), tmp_path_factory.mktemp("run"))
+    write_pruning(folder, "attattr-a", 20)
+    write_pruning(folder, "attattr-b", 10)
+    return folder
+
+
+def write_pruning(folder: Path, evaluation: str, count: int) -> None:
+    """Writes an evaluation by attributions and by three random orders, each worse than the last."""
+    rows = [
+        {
+            "evaluation": evaluation,
+            "method": "attattr",
+            "importance": importance,
+            "seed": seed,
+            "corpus": "dev.parquet",
+            "rate": rate,
+            "pruned": int(12 * rate),
+            "heads": 12,
+            "n": count,
+            "correct": count - int(count * rate) // (4 - (seed or 0)),
+            "accuracy": 1 - rate / (4 - (seed or 0)),
+            "loss": rate,
+        }
+        for importance, seed in (("attattr", None), *(("random", seed) for seed in range(3)))
+        for rate in RATES
+    ]
+    (folder / "pruning").mkdir(exist_ok=True)
+    content = pa.Table.from_pylist(rows, table_schema("pruning"))
+    pq.write_table(content, folder / "pruning" / f"{evaluation}.parquet")
+
+
+def rows_of(folder: Path, name: str) -> list[Mapping[str, Any]]:
+    with open_run(folder) as connection:
+        cursor = connection.execute(PLOTS[name].query, {"method": None})
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 @pytest.mark.parametrize("name", PLOTS)
@@ -58,16 +99,39 @@ def test_information_flow(folder: Path) -> None:
 
 
 def test_degradation(folder: Path) -> None:
-    with open_run(folder) as connection:
-        cursor = connection.execute(PLOTS["degradation"].query, {"method": None})
-        names = [column[0] for column in cursor.description or ()]
-        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    rows = rows_of(folder, "degradation")
     figure = degradation(rows)
     methods = list(dict.fromkeys(row["method"] for row in rows))
     assert [trace.legendgroup for trace in figure.data] == [m for m in methods for _ in range(2)]
     for trace in figure.data:
         assert trace.x[0] == 0 and trace.x[-1] == 1
         assert trace.y[0] == pytest.approx(1) and trace.y[-1] == pytest.approx(0)
+
+
+def test_pruning(folder: Path) -> None:
+    rows = rows_of(folder, "pruning")
+    # Of two evaluations the one of more texts.
+    assert {row["evaluation"] for row in rows} == {"attattr-a"}
+    figure = pruning(rows)
+    assert figure.layout.title.text == (
+        "Pruning: attattr, 20 texts of dev.parquet; 1 more not shown"
+    )
+    for axis, measure in (("x", "accuracy"), ("x2", "loss")):
+        low, high, attattr, random = sorted(
+            (trace for trace in figure.data if trace.xaxis == axis),
+            key=lambda trace: (trace.mode != "lines", trace.name or ""),
+        )
+        assert {tuple(trace.x) for trace in (low, high, attattr, random)} == {RATES}
+        own = [row for row in rows if row["importance"] == "attattr"]
+        assert list(attattr.y) == [row[measure] for row in own]
+        for number, rate in enumerate(RATES):
+            values = [r[measure] for r in rows if r["seed"] is not None and r["rate"] == rate]
+            assert (low.y[number], high.y[number]) == (min(values), max(values))
+            assert random.y[number] == pytest.approx(sum(values) / 3)
+        assert (low.fill, high.fill) == (None, "tonexty")
+        assert attattr.line.color != random.line.color
+        assert random.name == "random (mean of 3)"
+    assert sum(trace.showlegend is not False for trace in figure.data) == 2
 
 
 def test_one_method(folder: Path, tmp_path: Path) -> None:

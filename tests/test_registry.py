@@ -241,6 +241,11 @@ def test_last_layers_are_a_share_of_the_depth(share: float, depth: int, start: i
     assert LastLayers(share).start(depth) == start
 
 
+@pytest.mark.parametrize(("depth", "start"), [(12, 8), (6, 4), (4, 2), (3, 1), (2, 0), (1, 0)])
+def test_last_layers_may_be_two_at_least(depth: int, start: int) -> None:
+    assert LastLayers(4 / 12, least=2).start(depth) == start
+
+
 def test_start_layer_is_filled_in_for_a_model(tiny: LoadTiny) -> None:
     model = tiny("bert")
     (choice,) = choose("bt_token")

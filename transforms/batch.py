@@ -36,6 +36,8 @@ class Instance:
         split: Split of the corpus.
         label: Gold class, None if unknown.
         rationale: 1 where the token's word is in the gold rationale, [T], or None.
+        roles: Role of the token's word in the sentence, None for none, [T], or None.
+        subset: Subset of the corpus that it is of, or None.
         truncated: Whether the text was longer than the limit.
         contrast: Vocabulary ids of the correct and the wrong word (masked LM), or None.
         contrast_words: The same two as strings.
@@ -55,6 +57,8 @@ class Instance:
     split: str | None = None
     label: int | None = None
     rationale: Ints | None = None
+    roles: tuple[str | None, ...] | None = None
+    subset: str | None = None
     truncated: bool = False
     contrast: tuple[int, int] | None = None
     contrast_words: tuple[str, str] | None = None

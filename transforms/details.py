@@ -134,6 +134,32 @@ class TreeNodeRow(NamedTuple):
     top_score: float
 
 
+class PatternRow(NamedTuple):
+    """The influence pattern of one token at one level (``patterns.Pattern``).
+
+    Attributes:
+        level: ``embedding`` or ``attention``.
+        source: Position of the token.
+        nodes: Positions from the source to that read out, [L + 1].
+        roles: Role of each node's word, a special token's own string, or None, L + 1 of them.
+        heads: Head of each layer, -1 for the skip connection, [L]; None at embedding level.
+        steps: Influence after each step of the refinement.
+        influence: That of the pattern, signed.
+        input_influence: That of the token through all paths.
+        concentration: Their ratio; None if the latter is 0.
+    """
+
+    level: str
+    source: int
+    nodes: NDArray[np.integer[Any]]
+    roles: tuple[str | None, ...]
+    heads: NDArray[np.integer[Any]] | None
+    steps: NDArray[np.floating[Any]]
+    influence: float
+    input_influence: float
+    concentration: float | None
+
+
 def is_finite(details: Details) -> bool:
     """Whether all numbers in the rows are finite."""
     return all(
@@ -141,5 +167,5 @@ def is_finite(details: Details) -> bool:
         for rows in details.values()
         for row in rows
         for value in row
-        if value is not None and not isinstance(value, str)
+        if value is not None and not isinstance(value, str | tuple)
     )

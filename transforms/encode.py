@@ -32,6 +32,8 @@ class Row:
     split: str | None = None
     label: int | None = None
     rationale: Sequence[int] | None = None
+    roles: Sequence[str | None] | None = None
+    subset: str | None = None
     input_ids: Sequence[int] | None = None
     token_type_ids: Sequence[int] | None = None
     good: str | int | None = None
@@ -174,6 +176,8 @@ def _from_encoding(
         split=row.split,
         label=row.label,
         rationale=_rationale(row, word_ids, sequence, options),
+        roles=_roles(row, word_ids, sequence, options),
+        subset=row.subset,
         truncated=truncated,
     )
 
@@ -209,15 +213,30 @@ def _rationale(
     """Spreads a rationale given per whitespace word of the first text over the tokens."""
     if row.rationale is None:
         return None
-    count = len((row.text or "").split())
-    if len(row.rationale) != count:
-        raise RowError(f"the rationale has {len(row.rationale)} entries for {count} words")
-    if options.words != "whitespace":
-        raise RowError("a rationale counts whitespace words (--words whitespace)")
+    _check_words(row, "rationale", row.rationale, options)
     marks = np.zeros(len(word_ids), np.int8)
     first = (np.array(sequence) == 0) & (word_ids >= 0)
     marks[first] = np.array(row.rationale, np.int8)[word_ids[first]]
     return marks  # type: ignore[return-value]
+
+
+def _roles(
+    row: Row, word_ids: Ints, sequence: Sequence[int], options: EncodeOptions
+) -> tuple[str | None, ...] | None:
+    """Spreads roles given per whitespace word of the first text over the tokens."""
+    if row.roles is None:
+        return None
+    _check_words(row, "roles", row.roles, options)
+    pairs = zip(word_ids.tolist(), sequence, strict=True)
+    return tuple(row.roles[word] if text == 0 and word >= 0 else None for word, text in pairs)
+
+
+def _check_words(row: Row, name: str, given: Sequence[object], options: EncodeOptions) -> None:
+    count = len((row.text or "").split())
+    if len(given) != count:
+        raise RowError(f"the {name} has {len(given)} entries for {count} words")
+    if options.words != "whitespace":
+        raise RowError(f"entries of the {name} are of whitespace words (--words whitespace)")
 
 
 def _from_ids(model: Model, row: Row, options: EncodeOptions) -> Instance:

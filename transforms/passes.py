@@ -4,7 +4,8 @@ Most methods differ only in how they combine the same few quantities. A method d
 it needs; the union of what the chosen methods need is run once per batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
@@ -26,8 +27,17 @@ from transforms.attention_path import (
 from transforms.batch import Batch, Flags, row_cost
 from transforms.bottleneck import Statistics
 from transforms.capture import LayerStates, Watch
+from transforms.influence import (
+    InfluenceStates,
+    Start,
+    influence_states,
+    margin_weights,
+    word_baseline,
+)
 from transforms.model import Model
 from transforms.norms import Level, NormMaps, norm_maps
+from transforms.pattern_ablation import AblationRow, ablations
+from transforms.patterns import Influence, Pattern, reduced
 from transforms.recovery import is_out_of_memory
 from transforms.relevance import RelevanceMaps, Rules, walk
 from transforms.targets import target_weights, targets_of
@@ -169,6 +179,37 @@ class Taylor:
 
 
 @dataclass(frozen=True)
+class InfluencePaths:
+    """Influence along the paths from words to the output (``influence``), and its patterns.
+
+    Costs about 5 F of steps copies, whatever the number of words.
+
+    Attributes:
+        steps: Points on the path from the baseline.
+        rule: Quadrature rule that weighs them.
+        start: The baseline, in word embeddings: ``mask`` at every position, ``mask_words`` at the
+            removable ones only, ``pad``, or ``zero``.
+    """
+
+    steps: int
+    rule: Rule
+    start: Start
+
+
+@dataclass(frozen=True)
+class PatternAblation:
+    """What is left of the output with the nodes of patterns alone (``pattern_ablation``).
+
+    About 13 F beside the patterns themselves.
+
+    Attributes:
+        paths: What the patterns are found along.
+    """
+
+    paths: InfluencePaths
+
+
+@dataclass(frozen=True)
 class CorpusStatistics:
     """Mean and deviation of what leaves each layer over texts of the corpus, once for a whole run.
 
@@ -188,6 +229,8 @@ Pass = (
     | Perturb
     | AttentionPaths
     | Taylor
+    | InfluencePaths
+    | PatternAblation
     | CorpusStatistics
 )
 
@@ -281,6 +324,10 @@ class Captured:
     _relevances: dict[Rules, RelevanceMaps] = field(init=False, default_factory=dict)
     _attentions: dict[AttentionPaths, AttentionSummary] = field(init=False, default_factory=dict)
     _taylors: dict[Taylor, TaylorImportance] = field(init=False, default_factory=dict)
+    _influences: dict[InfluencePaths, list[Influence]] = field(init=False, default_factory=dict)
+    _ablations: dict[InfluencePaths, list[list[AblationRow]]] = field(
+        init=False, default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         self._run_base()
@@ -422,6 +469,57 @@ class Captured:
             self._taylors[wanted] = taylor_importance(self.model, self.batch.rows, targets)
             self._spent(wanted, start)
         return self._taylors[wanted]
+
+    def influence(self, wanted: InfluencePaths) -> list[Influence]:
+        """Influence and patterns of each instance; computed at the first call, then kept."""
+        if wanted not in self._influences:
+            start = self.clock()
+            found: list[Influence] = []
+            self._influences[wanted] = found
+            pairs = self._along_paths(wanted, found)
+            if PatternAblation(wanted) in self.needs:
+                self._ablations[wanted] = ablations(
+                    self.model,
+                    self.batch,
+                    pairs,
+                    self.contrast,
+                    seed=self.seed,
+                    budget=self.budget,
+                )
+            else:
+                deque(pairs, maxlen=0)
+            self._spent(wanted, start)
+        return self._influences[wanted]
+
+    def pattern_ablation(self, wanted: PatternAblation) -> list[list[AblationRow]]:
+        """The ablations of each instance, which are run as its patterns are found."""
+        self.influence(wanted.paths)
+        return self._ablations[wanted.paths]
+
+    def _along_paths(
+        self, wanted: InfluencePaths, found: list[Influence]
+    ) -> Iterator[tuple[InfluenceStates, list[Pattern]]]:
+        """Yields what each instance holds along its path, and its patterns; keeps the latter.
+
+        What they are found in is large, and let go of instance by instance.
+        """
+        points, shares = quadrature(wanted.rule, wanted.steps)
+        for states in influence_states(
+            self.model,
+            self.batch.rows,
+            self.contrast,
+            word_baseline(self.model, self.batch, wanted.start),
+            points=points,
+            shares=shares,
+            budget=self.budget,
+        ):
+            found.append(reduced(states))
+            yield states, found[-1].patterns
+
+    @property
+    def contrast(self) -> torch.Tensor:
+        """Weights [B, C] of the explained class minus the runner-up; of a masked LM, its words."""
+        return margin_weights(self.logits, self.targets)
 
     def classes(self, target: Target) -> torch.Tensor:
         """The explained or the gold class per instance, [B].
@@ -574,6 +672,10 @@ def check_pass(kind: Pass, model: Model) -> None:
     if isinstance(kind, Path) and kind.baseline == "mask":
         raise UsageError(
             f"the mask baseline needs {unknown}--mask-token-id, or use another baseline"
+        )
+    if isinstance(kind, InfluencePaths) and kind.start in ("mask", "mask_words"):
+        raise UsageError(
+            f"the mask baseline needs {unknown}--mask-token-id, or use baseline=pad or zero"
         )
     if isinstance(kind, Perturb) and kind.operation == "mask":
         raise UsageError(

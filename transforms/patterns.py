@@ -92,6 +92,27 @@ class Refinement:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """What is kept of an instance of T tokens.
+
+    Attributes:
+        values: Input influence of each token, signed, [T], float64.
+        gain: The output at the input minus at the baseline, if the points have both ends.
+        patterns: The patterns of its tokens, two of each.
+    """
+
+    values: torch.Tensor
+    gain: torch.Tensor
+    patterns: list[Pattern]
+
+
+def reduced(states: InfluenceStates) -> Influence:
+    """The influence and the patterns of an instance, without what they were found in."""
+    gain = states.outputs[-1].double() - states.outputs[0].double()
+    return Influence(states.influence, gain, refine(states))
+
+
 def refine(states: InfluenceStates, sources: Sequence[int] | None = None) -> list[Pattern]:
     """Patterns of an instance's tokens, two rows each.
 

@@ -34,14 +34,16 @@ class LastLayers:
     """A parameter that says at which layer (0-based, inclusive) the last layers begin.
 
     Attributes:
-        share: How many they are by default, as a share of the depth; at least one.
+        share: How many they are by default, as a share of the depth.
+        least: Fewest that they are, as far as there are so many.
     """
 
     share: float
+    least: int = 1
 
     def start(self, depth: int) -> int:
         """The layer at which they begin by default."""
-        return depth - max(1, round(depth * self.share))
+        return max(0, depth - max(self.least, round(depth * self.share)))
 
 
 Default = ParamValue | Choice | LastLayers

@@ -204,5 +204,6 @@ def attacked(instance: Instance, trigger: Trigger, *, longest: int | None = None
         text=None,
         text_pair=None,
         rationale=None if rationale is None else take(rationale, none),
+        roles=None,
         truncated=instance.truncated or int(own.sum()) < len(instance),
     )

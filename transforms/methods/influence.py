@@ -1,0 +1,142 @@
+"""Influence patterns: how much of the output each token moves, and along which path.
+
+Lu et al. 2021 (Influence Patterns for Explaining Information Flow in BERT). The scores are the
+input influence; the patterns, which come with it, fill a table of their own.
+"""
+
+import numpy as np
+import torch
+
+from transforms.batch import Instance
+from transforms.details import Details, PatternRow
+from transforms.passes import Captured, Forward, InfluencePaths, Pass, PatternAblation
+from transforms.patterns import Influence
+from transforms.registry import (
+    Choice,
+    Default,
+    Method,
+    Params,
+    ParamValue,
+    Scores,
+    register,
+)
+
+
+def influence(captured: Captured, params: Params) -> Scores:
+    """Input influence (Lu et al. 2021, after Leino et al. 2018), with the patterns of every token.
+
+    score[j] = E_a[d q(b + a (x - b)) / d x_j] . (x_j - b_j), with x the word embeddings as they are
+    looked up and b those of the baseline; q is the logit of the explained class minus the
+    runner-up's, or of a masked LM the contrast of its two words. Position and type embeddings are
+    no part of the path. ``delta`` is sum(scores) - (q(x) - q(b)).
+    """
+    found = captured.influence(_paths(params))
+    values = torch.zeros(captured.mask.shape, dtype=torch.float64)
+    for row, own in zip(values, found, strict=True):
+        row[: len(own.values)] = own.values.cpu()
+    gain = torch.stack([own.gain.cpu() for own in found])
+    pairs = zip(captured.batch.instances, found, strict=True)
+    return Scores(values, values.sum(1) - gain, details=[_details(*pair) for pair in pairs])
+
+
+def pattern_ablation(captured: Captured, params: Params) -> Scores:
+    """What is left of the output when only the nodes of some paths are kept (Lu et al. 2021).
+
+    The rows are those of ``transforms.pattern_ablation``: for patterns at both levels, random
+    patterns, paths of attention, and the nodes of largest influence in each layer.
+
+    It has no scores of tokens: ``values`` are zeros.
+    """
+    found = captured.pattern_ablation(PatternAblation(_paths(params)))
+    return Scores(
+        torch.zeros(captured.mask.shape),
+        details=[{"pattern_ablation": rows} for rows in found],
+    )
+
+
+def _details(instance: Instance, found: Influence) -> Details:
+    names = roles_of(instance)
+    rows = [
+        PatternRow(
+            level=pattern.level,
+            source=pattern.source,
+            nodes=np.array(pattern.nodes, np.int32),
+            roles=tuple(names[node] for node in pattern.nodes),
+            heads=None if pattern.heads is None else np.array(pattern.heads, np.int32),
+            steps=np.array(pattern.steps),
+            influence=pattern.influence,
+            input_influence=pattern.input_influence,
+            concentration=pattern.concentration if pattern.input_influence else None,
+        )
+        for pattern in found.patterns
+    ]
+    return {"patterns": rows}
+
+
+def roles_of(instance: Instance) -> list[str | None]:
+    """Role of each token's word, a special token's own string, or None, T of them."""
+    roles = instance.roles or (None,) * len(instance)
+    return [
+        token if special else role
+        for token, special, role in zip(instance.tokens, instance.special, roles, strict=True)
+    ]
+
+
+def _paths(params: Params) -> InfluencePaths:
+    return InfluencePaths(params["points"], params["rule"], params["baseline"])
+
+
+def _needs(params: Params) -> tuple[Pass, ...]:
+    return Forward(), _paths(params)
+
+
+def _needs_of_ablation(params: Params) -> tuple[Pass, ...]:
+    return *_needs(params), PatternAblation(_paths(params))
+
+
+_DEFAULTS: dict[str, Default] = {
+    "points": 50,
+    # Both have the ends of the path, which the gap is taken from.
+    "rule": Choice("trapezoid", "endpoints"),
+    "baseline": Choice("mask", "mask_words", "pad", "zero"),
+}
+_PRESETS: dict[str, dict[str, ParamValue]] = {
+    "code": {"points": 50, "rule": "endpoints", "baseline": "mask"}
+}
+
+
+register(
+    Method(
+        name="influence",
+        compute=influence,
+        needs=_needs,
+        defaults=_DEFAULTS,
+        presets=_PRESETS,
+        signed=True,
+        class_dependent=True,
+        additive=True,
+        cost="5 points F",
+        paper="Lu et al. 2021",
+        equation="E_a[dq(b + a (x - b))/dx] (x - b)",
+        tables=("patterns",),
+    )
+)
+register(
+    Method(
+        name="pattern_ablation",
+        compute=pattern_ablation,
+        needs=_needs_of_ablation,
+        defaults=_DEFAULTS,
+        presets=_PRESETS,
+        signed=True,
+        class_dependent=True,
+        additive=False,
+        stochastic=True,
+        opt_in="it puts influence patterns to the test, and attributes nothing",
+        cost="5 points F + 13 F",
+        paper="Lu et al. 2021",
+        equation="q with all nodes but those of patterns at 0",
+        scored=False,
+        tables=("pattern_ablation",),
+    )
+)
