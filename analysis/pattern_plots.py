@@ -5,7 +5,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.plots import COLOURS, Plot, Row, _styled
+from analysis.figures import COLOURS, Plot, Row, styled
 
 _HEAD, _SKIP = "rgba(213, 94, 0, 0.55)", "rgba(130, 130, 130, 0.35)"
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star")
@@ -60,7 +60,7 @@ def pattern_flow(rows: list[Row]) -> go.Figure:
             x=[None], y=[None], name=name, mode="lines", line={"color": colour, "width": 9}
         )
     of = "all instances" if rows[0]["subset"] is None else rows[0]["subset"]
-    shown = _styled(figure, f"Influence patterns: {rows[0]['method']}, {of} (most frequent ones)")
+    shown = styled(figure, f"Influence patterns: {rows[0]['method']}, {of} (most frequent ones)")
     shown.update_xaxes(visible=False).update_yaxes(visible=False)
     shown.update_layout(
         height=height + 110,
@@ -117,7 +117,7 @@ def pattern_consistency(rows: list[Row]) -> go.Figure:
             **{"y": height, "yref": "y", "text": subset, "font": {"size": 11, "color": "#666"}},
         )
     n = rows[0]["n"]
-    shown = _styled(figure, f"Consistency of patterns: {rows[0]['method']}, {n} instances a point")
+    shown = styled(figure, f"Consistency of patterns: {rows[0]['method']}, {n} instances a point")
     # The legend begins where the names end.
     beside = 1.02 + 0.0085 * max(map(len, named), default=0)
     return shown.update_layout(hovermode="closest", legend={"x": beside, "y": 1})
@@ -148,7 +148,7 @@ def pattern_ablation(rows: list[Row]) -> go.Figure:
     figure.add_hline(y=1, line={"color": "#999", "dash": "dot", "width": 1})
     left = len(subsets) - len(shown)
     more = f"; {left} more subsets not shown" if left else ""
-    return _styled(figure, f"Ablation: {rows[0]['method']}, accuracy that is left{more}")
+    return styled(figure, f"Ablation: {rows[0]['method']}, accuracy that is left{more}")
 
 
 def _row_order(rows: list[Row]) -> list[str]:

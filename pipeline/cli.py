@@ -94,9 +94,15 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     verify.add_argument("folder", metavar="DIR", help="folder of a run")
     plot = commands.add_parser("plot", help="draw a plot of a run", allow_abbrev=False)
     plot.add_argument("folder", metavar="DIR", help="folder of a run")
-    plot.add_argument("name", metavar="NAME", help="information_flow, degradation or pruning")
+    plot.add_argument(
+        "name",
+        metavar="NAME",
+        help="degradation, information_flow, pruning, pattern_flow, pattern_consistency or "
+        "pattern_ablation",
+    )
     plot.add_argument("-o", "--output", metavar="FILE", help="HTML file (NAME.html in the folder)")
     plot.add_argument("--method", help="the method to show, where a plot shows one")
+    plot.add_argument("--subset", help="the subset of the corpus to show, where a plot shows one")
     _add_head_commands(commands)
     commands.add_parser("methods", help="list the methods", allow_abbrev=False)
     return parser, run
@@ -382,7 +388,13 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _plot(arguments: argparse.Namespace) -> int:
     from analysis.plots import plot  # plotly takes a while.
 
-    path = plot(arguments.folder, arguments.name, arguments.output, method=arguments.method)
+    path = plot(
+        arguments.folder,
+        arguments.name,
+        arguments.output,
+        method=arguments.method,
+        subset=arguments.subset,
+    )
     print(path)
     return DONE
 

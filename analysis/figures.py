@@ -1,0 +1,41 @@
+"""What plots share: what a plot is, colours, and the look of a figure.
+
+Colours are those of Okabe and Ito (2008), which colour-blind people can tell apart; what matters is
+told by line styles and hover texts as well.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+Row = Mapping[str, Any]
+
+
+class Plot(NamedTuple):
+    """A plot that can be asked for.
+
+    Attributes:
+        query: The rows it shows; ``$method`` and ``$subset`` are what was named, or null.
+        draw: From the rows to a figure.
+        lacking: What to do if there are no rows.
+    """
+
+    query: str
+    draw: Callable[[list[Row]], go.Figure]
+    lacking: str
+
+
+def styled(figure: go.Figure, title: str) -> go.Figure:
+    """The figure with the look that all have."""
+    figure.update_layout(
+        title={"text": title, "x": 0.02},
+        template="plotly_white",
+        font={"family": "system-ui, sans-serif", "size": 13},
+        hovermode="x unified",
+        legend={"tracegroupgap": 0},
+        margin={"l": 60, "r": 20, "t": 70, "b": 50},
+    )
+    return figure
