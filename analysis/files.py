@@ -91,13 +91,13 @@ def _committed(root: Path) -> list[str]:
 def _file_problems(file: Path, path: str, unit: Unit | None, double: bool) -> list[str]:
     schema = table_schema(FAILURES if unit is None else unit.table, double=double)
     try:
-        return list(_content_problems(file, unit, schema))
+        return list(content_problems(file, unit, schema))
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         return [f"damaged ({reason}). Delete it and run the same command again"]
 
 
-def _content_problems(file: Path, unit: Unit | None, schema: pa.Schema) -> Iterator[str]:
+def content_problems(file: Path, unit: Unit | None, schema: pa.Schema) -> Iterator[str]:
     """Yields what is wrong with a file; every page of it is read and its checksum compared."""
     with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
         if not parquet.schema_arrow.equals(schema):

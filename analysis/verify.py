@@ -22,7 +22,7 @@ from analysis.checks import (
     UNEVALUATED,
 )
 from analysis.database import add_manifest, add_table, add_views, escape_glob, lock
-from analysis.files import Survey, _content_problems, survey
+from analysis.files import Survey, content_problems, survey
 from analysis.runs import load_manifest
 from analysis.terminal import print_rows
 from schemas import TABLES, UsageError, table_schema
@@ -165,7 +165,7 @@ def _evaluations(root: Path, table: str, report: Report) -> Iterator[Path]:
     """Yields the files of a table of ``EVALUATIONS`` that are sound; reports the others."""
     for path in sorted(root.glob(GLOBS[table])):
         try:
-            problems = list(_content_problems(path, None, table_schema(table)))
+            problems = list(content_problems(path, None, table_schema(table)))
         except (pa.ArrowException, OSError) as error:
             problems = [f"damaged ({str(error).splitlines()[0]}). Delete it and make it again"]
         relative = path.relative_to(root).as_posix()

@@ -21,10 +21,10 @@ from analysis import open_run
 from analysis.triggers import heads_of
 from pipeline.corpus import choose_columns, read_rows, stage
 from pipeline.files import join, write_parquet
-from pipeline.identity import _model_identity, _tokenizer_identity, base_name
-from pipeline.manifest import _differences
+from pipeline.identity import base_name, model_identity, tokenizer_identity
+from pipeline.manifest import settings_differences
 from pipeline.options import Options
-from pipeline.prepare import _check_numbers, _device, _load, resolve_model
+from pipeline.prepare import check_numbers, load_checked, resolve_device, resolve_model
 from pipeline.sources import Source, open_source
 from schemas import Failure, UsageError, table_schema
 from schemas.layout import evaluation_path
@@ -138,10 +138,10 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
     """
     manifest = heads_of(options.folder, options.method)
     own = _own_options(options, manifest)
-    device = _device(own.device)
+    device = resolve_device(own.device)
     source = open_source(own.corpus, own.split)
     folder = resolve_model(own.model, allow_pickle=own.allow_pickle)
-    model = _load(folder, own)
+    model = load_checked(folder, own)
     _check_identity(own, folder, model, manifest)
     columns = choose_columns(source, own.columns, model)
     if model.task == "classification" and "label" not in columns:
@@ -206,20 +206,20 @@ def _own_options(options: HeldOutOptions, manifest: Mapping[str, Any]) -> Option
         allow_pickle=options.allow_pickle,
         trust_remote_code=options.trust_remote_code,
     )
-    _check_numbers(own)
+    check_numbers(own)
     return own
 
 
 def _check_identity(own: Options, folder: Path, model: Model, manifest: Mapping[str, Any]) -> None:
     """Another model than the run's would be pruned by heads that aren't its own."""
     run = manifest["identity"]
-    identity = _model_identity(own, folder, model)
+    identity = model_identity(own, folder, model)
     keys = ("weights_sha256", "config_sha256")
     differences = [
-        *_differences(
+        *settings_differences(
             "model.", *({key: of[key] for key in keys} for of in (run["model"], identity))
         ),
-        *_differences("tokenizer.", run["tokenizer"], _tokenizer_identity(folder)),
+        *settings_differences("tokenizer.", run["tokenizer"], tokenizer_identity(folder)),
     ]
     if differences:
         raise UsageError(

@@ -32,8 +32,8 @@ def record(
     folder = Path(settings.model)
     return {
         "identity": {
-            "model": _model_identity(options, folder, model),
-            "tokenizer": _tokenizer_identity(folder),
+            "model": model_identity(options, folder, model),
+            "tokenizer": tokenizer_identity(folder),
             "corpus": _corpus_identity(options, source, columns, rows),
             "settings": _settings_identity(options, settings, model),
         },
@@ -57,7 +57,8 @@ def _hash(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, Any]:
+def model_identity(options: Options, folder: Path, model: Model) -> dict[str, Any]:
+    """What makes a model the same: its weights, its configuration and what it predicts."""
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     return {
         "source": base_name(options.model),
@@ -71,7 +72,8 @@ def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, A
     }
 
 
-def _tokenizer_identity(folder: Path) -> dict[str, Any] | None:
+def tokenizer_identity(folder: Path) -> dict[str, Any] | None:
+    """What makes a tokenizer the same; None if the model has none."""
     names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json")
     files = [folder / name for name in names if (folder / name).is_file()]
     return {"sha256": _hash(files)} if files else None

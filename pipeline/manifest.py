@@ -60,7 +60,7 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
     ]
     if old["evaluation"] is not None and new["evaluation"] is not None:
         pairs.append(("evaluation.", old["evaluation"], new["evaluation"]))
-    differences = [text for prefix, a, b in pairs for text in _differences(prefix, a, b)]
+    differences = [text for prefix, a, b in pairs for text in settings_differences(prefix, a, b)]
     if differences:
         raise UsageError(
             f"{root} holds a run with other settings: {'; '.join(differences[:3])}. "
@@ -80,11 +80,12 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
     }
 
 
-def _differences(prefix: str, old: Any, new: Any) -> Iterator[str]:
+def settings_differences(prefix: str, old: Any, new: Any) -> Iterator[str]:
+    """Yields each setting that differs, by its path after the prefix, with both values."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         # The same content may lie under another name.
         for key in sorted({*old, *new} - {"source"}):
-            yield from _differences(f"{prefix}{key}.", old.get(key), new.get(key))
+            yield from settings_differences(f"{prefix}{key}.", old.get(key), new.get(key))
     elif old != new:
         yield f"{prefix.rstrip('.')} was {_short(old)}, now {_short(new)}"
 

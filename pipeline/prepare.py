@@ -56,14 +56,14 @@ def prepare(options: Options) -> Prepared:
     Raises:
         UsageError: If anything is wrong; nothing has been attributed then.
     """
-    _check_numbers(options)
+    check_numbers(options)
     _check_beam(options)
-    device = _device(options.device)
+    device = resolve_device(options.device)
     chosen = choose(options.methods, options.params)
     _check_layers(options, chosen)
     old = _open_output(options.output)
     folder = resolve_model(options.model, allow_pickle=options.allow_pickle)
-    model = _load(folder, options)
+    model = load_checked(folder, options)
     _check_mask(options, model)
     target = parse_target(options.target, model)
     evaluation = options.evaluation and options.evaluation.checked(model)
@@ -109,7 +109,12 @@ def prepare(options: Options) -> Prepared:
 # Checks ---------------------------------------------------------------------------------------
 
 
-def _check_numbers(options: Options) -> None:
+def check_numbers(options: Options) -> None:
+    """Checks options that are numbers or names on their own.
+
+    Raises:
+        UsageError: If one is out of range or unknown.
+    """
     for name in ("limit", "token_budget", "shard_size", "workers", "max_length"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -159,7 +164,12 @@ class _BeamParser(_BeamArgumentParser):
         raise UsageError(f"Beam does not accept an option: {message}")
 
 
-def _load(folder: Path, options: Options) -> Model:
+def load_checked(folder: Path, options: Options) -> Model:
+    """The model in a folder, as the options want it, on the CPU.
+
+    Raises:
+        UsageError: If it can't be loaded.
+    """
     try:
         return load_model(
             folder,
@@ -186,7 +196,12 @@ def _check_mask(options: Options, model: Model) -> None:
         )
 
 
-def _device(name: str) -> str:
+def resolve_device(name: str) -> str:
+    """The device that a name stands for.
+
+    Raises:
+        UsageError: If torch doesn't find it.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

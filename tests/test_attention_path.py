@@ -26,7 +26,8 @@ from transforms.attention_path import (
     taylor_importance,
 )
 from transforms.batch import Rows, collate
-from transforms.passes import Captured, Forward, Rule, quadrature
+from transforms.captured import Captured
+from transforms.passes import Forward, Rule, quadrature
 from transforms.targets import target_weights
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")

@@ -24,7 +24,8 @@ from transforms import (
 )
 from transforms.attribute import failure
 from transforms.batch import collate
-from transforms.passes import Backward, Captured, Forward, Path
+from transforms.captured import Captured
+from transforms.passes import Backward, Forward, Path
 from transforms.recovery import halving, is_out_of_memory
 from transforms.registry import _METHODS, Method, Params, Scores
 

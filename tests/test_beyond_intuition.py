@@ -13,7 +13,8 @@ from tests.models import FAMILIES, TASKS, plain, random_instances, relative_erro
 from tests.test_norms import shortened
 from transforms import Attribution, Instance, Model, attribute, choose, encode
 from transforms.batch import collate
-from transforms.passes import Captured, Path
+from transforms.captured import Captured
+from transforms.passes import Path
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

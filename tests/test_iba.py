@@ -23,10 +23,11 @@ from transforms.bottleneck import (
     moments,
     optimise,
 )
+from transforms.captured import Captured
 from transforms.details import InformationRow
 from transforms.methods import iba as methods
 from transforms.methods.iba import iba, iba_released
-from transforms.passes import Captured, Forward
+from transforms.passes import Forward
 from transforms.registry import LastLayers
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")

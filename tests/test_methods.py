@@ -46,8 +46,9 @@ from transforms import (
     methods,
 )
 from transforms.anatomy import Anatomy
+from transforms.captured import Captured
 from transforms.details import Details
-from transforms.passes import Captured, CorpusStatistics
+from transforms.passes import CorpusStatistics
 from transforms.registry import Chosen
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")

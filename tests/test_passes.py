@@ -12,14 +12,8 @@ from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
 from transforms import Instance, Model, attribute, choose, load_model
 from transforms.batch import collate, row_cost
-from transforms.passes import (
-    Backward,
-    Captured,
-    Path,
-    Rule,
-    check_pass,
-    quadrature,
-)
+from transforms.captured import Captured
+from transforms.passes import Backward, Path, Rule, check_pass, quadrature
 
 # Highest degree of a polynomial that a rule of n points integrates exactly.
 EXACT_DEGREE: dict[Rule, Callable[[int], int]] = {

@@ -27,9 +27,9 @@ from tests.models import (
 )
 from transforms import Attribution, EncodeOptions, Instance, Model, Row, attribute, choose, encode
 from transforms.batch import collate
+from transforms.captured import Captured
 from transforms.encode import encode_row
 from transforms.methods import perturbation
-from transforms.passes import Captured
 from transforms.variants import units_of
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")

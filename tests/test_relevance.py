@@ -27,7 +27,7 @@ from tests.models import (
 from transforms import Instance, Model, attribute, choose, encode, methods
 from transforms.anatomy import LayerParts
 from transforms.batch import Rows, collate
-from transforms.passes import Captured
+from transforms.captured import Captured
 from transforms.relevance import Linear, RelevanceMaps, Rules, forward, walk
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")

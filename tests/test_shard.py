@@ -19,7 +19,8 @@ from schemas import Failure, Unit, failures_path, table_schema, unit_path
 from tests.models import MAX_LENGTH
 from tests.tiny import assert_alike, content, files, rows, table, texts
 from transforms import EncodeOptions, Instance, Model, Row, registry
-from transforms.passes import Captured, Forward
+from transforms.captured import Captured
+from transforms.passes import Forward
 from transforms.perturb import Evaluation
 from transforms.registry import LayerScores, Method, Params, Scores
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from schemas import Failure, UsageError
 from transforms.batch import Batch, Instance, collate, pack
 from transforms.bottleneck import Statistics
+from transforms.captured import Captured
 from transforms.details import Details, LayerRow, is_finite
 from transforms.model import Model
-from transforms.passes import Captured, CorpusStatistics
+from transforms.passes import CorpusStatistics
 from transforms.recovery import halving
 from transforms.registry import Chosen, LayerScores, Scores, choose
 from transforms.targets import parse_target

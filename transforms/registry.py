@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from schemas import UsageError
+from transforms.captured import Captured
 from transforms.details import Details
 from transforms.model import Model
-from transforms.passes import Captured, Pass, check_pass
+from transforms.passes import Pass, check_pass
 
 Params = Mapping[str, Any]
 ParamValue = bool | int | float | str

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from transforms.passes import Captured
+from transforms.captured import Captured
 from transforms.registry import LayerScores, Scores
 
 

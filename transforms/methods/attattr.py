@@ -12,8 +12,9 @@ import torch
 
 from schemas import UsageError
 from transforms.attention_path import AttentionSummary, TaylorImportance
+from transforms.captured import Captured
 from transforms.details import Details, HeadRow, InteractionsRow, TreeEdgeRow, TreeNodeRow
-from transforms.passes import AttentionPaths, Captured, Forward, Output, Pass, Rule, Target, Taylor
+from transforms.passes import AttentionPaths, Forward, Output, Pass, Rule, Target, Taylor
 from transforms.registry import (
     Choice,
     Default,

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
-from transforms.passes import Captured, Forward, Norms, Pass
+from transforms.captured import Captured
+from transforms.passes import Forward, Norms, Pass
 from transforms.registry import Choice, Method, Params, Scores, register
 from transforms.rollout import rolled_out, with_residual
 

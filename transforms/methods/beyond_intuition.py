@@ -7,7 +7,8 @@ of gradients along a path from nothing to the input. The score is P * F, in the 
 
 import torch
 
-from transforms.passes import Backward, BaselineName, Captured, Forward, Pass, Path, Rule
+from transforms.captured import Captured
+from transforms.passes import Backward, BaselineName, Forward, Pass, Path, Rule
 from transforms.registry import (
     Choice,
     LastLayers,

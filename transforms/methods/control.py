@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from transforms.passes import Captured
+from transforms.captured import Captured
 from transforms.registry import Method, Params, Scores, register
 
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from transforms.anatomy import Activation, HeadStep, LayerParts
 from transforms.capture import LayerStates
-from transforms.passes import Captured, Forward
+from transforms.captured import Captured
+from transforms.passes import Forward
 from transforms.registry import Choice, Method, Params, Scores, register
 
 

@@ -4,7 +4,8 @@ from typing import get_args
 
 import torch
 
-from transforms.passes import Backward, BaselineName, Captured, Output, Path, Rule
+from transforms.captured import Captured
+from transforms.passes import Backward, BaselineName, Output, Path, Rule
 from transforms.registry import Choice, Method, Params, Scores, register
 
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from transforms.passes import Backward, Captured
+from transforms.captured import Captured
+from transforms.passes import Backward
 from transforms.registry import LastLayers, Method, Params, Scores, register
 from transforms.rollout import accumulate, start_row
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from transforms.passes import Captured, Forward
+from transforms.captured import Captured
+from transforms.passes import Forward
 from transforms.registry import Method, Params, Scores, register
 
 _NAME = "hta_x_input"

@@ -13,8 +13,9 @@ import torch
 
 from schemas import UsageError
 from transforms.bottleneck import Bottleneck, optimise
+from transforms.captured import Captured
 from transforms.details import InformationRow
-from transforms.passes import Captured, CorpusStatistics, Forward, Pass
+from transforms.passes import CorpusStatistics, Forward, Pass
 from transforms.registry import Default, LastLayers, Method, Params, Scores, register
 
 # The original's estimate of the variance from a single sample is this floor.

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from transforms.batch import Instance
+from transforms.captured import Captured
 from transforms.details import Details, PatternRow
-from transforms.passes import Captured, Forward, InfluencePaths, Pass, PatternAblation
+from transforms.passes import Forward, InfluencePaths, Pass, PatternAblation
 from transforms.patterns import Influence
 from transforms.registry import (
     Choice,

@@ -10,9 +10,10 @@ import torch
 
 from transforms.anatomy import LayerParts
 from transforms.capture import LayerStates
+from transforms.captured import Captured
 from transforms.methods.attention import head_means
 from transforms.norms import Level, Workspace, readout_vectors, sent_by, sigma_at
-from transforms.passes import Captured, Forward, Norms, Pass
+from transforms.passes import Forward, Norms, Pass
 from transforms.registry import Choice, Method, Params, Scores, register
 from transforms.rollout import rolled_out, row_normalised, with_residual
 

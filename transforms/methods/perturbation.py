@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from schemas import UsageError
 from transforms.batch import Flags, Instance
-from transforms.passes import Captured, Perturb
+from transforms.captured import Captured
+from transforms.passes import Perturb
 from transforms.registry import Choice, Method, Params, Scores, register
 from transforms.variants import PROTOCOLS, Operation, units_of
 

@@ -1,6 +1,7 @@
 """Methods that read relevance walked back by the rules of layer-wise relevance propagation."""
 
-from transforms.passes import Backward, Captured, Relevance
+from transforms.captured import Captured
+from transforms.passes import Backward, Relevance
 from transforms.registry import Choice, LastLayers, Method, Params, Scores, register
 from transforms.relevance import Rules
 from transforms.rollout import start_row
