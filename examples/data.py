@@ -1,4 +1,4 @@
-"""Splits of the two corpora, and the samples of them that are bundled.
+"""Splits of the corpora, and the samples of them that are bundled.
 
 ``python -m examples.data`` writes the samples again, the same to the byte.
 """
@@ -6,27 +6,30 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from examples import agreement, sentiment
+from examples import agreement, influence_corpus, sentiment
 from examples.agreement import AgreementExample
+from examples.influence_corpus import REFLEXIVES, SUBTASKS, InfluenceExample
 from examples.sentiment import SentimentExample
+from examples.splits import SPLITS, Split, split_of
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-Example = TypeVar("Example", SentimentExample, AgreementExample)
+Example = TypeVar("Example", SentimentExample, AgreementExample, InfluenceExample)
 
 SAMPLE_SIZE = 400
+INFLUENCE_SAMPLE_SIZE = 40 * len(SUBTASKS)
 # Enough that the test tenth holds the sample: longer corpora of the same seed begin with it.
 _SAMPLED_CORPUS = 6_000
+_SAMPLED_SENTENCES = 800
+# Of a subtask: the words of the smallest one give no more.
+_ALL_REFLEXIVES = 3_600
 DEFAULT_FOLDER = Path(__file__).parent / "data"
 
 SENTIMENT_SCHEMA = pa.schema(
@@ -66,15 +69,6 @@ def deciding_sentences(example: SentimentExample) -> str:
             kept += sentence if decides else []
             sentence, decides = [], False
     return " ".join(kept)
-
-
-def split_of(key: str) -> Split:
-    """Give the split that a sentence belongs to, whatever corpus size or seed it comes from.
-
-    80 % of all sentences are for training, 10 % for validation and 10 % for testing, by hash.
-    """
-    bucket = int.from_bytes(hashlib.sha256(key.lower().encode()).digest()[:8], "big") % 10
-    return "train" if bucket < 8 else "validation" if bucket == 8 else "test"
 
 
 def _partition(
@@ -125,12 +119,32 @@ def agreement_sample(n: int = SAMPLE_SIZE, seed: int = 0) -> list[AgreementExamp
     return _balanced(test, lambda example: (example.structure, example.subject_number), n)
 
 
+def influence_test(seed: int) -> list[InfluenceExample]:
+    """Generate test sentences for influence patterns, over 300 of each subtask."""
+    corpus = influence_corpus.generate(_ALL_REFLEXIVES, seed)
+    return [example for example in corpus if example.split == "test"]
+
+
+def reflexives(n: int, seed: int) -> list[InfluenceExample]:
+    """Generate ``n`` sentences of each subtask with reflexives, and keep those for training."""
+    corpus = influence_corpus.generate(n, seed, REFLEXIVES)
+    return [example for example in corpus if example.split == "train"]
+
+
+def influence_sample(n: int = INFLUENCE_SAMPLE_SIZE, seed: int = 0) -> list[InfluenceExample]:
+    """Take ``n`` test sentences for influence patterns, as many of each subtask and form."""
+    corpus = influence_corpus.generate(_SAMPLED_SENTENCES, seed)
+    test = [example for example in corpus if example.split == "test"]
+    return _balanced(test, lambda example: (example.subtask, example.form), n)
+
+
 def write_samples(folder: Path, seed: int = 0) -> None:
-    """Write ``sentiment.parquet`` and ``agreement.parquet`` into a folder."""
+    """Write ``sentiment.parquet``, ``agreement.parquet`` and ``influence.parquet``."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, schema, examples in (
         ("sentiment", SENTIMENT_SCHEMA, sentiment_sample(seed=seed)),
         ("agreement", AGREEMENT_SCHEMA, agreement_sample(seed=seed)),
+        ("influence", influence_corpus.SCHEMA, influence_sample(seed=seed)),
     ):
         table = pa.Table.from_pylist([asdict(example) for example in examples], schema)
         pq.write_table(table, folder / f"{name}.parquet", compression="zstd")

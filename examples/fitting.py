@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from statistics import fmean
 
 import torch
@@ -17,8 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from examples.agreement import AgreementExample
-from examples.scoring import token_id
+from examples.scoring import Cloze, token_id
 from examples.sentiment import LABELS, SentimentExample
 
 _LOG = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ class Recipe:
 
     Attributes:
         texts: Size of the generated corpus, of which four fifths are for training.
+        reflexives: Sentences that are generated besides, of each subtask with reflexives (see
+            ``influence_corpus``); four fifths of them are for training as well.
         vocabulary: Word pieces of the tokenizer.
         layers: Transformer layers.
         heads: Attention heads of a layer.
@@ -61,6 +63,7 @@ class Recipe:
     initial_range: float = 0.02
     attention_gain: float = 1.0
     position_gain: float = 1.0
+    reflexives: int = 0
 
     def config(self, tokenizer: PreTrainedTokenizerBase, *, labels: bool) -> BertConfig:
         """Give the model's configuration; with ``labels``, those of the sentiment corpus."""
@@ -105,7 +108,13 @@ class Objective:
     loss_of: Callable[[Tensor], Tensor]
 
 
-def fit(model: nn.Module, objective: Objective, recipe: Recipe, seed: int) -> int:
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    recipe: Recipe,
+    seed: int,
+    after_step: Callable[[int], None] = lambda _: None,
+) -> int:
     """Train a model in place.
 
     Args:
@@ -113,6 +122,7 @@ def fit(model: nn.Module, objective: Objective, recipe: Recipe, seed: int) -> in
         objective: Texts and loss.
         recipe: Epochs, batch and learning rate.
         seed: Of the order of the texts.
+        after_step: Called with the number of every step when it is done, the first being 1.
 
     Returns:
         The number of steps.
@@ -131,6 +141,7 @@ def fit(model: nn.Module, objective: Objective, recipe: Recipe, seed: int) -> in
         return min((step + 1) / warm_up, (steps - step) / (steps - warm_up))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+    done = count(1)
     model.train()
     for epoch in range(1, recipe.epochs + 1):
         losses: list[float] = []
@@ -142,6 +153,7 @@ def fit(model: nn.Module, objective: Objective, recipe: Recipe, seed: int) -> in
             optimiser.step()
             schedule.step()
             losses.append(loss.item())
+            after_step(next(done))
         _LOG.info("epoch %d of %d: mean loss %.4f", epoch, recipe.epochs, fmean(losses))
     model.eval()
     return steps
@@ -176,7 +188,7 @@ def classification(
 def masking(
     model: BertForMaskedLM,
     tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[AgreementExample],
+    examples: Sequence[Cloze],
     verb_probability: float = 0.5,
     token_probability: float = 0.15,
 ) -> Objective:

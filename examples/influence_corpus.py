@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 
 from examples.agreement import MASK, NUMBERS
 from examples.agreement_words import PERSON_STATES, Forms
-from examples.data import split_of
+from examples.splits import split_of
 from examples.wordlists import listed
 
 GENDERS = ("masculine", "feminine")
@@ -111,8 +111,8 @@ class InfluenceExample:
 # Every list holds pairs of forms. Those of nouns and embedded verbs are singular and plural, or
 # masculine and feminine; a word that does not change is its own second form.
 #
-# The bundled model was trained on all words of the four subtasks of verbs, and its tokenizer has
-# each of them as one token, so that the tokens of a subtask stand at fixed positions as well.
+# The bundled model was trained on all of these words, and its tokenizer has each of them as one
+# token, so that the tokens of a subtask stand at fixed positions as well.
 
 
 def _same(words: str | Iterable[str]) -> tuple[Forms, ...]:
@@ -219,6 +219,7 @@ _TEMPLATES: dict[str, _Template] = {
     ),
 }
 SUBTASKS = tuple(_TEMPLATES)
+VERBS, REFLEXIVES = SUBTASKS[:4], SUBTASKS[4:]  # What the target is.
 
 
 def vocabulary(subtask: str) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,11 +15,32 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from examples.agreement import AgreementExample
-from examples.data import Example
 from examples.sentiment import SentimentExample
 
 _BATCH = 100
+
+
+class Written(Protocol):
+    """An example of any corpus."""
+
+    @property
+    def text(self) -> str:
+        """Words, separated by single spaces."""
+
+
+class Cloze(Written, Protocol):
+    """A sentence with one ``[MASK]``, and two words for it."""
+
+    @property
+    def good(self) -> str:
+        """The word that agrees with the subject."""
+
+    @property
+    def bad(self) -> str:
+        """The word that does not."""
+
+
+_Example = TypeVar("_Example", bound=Written)
 
 
 def sentiment_hits(
@@ -39,7 +61,7 @@ def sentiment_hits(
 def agreement_hits(
     model: BertForMaskedLM,
     tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[AgreementExample],
+    examples: Sequence[Cloze],
 ) -> list[bool]:
     """Say for each sentence whether the good form is more probable than the bad one."""
     model.train(False)
@@ -78,8 +100,8 @@ def accuracy_by(groups: Iterable[str], hits: Iterable[bool]) -> dict[str, tuple[
 
 
 def _batches(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
-) -> Iterator[tuple[Sequence[Example], BatchEncoding]]:
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[_Example]
+) -> Iterator[tuple[Sequence[_Example], BatchEncoding]]:
     for start in range(0, len(examples), _BATCH):
         batch = examples[start : start + _BATCH]
         texts = [example.text for example in batch]

@@ -33,7 +33,8 @@ AGREEMENT = Wording(
     summary=(
         "A small masked language model of the synthetic sentences of `examples/agreement.py`. It\n"
         "was made to be explained: which noun decides the number of the verb is known, and so is\n"
-        "which noun stands in the way (the attractor)."
+        "which noun stands in the way (the attractor). Reflexives (`himself`) it knows from\n"
+        "sentences of `examples/influence_corpus.py`."
     ),
     measure=(
         "Share of sentences in which the form of the verb that agrees with its subject is more\n"
@@ -44,8 +45,8 @@ AGREEMENT = Wording(
     baseline="nearest noun, test",
     baseline_note="The nearest noun is the rule that the verb agrees with the last noun before it.",
     limits=(
-        "It knows the templates and words of its corpus and nothing else of English. Besides\n"
-        "ordinary masking it was trained on masked verbs (half of the sentences of a step), so it\n"
-        "is better at verbs than at other words."
+        "It knows the templates and words of its corpora and nothing else of English. Besides\n"
+        "ordinary masking it was trained on masked verbs and reflexives (half of the sentences of\n"
+        "a step), so it is better at these than at other words."
     ),
 )

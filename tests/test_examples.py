@@ -17,13 +17,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from examples import agreement, data, markup, sentiment
+from examples import agreement, data, influence_corpus, markup, sentiment, train
 from examples.agreement import AgreementExample
 from examples.agreement_words import PEOPLE, THINGS
-from examples.card import read_accuracies
+from examples.card import read_accuracies, read_subtasks
+from examples.fitting import Recipe
 from examples.scoring import agreement_hits, sentiment_hits, token_id
 from examples.sentiment import SentimentExample
 from examples.sentiment_words import ADJECTIVES, EFFECTS, NOUNS, VERBS, VERDICT_ADVERBS
+from examples.splits import SPLITS
 
 EXAMPLES = Path(data.__file__).parent
 MODELS = EXAMPLES / "models"
@@ -233,7 +235,7 @@ class TestAgreement:
 class TestSplits:
     def test_reviews_share_no_deciding_sentence(self) -> None:
         splits = data.sentiment_splits(3000, seed=1)
-        keys = [{data.deciding_sentences(e) for e in splits[name]} for name in data.SPLITS]
+        keys = [{data.deciding_sentences(e) for e in splits[name]} for name in SPLITS]
         assert sum(map(len, splits.values())) == 3000
         assert all(keys)
         assert not (keys[0] & keys[1] or keys[0] & keys[2] or keys[1] & keys[2])
@@ -242,6 +244,13 @@ class TestSplits:
         train = data.agreement_splits(2000, seed=1)["train"]
         test = data.agreement_splits(2000, seed=2)["test"]
         assert {e.text for e in train}.isdisjoint(e.text for e in test)
+
+    def test_language_model_is_tested_on_sentences_it_was_not_trained_on(self) -> None:
+        trained = data.agreement_splits(2000, seed=0)["train"]
+        texts = {e.text for e in [*trained, *data.reflexives(3600, seed=0)]}
+        tests = data.influence_test(seed=0)
+        assert texts.isdisjoint(e.text for e in tests)
+        assert min(Counter(e.subtask for e in tests).values()) > 300
 
     def test_deciding_sentence_leaves_facts_out(self) -> None:
         text, rationale = markup.read("it has two chapters. the plot is *dull. I read it in May.")
@@ -252,14 +261,21 @@ class TestSplits:
 class TestSamples:
     def test_bundled_samples_are_what_the_generators_give(self, tmp_path: Path) -> None:
         data.write_samples(tmp_path)
-        for name in ("sentiment", "agreement"):
+        sizes = {"sentiment": 400, "agreement": 400, "influence": 240}
+        assert {path.stem for path in (EXAMPLES / "data").iterdir()} == set(sizes)
+        for name, size in sizes.items():
             bundled = pq.read_table(EXAMPLES / "data" / f"{name}.parquet")
-            assert bundled.num_rows == data.SAMPLE_SIZE
+            assert bundled.num_rows == size
             assert bundled.equals(pq.read_table(tmp_path / f"{name}.parquet"))
 
     def test_samples_are_balanced(self) -> None:
         labels = pq.read_table(EXAMPLES / "data" / "sentiment.parquet")["label"].to_pylist()
         assert Counter(labels) == {0: 200, 1: 200}
+        sentences = pq.read_table(EXAMPLES / "data" / "influence.parquet").to_pylist()
+        cells = Counter((row["subtask"], row["form"]) for row in sentences)
+        assert len(cells) == 4 * len(influence_corpus.SUBTASKS)
+        assert set(cells.values()) == {10}
+        assert {row["split"] for row in sentences} == {"test"}
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +358,42 @@ class TestModels:
         groups = [example.structure for example in sample]
         assert_as_stated(hits, groups, read_accuracies(MODELS / "agreement-bert"))
         assert np.mean(hits) >= 0.9
+
+    def test_language_model_is_as_good_as_its_card_on_subtasks(
+        self, language_model: BertForMaskedLM
+    ) -> None:
+        sample = data.influence_sample()
+        hits = agreement_hits(language_model, tokenizer_of("agreement-bert"), sample)
+        stated = read_subtasks(MODELS / "agreement-bert")
+        assert tuple(stated) == influence_corpus.SUBTASKS
+        for subtask, (_, accuracy) in stated.items():
+            own = [hit for hit, e in zip(hits, sample, strict=True) if e.subtask == subtask]
+            assert np.mean(own) >= accuracy - 0.026, subtask
+
+
+class TestTraining:
+    RECIPE = Recipe(texts=1000, vocabulary=700, epochs=1, layers=1, hidden=16, reflexives=80)
+
+    def test_checkpoints_change_nothing(self, tmp_path: Path) -> None:
+        kept = train.Checkpoints(tmp_path / "kept", frozenset({5, 10, 99}))
+        with_some, without = tmp_path / "with", tmp_path / "without"
+        card = train.train_agreement(with_some, 0, kept, recipe=self.RECIPE)
+        train.train_agreement(without, 0, recipe=self.RECIPE)
+        assert card.steps == 29
+        assert sorted(path.name for path in kept.folder.iterdir()) == ["step0005", "step0010"]
+        weights = {(path / "model.safetensors").read_bytes() for path in (with_some, without)}
+        assert len(weights) == 1
+        weights |= {(path / "model.safetensors").read_bytes() for path in kept.folder.iterdir()}
+        assert len(weights) == 3
+
+    def test_checkpoints_can_be_loaded(self, tmp_path: Path) -> None:
+        kept = train.Checkpoints(tmp_path, frozenset({2}))
+        train.train_agreement(tmp_path / "model", 0, kept, recipe=self.RECIPE)
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "step0002")
+        model = AutoModelForMaskedLM.from_pretrained(tmp_path / "step0002")
+        hits = agreement_hits(model, tokenizer, data.influence_sample())
+        assert len(hits) == data.INFLUENCE_SAMPLE_SIZE
+        assert all(tokenizer.tokenize(word) == [word] for word in ("himself", "policewoman"))
 
 
 def assert_as_stated(

@@ -15,14 +15,20 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenize
 
 from examples import agreement, data, influence_corpus
 from examples.agreement_words import PEOPLE
-from examples.influence_corpus import SUBTASKS, InfluenceExample, converted, generate, vocabulary
+from examples.influence_corpus import (
+    SUBTASKS,
+    VERBS,
+    InfluenceExample,
+    converted,
+    generate,
+    vocabulary,
+)
 from examples.scoring import token_id
-from examples.tokenizer import train_tokenizer
+from examples.splits import split_of
+from examples.train import AGREEMENT_RECIPE
 from examples.wordlists import listed
 
 MODEL = Path(data.__file__).parent / "models" / "agreement-bert"
-VERBS = SUBTASKS[:4]  # Whose target is a verb; that of the others is a reflexive.
-REFLEXIVES = SUBTASKS[4:]
 LENGTHS = dict(zip(SUBTASKS, (11, 11, 10, 11, 11, 13), strict=True))
 MASKS = dict(zip(SUBTASKS, (7, 7, 6, 7, 8, 10), strict=True))
 COUNT = 200
@@ -105,7 +111,7 @@ class TestCorpus:
 
     def test_splits_are_those_of_the_models_corpus(self) -> None:
         for example in corpus():
-            assert example.split == data.split_of(example.text)
+            assert example.split == split_of(example.text)
 
 
 class TestSentences:
@@ -168,7 +174,7 @@ class TestSentences:
 
 
 class TestTokens:
-    @pytest.mark.parametrize("subtask", VERBS)
+    @pytest.mark.parametrize("subtask", SUBTASKS)
     def test_bundled_tokenizer_splits_no_word(
         self, tokenizer: PreTrainedTokenizerBase, subtask: str
     ) -> None:
@@ -180,24 +186,16 @@ class TestTokens:
             assert len(ids) == LENGTHS[subtask]
             assert ids.index(tokenizer.mask_token_id) == MASKS[subtask]
 
-    def test_a_tokenizer_can_be_trained_that_splits_no_word(self) -> None:
-        whole = sorted(frozenset().union(*map(vocabulary, REFLEXIVES)))
-        texts = [e.text.replace("[MASK]", e.good) for name in REFLEXIVES for e in of(name)]
-        trained = train_tokenizer(texts, 600, 64, whole=whole)
-        for subtask in REFLEXIVES:
-            for example in of(subtask):
-                assert token_id(trained, example.good) != token_id(trained, example.bad)
-                assert len(trained.encode(example.text)) == LENGTHS[subtask]
-
     def test_bundled_model_was_trained_on_the_words(self) -> None:
         seen: set[str] = set()
-        for example in agreement.generate(3000, seed=0):
+        reflexives = data.reflexives(AGREEMENT_RECIPE.reflexives, seed=0)
+        for example in [*agreement.generate(3000, seed=0), *reflexives]:
             seen |= {*example.text.split(), example.good, example.bad}
-        assert all(vocabulary(subtask) <= seen for subtask in VERBS)
+        assert all(vocabulary(subtask) <= seen for subtask in SUBTASKS)
 
     def test_bundled_model_is_right(self, tokenizer: PreTrainedTokenizerBase) -> None:
         model = AutoModelForMaskedLM.from_pretrained(MODEL).eval()
-        for subtask in VERBS:
+        for subtask in SUBTASKS:
             examples = of(subtask)[:40]
             inputs = tokenizer([example.text for example in examples], return_tensors="pt")
             logits = model(**inputs).logits[:, MASKS[subtask]]
@@ -206,7 +204,8 @@ class TestTokens:
                 for name in ("good", "bad")
             )
             rows = range(len(examples))
-            assert (logits[rows, good] > logits[rows, bad]).float().mean() >= 0.95
+            accuracy = (logits[rows, good] > logits[rows, bad]).float().mean()
+            assert accuracy >= (0.7 if subtask == "reflexive_gender" else 0.95), subtask
 
 
 # Sentences with positions: text, good, bad, target, subject, attractor, numbers, roles.
