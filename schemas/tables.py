@@ -193,7 +193,6 @@ _PATTERN_ABLATION = (
     _column("skips_kept", pa.int32(), "Number of skips around attention; null likewise"),
     _column("output", REAL, "What is explained, of the ablated model"),
     _column("correct", pa.bool_(), "Whether it is above 0: the explained class still wins"),
-    _column("readout_entered", pa.bool_(), "Whether the position read out keeps its embedding"),
 )
 
 _CURVES = (

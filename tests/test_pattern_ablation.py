@@ -229,7 +229,7 @@ def test_all_and_nothing(tiny: LoadTiny, family: str, task: str, dtype: str) -> 
     for found, instance, margin in zip(rows_of(model, instances), instances, margins, strict=True):
         whole, nothing = found[0], found[1]
         assert whole.output == pytest.approx(margin, rel=LIMITS[dtype])
-        assert whole.nodes_kept == 3 * len(instance) + 1 and whole.readout_entered
+        assert whole.nodes_kept == 3 * len(instance) + 1
         assert whole.heads_kept is None and whole.skips_kept is None
         # Zeros attend to zeros, so that each context is the bias of the values.
         last = model.layers[-1]
@@ -239,7 +239,7 @@ def test_all_and_nothing(tiny: LoadTiny, family: str, task: str, dtype: str) -> 
         read = read if instance.contrast is None else read[list(instance.contrast)]
         expected = float(read[0] - read[1])
         assert nothing.output == pytest.approx(expected, rel=10 * LIMITS[dtype])
-        assert nothing.nodes_kept == 1 and not nothing.readout_entered
+        assert nothing.nodes_kept == 2
 
 
 def test_heads_and_skips_that_are_all_open(tiny: LoadTiny) -> None:
@@ -271,9 +271,10 @@ def a_pattern(nodes: Sequence[int], heads: Sequence[int] | None = None) -> Patte
 
 def test_nodes_and_edges_of_patterns() -> None:
     nodes = nodes_of_paths(np.array([[0, 2, 1], [2, 2, 1]]), 3, 1)
-    assert nodes.astype(int).tolist() == [[1, 0, 1], [0, 0, 1], [0, 1, 0]]
+    assert nodes.astype(int).tolist() == [[1, 1, 1], [0, 0, 1], [0, 1, 0]]
     assert nodes_of_paths(np.empty((0, 3), np.intp), 2, 1).astype(int).tolist() == [
-        *[[0, 0]] * 2,
+        [0, 1],
+        [0, 0],
         [0, 1],
     ]
     patterns = [a_pattern([0, 2, 1], [1, 0]), a_pattern([2, 2, 1], [SKIP, 0])]
@@ -290,6 +291,7 @@ def test_what_kinds_keep(tiny: LoadTiny, task: str) -> None:
     (states,) = states_of(model, [instance], weights_of(model, 1), points=POINTS)
     patterns, sets = refine(states), sets_of(model, instance)
     expected = {(level, at) for one in patterns for level, at in enumerate(one.nodes)}
+    expected |= {(0, instance.readout)}
     for kind in ("embedding", "attention", "attention_no_skip"):
         assert {(level, at) for level, at in np.argwhere(sets[kind].nodes)} == expected
     edges = {
@@ -308,24 +310,29 @@ def test_what_kinds_keep(tiny: LoadTiny, task: str) -> None:
         assert kept.nodes[-1, instance.readout], kind
         if kind not in ("whole", "nothing", "conductance", "internal_influence"):
             # The words that have a pattern, and no other, have a path.
-            assert np.flatnonzero(kept.nodes[0]).tolist() == states.sources.tolist(), kind
+            expected = sorted({*states.sources.tolist(), instance.readout})
+            assert np.flatnonzero(kept.nodes[0]).tolist() == expected, kind
     for kind, scores in (
         ("conductance", conductance(states).numpy()),
         ("internal_influence", internal_influence(states).numpy()),
     ):
+        scores[0, instance.readout] = np.inf
         kept = sets[kind].nodes  # type: ignore[index]
         assert (kept.sum(1) == sets["embedding"].nodes.sum(1)).all()
         for level, chosen in zip(scores, kept, strict=False):
             assert chosen.all() or level[chosen].min() > level[~chosen].max()
 
 
-def test_the_embedding_of_the_mask_is_no_node_of_a_pattern(tiny: LoadTiny) -> None:
+def test_the_position_read_out_enters_whatever_is_kept(tiny: LoadTiny) -> None:
     for task in TASKS:
         model = tiny("bert", task, "float64")
-        found = explained(model, random_instances(model, [9])[0])
+        (instance,) = random_instances(model, [9])
         # A [CLS] has a pattern, a [MASK] with a baseline of the same doesn't.
-        for kind in ("embedding", "attention", "random", "attention_viterbi"):
-            assert found[kind].readout_entered == (task == "classification")
+        (states,) = states_of(model, [instance], weights_of(model, 1), points=POINTS)
+        assert (instance.readout in states.sources.tolist()) == (task == "classification")
+        attention = np.full((3, 9, 9), 1 / 9)
+        sets = kept_sets(model, instance, states, refine(states), attention, 0)
+        assert all(kept.nodes[0, instance.readout] for kept in sets.values())
 
 
 # Paths through attention ----------------------------------------------------------------------
@@ -588,14 +595,14 @@ def test_one_word_and_no_word(tiny: LoadTiny) -> None:
     for source in (0, 2):
         pair = [(states, refine(states, [source]))]
         (found,) = ablations(model, batch, pair, weights, seed=0, budget=AT_ONCE)
-        assert {row.nodes_kept for row in found[2:]} == {4}
+        assert {row.nodes_kept for row in found[2:]} == {4 + (source != instance.readout)}
         edges = {row.kind: (row.heads_kept, row.skips_kept) for row in found}
         heads, skips = edges["attention"]
         assert heads is not None and skips is not None and heads + skips == 3
     (found,) = ablations(model, batch, [(states, [])], weights, seed=0, budget=AT_ONCE)
-    # Where no word has a pattern there is nothing but the end of them.
+    # Where no word has a pattern there is nothing but the position read out.
     for row in found[2:]:
-        assert row.nodes_kept == 1 and row.heads_kept in (None, 0)
+        assert row.nodes_kept == 2 and row.heads_kept in (None, 0)
         if row.heads_kept is None:
             assert row.output == found[1].output
 

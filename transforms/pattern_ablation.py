@@ -12,10 +12,10 @@ projected (the projection's bias stays), and skips the residual that goes around
 keys, queries and values read what entered the layer all the same, ablated as its nodes are. The
 feed-forward part and its residual are inside an edge, and never ablated.
 
-At level 0 the position read out is a node as any other: it is zero unless a pattern starts there.
-So the [MASK] of a masked LM, which has no influence and no pattern if the baseline is [MASK] too,
-is run without an embedding, its position included. At the last level the position read out is
-always kept, as the node that all paths end in; without it the output would not depend on anything.
+The position read out is always kept at the last level, as the node that all paths end in, and at
+level 0. The [MASK] of a masked LM has no influence and no pattern if the baseline is [MASK] too,
+but without its embedding, position included, the model would not know what it is asked for: what
+is kept of the other tokens is compared, and not that.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,7 +70,6 @@ class AblationRow(NamedTuple):
         skips_kept: How many skips around attention; None likewise.
         output: What was explained of the model, q = weights . logits.
         correct: Whether it is above 0.
-        readout_entered: Whether the position read out keeps its own embedding at level 0.
     """
 
     kind: Kind
@@ -79,7 +78,6 @@ class AblationRow(NamedTuple):
     skips_kept: int | None
     output: float
     correct: bool
-    readout_entered: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +157,6 @@ def _row(kind: Kind, kept: Kept, readout: int, output: float) -> AblationRow:
         skips_kept=None if kept.skips is None else int(kept.skips.sum()),
         output=output,
         correct=output > 0,
-        readout_entered=bool(kept.nodes[0, readout]),
     )
 
 
@@ -176,7 +173,7 @@ def kept_sets(
 ) -> dict[Kind, Kept]:
     """What each kind of set keeps of an instance.
 
-    ``whole`` is all, and ``nothing`` the one node that all paths end in. What is made of paths has
+    ``whole`` is all, and ``nothing`` the readout's first and last node. What is made of paths has
     the nodes of the path of each word that has a pattern: ``embedding`` those of the patterns,
     ``random`` others of the same words, each node between first and last any position with equal
     chances, and ``attention_*`` paths through attention (``attention_paths``). ``attention`` has
@@ -212,15 +209,16 @@ def kept_sets(
     for kind, paths in attention_paths(attention, readout).items():
         found[kind] = Kept(keep(paths[sources]))
     for kind, scores in layer_scores(states).items():
+        scores[0, readout] = np.inf
         found[kind] = Kept(_largest(scores, chosen))
     return found
 
 
 def nodes_of_paths(paths: Paths, length: int, readout: int) -> Flags:
-    """Nodes of any of the paths, and the one that is read out, [L + 1, T]."""
+    """Nodes of any of the paths, and those of the readout that are always kept, [L + 1, T]."""
     nodes = np.zeros((paths.shape[1], length), np.bool_)
     nodes[np.arange(paths.shape[1]), paths] = True
-    nodes[-1, readout] = True
+    nodes[[0, -1], readout] = True
     return nodes
 
 

@@ -1,11 +1,12 @@
 -- What a model still gets right when all but the nodes of patterns is set to zero: one row per
 -- method, subset and kind of what is kept, and one over all instances (Lu et al. 2021).
 --
--- Kept is the union over an instance's words. Sets of different sizes aren't compared without the
+-- Kept is the union over an instance's words, and the position read out as it enters and leaves
+-- the model. Sets of different sizes aren't compared without the
 -- columns that say how large they are.
 --
 --   whole               everything
---   nothing             the one node that all paths end in
+--   nothing             the position read out alone
 --   embedding           the nodes of the patterns, with all heads and skips between them
 --   attention           those nodes, and of heads and skips only those of the patterns
 --   attention_no_skip   the same without any skip
