@@ -15,7 +15,7 @@ setup(
         "schemas": ["sql/*.sql", "py.typed"],
         "pipeline": ["py.typed"],
         "transforms": ["py.typed"],
-        "analysis": ["py.typed"],
+        "analysis": ["templates/*", "py.typed"],
     },
     install_requires=[
         # The ModelHandler and runner details we rely on change between minor versions of Beam.
@@ -23,6 +23,8 @@ setup(
         "torch>=2.6",
         "transformers>=5.20,<6",
         "datasets>=5,<6",
+        "huggingface_hub>=2,<3",
+        "jinja2>=3.1,<4",
         "pyarrow>=24,<26",
         "duckdb>=2,<3",
         "numpy>=2,<2.5",
@@ -36,6 +38,7 @@ setup(
         "test": [
             "captum>=0.9,<0.10",
             "hypothesis>=6,<7",
+            "markdown-it-py>=3",
             "networkx>=3",
             "pytest>=8",
             "pytest-timeout>=2",

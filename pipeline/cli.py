@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "query": _query,
             "verify": _verify,
             "plot": _plot,
+            "publish": _publish,
             "prune": _prune,
             "triggers": _triggers,
             "attack": _attack,
@@ -104,6 +105,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     plot.add_argument("--method", help="the method to show, where a plot shows one")
     plot.add_argument("--subset", help="the subset of the corpus to show, where a plot shows one")
     _add_head_commands(commands)
+    _add_publish(commands)
     commands.add_parser("methods", help="list the methods", allow_abbrev=False)
     return parser, run
 
@@ -204,6 +206,30 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     _add_corpus_options(parser)
     _add_evaluation_options(parser)
     _add_running_options(parser)
+
+
+def _add_publish(commands: Any) -> None:
+    publish = commands.add_parser(
+        "publish",
+        help="make a data set of the Hugging Face hub out of a run",
+        description="Uploads a finished run, with a card that says what it is and how to load it. "
+        "It holds the texts of the corpus: find out first whether they may be passed on.",
+        allow_abbrev=False,
+    )
+    add = publish.add_argument
+    add("folder", metavar="DIR", help="folder of a run")
+    add("repo_id", metavar="USER/NAME", help="the data set; made if there is none")
+    add("--dry-run", metavar="FOLDER", help="write what would be uploaded to a new folder instead")
+    add("--license", metavar="ID", help="the hub's id of the licence, such as cc-by-4.0")
+    add("--language", metavar="A,B,...", default="", help="of the corpus, such as en")
+    add("--methods", metavar="A,B,...", help="publish only these")
+    add("--title", metavar="TEXT", help="name for people (that of the data set)")
+    add("--private", action="store_true", help="let nobody else see it")
+    add(
+        "--allow-incomplete",
+        action="store_true",
+        help="publish the whole shards of an unfinished or unsound run",
+    )
 
 
 def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
@@ -383,6 +409,26 @@ def _verify(arguments: argparse.Namespace) -> int:
     report = verify(arguments.folder)
     print_report(report, sys.stdout)
     return FAILED if report.problems else DONE
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from analysis.publish import publish  # The hub's library takes a while.
+
+    done = publish(
+        arguments.folder,
+        arguments.repo_id,
+        methods=None if arguments.methods is None else _listed(arguments.methods),
+        license=arguments.license,
+        languages=_listed(arguments.language),
+        title=arguments.title,
+        private=arguments.private,
+        allow_incomplete=arguments.allow_incomplete,
+        dry_run=arguments.dry_run,
+        tell=lambda warning: print(f"warning: {warning}", file=sys.stderr),
+    )
+    print(f"{done.files} files, {done.size / 1e6:.1f} MB, {len(done.configs)} configs")
+    print(f"folder: {done.folder}" if done.url is None else f"data set: {done.url}")
+    return DONE
 
 
 def _plot(arguments: argparse.Namespace) -> int:
