@@ -4,7 +4,7 @@ Nothing in here loads torch or Beam: a run can be read where it could not have b
 """
 
 from analysis.query import FORMATS, run_query
-from analysis.runs import load_manifest, open_run
+from analysis.runs import load_manifest, open_run, write_database
 from analysis.verify import Report, print_report, verify
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "print_report",
     "run_query",
     "verify",
+    "write_database",
 ]

@@ -6,9 +6,17 @@ from typing import Any
 
 import duckdb
 
-from analysis.database import add_comments, add_manifest, add_table, add_views, escape_glob, lock
+from analysis.database import (
+    add_comments,
+    add_manifest,
+    add_table,
+    add_views,
+    escape_glob,
+    literal,
+    lock,
+)
 from schemas import TABLES, UsageError
-from schemas.layout import FORMAT, GLOBS, MANIFEST
+from schemas.layout import DATABASE, FORMAT, GLOBS, MANIFEST
 from schemas.tables import EVALUATIONS
 
 
@@ -57,23 +65,59 @@ def open_run(folder: str | Path, *, external_access: bool = False) -> duckdb.Duc
         UsageError: If it is no run folder, or a file of it is damaged.
     """
     manifest = load_manifest(folder)
-    root = str(Path(folder).resolve())
+    root = Path(folder).resolve()
     connection = duckdb.connect()
+    _fill(connection, root, manifest, f"{escape_glob(str(root))}/")
+    if not external_access:
+        lock(connection, str(root))
+    return connection
+
+
+def write_database(folder: str | Path) -> Path:
+    """Writes a database of a run into its folder, for the plain ``duckdb`` command.
+
+    It holds no data but the views over the Parquet files beside it, by relative paths: the folder
+    can be moved, and ``duckdb`` is to be started in it.
+
+    Returns:
+        The file, ``attribeam.duckdb``.
+
+    Raises:
+        UsageError: If it is no run folder, a file of it is damaged, or it can't be written to.
+    """
+    manifest = load_manifest(folder)
+    root = Path(folder).resolve()
+    path = root / DATABASE
+    temporary = root / f"{DATABASE}.tmp"
+    try:
+        temporary.unlink(missing_ok=True)
+        with duckdb.connect(str(temporary)) as connection:
+            # Views are bound once when they are made, and then again wherever they are asked.
+            connection.execute(f"set file_search_path = {literal(str(root))}")
+            _fill(connection, root, manifest, "")
+        temporary.replace(path)
+    except (OSError, duckdb.IOException) as error:
+        raise UsageError(f"{path} can't be written: {error}") from error
+    return path
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection, root: Path, manifest: dict[str, Any], prefix: str
+) -> None:
+    """Adds the tables of a run, whose paths begin with the prefix, and the views over them."""
     double = manifest["identity"]["settings"]["dtype"] == "float64"
     try:
         for table in (*TABLES, *EVALUATIONS):
-            found = any(Path(root).glob(GLOBS[table]))
-            pattern = f"{escape_glob(root)}/{GLOBS[table]}"
-            add_table(connection, table, [pattern] if found else [], double=double)
+            found = any(root.glob(GLOBS[table]))
+            add_table(
+                connection, table, [f"{prefix}{GLOBS[table]}"] if found else [], double=double
+            )
         add_manifest(connection, manifest)
         add_views(connection)
         add_comments(connection)
     except duckdb.Error as error:
         connection.close()
         raise UsageError(
-            f"The files of {folder} can't be read: {str(error).splitlines()[0]}. "
-            f"`attribeam verify {folder}` finds the damaged ones."
+            f"The files of {root} can't be read: {str(error).splitlines()[0]}. "
+            f"`attribeam verify {root}` finds the damaged ones."
         ) from error
-    if not external_access:
-        lock(connection, root)
-    return connection

@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands = {
             "query": _query,
             "verify": _verify,
+            "open": _open,
             "plot": _plot,
             "publish": _publish,
             "prune": _prune,
@@ -89,6 +90,10 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         action="store_true",
         help="let the query read and write files outside the run",
     )
+    opened = commands.add_parser(
+        "open", help="write a database for the duckdb command", allow_abbrev=False
+    )
+    opened.add_argument("folder", metavar="DIR", help="folder of a run")
     verify = commands.add_parser(
         "verify", help="check that a run is whole: nothing lost, nothing torn", allow_abbrev=False
     )
@@ -400,6 +405,14 @@ def _query(arguments: argparse.Namespace) -> int:
         arguments.format,
         external_access=arguments.external_access,
     )
+    return DONE
+
+
+def _open(arguments: argparse.Namespace) -> int:
+    from analysis import write_database
+
+    path = write_database(arguments.folder)
+    print(f"cd {shlex.quote(str(path.parent))} && duckdb {path.name}")
     return DONE
 
 

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from schemas.tables import EVALUATIONS, TABLES
 
 MANIFEST = "run.json"
+DATABASE = "attribeam.duckdb"  # Views for the duckdb command; holds no data.
 FORMAT = 3  # Of the manifest; readers refuse another.
 CORPUS = "corpus"
 STATISTICS = "statistics"
