@@ -41,6 +41,7 @@ setup(
             "markdown-it-py>=3",
             "networkx>=3",
             "pytest>=8",
+            "scikit-learn>=1.6,<2",
             "pytest-timeout>=2",
         ],
         "lint": [

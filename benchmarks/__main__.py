@@ -22,6 +22,7 @@ from benchmarks import (
     norms,
     passes,
     perturbation,
+    sql_scale,
 )
 from benchmarks.material import CORPUS, Material, stand_in
 
@@ -54,6 +55,7 @@ def main() -> int:
             "influence": influence.main,
             "beam": lambda: beam_share.main(many),
             "memory": memory.main,
+            "sql": sql_scale.main,
         }
         unknown = set(arguments.names) - set(known)
         if unknown:

@@ -1,0 +1,77 @@
+-- What each method costs beside how faithful it is: one row per method, protocol and operation, the
+-- cheapest first.
+--
+-- A method is on a metric's Pareto front if no other of the same protocol and operation is at least
+-- as cheap and at least as faithful, and better in one of the two. A front is null where the
+-- metric is.
+--
+-- Columns:
+--   n                      Number of instances with curves
+--   seconds_per_instance   As in `cost`: that of the attributions, without the curves
+--   comprehensiveness      As in `faithfulness`; higher is better
+--   sufficiency            As in `faithfulness`; lower is better
+--   auc_difference         As in `faithfulness`; higher is better
+--   degradation            As in `degradation`; higher is better
+--   on_front               Whether it is on the front of auc_difference
+--   front_comprehensiveness  Whether it is on the front of comprehensiveness
+--   front_sufficiency      Whether it is on the front of sufficiency
+--   front_degradation      Whether it is on the front of degradation
+create view cost_faithfulness as
+with together as (
+    select
+        f.method,
+        f.protocol,
+        f.operation,
+        f.n,
+        c.seconds_per_instance,
+        f.comprehensiveness,
+        f.sufficiency,
+        f.auc_difference,
+        d.degradation
+    from faithfulness as f
+    join degradation as d using (method, protocol, operation)
+    left join cost as c using (method)
+),
+
+-- From the cheapest to the dearest, the best so far of the cheaper ones, and of the equally cheap.
+best as (
+    select
+        *,
+        max(comprehensiveness) over cheaper as best_comprehensiveness,
+        max(comprehensiveness) over as_cheap as same_comprehensiveness,
+        min(sufficiency) over cheaper as best_sufficiency,
+        min(sufficiency) over as_cheap as same_sufficiency,
+        max(auc_difference) over cheaper as best_difference,
+        max(auc_difference) over as_cheap as same_difference,
+        max(degradation) over cheaper as best_degradation,
+        max(degradation) over as_cheap as same_degradation
+    from together
+    window
+        cheaper as (
+            partition by protocol, operation
+            order by seconds_per_instance
+            groups between unbounded preceding and 1 preceding
+        ),
+        as_cheap as (partition by protocol, operation, seconds_per_instance)
+)
+
+select
+    method,
+    protocol,
+    operation,
+    n,
+    seconds_per_instance,
+    comprehensiveness,
+    sufficiency,
+    auc_difference,
+    degradation,
+    auc_difference >= same_difference and coalesce(auc_difference > best_difference, true)
+        as on_front,
+    comprehensiveness >= same_comprehensiveness
+    and coalesce(comprehensiveness > best_comprehensiveness, true) as front_comprehensiveness,
+    sufficiency <= same_sufficiency and coalesce(sufficiency < best_sufficiency, true)
+        as front_sufficiency,
+    degradation >= same_degradation and coalesce(degradation > best_degradation, true)
+        as front_degradation
+from best
+order by protocol, operation, seconds_per_instance, method;

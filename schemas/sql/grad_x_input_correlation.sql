@@ -1,0 +1,80 @@
+-- How far each method ranks the tokens as gradient x input does: one row per method, the protocol
+-- of GlobEnc (Modarressi et al. 2022, table 1).
+--
+-- Spearman's correlation per instance, over all tokens with the special ones, as the authors do;
+-- then its mean and standard deviation over the instances. The authors' saliency is the L2 norm of
+-- gradient x input, which a run has with `--set grad_x_input.reduce=norm`; of the default, the sum,
+-- the absolute value is taken, and so it is of the other methods: a saliency has no sign. They
+-- explain the gold class, which is `--target gold`. For signed scores over the tokens of the text,
+-- see `agreement`. It tells how alike two methods are, not that either is faithful.
+--
+-- Columns:
+--   n         Number of instances that both attributed
+--   constant  Number of them without a correlation: one token, or equal magnitudes for all
+--   spearman  Mean of Spearman's correlation over the others
+--   std       Their standard deviation (over n, as numpy's); null without any
+create view grad_x_input_correlation as
+with magnitudes as (
+    select
+        instance_id,
+        method,
+        len(scores) as n,
+        list_transform(scores, lambda s: abs(s)) as scores
+    from attributions
+    where layer is null
+),
+
+-- Ranks as in `agreement_by_instance`: the mean of those with ties in the order of the text and of
+-- those with ties against it, here twice that so that they are whole numbers.
+ranked as (
+    select
+        *,
+        list_unique(scores) < n as tied,
+        list_grade_up(
+            case
+                when tied then list_grade_up(
+                    list_transform(scores, lambda s, i: {'score': s, 'at': i})
+                )
+                else list_grade_up(scores)
+            end
+        ) as rank,
+        case
+            when tied then list_grade_up(
+                list_grade_up(list_transform(scores, lambda s, i: {'score': s, 'at': -i}))
+            )
+        end as rank_back
+    from magnitudes
+),
+
+centred as materialized (
+    select
+        instance_id,
+        method,
+        case
+            when tied
+                then list_transform(rank, lambda r, i: (r + rank_back[i] - n - 1)::float)
+            else list_transform(rank, lambda r: (2 * r - n - 1)::float)
+        end as ranks,
+        nullif(sqrt(list_inner_product(ranks, ranks)::double), 0) as norm
+    from ranked
+),
+
+correlations as (
+    select
+        other.method,
+        list_inner_product(other.ranks, reference.ranks)
+        / (other.norm * reference.norm) as spearman
+    from centred as other
+    join centred as reference using (instance_id)
+    where reference.method = 'grad_x_input' and other.method <> 'grad_x_input'
+)
+
+select
+    method,
+    count(*) as n,
+    count(*) - count(spearman) as constant,
+    avg(spearman) as spearman,
+    stddev_pop(spearman) as std
+from correlations
+group by method
+order by method;

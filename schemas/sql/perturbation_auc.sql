@@ -1,0 +1,70 @@
+-- Positive and negative perturbation of each method (Chefer et al. 2021; Chen et al. 2023, Beyond
+-- Intuition): one row per method, protocol and operation.
+--
+-- Positive perturbation removes the most relevant units first (MoRF): the sooner accuracy falls,
+-- the better. Negative perturbation removes the least relevant first (LeRF): the longer it lasts,
+-- the better. Accuracy is that of the predictions against the gold labels, over all instances at
+-- the same nominal fraction; the area is over these fractions, by the trapezoidal rule. Instances
+-- without a label count for the probabilities alone. A value is null where its order was not run.
+--
+-- The authors force accuracy to 0 where everything is removed. Of a text, the prediction on nothing
+-- is right for the share of one class, so areas here have the end that was measured, and two
+-- columns the forced one.
+--
+-- Columns:
+--   n                     Number of instances
+--   labelled              Number of them with a gold label
+--   positive_accuracy     Area under the accuracy of MoRF; lower is better
+--   negative_accuracy     Area under the accuracy of LeRF; higher is better
+--   positive_probability  Area under the mean probability of the explained class, MoRF; lower is
+--                         better
+--   negative_probability  The same of LeRF; higher is better
+--   positive_accuracy_forced  As positive_accuracy, with accuracy 0 at fraction 1
+--   negative_accuracy_forced  As negative_accuracy, with accuracy 0 at fraction 1
+create view perturbation_auc as
+with points as (
+    select
+        c.method,
+        c.protocol,
+        c.operation,
+        c."order",
+        c.fraction,
+        count(*) as n,
+        count(i.label) as labelled,
+        avg((c.prediction = i.label)::int) as accuracy,
+        avg(c.probability) as probability
+    from curves as c
+    join instances as i using (instance_id)
+    where c."order" in ('morf', 'lerf')
+    group by all
+),
+
+stepped as (
+    select
+        *,
+        (lead(fraction) over curve - fraction) / 2 as half,
+        half * (accuracy + lead(accuracy) over curve) as area,
+        half * (
+            accuracy
+            + case when lead(fraction) over curve < 1 then 1 else 0 end * lead(accuracy) over curve
+        ) as area_forced,
+        half * (probability + lead(probability) over curve) as area_probability
+    from points
+    window curve as (partition by method, protocol, operation, "order" order by fraction)
+)
+
+select
+    method,
+    protocol,
+    operation,
+    max(n) as n,
+    max(labelled) as labelled,
+    sum(area) filter ("order" = 'morf') as positive_accuracy,
+    sum(area) filter ("order" = 'lerf') as negative_accuracy,
+    sum(area_probability) filter ("order" = 'morf') as positive_probability,
+    sum(area_probability) filter ("order" = 'lerf') as negative_probability,
+    sum(area_forced) filter ("order" = 'morf') as positive_accuracy_forced,
+    sum(area_forced) filter ("order" = 'lerf') as negative_accuracy_forced
+from stepped
+group by method, protocol, operation
+order by method, protocol, operation;

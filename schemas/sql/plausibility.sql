@@ -1,0 +1,120 @@
+-- How well each method finds the words of human rationales: one row per method, over the instances
+-- of `plausibility_by_instance`. Every instance counts the same.
+--
+-- Which words a ranking chooses is a convention. `token_f1` and `iou_f1` choose as many words as
+-- the instance's own rationale has. ERASER (DeYoung et al. 2020) chooses the same share of every
+-- text, the mean share of the corpus's rationales (rounded to words, at least one). HateXplain
+-- (Mathew et al. 2021) chooses the same number, their mean length in words (5 there), or all words
+-- of a shorter text, and takes each chosen word for a span of its own: as in its code, both words
+-- of a span of two then match it, and recall may exceed 1. The corpus's means are over the
+-- instances that some method attributed.
+--
+-- As in ERASER's code, token F1 is the mean of the instances' F1, and IoU F1 that of the mean
+-- precision and the mean recall.
+--
+-- Columns:
+--   n                    Number of instances
+--   token_f1             Mean share of the m highest words that are in a rationale of m words
+--   token_iou            Mean of intersection over union of the same words
+--   iou_f1               F1 of spans with an intersection over union of at least 0.5
+--   average_precision    Mean average precision of the ranking of words
+--   auprc                Mean area under the precision-recall curve, trapezoidal
+--   eraser_share         Mean share of the words that is in the rationale
+--   eraser_token_f1      Token F1 of that share of the words
+--   eraser_iou_f1        IoU F1 of that share of the words, runs of them being spans
+--   hatexplain_words     Mean number of words in the rationale, rounded
+--   hatexplain_token_f1  Token F1 of that many words
+--   hatexplain_iou_f1    IoU F1 of that many words, each a span
+create view plausibility as
+with found as materialized (
+    from plausibility_by_instance
+),
+
+sizes as (
+    select
+        avg(marked / words) as share,
+        greatest(1, floor(avg(marked) + 0.5))::bigint as number
+    from (
+        select any_value(marked) as marked, any_value(words) as words
+        from found
+        group by instance_id
+    )
+),
+
+chosen as (
+    select
+        r.method,
+        len(r.marked) as m,
+        greatest(1, floor(s.share * r.words + 0.5))::bigint as eraser_k,
+        least(s.number, r.words) as hatexplain_k,
+        r.marked,
+        list_sort(r.ranked[1:eraser_k]) as eraser,
+        r.ranked[1:hatexplain_k] as hatexplain,
+        list_filter(r.marked, lambda w: not list_contains(r.marked, w - 1)) as true_firsts,
+        list_filter(r.marked, lambda w: not list_contains(r.marked, w + 1)) as true_lasts,
+        list_filter(eraser, lambda w: not list_contains(eraser, w - 1)) as firsts,
+        list_filter(eraser, lambda w: not list_contains(eraser, w + 1)) as lasts
+    from word_ranks as r
+    cross join sizes as s
+),
+
+matched as (
+    select
+        *,
+        matching_spans(firsts, lasts, true_firsts, true_lasts) as eraser_matches,
+        matching_spans(hatexplain, hatexplain, true_firsts, true_lasts) as hatexplain_matches
+    from chosen
+),
+
+of_corpus as (
+    select
+        method,
+        avg(2 * len(list_intersect(eraser, marked)) / (eraser_k + m)) as eraser_token_f1,
+        avg(eraser_matches / len(firsts)) as eraser_precision,
+        avg(eraser_matches / len(true_firsts)) as eraser_recall,
+        avg(2 * len(list_intersect(hatexplain, marked)) / (hatexplain_k + m))
+            as hatexplain_token_f1,
+        avg(hatexplain_matches / hatexplain_k) as hatexplain_precision,
+        avg(hatexplain_matches / len(true_firsts)) as hatexplain_recall
+    from matched
+    group by method
+),
+
+own as (
+    select
+        method,
+        count(*) as n,
+        avg(token_f1) as token_f1,
+        avg(token_iou) as token_iou,
+        avg(iou_precision) as iou_precision,
+        avg(iou_recall) as iou_recall,
+        avg(average_precision) as average_precision,
+        avg(auprc) as auprc
+    from found
+    group by method
+)
+
+select
+    method,
+    n,
+    token_f1,
+    token_iou,
+    coalesce(2 * iou_precision * iou_recall / nullif(iou_precision + iou_recall, 0), 0) as iou_f1,
+    average_precision,
+    auprc,
+    share as eraser_share,
+    eraser_token_f1,
+    coalesce(
+        2 * eraser_precision * eraser_recall / nullif(eraser_precision + eraser_recall, 0), 0
+    ) as eraser_iou_f1,
+    number as hatexplain_words,
+    hatexplain_token_f1,
+    coalesce(
+        2 * hatexplain_precision * hatexplain_recall
+        / nullif(hatexplain_precision + hatexplain_recall, 0),
+        0
+    ) as hatexplain_iou_f1
+from own
+join of_corpus using (method)
+cross join sizes
+order by method;

@@ -1,0 +1,78 @@
+-- How well a method finds the words of the human rationale: one row per instance and method.
+--
+-- See `word_ranks` for the score of a word, and for the instances that are left out: those without
+-- a rationale, and those whose rationale marks no word or all of them.
+--
+-- Metrics of a choice of words choose as many as the rationale has, m; precision, recall and F1 are
+-- then the same. `plausibility` also has the two usual choices of the same size for a whole corpus.
+-- Spans are runs of neighbouring words, of the choice and of the rationale.
+--
+-- Columns:
+--   words              Number of words n
+--   marked             Number of words in the rationale m
+--   token_f1           Share of the m words with the highest scores that are in the rationale
+--   token_iou          Of these and the rationale's, those in both over those in either
+--   iou_precision      Share of the chosen spans whose intersection over union with a span of the
+--                      rationale is at least 0.5. DeYoung et al. 2020 (ERASER)
+--   iou_recall         Share of the rationale's spans that are matched so
+--   iou_f1             Harmonic mean of both; 0 if nothing matches
+--   average_precision  Mean over the rationale's words of the precision among the words that score
+--                      as high or higher; what a random order has is about m / n
+--   auprc              Area under the precision-recall curve by the trapezoidal rule, from
+--                      precision 1 at recall 0, a point per distinct score: more than
+--                      average_precision, as ERASER and HateXplain have it
+create view plausibility_by_instance as
+with chosen as (
+    select
+        *,
+        len(marked) as m,
+        list_sort(ranked[1:m]) as chosen,
+        list_transform(marked, lambda word: scores[word]) as hits
+    from word_ranks
+),
+
+spans as (
+    select
+        *,
+        len(list_intersect(chosen, marked)) as common,
+        list_filter(chosen, lambda w: not list_contains(chosen, w - 1)) as firsts,
+        list_filter(chosen, lambda w: not list_contains(chosen, w + 1)) as lasts,
+        list_filter(marked, lambda w: not list_contains(marked, w - 1)) as true_firsts,
+        list_filter(marked, lambda w: not list_contains(marked, w + 1)) as true_lasts,
+        -- Precision among the words that score as high as each marked one, and among the higher.
+        list_transform(
+            hits,
+            lambda h: len(list_filter(hits, lambda s: s >= h))
+                / len(list_filter(scores, lambda s: s >= h))
+        ) as precisions,
+        list_transform(
+            hits,
+            lambda h: coalesce(
+                len(list_filter(hits, lambda s: s > h))
+                / nullif(len(list_filter(scores, lambda s: s > h)), 0),
+                1
+            )
+        ) as before
+    from chosen
+),
+
+matched as (
+    select
+        *,
+        matching_spans(firsts, lasts, true_firsts, true_lasts) as matches
+    from spans
+)
+
+select
+    instance_id,
+    method,
+    words,
+    m as marked,
+    common / m as token_f1,
+    common / (2 * m - common) as token_iou,
+    matches / len(firsts) as iou_precision,
+    matches / len(true_firsts) as iou_recall,
+    2 * matches / (len(firsts) + len(true_firsts)) as iou_f1,
+    list_avg(precisions) as average_precision,
+    (average_precision + list_avg(before)) / 2 as auprc
+from matched;

@@ -1,0 +1,72 @@
+-- The words of an instance as a method ranks them, beside its human rationale: one row per instance
+-- and method. What `plausibility` is computed from.
+--
+-- A word's score is the largest of its tokens' (`score_max` of `words`; Chefer et al. 2021 do so,
+-- and so do the curves that remove words). Words are those of the first text, which rationales
+-- are about, and as far as the model's limit let them in. Instances without a rationale have no
+-- row, nor have those whose rationale marks no word or all of them: no ranking is better than
+-- another there.
+--
+-- Columns:
+--   words   Number of words
+--   marked  The words in the rationale, counted from 1, in the order of the text
+--   ranked  The words from the highest score to the lowest; of equal scores, the earlier first
+--   scores  Score of each word, in the order of the text
+create view word_ranks as
+with starts as (
+    select
+        instance_id,
+        rationale,
+        list_filter(
+            range(1, len(word_ids) + 1),
+            lambda t: word_ids[t] is not null and segment[t] = 0
+        ) as inner_tokens,
+        list_filter(
+            inner_tokens,
+            lambda t: t = 1 or word_ids[t - 1] is distinct from word_ids[t]
+        ) as starts
+    from instances
+    where rationale is not null
+),
+
+bounds as (
+    select
+        instance_id,
+        starts,
+        list_append(list_transform(starts[2:], lambda t: t - 1), inner_tokens[-1]) as ends,
+        len(starts) as words,
+        list_filter(
+            range(1, len(starts) + 1),
+            lambda word: rationale[starts[word]] = 1
+        ) as marked
+    from starts
+    where len(marked) between 1 and words - 1
+),
+
+scored as (
+    select
+        a.instance_id,
+        a.method,
+        b.words,
+        b.marked,
+        list_transform(
+            b.starts,
+            lambda start, word: list_max(a.scores[start:b.ends[word]])
+        ) as scores
+    from attributions as a
+    join bounds as b using (instance_id)
+    where a.layer is null
+)
+
+select
+    instance_id,
+    method,
+    words,
+    marked,
+    case
+        when list_unique(scores) < words
+            then list_grade_up(list_transform(scores, lambda s, i: {'score': -s, 'at': i}))
+        else list_grade_up(list_transform(scores, lambda s: -s))
+    end as ranked,
+    scores
+from scored;
