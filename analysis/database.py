@@ -122,7 +122,8 @@ def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
         _comment_columns(connection, table, comments)
         inherited |= comments
     for view in VIEWS:
-        kind = "macro" if view.is_macro else "view"
+        table = " as table\n" in view.sql
+        kind = ("macro table" if table else "macro") if view.is_macro else "view"
         connection.execute(f"comment on {kind} {view.name} is {literal(view.comment)}")
         if not view.is_macro:
             _comment_columns(connection, view.name, inherited | view.columns)

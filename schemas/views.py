@@ -40,6 +40,8 @@ _NAMES = (
     "information_tokens",
     "information_flow",
     "head_importance",
+    "head_agreement",
+    "head_agreement_with",
     "interaction_edges",
     "receptive_field",
     "attribution_tree",

@@ -1,0 +1,55 @@
+-- Whether the same heads matter: correlation of head importance between the subsets of a corpus, or
+-- between methods, one row per pair (Hao et al. 2021 compare data sets).
+--
+-- The importance of a head is the mean over instances of its largest attribution, as in
+-- `head_importance`. A group is a method and a subset (subtask, domain) of the corpus; instances
+-- without a subset are a group of their own. `head_agreement_with` compares with another run.
+--
+-- Columns:
+--   method_a     Method of the first group
+--   subset_a     Its subset; null for the instances without one
+--   instances_a  Number of its instances
+--   method_b     Method of the second group
+--   subset_b     Its subset
+--   instances_b  Number of its instances
+--   heads        Number of heads that are compared
+--   pearson      Correlation of the importances over the heads
+--   spearman     Correlation of their ranks
+create view head_agreement as
+with importance as (
+    select
+        h.method,
+        i.subset,
+        h.layer,
+        h.head,
+        count(*) as n,
+        avg(h.attr_max::double) as importance
+    from heads as h
+    join instances as i using (instance_id)
+    group by all
+),
+
+ranked as (
+    select
+        *,
+        rank() over same as low,
+        count(*) over (partition by method, subset, importance) as equal
+    from importance
+    window same as (partition by method, subset order by importance)
+)
+
+select
+    a.method as method_a,
+    a.subset as subset_a,
+    max(a.n) as instances_a,
+    b.method as method_b,
+    b.subset as subset_b,
+    max(b.n) as instances_b,
+    count(*) as heads,
+    corr(a.importance, b.importance) as pearson,
+    corr(a.low + (a.equal - 1) / 2, b.low + (b.equal - 1) / 2) as spearman
+from ranked as a
+join ranked as b using (layer, head)
+where (a.method, coalesce(a.subset, '')) < (b.method, coalesce(b.subset, ''))
+group by a.method, a.subset, b.method, b.subset
+order by method_a, subset_a, method_b, subset_b;
