@@ -115,18 +115,24 @@ def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
     A column that a view's comment does not explain has the comment of the table's column of the
     same name.
     """
-    _comment_columns(connection, "methods", _METHOD_COMMENTS)
+    explained = {"methods": _METHOD_COMMENTS}
     inherited: dict[str, str] = {}
     for table in reversed((*TABLES, *EVALUATIONS)):
-        comments = {f.name: f.metadata[b"comment"].decode() for f in table_schema(table)}
-        _comment_columns(connection, table, comments)
-        inherited |= comments
+        explained[table] = {f.name: f.metadata[b"comment"].decode() for f in table_schema(table)}
+        inherited |= explained[table]
+    statements = []
     for view in VIEWS:
-        table = " as table\n" in view.sql
-        kind = ("macro table" if table else "macro") if view.is_macro else "view"
-        connection.execute(f"comment on {kind} {view.name} is {literal(view.comment)}")
-        if not view.is_macro:
-            _comment_columns(connection, view.name, inherited | view.columns)
+        table_macro = " as table\n" in view.sql
+        kind = ("macro table" if table_macro else "macro") if view.is_macro else "view"
+        statements.append(f"comment on {kind} {view.name} is {literal(view.comment)}")
+        explained[view.name] = inherited | view.columns
+    columns = connection.execute("select table_name, column_name from duckdb_columns()").fetchall()
+    for relation, column in columns:
+        if comment := explained.get(relation, {}).get(column):
+            name = f"{relation}.{identifier(column)}"
+            statements.append(f"comment on column {name} is {literal(comment)}")
+    # At once: one by one, they take longer than everything else.
+    connection.execute(";\n".join(["begin", *statements, "commit"]))
 
 
 def lock(connection: duckdb.DuckDBPyConnection, root: str) -> None:
@@ -143,18 +149,6 @@ def lock(connection: duckdb.DuckDBPyConnection, root: str) -> None:
     # Else an unknown table's name would be looked up among the caller's Python variables.
     connection.execute("set python_enable_replacements = false")
     connection.execute("set lock_configuration = true")
-
-
-def _comment_columns(
-    connection: duckdb.DuckDBPyConnection, relation: str, comments: Mapping[str, str]
-) -> None:
-    """Comments those columns of a table or view for which there is one."""
-    columns = connection.execute(f"select column_name from (describe {relation})").fetchall()
-    for (column,) in columns:
-        if column in comments:
-            connection.execute(
-                f"comment on column {relation}.{identifier(column)} is {literal(comments[column])}"
-            )
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
