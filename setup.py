@@ -40,6 +40,7 @@ setup(
             "hypothesis>=6,<7",
             "markdown-it-py>=3",
             "networkx>=3",
+            "playwright>=1.50,<2",
             "pytest>=8",
             "scikit-learn>=1.6,<2",
             "pytest-timeout>=2",

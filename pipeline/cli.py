@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "open": _open,
             "plot": _plot,
             "publish": _publish,
+            "report": _write_report,
             "prune": _prune,
             "triggers": _triggers,
             "attack": _attack,
@@ -110,6 +111,16 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     plot.add_argument("--method", help="the method to show, where a plot shows one")
     plot.add_argument("--subset", help="the subset of the corpus to show, where a plot shows one")
     _add_head_commands(commands)
+    report = commands.add_parser(
+        "report", help="write a run's report: one HTML file", allow_abbrev=False
+    )
+    report.add_argument("folder", metavar="DIR", help="folder of a run")
+    report.add_argument(
+        "-o", "--output", metavar="FILE", help="HTML file (report.html in the folder)"
+    )
+    report.add_argument(
+        "--limit", type=int, default=5000, metavar="N", help="most instances to look at one by one"
+    )
     _add_publish(commands)
     commands.add_parser("methods", help="list the methods", allow_abbrev=False)
     return parser, run
@@ -422,6 +433,13 @@ def _verify(arguments: argparse.Namespace) -> int:
     report = verify(arguments.folder)
     print_report(report, sys.stdout)
     return FAILED if report.problems else DONE
+
+
+def _write_report(arguments: argparse.Namespace) -> int:
+    from analysis.report import write_report  # plotly takes a while.
+
+    print(write_report(arguments.folder, arguments.output, limit=arguments.limit))
+    return DONE
 
 
 def _publish(arguments: argparse.Namespace) -> int:
