@@ -25,7 +25,7 @@ demo: $(READY)  ## Attribute and evaluate the bundled corpus with the bundled mo
 
 test: $(READY)  ## Lint and all tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -44,6 +44,7 @@ setup(
             "pytest>=8",
             "scikit-learn>=1.6,<2",
             "pytest-timeout>=2",
+            "pytest-xdist>=3",
         ],
         "lint": [
             "import-linter>=2,<3",
