@@ -30,20 +30,18 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+from huggingface_hub import get_token
 
 from analysis.card import Card, Config, render
 from analysis.database import add_manifest, add_table, add_views, escape_glob, literal
 from analysis.files import survey
+from analysis.hub import CARD, DATA, check_token, upload
 from analysis.runs import load_manifest
 from analysis.verify import verify
 from schemas import TABLES, UsageError
 from schemas.layout import FAILURES, GLOBS, MANIFEST, parse_unit_path
 from schemas.tables import EVALUATIONS
 
-DATA = "data"
-_CARD = "README.md"
 # What open_run reads of a published data set; with escaped globs of its folder before it.
 PUBLISHED_GLOBS = {table: f"{DATA}/{table}/**/*.parquet" for table in (*TABLES, *EVALUATIONS)}
 
@@ -131,7 +129,7 @@ def publish(
     """
     _check_options(repo_id, license, languages)
     if dry_run is None:
-        _check_token(endpoint)
+        check_token(endpoint)
     elif Path(dry_run).exists() and (not Path(dry_run).is_dir() or any(Path(dry_run).iterdir())):
         raise UsageError(f"{dry_run} is not empty: --dry-run takes a new or an empty folder.")
     run = _open(folder, methods, allow_incomplete)
@@ -144,7 +142,7 @@ def publish(
         published = Published(
             repo_id,
             None if dry_run is None else Path(dry_run),
-            None if dry_run is not None else _upload(stage, repo_id, private, endpoint),
+            None if dry_run is not None else upload(stage, repo_id, private, endpoint),
             tuple(config.name for config in card.configs),
             len(found),
             sum(path.stat().st_size for path in found),
@@ -409,7 +407,7 @@ def _write(
         title=title,
         incomplete=bool(run.problems),
     )
-    (stage / _CARD).write_text(render(card), encoding="utf-8")
+    (stage / CARD).write_text(render(card), encoding="utf-8")
     _check_local(stage, run.root)
     return card
 
@@ -637,91 +635,9 @@ def _check_local(stage: Path, root: Path) -> None:
     names = [str(root), *_local_names(), *filter(None, [get_token()])]
     # Parts of a data set's paths may have the same names: run/data/heads is not /data/heads.
     pattern = "|".join(rf"(?<![\w.-]){re.escape(name)}" for name in names)
-    for name in (_CARD, MANIFEST):
+    for name in (CARD, MANIFEST):
         if re.search(pattern, (stage / name).read_text(encoding="utf-8")):
             raise UsageError(
                 f"{name} would name a folder of this machine or its token: look for it in "
                 f"{MANIFEST} of the run, in names of columns or labels, and run with others."
             )
-
-
-# The hub --------------------------------------------------------------------------------------
-
-
-def _check_token(endpoint: str | None) -> None:
-    """Asks for the token before there is work to lose; huggingface_hub alone reads and sends it."""
-    if constants.HF_HUB_OFFLINE:
-        raise UsageError("HF_HUB_OFFLINE is set: unset it to upload, or give --dry-run FOLDER.")
-    if not get_token():
-        raise UsageError(
-            f"there is no token for {endpoint or constants.ENDPOINT}: log in with `hf auth login`, "
-            "or set HF_TOKEN to a token that may write; --dry-run FOLDER needs none."
-        )
-
-
-def _upload(stage: Path, repo_id: str, private: bool, endpoint: str | None) -> str:
-    """Uploads a folder; what is there already isn't sent again."""
-    api = HfApi(endpoint=endpoint, library_name="attribeam")
-    with _explained(repo_id, api.endpoint):
-        # Who may see it is only decided where it is made: False would be against a team's default.
-        api.create_repo(repo_id, repo_type="dataset", private=private or None, exist_ok=True)
-        _check_repo(api.dataset_info(repo_id), repo_id, private)
-        api.upload_folder(
-            repo_id=repo_id,
-            repo_type="dataset",
-            folder_path=stage,
-            commit_message="Publish a run of attribeam",
-            # Of a former publication that had more.
-            delete_patterns=[f"{DATA}/*"],
-        )
-    return f"{api.endpoint}/datasets/{repo_id}"
-
-
-def _check_repo(info: Any, repo_id: str, private: bool) -> None:
-    """Refuses a repository that is of another kind, or open to more people than asked for."""
-    there = {sibling.rfilename for sibling in info.siblings or ()}
-    if there - {".gitattributes", _CARD} and MANIFEST not in there:
-        raise UsageError(
-            f"{repo_id} holds something else than a run: give the name of a new data set."
-        )
-    if private and not info.private:
-        raise UsageError(
-            f"{repo_id} exists and is public: make it private in its settings, or give another "
-            "name."
-        )
-
-
-@contextmanager
-def _explained(repo_id: str, endpoint: str) -> Iterator[None]:
-    """Says in a sentence what the hub would not do, and what to do about it."""
-    try:
-        yield
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        said = " ".join((error.server_message or "").split()).replace(get_token() or "\0", "***")
-        reason = f" ({said})" if said else ""
-        raise UsageError(_remedy(status, repo_id, endpoint) + reason + ".") from error
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        said = said.replace(get_token() or "\0", "***")
-        raise UsageError(
-            f"{endpoint} can't be reached, or the upload broke off ({said}): the same command "
-            "continues."
-        ) from error
-
-
-def _remedy(status: int, repo_id: str, endpoint: str) -> str:
-    match status:
-        case 401:
-            return f"{endpoint} does not know the token: log in again with `hf auth login`"
-        case 403 | 404:
-            return (
-                f"the token may not write to {repo_id}: give a name under your own account, or a "
-                "token with write access to that one"
-            )
-        case 400 | 422:
-            return f"{endpoint} refuses the card of {repo_id}: see --license and --language"
-        case 413 | 507:
-            return f"{endpoint} has no room for {repo_id}: give fewer --methods"
-        case _:
-            return f"{endpoint} answered {status}: the same command continues"

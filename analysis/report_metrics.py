@@ -1,0 +1,260 @@
+"""The report's tables of metrics: methods against what each view says of them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import duckdb
+from markupsafe import Markup
+
+from analysis.figures import Row
+from analysis.report_values import counted, finite, has_view, query_rows
+from schemas import VIEWS
+
+# Which way a metric is better, and what it is called in a heading.
+_FAITHFULNESS = {
+    "comprehensiveness": ("comprehen&shy;siveness", "higher"),
+    "sufficiency": ("sufficiency", "lower"),
+    "aopc": ("AOPC", "higher"),
+    "log_odds": ("log-odds", "lower"),
+    "auc_difference": ("AUC difference", "higher"),
+    "degradation": ("degradation", "higher"),
+    "decision_flip_fraction": ("decision flip", "lower"),
+}
+_PLAUSIBILITY = {
+    "token_f1": ("token F1", "higher"),
+    "token_iou": ("token IoU", "higher"),
+    "iou_f1": ("IoU F1", "higher"),
+    "average_precision": ("average precision", "higher"),
+    "auprc": ("AUPRC", "higher"),
+}
+_COST = {
+    "seconds_per_instance": ("ms an instance", "lower"),
+    "tokens_per_second": ("tokens a second", "higher"),
+    "instances": ("instances", ""),
+    "failures": ("failures", "lower"),
+    "median_gap": ("completeness gap", "lower"),
+}
+_REMOVED = {"delete": "deleted", "mask": "masked", "pad": "hidden as padding"}
+_KEPT_WHOLE = ("instances", "failures", "tokens_per_second")
+
+
+class Column(NamedTuple):
+    """A column of a table of metrics.
+
+    Attributes:
+        name: Name of the metric in its view.
+        label: What stands in the heading.
+        better: ``higher``, ``lower``, or nothing if neither is better.
+        meaning: A sentence, of the view's manual.
+        order: ``ascending`` or ``descending`` if the table is sorted by it at first.
+    """
+
+    name: str
+    label: str
+    better: str
+    meaning: str
+    order: str = ""
+
+
+class Cell(NamedTuple):
+    """A value of a metric, its interval as a text, and how it stands in its column.
+
+    ``share`` is 0 for the worst of the column and 1 for the best.
+    """
+
+    value: float | None
+    text: str
+    interval: str = ""
+    best: bool = False
+    share: float | None = None
+
+
+class Line(NamedTuple):
+    """A method's cells."""
+
+    name: str
+    cells: list[Cell]
+
+
+class Sheet(NamedTuple):
+    """A table of methods and metrics."""
+
+    key: str
+    title: str
+    note: str
+    columns: list[Column]
+    rows: list[Line]
+
+
+def metric_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
+    """The tables of the metrics that the run has."""
+    costs = {row["method"]: row for row in query_rows(connection, "from cost")}
+    yield from _faithfulness_sheets(connection, costs)
+    plausible = query_rows(connection, "from plausibility") if has_view("plausibility") else []
+    if plausible:
+        yield _plausibility_sheet(connection, plausible)
+    gaps = {row["method"]: row for row in query_rows(connection, "from completeness")}
+    if costs:
+        rows = [{**gaps.get(method, {}), **row} for method, row in costs.items()]
+        yield Sheet(
+            "cost",
+            "Cost",
+            "Passes and work of the attributions alone, without reading, encoding and the "
+            "perturbation curves. The completeness gap is the median over the instances, of the "
+            "additive methods.",
+            *_sheet(rows, _COST, {}, ("cost", "completeness"), "seconds_per_instance"),
+        )
+
+
+def _faithfulness_sheets(
+    connection: duckdb.DuckDBPyConnection, costs: Mapping[str, Row]
+) -> Iterator[Sheet]:
+    """A table per way to perturb."""
+    rows = query_rows(
+        connection, "from faithfulness join degradation using (method, protocol, operation)"
+    )
+    intervals = _intervals(
+        query_rows(connection, "select *, 'degradation' as metric from degradation_intervals")
+    )
+    if has_view("faithfulness_intervals"):
+        intervals |= _intervals(query_rows(connection, "from faithfulness_intervals"))
+    metrics = {**_FAITHFULNESS, "seconds_per_instance": _COST["seconds_per_instance"]}
+    ways = sorted({(row["protocol"], row["operation"]) for row in rows})
+    for number, (protocol, operation) in enumerate(ways):
+        own = [
+            {
+                **row,
+                "seconds_per_instance": costs.get(row["method"], {}).get("seconds_per_instance"),
+            }
+            for row in rows
+            if (row["protocol"], row["operation"]) == (protocol, operation)
+        ]
+        what = "words" if protocol == "word" else "tokens"
+        how = _REMOVED.get(operation, str(operation))
+        if protocol == "compat":
+            how += " and counted as IBA's authors do"
+        yield Sheet(
+            f"faithfulness-{number}" if number else "faithfulness",
+            f"Faithfulness, {what} {operation}" if len(ways) > 1 else "Faithfulness",
+            f"How the probability of the explained class reacts as {what} are {how} along a "
+            "method's ranking. ↑: higher is better, ↓: lower is better; a bar is the longer the "
+            "better, a star the best. Below a value its 95 % interval over instances. Methods are "
+            "compared on the same instances, so that they may differ surely even where intervals "
+            "overlap. A click on a heading sorts.",
+            *_sheet(
+                own,
+                metrics,
+                {
+                    (m, c): bounds
+                    for (m, c, *way), bounds in intervals.items()
+                    if way == [protocol, operation]
+                },
+                ("faithfulness", "degradation", "cost"),
+                "degradation",
+            ),
+        )
+
+
+def _plausibility_sheet(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> Sheet:
+    intervals: dict[tuple[Any, ...], tuple[float, float]] = {}
+    if has_view("plausibility_intervals"):
+        intervals = _intervals(query_rows(connection, "from plausibility_intervals"))
+    n = max(row["n"] for row in rows)
+    return Sheet(
+        "plausibility",
+        "Plausibility",
+        f"How well a method's highest words are those of human rationales, over "
+        f"{counted(n, 'instance')}. That people agree does not make an explanation faithful.",
+        *_sheet(
+            rows,
+            _PLAUSIBILITY,
+            {key[:2]: bounds for key, bounds in intervals.items()},
+            ("plausibility",),
+            "auprc",
+        ),
+    )
+
+
+def _intervals(rows: Iterable[Row]) -> dict[tuple[Any, ...], tuple[float, float]]:
+    """Bounds by method, metric, and protocol and operation where there are some."""
+    return {
+        (row["method"], row["metric"], *(row[k] for k in ("protocol", "operation") if k in row)): (
+            row["low"],
+            row["high"],
+        )
+        for row in rows
+        if row["low"] is not None and row["high"] is not None
+    }
+
+
+def _sheet(
+    rows: Sequence[Row],
+    metrics: Mapping[str, tuple[str, str]],
+    intervals: Mapping[tuple[Any, ...], tuple[float, float]],
+    views: Sequence[str],
+    first: str,
+) -> tuple[list[Column], list[Line]]:
+    """Columns of those metrics that some method has, and a line per method, the best first."""
+    meanings: dict[str, str] = {}
+    for view in VIEWS:
+        if view.name in views:
+            meanings |= view.columns
+    columns = [
+        # Labels are ours, and a long one may be hyphenated.
+        Column(
+            name,
+            Markup(label),
+            better,
+            meanings.get(name, ""),
+            {"higher": "descending", "lower": "ascending"}[better] if name == first else "",
+        )
+        for name, (label, better) in metrics.items()
+        if any(finite(row.get(name)) is not None for row in rows)
+    ]
+    cells: dict[str, list[Cell]] = {row["method"]: [] for row in rows}
+    for column in columns:
+        values = {row["method"]: finite(row.get(column.name)) for row in rows}
+        for method, cell in _cells(column, values, intervals).items():
+            cells[method].append(cell)
+    lead = {row["method"]: finite(row.get(first)) for row in rows}
+    sign = -1 if metrics[first][1] == "higher" else 1
+
+    def place(method: str) -> tuple[bool, float, str]:
+        value = lead[method]
+        return value is None, 0.0 if value is None else sign * value, method
+
+    return columns, [Line(method, cells[method]) for method in sorted(cells, key=place)]
+
+
+def _cells(
+    column: Column,
+    values: Mapping[str, float | None],
+    intervals: Mapping[tuple[Any, ...], tuple[float, float]],
+) -> dict[str, Cell]:
+    """A column: its values, which is best, and how far the others are from it."""
+    known = [value for value in values.values() if value is not None]
+    low, high = min(known), max(known)
+    best = {"higher": high, "lower": low}.get(column.better)
+    cells = {}
+    for method, value in values.items():
+        if value is None:
+            cells[method] = Cell(None, "")
+            continue
+        share = None
+        # Of costs, whose largest may be a thousand times the others', a bar would say nothing.
+        if best is not None and high > low and column.name not in _COST:
+            share = round((value - low if best == high else high - value) / (high - low), 3)
+        bounds = intervals.get((method, column.name))
+        interval = f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else ""
+        cells[method] = Cell(
+            value, _shown(column.name, value), interval, value == best and high > low, share
+        )
+    return cells
+
+
+def _shown(name: str, value: float) -> str:
+    if name == "seconds_per_instance":
+        return f"{1000 * value:,.3g}" if value < 1 else f"{1000 * value:,.0f}"
+    if name in _KEPT_WHOLE:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if name == "median_gap" else f"{value:.3f}"

@@ -1,0 +1,280 @@
+"""Rules on the tables of every run: instances, scores, curves, failures, and its evaluations."""
+
+from typing import NamedTuple
+
+
+class Check(NamedTuple):
+    """A rule: what is said with ``{count}`` and ``{example}`` where it is broken, and the query."""
+
+    problem: str
+    sql: str
+
+
+INSTANCES = (
+    Check(
+        "instances: {count} ids occur more than once, such as {example}",
+        """
+        select count(*), min(instance_id)
+        from (select instance_id from instances group by all having count(*) > 1)
+        """,
+    ),
+    Check(
+        "instances: {count} have lists of different lengths, such as {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        where input_ids is null
+            or len(coalesce(tokens, input_ids::varchar[])) <> len(input_ids)
+            or len(coalesce(word_ids, input_ids)) <> len(input_ids)
+            or len(coalesce(char_start, input_ids)) <> len(input_ids)
+            or len(coalesce(char_end, input_ids)) <> len(input_ids)
+            or len(coalesce(special, input_ids::boolean[])) <> len(input_ids)
+            or len(coalesce(segment::int[], input_ids)) <> len(input_ids)
+            or len(coalesce(rationale::int[], input_ids)) <> len(input_ids)
+            or len(coalesce(roles, input_ids::varchar[])) <> len(input_ids)
+        """,
+    ),
+    Check(
+        "instances: {count} have logits or probabilities that are no finite numbers, "
+        "such as {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        where not coalesce(isfinite(list_sum(logits)) and isfinite(list_sum(probabilities)), false)
+            or list_count(logits) <> len(logits)
+            or list_count(probabilities) <> len(probabilities)
+        """,
+    ),
+    Check(
+        "instances: the probabilities of {count} do not sum to 1, such as those of {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        where abs(list_sum(probabilities) - 1) > 1e-3
+        """,
+    ),
+    Check(
+        "instances: the prediction of {count} is not the largest logit, such as that of {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        where not coalesce(logits[prediction + 1] = list_max(logits), false)
+        """,
+    ),
+    Check(
+        "instances: {count} have also failed before they were one, such as {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        semi join (from failures where method is null) using (instance_id)
+        """,
+    ),
+)
+
+ATTRIBUTIONS = (
+    Check(
+        "attributions: {count} occur more than once, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from (
+            select instance_id, method
+            from attributions
+            group by instance_id, method, target, layer
+            having count(*) > 1
+        )
+        """,
+    ),
+    Check(
+        "attributions: {count} belong to no instance, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        anti join instances using (instance_id)
+        """,
+    ),
+    Check(
+        "attributions: {count} have not one score per token, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        join instances using (instance_id)
+        where coalesce(len(scores), -1) <> len(input_ids)
+        """,
+    ),
+    Check(
+        "attributions: {count} have scores that are no finite numbers, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        where not isfinite(list_sum(scores)) or list_count(scores) <> len(scores)
+        """,
+    ),
+    Check(
+        "attributions: {count} have a completeness gap that is no finite number, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        where not isfinite(delta)
+        """,
+    ),
+    Check(
+        "attributions: {count} have a scale or bias that is no finite number, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        where not isfinite(scale) or not isfinite(bias)
+        """,
+    ),
+    Check(
+        "attributions: {count} of additive methods have no completeness gap, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        join methods using (method)
+        where additive and delta is null
+        """,
+    ),
+    Check(
+        "attributions: {count} cost a time that is no finite number from 0, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        where not (isfinite(seconds) and seconds >= 0)
+        """,
+    ),
+    Check(
+        "attributions: {count} have also failed, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        semi join (from failures where stage = 'attribute') using (instance_id, method)
+        -- With other tables, which can be added later, it may be they that failed.
+        anti join (select distinct method from detail_keys) using (method)
+        """,
+    ),
+)
+
+CURVES = (
+    Check(
+        "curves: {count} have not the points that run.json asks for, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curve_keys
+        cross join (
+            select
+                count(*) as points,
+                bit_xor(hash(protocol, "order", operation, round(fraction, 9))) as grid
+            from grid
+        ) as expected
+        where curve_keys.points <> expected.points or curve_keys.grid <> expected.grid
+        """,
+    ),
+    Check(
+        "curves: {count} points have values that are no finite numbers, or no probability, "
+        "such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curves
+        where not coalesce(isfinite(logit) and probability between -1e-6 and 1 + 1e-6, false)
+        """,
+    ),
+    Check(
+        "curves: {count} points remove nothing where they should or something where they should "
+        "not, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curves
+        where removed < 0 or (fraction = 0 and removed > 0) or (fraction = 1 and removed = 0)
+        """,
+    ),
+    Check(
+        "curves: {count} belong to no attribution, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curve_keys
+        anti join attributions using (instance_id, method)
+        """,
+    ),
+    Check(
+        "curves: {count} have also failed, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curve_keys
+        semi join (from failures where stage = 'perturb') using (instance_id, method)
+        """,
+    ),
+)
+
+FAILURES = (
+    Check(
+        "failures: {count} occur more than once, such as that of {example}",
+        """
+        select count(*), min(instance_id)
+        from (
+            select instance_id
+            from failures
+            group by instance_id, stage, method
+            having count(*) > 1
+        )
+        """,
+    ),
+    Check(
+        "failures: {count} have a stage or method that can't be, such as that of {example}",
+        """
+        select count(*), min(instance_id)
+        from failures
+        where case
+            when method is null then stage not in ('read', 'encode', 'forward')
+            else stage not in ('attribute', 'perturb')
+                or method not in (select method from methods)
+        end
+        """,
+    ),
+)
+
+EVALUATIONS = (
+    Check(
+        "pruning: {count} rows contradict themselves, such as one of {example}",
+        """
+        select count(*), min(evaluation)
+        from pruning
+        where not coalesce(
+            correct between 0 and n
+            and abs(accuracy - correct / n) < 1e-9
+            and isfinite(loss) and loss >= 0
+            and rate between 0 and 1
+            and pruned between rate * heads - 1 and rate * heads + 1e-6
+            and (importance = 'random') = (seed is not null),
+            false
+        )
+        """,
+    ),
+    Check(
+        "pruning: {count} rows occur more than once, such as one of {example}",
+        """
+        select count(*), min(evaluation)
+        from (
+            select evaluation
+            from pruning
+            group by evaluation, importance, seed, rate
+            having count(*) > 1
+        )
+        """,
+    ),
+    Check(
+        "attacks: {count} rows contradict themselves, such as one of {example}",
+        """
+        select count(*), min(evaluation)
+        from attacks
+        where not coalesce(
+            flipped between 0 and correct_before
+            and correct_before <= n
+            and correct_after between correct_before - flipped and n - flipped
+            and skipped >= 0
+            and len(relative) = len(tokens) and len(segment) = len(tokens)
+            and list_min(relative) > 0 and list_max(relative) <= 1,
+            false
+        )
+        """,
+    ),
+)
