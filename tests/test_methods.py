@@ -464,6 +464,7 @@ def cheap(method: str) -> list[Chosen]:
 
 def same(found: Attributions, expected: Attributions, tolerance: float) -> None:
     """Checks that all numbers of two results are equal but for rounding."""
+    single = tolerance > 1e-7
     predictions = list(zip(predictions_of(found), predictions_of(expected), strict=True))
     for ours, theirs in predictions:
         assert relative_error(ours.logits, theirs.logits) < tolerance
@@ -475,6 +476,9 @@ def same(found: Attributions, expected: Attributions, tolerance: float) -> None:
             logits = np.abs(prediction.logits).max()
             # Rules that divide by numbers near zero magnify rounding.
             allowed = max(tolerance, 1e-9) if method in RELEVANCE else tolerance
+            # Adam turns the sign of a tiny gradient into a whole step, and deviations of 0.003
+            # multiply what comes of it.
+            allowed = max(tolerance, 1e-4) if single and method == "iba_released" else allowed
             # Differences of logits round as logits do; min-max divides by what is left of a sum.
             least = logits if method in DIFFERENCES else 1 if method == "attention_gradcam" else 0
             largest = np.abs(other.scores).max() + least

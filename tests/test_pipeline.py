@@ -38,6 +38,7 @@ from transforms.perturb import Evaluation
 from transforms.registry import choose, methods
 
 METHODS = tuple(choice.name for choice in choose("all"))
+SCORED = tuple(choice.name for choice in choose("all") if choice.method.scored)
 EVALUATION = Evaluation(fractions=(0.5,), orders=("morf", "lerf"))
 COUNT, SHARD = 12, 5
 SHARDS = 3
@@ -79,11 +80,11 @@ def same(first: Path, second: Path) -> None:
     """Checks that two runs of one corpus hold the same rows, up to rounding."""
     ids = table(second, "instances")["instance_id"].to_pylist()
     assert sorted(table(first, "instances")["instance_id"].to_pylist()) == sorted(ids)
-    found, expected = scores(first, METHODS), scores(second, METHODS)
+    found, expected = scores(first, SCORED), scores(second, SCORED)
     assert found.keys() == expected.keys()
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-5, err_msg=str(key))
-    for method in METHODS:
+    for method in SCORED:
         ours, theirs = (curves(folder, method) for folder in (first, second))
         assert ours.keys() == theirs.keys()
         for point, (probability, removed) in theirs.items():
@@ -127,7 +128,7 @@ def test_every_row_is_there_once_and_in_order(reference: tuple[Path, Summary]) -
     assert [row["correct"] for row in found] == [
         row["prediction"] == wanted["label"] for row, wanted in zip(found, given, strict=True)
     ]
-    for method in METHODS:
+    for method in SCORED:
         ids = table(out, "attributions", method)["instance_id"].to_pylist()
         assert ids == [row["id"] for row in given]
 
@@ -198,7 +199,7 @@ def test_the_seed_is_of_the_random_method_alone(
     model: Path, corpus: Path, reference: tuple[Path, Summary], tmp_path: Path
 ) -> None:
     run(options(model, corpus, tmp_path, seed=1, methods="random,saliency", evaluation=None))
-    found, expected = scores(tmp_path, ["random", "saliency"]), scores(reference[0], METHODS)
+    found, expected = scores(tmp_path, ["random", "saliency"]), scores(reference[0], SCORED)
     for (method, name), values in found.items():
         alike = np.allclose(values, expected[method, name], rtol=1e-5, atol=1e-5)
         assert alike == (method == "saliency")
@@ -347,7 +348,7 @@ def test_a_masked_lm_is_explained_by_a_contrast(tiny_folder: FolderOf, tmp_path:
     for row in instances:
         assert row["tokens"][row["readout"]] == "[MASK]"
         assert (row["label"], row["correct"]) == (0, row["logits"][0] > row["logits"][1])
-    for method in METHODS:
+    for method in SCORED:
         facts = methods()[method]
         found = table(tmp_path / "out", "attributions", method)
         assert set(found["target"].to_pylist()) == ({0} if facts.class_dependent else {None})
