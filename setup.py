@@ -23,6 +23,7 @@ setup(
         "torch>=2.6",
         "transformers>=5.20,<6",
         "datasets>=5,<6",
+        "fsspec>=2024.6",
         "huggingface_hub>=2,<3",
         "jinja2>=3.1,<4",
         "pyarrow>=24,<26",
@@ -35,6 +36,7 @@ setup(
     ],
     extras_require={
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
+        "s3": ["s3fs>=2024.6"],
         "test": [
             "captum>=0.9,<0.10",
             "hypothesis>=6,<7",

@@ -9,10 +9,9 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
 from schemas import UsageError
-from schemas.layout import MANIFEST
+from schemas.layout import MANIFEST, PUBLISHED
 
-# The folder that a publication has its tables in, and the card, whose name is the hub's.
-DATA = "data"
+# The card, whose name is the hub's.
 CARD = "README.md"
 
 
@@ -40,7 +39,7 @@ def upload(stage: Path, repo_id: str, private: bool, endpoint: str | None) -> st
             folder_path=stage,
             commit_message="Publish a run of attribeam",
             # Of a former publication that had more.
-            delete_patterns=[f"{DATA}/*"],
+            delete_patterns=[f"{PUBLISHED}/*"],
         )
     return f"{api.endpoint}/datasets/{repo_id}"
 

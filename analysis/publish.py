@@ -35,15 +35,19 @@ from huggingface_hub import get_token
 from analysis.card import Card, Config, render
 from analysis.database import add_manifest, add_table, add_views, escape_glob, literal
 from analysis.files import survey
-from analysis.hub import CARD, DATA, check_token, upload
+from analysis.hub import CARD, check_token, upload
 from analysis.runs import load_manifest
 from analysis.verify import verify
 from schemas import TABLES, UsageError
-from schemas.layout import FAILURES, GLOBS, MANIFEST, parse_unit_path
+from schemas.layout import (
+    FAILURES,
+    GLOBS,
+    MANIFEST,
+    PUBLISHED,
+    PUBLISHED_GLOBS,
+    parse_unit_path,
+)
 from schemas.tables import EVALUATIONS
-
-# What open_run reads of a published data set; with escaped globs of its folder before it.
-PUBLISHED_GLOBS = {table: f"{DATA}/{table}/**/*.parquet" for table in (*TABLES, *EVALUATIONS)}
 
 # The viewer reads a row group at a time; files of a unit are joined beyond this many, since the hub
 # holds 100,000 and is slow with many.
@@ -293,7 +297,7 @@ def published_manifest(manifest: Mapping[str, Any], methods: Sequence[str]) -> d
     identity["settings"] = _cleaned(identity["settings"])
     return {
         "format": manifest["format"],
-        "layout": DATA,
+        "layout": PUBLISHED,
         "identity": identity,
         "methods": {
             name: {**record, "params": _cleaned(record["params"])}
@@ -428,7 +432,7 @@ def _write_data(run: _Run, stage: Path, *, link: bool) -> None:
 
 
 def _target(stage: Path, table: str, method: str | None, split: str, part: int, of: int) -> Path:
-    folder = stage / DATA / table / (method or "")
+    folder = stage / PUBLISHED / table / (method or "")
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{split}-{part:05d}-of-{of:05d}.parquet"
 
@@ -598,16 +602,16 @@ def _configs(stage: Path, run: _Run) -> list[Config]:
     """A config per table with rows and one per method with scores; the scores come first."""
     configs = []
     for table in (*TABLES, *EVALUATIONS, "methods", "run"):
-        files = sorted((stage / DATA / table).rglob("*.parquet"))
+        files = sorted((stage / PUBLISHED / table).rglob("*.parquet"))
         if not files:
             continue
         nested = files[0].parent.name != table
-        path = f"{DATA}/{table}/{'*/' if nested else ''}*.parquet"
+        path = f"{PUBLISHED}/{table}/{'*/' if nested else ''}*.parquet"
         configs.append(_config(table, table, path, files))
     for method in run.manifest["methods"]:
-        files = sorted((stage / DATA / "attributions" / method).glob("*.parquet"))
+        files = sorted((stage / PUBLISHED / "attributions" / method).glob("*.parquet"))
         if files:
-            path = f"{DATA}/attributions/{method}/*.parquet"
+            path = f"{PUBLISHED}/attributions/{method}/*.parquet"
             configs.append(_config(f"attributions--{method}", "attributions", path, files))
     return sorted(configs, key=lambda config: config.name != "attributions")
 

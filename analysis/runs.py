@@ -1,6 +1,7 @@
 """Opening a run's folder: its manifest, and a DuckDB connection with its tables and views."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +16,34 @@ from analysis.database import (
     literal,
     lock,
 )
-from schemas import TABLES, UsageError
-from schemas.layout import DATABASE, FORMAT, GLOBS, MANIFEST
-from schemas.tables import EVALUATIONS
+from analysis.remote import RemoteFolder, is_remote
+from schemas import UsageError
+from schemas.layout import DATABASE, FORMAT, GLOBS, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
 
 
 def load_manifest(folder: str | Path) -> dict[str, Any]:
     """Reads ``run.json`` of a run's folder.
 
     Raises:
-        UsageError: If the folder is no run folder, or its manifest can't be read.
+        UsageError: If the folder is no run folder or not on this machine, or its manifest can't be
+            read.
     """
+    if is_remote(folder):
+        raise UsageError(
+            f"{folder} is not on this machine: `attribeam query` reads it where it is, and all "
+            "else needs a copy of it."
+        )
     path = Path(folder) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{folder} is no run folder: it has no {MANIFEST}. "
             "Give the folder that `attribeam run --output` wrote."
         ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} can't be read ({error}). Run the `attribeam run` command of this folder again "
-            "with another output folder."
-        ) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UsageError(
-            f"{path} is not of format {FORMAT}: it was written by another version of attribeam. "
-            "Read the folder with that version."
-        )
-    return manifest
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return _parsed(text, path)
 
 
 def open_run(folder: str | Path, *, external_access: bool = False) -> duckdb.DuckDBPyConnection:
@@ -56,20 +55,41 @@ def open_run(folder: str | Path, *, external_access: bool = False) -> duckdb.Duc
     is commented: ``select * from duckdb_columns()`` shows it. Files that a run in progress commits
     later are seen by the next query, if the table had any when it was opened.
 
+    What was published is a run too: the folder that ``attribeam publish --dry-run`` wrote, or the
+    data set. Addresses are read through fsspec (``huggingface_hub`` for ``hf``, which is there;
+    ``s3fs`` for ``s3``), logged in as these are. They are read-only and seen as they are when they
+    are opened; a data set that may change is best named with its revision.
+
     Args:
-        folder: The run's folder.
+        folder: The run's folder; or, as a text, an address: ``hf://datasets/user/name``, perhaps
+            with ``@revision``, or ``s3://bucket/path``.
         external_access: Let queries read and write any file. Otherwise they reach nothing outside
-            the run's folder, and the settings are locked.
+            the run's folder, and the settings are locked. Of a run elsewhere, that is nothing but
+            its own address: no file of this machine, and no other address. Even with access, what
+            is elsewhere can't be written, and of its protocol only the run can be read.
 
     Raises:
-        UsageError: If it is no run folder, or a file of it is damaged.
+        UsageError: If it is no run folder, or a file of it is damaged, or an address can't be read.
     """
+    if is_remote(folder):
+        return _open_remote(str(folder), external_access)
     manifest = load_manifest(folder)
     root = Path(folder).resolve()
     connection = duckdb.connect()
-    _fill(connection, root, manifest, f"{escape_glob(str(root))}/")
+    _fill(connection, str(root), manifest, f"{escape_glob(str(root))}/", _finds(root))
     if not external_access:
         lock(connection, str(root))
+    return connection
+
+
+def _open_remote(address: str, external_access: bool) -> duckdb.DuckDBPyConnection:
+    files = RemoteFolder(address)
+    manifest = _parsed(files.manifest, f"{address.rstrip('/')}/{MANIFEST}")
+    connection = duckdb.connect()
+    connection.register_filesystem(files)
+    _fill(connection, address, manifest, escape_glob(files.root), files.has)
+    if not external_access:
+        lock(connection, files.root)
     return connection
 
 
@@ -77,7 +97,7 @@ def write_database(folder: str | Path) -> Path:
     """Writes a database of a run into its folder, for the plain ``duckdb`` command.
 
     It holds no data but the views over the Parquet files beside it, by relative paths: the folder
-    can be moved, and ``duckdb`` is to be started in it.
+    can be moved, and ``duckdb`` is to be started in it. A published folder will do.
 
     Returns:
         The file, ``attribeam.duckdb``.
@@ -94,30 +114,75 @@ def write_database(folder: str | Path) -> Path:
         with duckdb.connect(str(temporary)) as connection:
             # Views are bound once when they are made, and then again wherever they are asked.
             connection.execute(f"set file_search_path = {literal(str(root))}")
-            _fill(connection, root, manifest, "")
+            _fill(connection, str(root), manifest, "", _finds(root))
         temporary.replace(path)
     except (OSError, duckdb.IOException) as error:
         raise UsageError(f"{path} can't be written: {error}") from error
     return path
 
 
-def _fill(
-    connection: duckdb.DuckDBPyConnection, root: Path, manifest: dict[str, Any], prefix: str
-) -> None:
-    """Adds the tables of a run, whose paths begin with the prefix, and the views over them."""
-    double = manifest["identity"]["settings"]["dtype"] == "float64"
+def _parsed(text: bytes, path: str | Path) -> dict[str, Any]:
+    """Reads a manifest, which lies at the path."""
     try:
-        for table in (*TABLES, *EVALUATIONS):
-            found = any(root.glob(GLOBS[table]))
-            add_table(
-                connection, table, [f"{prefix}{GLOBS[table]}"] if found else [], double=double
-            )
+        manifest = json.loads(text.decode("utf-8"))
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UsageError(
+            f"{path} is not of format {FORMAT}: it was written by another version of attribeam. "
+            "Read the folder with that version."
+        )
+    return manifest
+
+
+def _unreadable(path: str | Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"{path} can't be read ({error}). Run the `attribeam run` command of this folder again "
+        "with another output folder."
+    )
+
+
+def _finds(root: Path) -> Callable[[str], bool]:
+    return lambda pattern: any(root.glob(pattern))
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection,
+    folder: str,
+    manifest: Mapping[str, Any],
+    prefix: str,
+    found: Callable[[str], bool],
+) -> None:
+    """Adds the tables of a run, whose paths begin with the prefix, and the views over them.
+
+    ``found`` says whether there are files that match a glob below the folder.
+    """
+    double = manifest["identity"]["settings"]["dtype"] == "float64"
+    globs = PUBLISHED_GLOBS if manifest.get("layout") == PUBLISHED else GLOBS
+    try:
+        for table, pattern in globs.items():
+            patterns = [f"{prefix}{pattern}"] if found(pattern) else []
+            add_table(connection, table, patterns, double=double)
         add_manifest(connection, manifest)
         add_views(connection)
         add_comments(connection)
     except duckdb.Error as error:
         connection.close()
         raise UsageError(
-            f"The files of {root} can't be read: {str(error).splitlines()[0]}. "
-            f"`attribeam verify {root}` finds the damaged ones."
+            f"The files of {folder} can't be read: {_said(error)}. {_remedy(folder)}"
         ) from error
+
+
+def _said(error: duckdb.Error) -> str:
+    """What an error says in a line; for an exception that passed through DuckDB, its own."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    if first.startswith("Traceback"):
+        # Where it was raised is indented.
+        first = next((line for line in others if not line.startswith(" ")), first)
+    return first.rstrip(".")
+
+
+def _remedy(folder: str) -> str:
+    if is_remote(folder):
+        return "Is the network there, and did all of the run come to be there?"
+    return f"`attribeam verify {folder}` finds the damaged ones."

@@ -83,7 +83,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     )
     _add_run_options(run)
     query = commands.add_parser("query", help="ask a run in SQL", allow_abbrev=False)
-    query.add_argument("folder", metavar="DIR", help="folder of a run")
+    query.add_argument("folder", metavar="DIR", help="folder or address (hf://, s3://) of a run")
     query.add_argument("sql", metavar="SQL", help="a query, or the path of a .sql file")
     query.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
     query.add_argument(

@@ -46,6 +46,9 @@ GLOBS = (
     }
     | {table: f"{table}/*.parquet" for table in EVALUATIONS}
 )
+# And in what `attribeam publish` writes, whose manifest names this folder as its layout.
+PUBLISHED = "data"
+PUBLISHED_GLOBS = {table: f"{PUBLISHED}/{table}/**/*.parquet" for table in GLOBS}
 
 _SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
 
