@@ -236,8 +236,8 @@ def connect(rows_: list[Row], threads: int = 1) -> duckdb.DuckDBPyConnection:
     connection.register("given", pa.Table.from_pylist(rows_, schema=schema))
     connection.execute("create table curves as from given")
     for view in VIEWS:
-        macros = ("area_under_curve", "bootstrap_weights")
-        if view.name in macros or view.name.startswith("degradation"):
+        others = ("area_under_curve", "bootstrap_weights", "faithfulness")
+        if view.name in others or view.name.startswith("degradation"):
             connection.execute(view.sql)
     return connection
 

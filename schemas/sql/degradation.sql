@@ -24,59 +24,16 @@
 --   morf         Normalised area under the MoRF curve; lower is better
 --   degradation  lerf - morf; higher is better
 create view degradation as
-with pooled as (
+with points as (
     select
         method,
         protocol,
         operation,
-        "order",
-        fraction,
-        units,
-        max(removed) as removed,
-        count(*) as n,
-        sum(probability) as p
-    from curves
-    group by all
-),
-
-stepped as (
-    select
-        *,
-        (lead(removed) over curve - removed) * (p + lead(p) over curve) / 2 / units as area
-    from pooled
-    window curve as (
-        partition by method, protocol, operation, "order", units
-        order by fraction
-    )
-),
-
-ordered as (
-    select
-        method,
-        protocol,
-        operation,
-        "order",
-        sum(n) filter (fraction = 0) as instances,
-        sum(p) filter (fraction = 0) / instances as top,
-        sum(p) filter (fraction = 1) / instances as bottom,
-        sum(area) / instances as area
-    from stepped
-    group by all
-),
-
-ends as (
-    select
-        method,
-        protocol,
-        operation,
-        max(instances)::bigint as n,
-        avg(top) as top,
-        avg(bottom) as bottom,
-        any_value(area) filter ("order" = 'lerf') as area_lerf,
-        any_value(area) filter ("order" = 'morf') as area_morf,
+        avg(probability::double) filter (fraction = 0) as top,
+        avg(probability::double) filter (fraction = 1) as bottom,
         -- Sums of the same numbers in another order differ in their last digits.
-        case when abs(avg(top) - avg(bottom)) > 1e-12 then avg(top) - avg(bottom) end as span
-    from ordered
+        case when abs(top - bottom) > 1e-12 then top - bottom end as span
+    from curves
     group by all
 )
 
@@ -87,8 +44,9 @@ select
     n,
     top,
     bottom,
-    (area_lerf - bottom) / span as lerf,
-    (area_morf - bottom) / span as morf,
+    (auc_lerf - bottom) / span as lerf,
+    (auc_morf - bottom) / span as morf,
     lerf - morf as degradation
-from ends
+from points
+join faithfulness using (method, protocol, operation)
 order by method, protocol, operation;
