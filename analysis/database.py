@@ -56,6 +56,15 @@ def escape_glob(path: str) -> str:
     return path.translate(_GLOB)
 
 
+def dict_rows(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, Any] | None = None
+) -> list[Mapping[str, Any]]:
+    """The rows of a query by the names of its columns."""
+    cursor = connection.execute(query, parameters or None)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
 def add_table(
     connection: duckdb.DuckDBPyConnection, table: str, patterns: Sequence[str], *, double: bool
 ) -> None:

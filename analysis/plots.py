@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import plotly.graph_objects as go
 
+from analysis.database import dict_rows
 from analysis.figures import Plot, Row
 from analysis.flow_plots import FLOW_PLOTS
 from analysis.head_plots import HEAD_PLOTS
@@ -76,6 +77,4 @@ def rows_of(
     """The rows that a plot shows."""
     given = {"method": method, "subset": subset}
     parameters = {name: value for name, value in given.items() if f"${name}" in plot.query}
-    cursor = connection.execute(plot.query, parameters or None)
-    names = [column[0] for column in cursor.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return dict_rows(connection, plot.query, parameters)

@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from analysis.database import dict_rows
 from analysis.figures import Row
 from schemas import VIEWS
 
@@ -25,9 +26,7 @@ def has_view(view: str) -> bool:
 
 def query_rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
     """The rows of a query as dictionaries."""
-    cursor = connection.execute(query)
-    names = [column[0] for column in cursor.description or ()]
-    return [settled(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+    return [settled(row) for row in dict_rows(connection, query)]
 
 
 def settled(row: Row) -> Row:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.models import GOLDENS, save_tiny
 from transforms import Model, load_model
+from transforms.batch import Rows
 
 torch.set_num_threads(1)
 transformers.utils.logging.set_verbosity_error()
@@ -65,3 +67,19 @@ def golden() -> LoadTiny:
 def padding_at_will(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets instances of any lengths share a batch, so that tests of padding do pad."""
     monkeypatch.setattr("transforms.batch._MOST_PADDING", float("inf"))
+
+
+@pytest.fixture
+def most_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of rows of each run of a model; the first is the most that there is memory for."""
+    seen = [1_000_000]
+    run = Model.run
+
+    def counting(model: Model, rows: Rows, **more: Any) -> Any:
+        seen.append(len(rows.input_ids))
+        if len(rows.input_ids) > seen[0]:
+            raise torch.OutOfMemoryError("too many rows")
+        return run(model, rows, **more)
+
+    monkeypatch.setattr(Model, "run", counting)
+    return seen

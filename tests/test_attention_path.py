@@ -25,7 +25,7 @@ from transforms.attention_path import (
     pruned,
     taylor_importance,
 )
-from transforms.batch import Rows, collate
+from transforms.batch import collate
 from transforms.captured import Captured
 from transforms.passes import Forward, Rule, quadrature
 from transforms.targets import target_weights
@@ -433,22 +433,6 @@ def test_states_of_a_pass_will_do(tiny: LoadTiny, layered: bool) -> None:
     )
     expected = stacked(layers_of(observe(model, batch.rows)))
     torch.testing.assert_close(stacked(layers_of(states)), expected)
-
-
-@pytest.fixture
-def most_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of rows of each run of a model; the first is the most that there is memory for."""
-    seen = [AT_ONCE]
-    run = Model.run
-
-    def counting(model: Model, rows: Rows, **more: Any) -> Any:
-        seen.append(len(rows.input_ids))
-        if len(rows.input_ids) > seen[0]:
-            raise torch.OutOfMemoryError("too many rows")
-        return run(model, rows, **more)
-
-    monkeypatch.setattr(Model, "run", counting)
-    return seen
 
 
 def test_points_one_after_the_other(tiny: LoadTiny, most_rows: list[int]) -> None:

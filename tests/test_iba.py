@@ -14,7 +14,7 @@ from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
 from tests.test_norms import shortened
 from transforms import Attributions, Instance, Model, attribute, choose, encode
-from transforms.batch import Rows, collate
+from transforms.batch import collate
 from transforms.bottleneck import (
     Bottleneck,
     Statistics,
@@ -288,22 +288,6 @@ def test_padding_is_of_no_consequence(tiny: LoadTiny, task: str, released: bool)
     for instance, row in zip(instances, together, strict=True):
         (alone,) = scores(capture(model, [instance]), statistics, beta=0.1)
         assert relative_error(row, alone) < 1e-10
-
-
-@pytest.fixture
-def most_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of rows of each run of a model; the first is the most that there is memory for."""
-    seen = [AT_ONCE]
-    run = Model.run
-
-    def counting(model: Model, rows: Rows, **more: Any) -> Any:
-        seen.append(len(rows.input_ids))
-        if len(rows.input_ids) > seen[0]:
-            raise torch.OutOfMemoryError("too many rows")
-        return run(model, rows, **more)
-
-    monkeypatch.setattr(Model, "run", counting)
-    return seen
 
 
 def test_copies_one_after_the_other(tiny: LoadTiny, most_rows: list[int]) -> None:

@@ -15,7 +15,7 @@ from tests.authors import DTYPES, golden_numbers, golden_rows
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
 from transforms import Instance, Model, Row, encode
-from transforms.batch import Rows, collate
+from transforms.batch import collate
 from transforms.influence import (
     FinishSlope,
     InfluenceStates,
@@ -309,22 +309,6 @@ def test_padding_is_of_no_consequence(tiny: LoadTiny, task: str, dtype: str) -> 
             for name, tensor in vars(own).items():
                 if name != "parts":
                     assert relative_error(getattr(layer, name), tensor) < limit
-
-
-@pytest.fixture
-def most_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of rows of each run of a model; the first is the most that there is memory for."""
-    seen = [AT_ONCE]
-    run = Model.run
-
-    def counting(model: Model, rows: Rows, **more: Any) -> Any:
-        seen.append(len(rows.input_ids))
-        if len(rows.input_ids) > seen[0]:
-            raise torch.OutOfMemoryError("too many rows")
-        return run(model, rows, **more)
-
-    monkeypatch.setattr(Model, "run", counting)
-    return seen
 
 
 def test_instances_and_points_within_a_budget(tiny: LoadTiny, most_rows: list[int]) -> None:

@@ -27,7 +27,7 @@ from tests.models import (
 from tests.test_influence import AT_ONCE, FOUR, PlainPath, states_of
 from tests.test_norms import shortened
 from transforms import Instance, Model, load_model
-from transforms.batch import Flags, Rows, collate
+from transforms.batch import Flags, collate
 from transforms.influence import InfluenceStates
 from transforms.passes import quadrature
 from transforms.pattern_ablation import (
@@ -509,23 +509,7 @@ def test_random_patterns_are_of_the_instance_and_the_seed(tiny: LoadTiny) -> Non
 # Cost and memory ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def ablation_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of rows of each run of a model; the first is the most that there is memory for."""
-    seen = [AT_ONCE]
-    run = Model.run
-
-    def counting(model: Model, rows: Rows, **more: Any) -> Any:
-        seen.append(len(rows.input_ids))
-        if len(rows.input_ids) > seen[0]:
-            raise torch.OutOfMemoryError("too many rows")
-        return run(model, rows, **more)
-
-    monkeypatch.setattr(Model, "run", counting)
-    return seen
-
-
-def test_batches_within_a_budget(tiny: LoadTiny, ablation_rows: list[int]) -> None:
+def test_batches_within_a_budget(tiny: LoadTiny, most_rows: list[int]) -> None:
     model = tiny("bert", "classification", "float64")
     instances = random_instances(model, [6, 9, 4])
     weights = weights_of(model, 3)
@@ -534,11 +518,11 @@ def test_batches_within_a_budget(tiny: LoadTiny, ablation_rows: list[int]) -> No
     expected = rows_of(model, instances)
 
     def runs(budget: int = AT_ONCE, most: int = AT_ONCE) -> list[int]:
-        ablation_rows[:] = [most]
+        most_rows[:] = [most]
         found = ablations(model, batch, pairs, weights, seed=0, budget=budget)
         for ours, theirs in zip(found, expected, strict=True):
             assert_alike(ours, theirs, 1e-12)
-        return ablation_rows[1:]
+        return most_rows[1:]
 
     # Attention of all, then all sets of all, those that are the same once.
     attention, sets = runs()
