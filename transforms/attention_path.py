@@ -14,7 +14,7 @@ it is run, and nothing below the layer.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,11 +27,10 @@ from transforms.batch import Rows, row_cost
 from transforms.capture import LayerStates, Watch
 from transforms.model import Model
 from transforms.recovery import is_out_of_memory
-from transforms.targets import target_weights
+from transforms.targets import Output, output_of
 from transforms.trees import HeadFacts, head_facts
 
 Floats = NDArray[np.float64]
-Output = Literal["probability", "logit"]
 # Number of points to points and weights on [0, 1]: a rule of ``passes.quadrature``.
 Quadrature = Callable[[int], tuple[Floats, Floats]]
 
@@ -98,7 +97,7 @@ class AttentionPath:
         """The paths of some of the instances alone, by their numbers [b]."""
         names = ("attention", "values", "mixed", "rest", "targets")
         parts: dict[str, Any] = {name: getattr(self, name)[chosen] for name in names}
-        return replace(self, rows=_rows_of(self.rows, chosen), **parts)
+        return replace(self, rows=self.rows.chosen(chosen), **parts)
 
     @torch.no_grad()
     def outputs(self, points: Floats) -> torch.Tensor:
@@ -181,10 +180,7 @@ def _explained(
     model: Model, logits: torch.Tensor, targets: torch.Tensor, output: Output
 ) -> torch.Tensor:
     """F of some rows: [N, C] and [N] to [N], in single precision at least."""
-    logits = logits.to(_precise(logits.dtype))
-    if output == "logit":
-        return (target_weights(targets, model) * logits).sum(-1)
-    return logits.softmax(-1).gather(1, targets[:, None])[:, 0]
+    return output_of(logits.to(_precise(logits.dtype)), targets, model, output)
 
 
 def _at_readout(rows: Rows) -> Rows:
@@ -194,14 +190,6 @@ def _at_readout(rows: Rows) -> Rows:
         for name in ("input_ids", "attention_mask", "segment")
     }
     return replace(rows, **alone, position_ids=None, readout=torch.zeros_like(rows.readout))
-
-
-def _rows_of(rows: Rows, chosen: torch.Tensor) -> Rows:
-    """Some of the rows, by their numbers [b]."""
-    parts: dict[str, Any] = {
-        name: None if tensor is None else tensor[chosen] for name, tensor in vars(rows).items()
-    }
-    return Rows(**parts)
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

@@ -113,6 +113,10 @@ class Rows:
 
         return self if times == 1 else Rows(**{k: repeat(v) for k, v in vars(self).items()})  # type: ignore[arg-type]
 
+    def chosen(self, numbers: torch.Tensor) -> "Rows":
+        """Some of the rows, by their numbers [b]."""
+        return Rows(**{k: None if v is None else v[numbers] for k, v in vars(self).items()})  # type: ignore[arg-type]
+
     def with_ids(self, input_ids: torch.Tensor) -> "Rows":
         """The same rows with other tokens."""
         return Rows(**{**vars(self), "input_ids": input_ids})

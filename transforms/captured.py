@@ -38,7 +38,6 @@ from transforms.passes import (
     InfluencePaths,
     Norms,
     Of,
-    Output,
     Pass,
     Path,
     PatternAblation,
@@ -51,7 +50,7 @@ from transforms.pattern_ablation import AblationRow, ablations
 from transforms.patterns import Influence, Pattern, reduced
 from transforms.recovery import is_out_of_memory
 from transforms.relevance import RelevanceMaps, Rules, walk
-from transforms.targets import target_weights, targets_of
+from transforms.targets import Output, output_of, target_weights, targets_of
 from transforms.variants import Operation, Variants
 
 
@@ -141,9 +140,7 @@ class Captured:
     def output(self, logits: torch.Tensor, kind: Output) -> torch.Tensor:
         """An output of n copies of the batch, one after the other: logits [n B, C] to [n B]."""
         count = len(logits) // len(self.batch)
-        if kind == "logit":
-            return (self.weights.repeat(count, 1) * logits).sum(-1)
-        return logits.softmax(-1).gather(1, self.targets.repeat(count)[:, None])[:, 0]
+        return output_of(logits, self.targets.repeat(count), self.model, kind)
 
     @property
     def mask(self) -> torch.Tensor:

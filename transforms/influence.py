@@ -22,7 +22,7 @@ Jacobian is ever formed, and a word costs a single token per layer.
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -414,7 +414,7 @@ def influence_states(
     while done < size:
         until = min(size, done + max(1, at_once // len(points)))
         chosen = torch.arange(done, until, device=rows.input_ids.device)
-        some = _Path.of(model, _rows_of(rows, chosen), weights[chosen], baseline[chosen])
+        some = _Path.of(model, rows.chosen(chosen), weights[chosen], baseline[chosen])
         try:
             found = [
                 some.observe(part) for part in np.array_split(points, -(-len(points) // at_once))
@@ -464,7 +464,7 @@ class _Path:
         """Runs some points of all paths: point p of row b is row b K + p."""
         size, count = len(self.start), len(points)
         copies = torch.arange(size, device=self.start.device).repeat_interleave(count)
-        rows, weights = _rows_of(self.rows, copies), self.weights[copies]
+        rows, weights = self.rows.chosen(copies), self.weights[copies]
         alphas = torch.from_numpy(points).to(self.start).repeat(size)[:, None, None]
         words = self.start[copies] + alphas * self.difference[copies]
         entered, tangents = _embedded(self.model, rows, words, self.difference[copies])
@@ -549,15 +549,6 @@ def _joined(parts: Sequence[_Seen]) -> _Seen:
     ]
     others = (torch.cat(same, 1) for same in list(zip(*parts, strict=True))[1:])
     return _Seen(layers, *others)
-
-
-def _rows_of(rows: Rows, chosen: torch.Tensor) -> Rows:
-    """Some of the rows, by their numbers."""
-    parts: dict[str, Any] = {
-        field.name: None if (tensor := getattr(rows, field.name)) is None else tensor[chosen]
-        for field in fields(rows)
-    }
-    return Rows(**parts)
 
 
 # Hooks -----------------------------------------------------------------------------------------

@@ -6,12 +6,15 @@ Either way the scalar is a weighted sum of the logits.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from schemas import UsageError
 from transforms.batch import Instance
 from transforms.model import Model
+
+Output = Literal["logit", "probability"]
 
 
 def parse_target(target: str, model: Model) -> str | int:
@@ -61,3 +64,20 @@ def target_weights(targets: torch.Tensor, model: Model) -> torch.Tensor:
     """Weights [B, C] that turn logits into the explained scalar: one-hot, or +1 and -1."""
     chosen = torch.nn.functional.one_hot(targets, model.num_outputs).to(model.dtype)
     return 2 * chosen - 1 if model.task == "masked_lm" else chosen
+
+
+def output_of(
+    logits: torch.Tensor, targets: torch.Tensor, model: Model, kind: Output
+) -> torch.Tensor:
+    """An output of N rows for a class each: logits [N, C] and classes [N] to [N].
+
+    Args:
+        logits: [N, C].
+        targets: [N].
+        model: The model.
+        kind: ``logit``, the explained scalar (of a masked LM the contrast of its two words), or
+            the softmax ``probability`` of the class.
+    """
+    if kind == "logit":
+        return (target_weights(targets, model) * logits).sum(-1)
+    return logits.softmax(-1).gather(1, targets[:, None])[:, 0]

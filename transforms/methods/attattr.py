@@ -14,7 +14,7 @@ from schemas import UsageError
 from transforms.attention_path import AttentionSummary, TaylorImportance
 from transforms.captured import Captured
 from transforms.details import Details, HeadRow, InteractionsRow, TreeEdgeRow, TreeNodeRow
-from transforms.passes import AttentionPaths, Forward, Output, Pass, Rule, Target, Taylor
+from transforms.passes import AttentionPaths, Forward, Pass, Rule, Target, Taylor
 from transforms.registry import (
     Choice,
     Default,
@@ -24,6 +24,7 @@ from transforms.registry import (
     Scores,
     register,
 )
+from transforms.targets import Output
 from transforms.trees import ALGORITHMS, attribution_tree, interactions
 
 

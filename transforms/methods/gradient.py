@@ -5,8 +5,9 @@ from typing import get_args
 import torch
 
 from transforms.captured import Captured
-from transforms.passes import Backward, BaselineName, Output, Path, Rule
+from transforms.passes import Backward, BaselineName, Path, Rule
 from transforms.registry import Choice, Method, Params, Scores, register
+from transforms.targets import Output
 
 
 def saliency(captured: Captured, params: Params) -> Scores:

@@ -18,6 +18,7 @@ from transforms.batch import Flags, Instance
 from transforms.captured import Captured
 from transforms.passes import Perturb
 from transforms.registry import Choice, Method, Params, Scores, register
+from transforms.targets import output_of
 from transforms.variants import PROTOCOLS, Operation, units_of
 
 Floats = NDArray[np.float64]
@@ -235,11 +236,8 @@ def _explained(
 ) -> Floats:
     """The output f from logits [N, C] of copies of the batch's instances ``owners``, [N]."""
     own = torch.tensor(list(owners), dtype=torch.long)
-    if params["output"] == "logit":
-        weights = captured.weights.double().cpu()[own]
-        return (weights * logits).sum(-1).numpy()
     targets = captured.targets.cpu()[own]
-    return logits.softmax(-1).gather(1, targets[:, None])[:, 0].numpy()
+    return output_of(logits, targets, captured.model, params["output"]).numpy()
 
 
 # Local models ---------------------------------------------------------------------------------
