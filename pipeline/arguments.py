@@ -1,0 +1,238 @@
+"""The options of the command line: a parser per command."""
+
+import argparse
+from typing import Any
+
+_FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
+
+
+def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The parser of all commands, and that of ``run``, which a configuration sets defaults of."""
+    parser = argparse.ArgumentParser(
+        prog="attribeam",
+        description="Turns a corpus into attribution tables, and answers questions about them.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="attribute a corpus, or continue or add methods to a run",
+        description="Attributes a corpus into Parquet tables. Running the same command again "
+        "continues where it stopped; other --methods are added to what is there.",
+        epilog="Any option of Apache Beam is passed on, such as --runner=DataflowRunner.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_run_options(run)
+    query = commands.add_parser("query", help="ask a run in SQL", allow_abbrev=False)
+    query.add_argument("folder", metavar="DIR", help="folder or address (hf://, s3://) of a run")
+    query.add_argument("sql", metavar="SQL", help="a query, or the path of a .sql file")
+    query.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
+    query.add_argument(
+        "--external-access",
+        action="store_true",
+        help="let the query read and write files outside the run",
+    )
+    opened = commands.add_parser(
+        "open", help="write a database for the duckdb command", allow_abbrev=False
+    )
+    opened.add_argument("folder", metavar="DIR", help="folder of a run")
+    verify = commands.add_parser(
+        "verify", help="check that a run is whole: nothing lost, nothing torn", allow_abbrev=False
+    )
+    verify.add_argument("folder", metavar="DIR", help="folder of a run")
+    plot = commands.add_parser("plot", help="draw a plot of a run", allow_abbrev=False)
+    plot.add_argument("folder", metavar="DIR", help="folder of a run")
+    plot.add_argument(
+        "name",
+        metavar="NAME",
+        help="degradation, information_flow, pruning, pattern_flow, pattern_consistency or "
+        "pattern_ablation",
+    )
+    plot.add_argument("-o", "--output", metavar="FILE", help="HTML file (NAME.html in the folder)")
+    plot.add_argument("--method", help="the method to show, where a plot shows one")
+    plot.add_argument("--subset", help="the subset of the corpus to show, where a plot shows one")
+    _add_head_commands(commands)
+    report = commands.add_parser(
+        "report", help="write a run's report: one HTML file", allow_abbrev=False
+    )
+    report.add_argument("folder", metavar="DIR", help="folder of a run")
+    report.add_argument(
+        "-o", "--output", metavar="FILE", help="HTML file (report.html in the folder)"
+    )
+    report.add_argument(
+        "--limit", type=int, default=5000, metavar="N", help="most instances to look at one by one"
+    )
+    _add_publish(commands)
+    commands.add_parser("methods", help="list the methods", allow_abbrev=False)
+    return parser, run
+
+
+def _add_head_commands(commands: Any) -> None:
+    """The commands over the heads of a finished run (method ``attattr``)."""
+    prune = commands.add_parser(
+        "prune",
+        help="take a run's least important heads from its model, and see what it still gets right",
+        description="Prunes attention heads of the run's model, the least important first, and "
+        "predicts an evaluation corpus: the table pruning. Importance comes from the run alone: "
+        "evaluation texts that are in the run are left out. (The released scripts of Hao et al. "
+        "2021 evaluate on a file whose first rows they rank by.)",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_held_out_options(prune)
+    prune.add_argument(
+        "--rates",
+        default=f"0,{_FRACTIONS},1",
+        help="shares of all heads to prune",
+    )
+    prune.add_argument("--seeds", type=int, default=5, metavar="N", help="random orders")
+    triggers = commands.add_parser(
+        "triggers",
+        help="the tokens of a run whose connections decide most",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    triggers.add_argument("folder", metavar="DIR", help="folder of a run")
+    triggers.add_argument("--method", default="attattr", help="the method whose heads are asked")
+    _add_trigger_options(triggers)
+    triggers.add_argument("--limit", type=int, default=10, metavar="N", help="most triggers")
+    attack = commands.add_parser(
+        "attack",
+        help="put a run's triggers into other texts, and see what the model still gets right",
+        description="Puts each of the best triggers of a run into all texts of an evaluation "
+        "corpus that are not in the run: the table attacks, and the view attack_success.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_held_out_options(attack)
+    _add_trigger_options(attack)
+    attack.add_argument("--triggers", type=int, default=3, metavar="N", help="how many to try")
+
+
+def _add_held_out_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that predict an evaluation corpus (``pipeline.held_out``)."""
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="folder of a run")
+    add("--corpus", metavar="PATH_OR_ID", help="labelled corpus to evaluate on")
+    add("--split", help="split of the corpus")
+    add("--limit", type=int, metavar="N", help="take only the first N rows")
+    add("--model", metavar="DIR_OR_ID", help="the run's model (where the run says)")
+    for role in ("text", "pair", "label", "id", "good", "bad"):
+        add(f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column")
+    add("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs")
+    add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
+    add("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    add("--method", default="attattr", help="the method whose heads are asked")
+
+
+def _add_trigger_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--target", metavar="CLASS", help="only of instances explained for this class")
+    add("--least", type=float, default=0.02, metavar="SCORE", help="least score")
+    add("--both", action="store_true", help="both connections, however weak the second")
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``run``; their defaults are those of ``pipeline.Options``."""
+    add = parser.add_argument
+    add("--config", metavar="YAML", help="file of options (without dashes) and of `set`")
+    add("--model", metavar="DIR_OR_ID", help="folder of a fine-tuned model, or its hub id")
+    add("--corpus", metavar="PATH_OR_ID", help="file, folder, glob, or id of a data set")
+    add("--output", metavar="DIR", help="folder of the run")
+    add("--split", help="split of the corpus")
+    add("--limit", type=int, metavar="N", help="take only the first N rows")
+    add("--methods", default="all", metavar="A,B,...", help="see `attribeam methods`")
+    add(
+        "--layers",
+        action="store_true",
+        help="scores by layer too, into tables of their own, of the methods that have them",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="METHOD.PARAM=VALUE",
+        help="parameter of a method, as in integrated_gradients.steps=20",
+    )
+    add(
+        "--target",
+        default="auto",
+        metavar="auto|predicted|gold|INT",
+        help="class to explain; auto is predicted, or the correct word of a masked LM",
+    )
+    _add_corpus_options(parser)
+    _add_evaluation_options(parser)
+    _add_running_options(parser)
+
+
+def _add_publish(commands: Any) -> None:
+    publish = commands.add_parser(
+        "publish",
+        help="make a data set of the Hugging Face hub out of a run",
+        description="Uploads a finished run, with a card that says what it is and how to load it. "
+        "It holds the texts of the corpus: find out first whether they may be passed on.",
+        allow_abbrev=False,
+    )
+    add = publish.add_argument
+    add("folder", metavar="DIR", help="folder of a run")
+    add("repo_id", metavar="USER/NAME", help="the data set; made if there is none")
+    add("--dry-run", metavar="FOLDER", help="write what would be uploaded to a new folder instead")
+    add("--license", metavar="ID", help="the hub's id of the licence, such as cc-by-4.0")
+    add("--language", metavar="A,B,...", default="", help="of the corpus, such as en")
+    add("--methods", metavar="A,B,...", help="publish only these")
+    add("--title", metavar="TEXT", help="name for people (that of the data set)")
+    add("--private", action="store_true", help="let nobody else see it")
+    add(
+        "--allow-incomplete",
+        action="store_true",
+        help="publish the whole shards of an unfinished or unsound run",
+    )
+
+
+def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("corpus")
+    for role in ("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad"):
+        group.add_argument(
+            f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column"
+        )
+    add = group.add_argument
+    add("--max-length", type=int, metavar="N", help="most tokens of an instance (the model's)")
+    add("--overflow", default="truncate", metavar="truncate|fail", help="for longer texts")
+    add("--words", default="whitespace", metavar="whitespace|tokenizer", help="what a word is")
+    add("--mask-token-id", type=int, metavar="ID", help="for a model without tokenizer")
+
+
+def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("evaluation")
+    add = group.add_argument
+    add(
+        "--evaluate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="perturb the inputs along the scores, into the table curves",
+    )
+    add("--fractions", default=_FRACTIONS, help="nominal fractions to remove, beside 0 and 1")
+    add("--orders", default="morf,lerf,random", help="orders to remove in")
+    add("--operations", metavar="mask,pad,delete", help="how to remove (mask, or pad if unknown)")
+    add(
+        "--units",
+        default="token",
+        metavar="token|word|compat",
+        help="what is removed at a time (compat: tokens, counted as IBA's authors do)",
+    )
+
+
+def _add_running_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("running")
+    add = group.add_argument
+    add("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs")
+    add("--dtype", default="float32", metavar="float32|float64|bfloat16")
+    add("--token-budget", type=int, metavar="N", help="largest batch, in tokens (by device)")
+    add("--shard-size", type=int, default=512, metavar="N", help="instances committed at a time")
+    add("--seed", type=int, default=0)
+    add("--workers", type=int, default=1, metavar="N", help="worker processes")
+    add("--runner", default="FnApiRunner", metavar="NAME", help="a Beam runner")
+    add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
+    add("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    add("--verbose", action="store_true", help="show the log of Beam and the libraries")
