@@ -254,7 +254,7 @@ def _cells(
 
 def _shown(name: str, value: float) -> str:
     if name == "seconds_per_instance":
-        return f"{1000 * value:,.3g}" if value < 1 else f"{1000 * value:,.0f}"
+        return f"{1000 * value:#,.3g}".rstrip(".") if value < 0.9995 else f"{1000 * value:,.0f}"
     if name in _KEPT_WHOLE:
         return f"{value:,.0f}"
     return f"{value:.3g}" if name == "median_gap" else f"{value:.3f}"

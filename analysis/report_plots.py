@@ -43,7 +43,12 @@ def cost_scatter(rows: list[Row], measure: str, name: str) -> go.Figure:
                 x=[1000 * row["seconds_per_instance"] for row in own],
                 y=[row[measure] for row in own],
                 text=[row["method"] for row in own],
-                textposition="top center",
+                # Each is above and to the right of the one before: so their names don't meet.
+                textposition=[
+                    "bottom right" if (len(own) - at) % 2 == 0 else "top left"
+                    for at in range(len(own))
+                ],
+                cliponaxis=False,
                 name=says,
                 mode=mode,
                 line={"color": COLOURS[1], "width": 1, "dash": "dot"},

@@ -39,7 +39,7 @@ PIECE = 4  # Characters of a token.
 FRACTIONS = tuple(k / 10 for k in range(11))
 ORDERS = ("morf", "lerf", "random")
 
-THREADS, MEMORY = 2, "4GiB"
+THREADS, MEMORY = 2, "3GiB"
 BYTES_LIMIT, GROWTH_LIMIT, LOOKUP_LIMIT = 4.0, 11.0, 0.2
 # Seconds that a view may take over 2 million rows on two free cores.
 SECONDS_LIMITS = {"faithfulness": 2.0, "cost": 2.0, "agreement": 60.0}
