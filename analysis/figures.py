@@ -5,6 +5,7 @@ told by line styles and hover texts as well.
 """
 
 from collections.abc import Callable, Mapping
+from html import escape
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
@@ -26,6 +27,18 @@ class Plot(NamedTuple):
     query: str
     draw: Callable[[list[Row]], go.Figure]
     lacking: str
+
+
+def escaped(value: Any) -> Any:
+    """Texts, and those in lists and objects, as plotly shows them as they are: it takes markup."""
+    match value:
+        case str():
+            return escape(value, quote=False)
+        case dict():
+            return {key: escaped(entry) for key, entry in value.items()}
+        case list():
+            return [escaped(entry) for entry in value]
+    return value
 
 
 def styled(figure: go.Figure, title: str) -> go.Figure:

@@ -10,10 +10,12 @@ import duckdb
 import plotly.graph_objects as go
 
 from analysis.database import dict_rows
-from analysis.figures import Plot, Row
+from analysis.figures import Plot, Row, escaped
 from analysis.flow_plots import FLOW_PLOTS
 from analysis.head_plots import HEAD_PLOTS
+from analysis.page import write_page
 from analysis.pattern_plots import PATTERN_PLOTS
+from analysis.remote import is_remote
 from analysis.runs import open_run
 from schemas import UsageError
 
@@ -47,19 +49,16 @@ def plot(
     if name not in PLOTS:
         raise UsageError(f"there is no plot {name!r}; there are {', '.join(PLOTS)}")
     wanted = PLOTS[name]
+    if output is None and is_remote(folder):
+        raise UsageError(f"{folder} is not on this machine: say with -o where the plot is to be")
     with open_run(folder) as connection:
         rows = rows_of(connection, wanted, method, subset)
     if not rows:
         of = " and ".join(given for given in (method, subset) if given is not None)
         what = f"nothing of {of}" if of else "nothing"
         raise UsageError(f"{folder} has {what} to plot as {name}: {wanted.lacking}")
-    figure = wanted.draw(rows)
-    path = Path(folder) / f"{name}.html" if output is None else Path(output)
-    try:
-        path.write_text(page(figure), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} can't be written: {error}") from error
-    return path
+    figure = wanted.draw([escaped(row) for row in rows])
+    return write_page(folder, f"{name}.html", output, page(figure))
 
 
 def page(figure: go.Figure) -> str:

@@ -1,5 +1,6 @@
 """A query over a run; its result as a table for people, or CSV, JSON or Parquet for programs."""
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from analysis.output import write_csv, write_json, write_parquet
-from analysis.runs import open_run
+from analysis.runs import open_run, said
 from analysis.terminal import print_rows
 from analysis.values import python_rows
 from schemas import UsageError
@@ -27,14 +28,27 @@ TABLE_ROWS = 40
 _BATCH = 10_000
 _ERROR_LINES = 6
 
-_WRITING = {
-    duckdb.StatementType.ATTACH,
-    duckdb.StatementType.COPY,
-    duckdb.StatementType.COPY_DATABASE,
-    duckdb.StatementType.EXPORT,
-    duckdb.StatementType.PREPARE,
+# What changes nothing but the database in memory. EXPLAIN and PRAGMA, which may, are read.
+_IN_MEMORY = {
+    duckdb.StatementType.ALTER,
+    duckdb.StatementType.ANALYZE,
+    duckdb.StatementType.CALL,
+    duckdb.StatementType.CREATE,
+    duckdb.StatementType.DELETE,
+    duckdb.StatementType.DROP,
+    duckdb.StatementType.INSERT,
+    duckdb.StatementType.MERGE_INTO,
+    duckdb.StatementType.MULTI,  # PIVOT
+    duckdb.StatementType.SELECT,
+    duckdb.StatementType.SET,
+    duckdb.StatementType.TRANSACTION,
+    duckdb.StatementType.UPDATE,
+    duckdb.StatementType.VACUUM,
+    duckdb.StatementType.VARIABLE_SET,
 }
-_WRITING_WORDS = re.compile(r"\b(attach|copy|export)\b", re.IGNORECASE)
+_READ = {duckdb.StatementType.EXPLAIN, duckdb.StatementType.PRAGMA}
+_WRITING_WORDS = re.compile(r"\battach\b|\bexport\b|copy|import|execute", re.IGNORECASE)
+_COPY = re.compile(r"\bcopy\b", re.IGNORECASE)
 
 
 def run_query(
@@ -101,20 +115,43 @@ def _execute(
     if not statements:
         raise UsageError("There is no statement in the query: give one, such as 'from cost'.")
     for statement in statements:
-        if not external_access and _writes(statement):
+        if not external_access and _writes(connection, statement):
             raise UsageError(
-                f"A query may not write files: {statement.query.strip()}. "
+                f"A query may not write files or load code: {statement.query.strip()}. "
                 f"Choose a format ({', '.join(FORMATS)}) and redirect the output instead."
             )
         relation = connection.sql(statement)
     return relation.to_arrow_reader(_BATCH)
 
 
-def _writes(statement: duckdb.Statement) -> bool:
+def _writes(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> bool:
     """Whether a statement may write a file, which DuckDB allows within the run's folder."""
-    if statement.type == duckdb.StatementType.EXPLAIN:
+    try:
+        kind = statement.type
+    except ValueError:  # One that DuckDB's Python side has no name for: UPDATE EXTENSIONS.
+        return True
+    if kind in _READ:
         return _WRITING_WORDS.search(statement.query) is not None
-    return statement.type in _WRITING
+    return kind not in _IN_MEMORY or _copies(connection, statement.query)
+
+
+def _copies(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    """Whether a statement has a COPY in a WITH clause; a text or a column may be called so too."""
+    if not _COPY.search(sql):
+        return False
+    try:
+        ((_, plan),) = connection.execute(f"explain (format json) {sql}").fetchall()
+    except duckdb.ParserException:  # It can't be explained.
+        return True
+    except duckdb.Error:
+        return False  # Nor can it be run, which says more.
+    return any("COPY" in name for name in _operators(json.loads(plan)))
+
+
+def _operators(nodes: list[dict[str, Any]]) -> Iterator[str]:
+    for node in nodes:
+        yield node["name"]
+        yield from _operators(node["children"])
 
 
 def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -154,4 +191,6 @@ def _explained(error: duckdb.Error, connection: duckdb.DuckDBPyConnection) -> st
 
 
 def _first_lines(error: Exception) -> str:
+    if str(error).lstrip().startswith("Traceback"):  # Of a library that reads what is elsewhere.
+        return f"{said(error)}."
     return "\n".join([line for line in str(error).splitlines() if line.strip()][:_ERROR_LINES])

@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from analysis.page import write_page
 from analysis.report_figures import figure_sections
 from analysis.report_instances import STEPS, pack_instances
 from analysis.report_metrics import metric_sheets
@@ -60,12 +61,7 @@ def write_report(
                 f"{folder} can't be read: {str(error).splitlines()[0]}. "
                 f"`attribeam verify {folder}` finds damaged files."
             ) from error
-    path = Path(folder) / "report.html" if output is None else Path(output)
-    try:
-        path.write_text(page, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UsageError(f"{path} can't be written: {error}") from error
-    return path
+    return write_page(folder, "report.html", output, page)
 
 
 def _page(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any], limit: int) -> str:

@@ -4,13 +4,12 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from html import escape
 from typing import Any, NamedTuple
 
 import duckdb
 import plotly.graph_objects as go
 
-from analysis.figures import COLOURS, Plot, Row
+from analysis.figures import COLOURS, Plot, Row, escaped
 from analysis.plots import PLOTS, rows_of
 from analysis.report_plots import (
     AGREEMENTS,
@@ -234,21 +233,10 @@ def _plotted(connection: duckdb.DuckDBPyConnection, name: str, title: str, note:
 
 def _choice(name: str, draw: Callable[[list[Row]], go.Figure], rows: list[Row]) -> Choice:
     """A figure whose texts are shown as they are: plotly takes some markup in them."""
-    figure = json.loads(draw([_escaped(settled(row)) for row in rows]).to_json())
+    figure = json.loads(draw([escaped(settled(row)) for row in rows]).to_json())
     # The page has templates of its own, light and dark.
     figure["layout"].pop("template", None)
     return Choice(name, {"data": figure["data"], "layout": figure["layout"]})
-
-
-def _escaped(value: Any) -> Any:
-    match value:
-        case str():
-            return escape(value, quote=False)
-        case dict():
-            return {key: _escaped(entry) for key, entry in value.items()}
-        case list():
-            return [_escaped(entry) for entry in value]
-    return value
 
 
 def _or_least(value: float | None) -> float:

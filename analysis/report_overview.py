@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from analysis.local import without_paths
 from analysis.report_values import counted, plural, query_count, query_rows
 
 
@@ -137,4 +138,6 @@ def failure_table(connection: duckdb.DuckDBPyConnection) -> Group | None:
     ).fetchall()
     names = ["stage", "method", "error", "instances", "for example", "message"]
     texts = [["all" if cell is None else str(cell) for cell in row] for row in rows]
+    for row in texts:
+        row[-1] = without_paths(row[-1])  # A report is shown to others.
     return Group("Failures", names, texts) if rows else None

@@ -16,6 +16,7 @@ from analysis.database import (
     literal,
     lock,
 )
+from analysis.manifest import misshapen
 from analysis.remote import RemoteFolder, is_remote
 from schemas import UsageError
 from schemas.layout import DATABASE, FORMAT, GLOBS, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
@@ -132,6 +133,8 @@ def _parsed(text: bytes, path: str | Path) -> dict[str, Any]:
             f"{path} is not of format {FORMAT}: it was written by another version of attribeam. "
             "Read the folder with that version."
         )
+    if wrong := misshapen(manifest):
+        raise UsageError(f"{path} is damaged, or no run of attribeam's: {wrong}.")
     return manifest
 
 
@@ -169,11 +172,11 @@ def _fill(
     except duckdb.Error as error:
         connection.close()
         raise UsageError(
-            f"The files of {folder} can't be read: {_said(error)}. {_remedy(folder)}"
+            f"The files of {folder} can't be read: {said(error)}. {_remedy(folder)}"
         ) from error
 
 
-def _said(error: duckdb.Error) -> str:
+def said(error: Exception) -> str:
     """What an error says in a line; for an exception that passed through DuckDB, its own."""
     first, *others = str(error).strip().splitlines() or [type(error).__name__]
     if first.startswith("Traceback"):

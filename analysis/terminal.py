@@ -1,6 +1,7 @@
 """Rows as a table that fits a terminal."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -15,6 +16,17 @@ _LIST_ENTRIES = 4
 _SHORTEST_TEXT = 12
 _LONGEST_TEXT = 80
 _LONGEST_KEY = 24
+# What a terminal takes for a command: colours, the cursor, its title.
+_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)")
+
+
+def harmless(text: str) -> str:
+    """Returns a text without what a terminal would obey; its lines stay."""
+    plain = _SEQUENCE.sub("", text)
+    return "".join(
+        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for c in plain.replace("\r\n", "\n").expandtabs()
+    )
 
 
 def print_rows(
@@ -36,6 +48,7 @@ def print_rows(
         width: Characters a line may have; None takes the terminal's.
     """
     console = Console(file=out, width=width, highlight=False, emoji=False, markup=False)
+    names = [_shown(name) for name in names]
     cells = [[_shown(value) for value in row] for row in rows]
     numeric = [_is_numeric([row[column] for row in rows]) for column in range(len(names))]
     columns = [[row[column] for row in cells] for column in range(len(names))]
