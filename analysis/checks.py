@@ -5,7 +5,15 @@ DuckDB's, which spills to disk, so that a run larger than memory can be checked.
 """
 
 from analysis.detail_rules import ABLATION, HEADS, INFORMATION, LAYERS, PATTERNS
-from analysis.rules import ATTRIBUTIONS, CURVES, EVALUATIONS, FAILURES, INSTANCES, Check
+from analysis.rules import (
+    ATTRIBUTIONS,
+    CURVES,
+    EVALUATIONS,
+    FAILURES,
+    INSTANCES,
+    WINDOWS,
+    Check,
+)
 
 # What the curves of an instance under a method amount to. The points are counted and their hashes
 # combined, which together differ wherever one is missing, doubled or not on the grid, without a
@@ -114,6 +122,7 @@ _DETAILS = tuple(check for table in DENSE for check in _detail_checks(table))
 
 CHECKS = (
     *INSTANCES,
+    *WINDOWS,
     *ATTRIBUTIONS,
     *LAYERS,
     *INFORMATION,
@@ -163,6 +172,18 @@ left join (
 ) as f using (method)
 left join completeness as g using (method)
 order by m.method
+"""
+
+# Rows of the corpus: those of which there is an instance, those of which there is none, and the
+# windows that failed of the former.
+ROWS = """
+select
+    (select count(*) from instances) as instances,
+    (select count(distinct row_id) from instances) as attributed,
+    count(distinct row_id) filter (row_id not in (select row_id from instances)) as failed,
+    count(*) filter (row_id in (select row_id from instances)) as lost_windows
+from failures
+where method is null
 """
 
 # The instances of which nothing is known under a method, given as the parameter.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +12,7 @@ from schemas import TABLES, Unit, failures_path, table_schema, unit_path
 from schemas.layout import FAILURES
 
 _BATCH = 8192
+_REPAIR = "Run the same command again with --repair"
 
 
 class Survey(NamedTuple):
@@ -91,13 +92,14 @@ def _committed(root: Path) -> list[str]:
 def _file_problems(file: Path, path: str, unit: Unit | None, double: bool) -> list[str]:
     schema = table_schema(FAILURES if unit is None else unit.table, double=double)
     try:
-        return list(content_problems(file, unit, schema))
+        found = list(content_problems(file, unit, schema))
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        return [f"damaged ({reason}). Delete it and run the same command again"]
+        found = [f"damaged ({reason})"]
+    return [f"{problem}. {_REPAIR}" for problem in found]
 
 
-def content_problems(file: Path, unit: Unit | None, schema: pa.Schema) -> Iterator[str]:
+def content_problems(file: Path | IO[bytes], unit: Unit | None, schema: pa.Schema) -> Iterator[str]:
     """Yields what is wrong with a file; every page of it is read and its checksum compared."""
     with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
         if not parquet.schema_arrow.equals(schema):

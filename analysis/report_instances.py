@@ -33,10 +33,13 @@ def pack_instances(
     )
     rows = query_rows(
         connection,
-        "select i.instance_id, text, text_pair, tokens, word_ids, char_start, char_end, special,"
-        " segment, truncated, contrast, label, prediction, rationale, subset, correct,"
+        "select i.instance_id, t.text, t.text_pair, tokens, word_ids, char_start, char_end,"
+        " special, segment, truncated, contrast, label, prediction, rationale, subset, correct,"
         " probabilities[prediction + 1] as probability"
-        " from instances as i join shown as s using (instance_id) order by s.place",
+        " from instances as i join shown as s using (instance_id)"
+        # The text of several windows is stored once.
+        " left join (select row_id, text, text_pair from instances where text is not null) as t"
+        " using (row_id) order by s.place",
     )
     vocabulary: dict[tuple[str, int], int] = {}
     tokens = [

@@ -205,6 +205,50 @@ CURVES = (
     ),
 )
 
+# Under --overflow stride a row of the corpus is several instances: its windows, numbered from 0.
+WINDOWS = (
+    Check(
+        "instances: {count} have ids that are not their row's, or of its windows, such as "
+        "{example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        where instance_id is distinct from
+            case when "window" is null then row_id else row_id || '/' || "window" end
+        """,
+    ),
+    Check(
+        "instances: {count} rows of the corpus have not all of their windows, such as {example}",
+        """
+        select count(*), min(row_id)
+        from (
+            select row_id
+            from (
+                select row_id, instance_id, "window" from instances where "window" is not null
+                union all
+                select row_id, instance_id, try_cast(substr(instance_id, len(row_id) + 2) as int)
+                from failures
+                where method is null and instance_id <> row_id
+            )
+            group by row_id
+            having max("window") is distinct from count(distinct instance_id) - 1
+        )
+        """,
+    ),
+    Check(
+        "instances: {count} are windows of a row that is also one whole, such as {example}",
+        """
+        select count(*), min(instance_id)
+        from (from instances where "window" is not null)
+        semi join (
+            select row_id from instances where "window" is null
+            union all
+            select row_id from failures where method is null and instance_id = row_id
+        ) using (row_id)
+        """,
+    ),
+)
+
 FAILURES = (
     Check(
         "failures: {count} occur more than once, such as that of {example}",

@@ -17,6 +17,7 @@ from analysis.checks import (
     DETAIL_KEYS,
     DETAILED,
     GRID,
+    ROWS,
     UNACCOUNTED,
     UNDETAILED,
     UNEVALUATED,
@@ -24,7 +25,7 @@ from analysis.checks import (
 from analysis.database import add_manifest, add_table, add_views, escape_glob, lock
 from analysis.files import Survey, content_problems, survey
 from analysis.runs import load_manifest
-from analysis.terminal import print_rows
+from analysis.terminal import harmless, print_rows
 from schemas import TABLES, UsageError, table_schema
 from schemas.layout import GLOBS, MANIFEST
 from schemas.tables import EVALUATIONS
@@ -98,9 +99,12 @@ def verify(folder: str | Path) -> Report:
             "Run the same command again: it does what is missing"
         )
     with duckdb.connect() as connection:
-        _load(connection, root, manifest, found, report)
-        _check_rows(connection, report)
-        _account(connection, manifest, found, report)
+        try:
+            _load(connection, root, manifest, found, report)
+            _check_rows(connection, report)
+            _account(connection, manifest, found, report)
+        except duckdb.Error as error:
+            report.problems.extend(_unreadable(root, found, error))
     return report
 
 
@@ -122,7 +126,7 @@ def print_report(report: Report, out: IO[str], *, width: int | None = None) -> N
         )
     print(file=out)
     for problem in report.problems:
-        print(f"- {problem}", file=out)
+        print(f"- {harmless(problem)}", file=out)
     number = len(report.problems)
     verdict = f"{number} problem{'s' * (number > 1)}" if number else "sound: everything adds up"
     print(verdict, file=out)
@@ -159,6 +163,24 @@ def _load(
             sorted({0.0, 1.0, *evaluation.get("fractions", [])}),
         ],
     )
+
+
+def _unreadable(root: Path, found: Survey, error: duckdb.Error) -> Iterator[str]:
+    """Yields the files that Arrow can read and DuckDB, which is stricter, can't."""
+    named = False
+    with duckdb.connect() as connection:
+        for path in (path for table in TABLES for path in found.sound[table]):
+            try:
+                given = [escape_glob(str(root / path))]
+                reader = connection.execute("from read_parquet(?)", given)
+                while reader.fetchmany(10_000):
+                    pass
+            except duckdb.Error as own:
+                named = True
+                reason = str(own).splitlines()[0]
+                yield f"{path}: damaged ({reason}). Delete it and run the same command again"
+    if not named:
+        yield f"the rows can't be counted: {str(error).splitlines()[0]}"
 
 
 def _evaluations(root: Path, table: str, report: Report) -> Iterator[Path]:
@@ -228,14 +250,15 @@ def _lost(connection: duckdb.DuckDBPyConnection, fact: Fact) -> Iterator[str]:
 def _account_corpus(
     connection: duckdb.DuckDBPyConnection, corpus: dict[str, Any], whole: bool, report: Report
 ) -> None:
-    (instances,) = _one(connection, "select count(*) from instances")
-    (failed,) = _one(connection, "select count(*) from failures where method is null")
+    instances, attributed, failed, lost = _one(connection, ROWS)
     rows = corpus["rows"] if corpus["limit"] is None else min(corpus["rows"], corpus["limit"])
-    report.summary.append(f"{rows} rows of the corpus: {instances} instances, {failed} failed")
-    if whole and rows != instances + failed:
-        report.problems.append(
-            f"corpus: {rows} rows, but {instances} instances and {failed} failed"
-        )
+    found = f"{instances} instances"
+    if attributed != instances or lost:
+        found += f" of {attributed} rows"
+    windows = f", and so have {lost} windows of the others" if lost else ""
+    report.summary.append(f"{rows} rows of the corpus: {found}, {failed} failed{windows}")
+    if whole and rows != attributed + failed:
+        report.problems.append(f"corpus: {rows} rows, but {found} and {failed} failed")
 
 
 def _one(connection: duckdb.DuckDBPyConnection, sql: str, **parameters: object) -> tuple[Any, ...]:

@@ -200,6 +200,7 @@ def _instances(rng: np.random.Generator, ids: pa.Array, first: int, lengths: Int
     twos = np.full(len(ids), 2)
     return {
         "instance_id": ids,
+        "row_id": ids,
         "split": "test",
         "text": texts,
         "tokens": _lists(lengths, tokens),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.files import discard_folder, join, read_parquet, write_parquet
+from pipeline.files import discard_folder, join, list_checked, read_parquet, write_parquet
 from pipeline.sources import Record, Source
 from schemas import UsageError
 from schemas.layout import CORPUS, corpus_path
@@ -253,6 +253,7 @@ def stage(
     *,
     shard_size: int,
     limit: int | None,
+    windows: bool = False,
 ) -> int:
     """Copies a corpus into the run's folder, normalised, one file a shard.
 
@@ -263,12 +264,14 @@ def stage(
         root: The run's folder.
         shard_size: Rows a shard.
         limit: Most rows to take; None for all.
+        windows: Whether long texts are to become windows, which have ids too.
 
     Returns:
         Number of rows.
 
     Raises:
-        UsageError: If the corpus is empty or two rows have the same id.
+        UsageError: If the corpus is empty or two rows have the same id, or one has the id that a
+            window of another would have.
     """
     discard_folder(join(root, CORPUS))
     normaliser = _Normaliser(columns, tuple(model.labels))
@@ -283,7 +286,15 @@ def stage(
     if not count:
         raise UsageError(f"{source.name} has no rows")
     _check_unique(source, columns, root, hashes)
+    if windows:
+        _check_windows(source, columns, root, hashes)
     return count
+
+
+def staged(root: str, num_shards: int) -> bool:
+    """Whether the rows of every shard are there, and none of these files is cut short."""
+    there = {f"{CORPUS}/{path}" for path, whole in list_checked(join(root, CORPUS)) if whole}
+    return there.issuperset(corpus_path(shard) for shard in range(num_shards))
 
 
 def _hash(text: str) -> int:
@@ -305,13 +316,64 @@ def _check_unique(
                 )
 
 
+# An id that a window could have, and the id of the row it would be of.
+_WINDOW = re.compile(r"(.*)/(0|[1-9]\d*)", re.DOTALL)
+
+
+def _check_windows(
+    source: Source, columns: Mapping[str, str], root: str, hashes: list[np.ndarray]
+) -> None:
+    """Whether the row would have such a window isn't known yet; nobody should have to wonder."""
+    every = np.unique(np.concatenate(hashes))
+    for shard in range(len(hashes)):
+        found = [_WINDOW.fullmatch(row.instance_id) for row in read_rows(root, shard)]
+        parents = [match for match in found if match]
+        taken = np.isin(np.array([_hash(match[1]) for match in parents], np.uint64), every)
+        for match in (match for match, hit in zip(parents, taken, strict=True) if hit):
+            raise UsageError(
+                f"{source.name} has rows with the ids {match[1]!r} and {match[0]!r} "
+                f"(column {columns.get('id')!r}), and under --overflow stride the second could be "
+                "a window of the first; --id-column names another column, or none"
+            )
+
+
 def read_rows(root: str, shard: int) -> Iterator[Row]:
     """The rows of a shard."""
     table = read_parquet(join(root, corpus_path(shard)))
     for values in table.to_pylist():
-        if values["input_ids"] is not None:
-            # Words to contrast are vocabulary ids where texts are.
-            for role in ("good", "bad"):
-                word = values[role]
-                values[role] = int(word) if word is not None and word.isdecimal() else word
-        yield Row(**values)
+        yield _row_of(values)
+
+
+def _row_of(values: dict[str, Any]) -> Row:
+    """A normalised row as encoding takes it."""
+    if values["input_ids"] is not None:
+        # Words to contrast are vocabulary ids where texts are.
+        for role in ("good", "bad"):
+            word = values[role]
+            values[role] = int(word) if word is not None and word.isdecimal() else word
+    return Row(**values)
+
+
+def sample_rows(
+    source: Source, columns: Mapping[str, str], model: Model, *, limit: int | None, most: int
+) -> tuple[int, list[Row]]:
+    """Reads a corpus once, for its number of rows and some of them at even distances.
+
+    Args:
+        source: The corpus.
+        columns: Column by role.
+        model: The model, for the names of its labels.
+        limit: Most rows to take; None for all.
+        most: Most rows of the sample; it has at least half as many, or all.
+    """
+    normaliser = _Normaliser(columns, tuple(model.labels))
+    kept: list[tuple[int, Record]] = []
+    count, step = 0, 1
+    for position, record in enumerate(islice(source.records(), limit)):
+        count += 1
+        if position % step == 0:
+            kept.append((position, record))
+        if len(kept) > most:
+            step *= 2
+            kept = kept[::2]
+    return count, [_row_of(normaliser.row(position, record)) for position, record in kept]

@@ -140,7 +140,9 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
     own = _own_options(options, manifest)
     device = resolve_device(own.device)
     source = open_source(own.corpus, own.split)
-    folder = resolve_model(own.model, allow_pickle=own.allow_pickle)
+    folder = resolve_model(
+        own.model, allow_pickle=own.allow_pickle, trust_remote_code=own.trust_remote_code
+    )
     model = load_checked(folder, own)
     _check_identity(own, folder, model, manifest)
     columns = choose_columns(source, own.columns, model)
@@ -149,7 +151,7 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
             f"an evaluation needs labels, but {source.name} has no label column; its columns are "
             f"{', '.join(source.columns)}: name one with --label-column"
         )
-    encoding = EncodeOptions(own.max_length or model.max_length, own.overflow, own.words)
+    encoding = EncodeOptions(own.max_length or model.max_length, own.overflow, words=own.words)
     rows, instances, failures = _read(source, columns, model, own, encoding)
     labelled = [instance for instance in instances if instance.label is not None]
     kept, overlapping = _outside(options.folder, labelled)
@@ -200,7 +202,8 @@ def _own_options(options: HeldOutOptions, manifest: Mapping[str, Any]) -> Option
         device=options.device,
         dtype=settings["dtype"],
         max_length=settings["max_length"],
-        overflow=settings["overflow"],
+        # Here a text is one prediction, so of a long one the beginning counts.
+        overflow="truncate" if settings["overflow"] == "stride" else settings["overflow"],
         words=settings["words"],
         mask_token_id=settings["mask_token_id"],
         allow_pickle=options.allow_pickle,

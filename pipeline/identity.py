@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pipeline.files import is_local
 from pipeline.options import Options
 from pipeline.settings import Settings
 from pipeline.sources import Source
@@ -44,8 +45,11 @@ def record(
 
 
 def base_name(source: str) -> str:
-    """A source's name without the folders it happens to lie in."""
-    return Path(source).resolve().name if Path(source).exists() else source
+    """A source's name without the folders it happens to lie in; a hub id or a URL as it is."""
+    if Path(source).exists():
+        return Path(source).resolve().name
+    is_glob = is_local(source) and not {*"*?["}.isdisjoint(source)
+    return Path(source).name if is_glob else source
 
 
 def _hash(paths: Sequence[Path]) -> str:
@@ -101,6 +105,7 @@ def _settings_identity(options: Options, settings: Settings, model: Model) -> di
         "seed": settings.seed,
         "max_length": encoding["max_length"],
         "overflow": encoding["overflow"],
+        "stride": encoding["stride"],
         "words": encoding["words"],
         "mask_token_id": model.mask_id,
         "shard_size": options.shard_size,
@@ -126,14 +131,16 @@ def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
 
 def _execution(options: Options, settings: Settings) -> dict[str, Any]:
     """What a call ran with that its numbers don't depend on."""
+    elsewhere = settings.model_copy is not None
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "methods": list(settings.methods),
         "device": settings.device,
-        "device_name": _device_name(settings.device),
+        # What workers elsewhere have, they alone know.
+        "device_name": None if elsewhere else _device_name(settings.device),
         "token_budget": settings.token_budget,
         "workers": settings.workers,
-        "processors": os.cpu_count(),
+        "processors": None if elsewhere else os.cpu_count(),
         "runner": options.runner,
         "versions": {name: version(name) for name in ("attribeam", *_LIBRARIES)},
     }

@@ -1,6 +1,7 @@
 """The work of one shard: rows in, one Arrow table per missing unit out. No Beam in here."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -9,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.files import join, read_parquet
+from pipeline.devices import check_precision
+from pipeline.files import exists, join, read_parquet
+from pipeline.model_files import local_model
 from pipeline.plan import Task
 from pipeline.settings import Settings
 from pipeline.statistics import read_statistics
@@ -20,7 +23,7 @@ from pipeline.tables import (
     instances_table,
     with_metadata,
 )
-from schemas import Failure, Unit, unit_path
+from schemas import Failure, Unit, failures_path, unit_path
 from transforms import (
     Attribution,
     Attributions,
@@ -75,11 +78,15 @@ class Attributor:
     model: Model
     statistics: Statistics | None = None
     progress: Callable[[float], None] = lambda _: None
+    # A runner may call from several threads. Two shards at a time would take twice the memory.
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def load(cls, settings: Settings, progress: Callable[[float], None]) -> "Attributor":
         """Loads the model onto the worker's device."""
-        model = load_model(settings.model, device=settings.device, **settings.loading())
+        check_precision(settings.dtype, settings.device)
+        with local_model(settings) as folder:
+            model = load_model(folder, device=settings.device, **settings.loading())
         return cls(settings, model, read_statistics(settings), progress)
 
     def process(self, shard: Shard) -> list[UnitResult]:
@@ -91,26 +98,38 @@ class Attributor:
         Returns:
             A result per unit, in the order of the task's units.
         """
-        return list(_ShardWork(self, shard).results())
+        with self.turn:
+            return list(ShardWork(self, shard).results())
 
 
 @dataclass
-class _ShardWork:
-    """One call of ``Attributor.process``."""
+class ShardWork:
+    """One call of ``Attributor.process``.
+
+    Attributes:
+        attributor: What does it.
+        shard: The shard.
+        instances: Its instances, once the first result is there.
+        found: What was attributed to them, likewise.
+    """
 
     attributor: Attributor
     shard: Shard
     instances: list[Instance] = field(default_factory=list)
+    found: Attributions | None = None
 
     @property
     def settings(self) -> Settings:
+        """Settings of the run."""
         return self.attributor.settings
 
     @property
     def model(self) -> Model:
+        """The model."""
         return self.attributor.model
 
     def results(self) -> Iterator[UnitResult]:
+        """Computes a result per unit, in the order of the task's units."""
         units = self.shard.task.units
         self.instances, unread = encode_rows(self.model, self.shard.rows, self.settings.encoding)
         wanted = {unit.method for unit in units if unit.table != "curves"}
@@ -125,6 +144,7 @@ class _ShardWork:
             statistics=self.attributor.statistics,
             progress=self._stepper(sum(unit.table != "curves" for unit in units)),
         )
+        self.found = found
         if Unit("instances") in units:
             general = [f for f in found.failures if f.method is None]
             yield self._result(Unit("instances"), self._instances(found), [*unread, *general])
@@ -187,7 +207,21 @@ class _ShardWork:
         rows, failures = self._rows(method, found, attributed)
         table = details_table(unit.table, rows, method, double=self.settings.double)
         first = next(other for other in self._details_missing if other.method == method)
-        return self._result(unit, table, failures if unit == first else [])
+        known = self._recorded(method) if unit == first else set()
+        new = [f for f in failures if unit == first and f.instance_id not in known]
+        return self._result(unit, table, new)
+
+    def _recorded(self, method: str) -> set[str | None]:
+        """Instances whose failure was committed with a table of the method's that is there."""
+        task = self.shard.task
+        units = (Unit(table, method) for table in self.settings.tables[method])
+        paths = [
+            join(self.settings.output, failures_path(unit, task.shard, task.num_shards))
+            for unit in units
+            if unit not in task.units and unit.table not in ("attributions", "curves")
+        ]
+        read = (read_parquet(path, ["instance_id"]) for path in paths if exists(path))
+        return {instance_id for table in read for instance_id in table["instance_id"].to_pylist()}
 
     def _rows(
         self, method: str, found: Attributions, wanted: set[str]

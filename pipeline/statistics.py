@@ -4,7 +4,7 @@ They lie in the run's folder, so that every worker, and every later call that co
 the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from heapq import nsmallest
 
@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.corpus import read_rows
-from pipeline.files import exists, join, read_parquet, write_parquet
+from pipeline.files import exists, is_whole, join, read_parquet, write_parquet
 from pipeline.settings import Settings
 from schemas.layout import statistics_path
-from transforms import Model, Row, Statistics, collect, load_model
+from transforms import Instance, Model, Row, Statistics, collect, load_model
 from transforms.attribute import budget_for
 from transforms.encode import encode_rows
 from transforms.passes import CorpusStatistics
@@ -45,12 +45,12 @@ def ensure_statistics(settings: Settings, model: Model) -> None:
     """
     for sample in sorted(_samples(settings)):
         path = join(settings.output, statistics_path(sample))
-        if exists(path):
+        if is_whole(path):
             continue
         if model.device.type != settings.device.split(":")[0]:
             model = load_model(settings.model, device=settings.device, **settings.loading())
         rows = nsmallest(sample, _rows(settings), key=lambda row: _key(row, settings.seed))
-        instances, _ = encode_rows(model, rows, settings.encoding)
+        instances = _encoded(model, rows, settings, sample)
         if not instances:
             # Nothing of the corpus can be attributed either.
             continue
@@ -73,6 +73,16 @@ def read_statistics(settings: Settings) -> Statistics | None:
 def _samples(settings: Settings) -> set[int]:
     needs = (need for choice in settings.chosen for need in choice.needs)
     return {need.sample for need in needs if isinstance(need, CorpusStatistics)}
+
+
+def _encoded(
+    model: Model, rows: Sequence[Row], settings: Settings, sample: int
+) -> Sequence[Instance]:
+    """The rows' instances; of windows, of which there may be too many to hold, a sample too."""
+    if settings.encoding.overflow != "stride":
+        return encode_rows(model, rows, settings.encoding)[0]
+    each = (i for row in rows for i in encode_rows(model, [row], settings.encoding)[0])
+    return nsmallest(sample, each, key=lambda i: blake2b(i.input_ids.tobytes()).digest())
 
 
 def _rows(settings: Settings) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from schemas import Failure, table_schema
 from transforms import Attribution, Instance, Prediction
 from transforms.perturb import CurvePoint, Ranking
 
-Columns = dict[str, Sequence[Any]]
+Columns = dict[str, Sequence[Any] | pa.Array]
 
 
 def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: bool) -> pa.Table:
@@ -19,17 +19,21 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
     predictions = [prediction for _, prediction in pairs]
     columns: Columns = {
         name: [getattr(instance, name) for instance in instances]
-        for name in ("instance_id", "split", "text", "text_pair", "tokens", "input_ids", "special")
+        for name in ("instance_id", "window", "split", "tokens", "input_ids", "special")
     }
     columns |= {
         name: [getattr(instance, name) for instance in instances]
         for name in ("segment", "truncated", "readout", "label", "rationale", "roles", "subset")
     }
+    for name in ("word_ids", "char_start", "char_end"):
+        columns[name] = _with_nulls([getattr(instance, name) for instance in instances])
+    first = _firsts(instances)
     columns |= {
-        name: [_with_nulls(getattr(instance, name)) for instance in instances]
-        for name in ("word_ids", "char_start", "char_end")
-    }
-    columns |= {
+        "row_id": [instance.row_id or instance.instance_id for instance in instances],
+        "text": [i.text if own else None for i, own in zip(instances, first, strict=True)],
+        "text_pair": [
+            i.text_pair if own else None for i, own in zip(instances, first, strict=True)
+        ],
         "contrast": [instance.contrast_words for instance in instances],
         "prediction": [prediction.predicted for prediction in predictions],
         "probabilities": [prediction.probabilities for prediction in predictions],
@@ -40,6 +44,20 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
         ],
     }
     return _table("instances", columns, double=double)
+
+
+def _firsts(instances: Sequence[Instance]) -> list[bool]:
+    """Which instances the text of their row is stored with: the first of its windows there is.
+
+    With each of them, the size of the table would be quadratic in that of a text.
+    """
+    seen: set[str] = set()
+    first = []
+    for instance in instances:
+        first.append(instance.row_id not in seen)
+        if instance.row_id is not None:
+            seen.add(instance.row_id)
+    return first
 
 
 def attributions_table(
@@ -92,6 +110,7 @@ def curves_table(
 def failures_table(failures: Sequence[Failure]) -> pa.Table:
     """The ``failures`` table."""
     columns = {name: [getattr(f, name) for f in failures] for name in Failure._fields}
+    columns["row_id"] = [failure.row_id or failure.instance_id for failure in failures]
     return _table("failures", columns, double=False)
 
 
@@ -100,13 +119,15 @@ def with_metadata(table: pa.Table, metadata: Mapping[str, str]) -> pa.Table:
     return table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
 
 
-def _table(name: str, columns: Mapping[str, Sequence[Any]], *, double: bool) -> pa.Table:
+def _table(name: str, columns: Mapping[str, Sequence[Any] | pa.Array], *, double: bool) -> pa.Table:
     schema = table_schema(name, double=double)
     arrays = [_array(columns[field.name], field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _array(values: Sequence[Any] | pa.Array, kind: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values.cast(kind)
     if pa.types.is_dictionary(kind):
         return pa.array(values, kind.value_type).cast(kind)
     if pa.types.is_list(kind) and values and isinstance(values[0], np.ndarray):
@@ -118,13 +139,15 @@ def _list_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """A list array of numpy arrays, without a Python object per number."""
     if any(value is None for value in values):
         return pa.array([None if v is None else v.tolist() for v in values], kind)
-    offsets = np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(np.int32)
-    flat = np.concatenate(values)
-    return pa.ListArray.from_arrays(
-        offsets, pa.array(flat, from_pandas=False).cast(kind.value_type, safe=False), type=kind
-    )
+    flat = pa.array(np.concatenate(values), from_pandas=False).cast(kind.value_type, safe=False)
+    return pa.ListArray.from_arrays(_offsets(values), flat, type=kind)
 
 
-def _with_nulls(numbers: np.ndarray) -> list[int | None]:
-    """-1 marks "none" in arrays; tables have nulls."""
-    return [None if number < 0 else int(number) for number in numbers]
+def _with_nulls(values: Sequence[np.ndarray]) -> pa.Array:
+    """A list array of numpy arrays. -1 marks "none" in arrays; tables have nulls."""
+    flat = np.concatenate([np.empty(0, np.int32), *values])
+    return pa.ListArray.from_arrays(_offsets(values), pa.array(flat, mask=flat < 0))
+
+
+def _offsets(values: Sequence[Any]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum([len(value) for value in values])]).astype(np.int32)

@@ -5,6 +5,7 @@
     OUT/run.json
     OUT/corpus/rows-00012.parquet                                   the corpus, normalised
     OUT/statistics/sample-01000.parquet                             what some methods need of it
+    OUT/model/3f0c9a7d52e1b846/config.json                          only for workers elsewhere
     OUT/instances/shard-00012-of-00100.parquet
     OUT/attributions/method=saliency/shard-00012-of-00100.parquet
     OUT/layers/method=globenc/shard-00012-of-00100.parquet          only with --layers
@@ -26,10 +27,12 @@ from typing import NamedTuple
 from schemas.tables import EVALUATIONS, TABLES
 
 MANIFEST = "run.json"
+LOCK = ".attribeam-lock"  # There while a process works in the folder.
 DATABASE = "attribeam.duckdb"  # Views for the duckdb command; holds no data.
-FORMAT = 3  # Of the manifest; readers refuse another.
+FORMAT = 4  # Of the manifest; readers refuse another.
 CORPUS = "corpus"
 STATISTICS = "statistics"
+MODEL = "model"
 FAILURES = "failures"
 
 # What finds the committed files of each table, and none that is still being written.
@@ -93,9 +96,23 @@ def statistics_path(sample: int) -> str:
     return f"{STATISTICS}/sample-{sample:05d}.parquet"
 
 
+def model_path(digest: str, name: str | None = None) -> str:
+    """Path of the copy of the model whose files have a digest, or of one of its files."""
+    return f"{MODEL}/{digest}" if name is None else f"{MODEL}/{digest}/{name}"
+
+
 def evaluation_path(table: str, name: str) -> str:
     """Path of one evaluation's rows of a table of ``EVALUATIONS``."""
     return f"{table}/{name}.parquet"
+
+
+def parse_failures_path(path: str) -> tuple[Unit, int, int] | None:
+    """Reads (unit, shard, shard count) out of the path of a unit's failures; None if it is none."""
+    match path.split("/"):
+        case [folder, unit, name] if folder == FAILURES and (found := _SHARD.fullmatch(name)):
+            table, _, method = unit.partition(".")
+            return Unit(table, method or None), int(found[1]), int(found[2])
+    return None
 
 
 def parse_unit_path(path: str) -> tuple[Unit, int, int] | None:

@@ -16,13 +16,17 @@ REAL = pa.float32()
 
 
 class Failure(NamedTuple):
-    """A row of ``failures``: an instance, or an instance under one method, that gave no result."""
+    """A row of ``failures``: an instance, or an instance under one method, that gave no result.
+
+    ``row_id`` is the row of the corpus whose window it is; None where it is the whole row.
+    """
 
     instance_id: str
     stage: str
     method: str | None
     error: str
     message: str
+    row_id: str | None = None
 
 
 def _column(name: str, kind: pa.DataType, comment: str) -> pa.Field:
@@ -31,8 +35,20 @@ def _column(name: str, kind: pa.DataType, comment: str) -> pa.Field:
 
 _INSTANCES = (
     _column("instance_id", pa.string(), "The corpus's own id, else a hash of content and position"),
+    _column(
+        "row_id", pa.string(), "Row of the corpus: instance_id, unless this is a window of its text"
+    ),
+    _column(
+        "window",
+        pa.int32(),
+        "Number of the window, from 0, under --overflow stride; null where the text fitted",
+    ),
     _column("split", NAME, "Split of the corpus, where it is known"),
-    _column("text", pa.string(), "The text; null for a pre-tokenised corpus"),
+    _column(
+        "text",
+        pa.string(),
+        "The text; null for a pre-tokenised corpus; of windows, the whole text with the first",
+    ),
     _column("text_pair", pa.string(), "The second text of a pair, else null"),
     _column("tokens", pa.list_(pa.string()), "Token strings, special tokens included"),
     _column("input_ids", pa.list_(pa.int32()), "Vocabulary ids of the tokens"),
@@ -41,7 +57,7 @@ _INSTANCES = (
     _column("char_end", pa.list_(pa.int32()), "End character (exclusive) in its text"),
     _column("special", pa.list_(pa.bool_()), "True for [CLS], [SEP] and the like"),
     _column("segment", pa.list_(pa.int8()), "0 for the first text, 1 for the second"),
-    _column("truncated", pa.bool_(), "True if the text was longer than the model's limit"),
+    _column("truncated", pa.bool_(), "True if the text was longer than the limit and was cut"),
     _column("readout", pa.int32(), "Position the prediction is read from: [CLS], or the [MASK]"),
     _column("contrast", pa.list_(pa.string()), "Masked LM only: the correct and the wrong word"),
     _column(
@@ -221,6 +237,7 @@ _FAILURES = (
     _column("method", NAME, "The method that failed; null if the instance failed for all of them"),
     _column("error", pa.string(), "Class of the error"),
     _column("message", pa.string(), "What went wrong"),
+    _column("row_id", pa.string(), "Row of the corpus that it is, or is a window of"),
 )
 
 _PRUNING = (

@@ -14,6 +14,8 @@ from typing import NamedTuple
 _NAMES = (
     "tokens",
     "words",
+    "documents",
+    "document_tokens",
     "area_under_curve",
     "faithfulness_by_instance",
     "faithfulness",

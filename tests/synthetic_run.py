@@ -73,6 +73,7 @@ def synthetic_run(
         "seed": seed,
         "max_length": 512,
         "overflow": "truncate",
+        "stride": None,
         "words": "whitespace",
         "shard_size": shard_size,
         "num_shards": num_shards,
@@ -82,20 +83,21 @@ def synthetic_run(
         name = f"row-{number}"
         run.shards[name] = number // shard_size
         if failing and number == 1:
-            run.failures.append(Failure(name, "encode", None, "ValueError", "no text")._asdict())
+            failure = Failure(name, "encode", None, "ValueError", "no text", name)
+            run.failures.append(failure._asdict())
             continue
         instance = _instance(rng, name, classes, with_rationale=number % 3 != 0)
         run.instances.append(instance)
         for method in METHODS:
             if failing and number == 2 and method == "paths":
                 run.failures.append(
-                    Failure(name, "attribute", method, "FloatingPointError", "NaN")._asdict()
+                    Failure(name, "attribute", method, "FloatingPointError", "NaN", name)._asdict()
                 )
                 continue
             run.attributions.append(_attribution(rng, instance, method))
             if failing and number == 5 and method == "attention":
                 run.failures.append(
-                    Failure(name, "attribute", method, "MemoryError", "too long")._asdict()
+                    Failure(name, "attribute", method, "MemoryError", "too long", name)._asdict()
                 )
             else:
                 for table in METHODS[method]["tables"]:
@@ -103,9 +105,8 @@ def synthetic_run(
                     rows_of = getattr(run, table)
                     rows_of += [make(rng, instance, method, n) for n in range(NUM_LAYERS)]
             if evaluate and failing and number == 3 and method == "attention":
-                run.failures.append(
-                    Failure(name, "perturb", method, "RuntimeError", "out of memory")._asdict()
-                )
+                failure = Failure(name, "perturb", method, "RuntimeError", "out of memory", name)
+                run.failures.append(failure._asdict())
             elif evaluate:
                 run.curves += _curves(rng, instance, method, fractions, orders, operations)
     return run
@@ -250,6 +251,8 @@ def _instance(rng: np.random.Generator, name: str, classes: int, *, with_rationa
     prediction = int(logits.argmax())
     return {
         "instance_id": name,
+        "row_id": name,
+        "window": None,
         "split": "test",
         "text": texts[0],
         "text_pair": texts[1] if len(texts) > 1 else None,

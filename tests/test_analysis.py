@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import load_manifest, open_run, print_report, run_query, verify
-from schemas import Unit, UsageError, unit_path
+from schemas import Failure, Unit, UsageError, unit_path
 from schemas.layout import FORMAT
 from tests.synthetic_run import Row, SyntheticRun, synthetic_run, write_run, write_table
 
@@ -476,7 +476,7 @@ def test_rows_of_another_method(tmp_path: Path) -> None:
     rows = [row for row in run.attributions if row["method"] == "gradient"]
     write_table(run, rows, "attributions", folder / PATHS)
     (problem,) = verify(folder).problems
-    assert problem == f"{PATHS}: has rows of gradient"
+    assert problem == f"{PATHS}: has rows of gradient. Run the same command again with --repair"
 
 
 def test_an_unreadable_manifest_is_a_problem(tmp_path: Path) -> None:
@@ -538,7 +538,7 @@ def drop_layers(run: SyntheticRun) -> None:
 
 def fail(stage: str, method: str | None, name: str) -> Callable[[SyntheticRun], None]:
     def change(run: SyntheticRun) -> None:
-        row = {"instance_id": name, "stage": stage, "method": method, "error": "E", "message": ""}
+        row = Failure(name, stage, method, "E", "", name)._asdict()
         run.failures.append(row)
 
     return change

@@ -475,8 +475,9 @@ def test_halving_does_not_hide_an_interruption() -> None:
         halving(work, [1, 2])
 
 
-def test_messages_are_cut_and_put_on_one_line() -> None:
-    row = failure("id", "attribute", "random", ValueError("two\n  lines " + "x" * 1000))
+def test_messages_are_cut_and_put_on_one_line(model: Model) -> None:
+    instance = replace(random_instances(model, [5])[0], instance_id="id")
+    row = failure(instance, "attribute", "random", ValueError("two\n  lines " + "x" * 1000))
     assert row.message.startswith("two lines xxx")
     assert len(row.message) == 500
     assert (row.instance_id, row.stage, row.method, row.error) == (

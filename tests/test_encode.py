@@ -1,5 +1,6 @@
 """From corpus rows to instances: words, offsets, segments, rationales, and what is refused."""
 
+import re
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,11 @@ def bert_lm(tiny: LoadTiny) -> Model:
 @pytest.fixture(scope="module")
 def roberta_lm(tiny: LoadTiny) -> Model:
     return tiny("roberta", "masked_lm")
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Model:
+    return load_model(Path(__file__).parents[1] / "examples/models/sentiment-bert")
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +222,82 @@ def test_byte_level_offsets_of_any_text(roberta: Model, text: str) -> None:
             assert len(text[:end].split()) - 1 == word
         position += len(content)
     assert position == len(character_at)
+
+
+SCRIPTS = {
+    "mixed": "Привет мир, hello κόσμε — नमस्ते दुनिया 你好世界 こんにちは 안녕",
+    "families": "a 👩\u200d👩\u200d👧\u200d👦 film, 🏳\ufe0f\u200d🌈 good 👍🏽👍🏿 1\ufe0f\u20e3",
+    "flags of tags": "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f good",
+    "right to left": "שָׁלוֹם עולם! مَرْحَبًا بِالعَالَم \u200fאבג\u200e abc \u202eevil\u202c",
+    "zero width": "go\u200bod fi\u200clm\u200d \ufeffbad\u2060.",
+    "marks on marks": "Z\u0351\u036b\u0343a\u0334l\u0335g\u0336o e\u0301e\u0301 \u0301good",
+    "composed": "Café naïve Å ﬁ \u1e9b\u0323",
+    "decomposed": unicodedata.normalize("NFD", "Café naïve Å \u1e9b\u0323 한국어"),
+    "CJK": "中文字符。日本語テキスト、한국어 문장. 㐀 𠀀𠀁 豈",
+    "astral": "𝒜𝓁𝓅𝒽𝒶 𐍈 𓀀 good 𝟘",
+    "control": "go\x00od\x07 film\x1b[0m bad\x7f \x85next \x0cpage \x1c\x1d a",
+    "byte order marks": "\ufeffthe film \ufeff is \ufffe good \ufffd",
+    "blanks": "a\u00a0b\u2003c\u3000d\u2028e\u1680f\u180eg\u200bh \u00ad soft\u00adhyphen",
+    "case": "İSTANBUL ıI ẞß ΣΑΣ ŉ Ǆ ﬃ",
+    "Indic and Thai": "क्षत्रिय ज़िन्दगी தமிழ் ไทยไม่มี ខ្មែរ བོད་",
+    "long": "x" * 3000 + " good " + "é" * 2000 + "e\u0301" * 2000,
+    "like special tokens": "[CLS] the [SEP] [MASK] <s> </s> [UNK] [PAD] ##ing",
+}
+
+
+def surface(text: str) -> str:
+    """A text as WordPiece normalises it: decomposed, without marks and control characters."""
+    letters = [c.lower() for c in unicodedata.normalize("NFD", text)]
+    return "".join(c for c in "".join(letters) if unicodedata.category(c) not in ("Mn", "Cf", "Cc"))
+
+
+def check_places(instance: Instance, *, word_pieces: bool) -> None:
+    """Tokens stand where their offsets say, in order, and in the word that they are counted to."""
+    text = instance.text or ""
+    places = [match.span() for match in re.finditer(r"\S+", text)]
+    assert [text[start:end] for start, end in places] == text.split()
+    before = 0
+    for token, start, end, word in zip(
+        inner(instance, instance.tokens),
+        inner(instance, instance.char_start),
+        inner(instance, instance.char_end),
+        inner(instance, instance.word_ids),
+        strict=True,
+    ):
+        assert before <= start <= end <= len(text)
+        before = start
+        piece = text[start:end]
+        assert not piece.strip() or places[word][0] < end <= places[word][1]
+        if word_pieces and token != "[UNK]" and not token.startswith("["):
+            # Of a Hangul syllable, which is decomposed, a token may be a part.
+            assert token.removeprefix("##") in surface(piece)
+
+
+@pytest.mark.parametrize("text", SCRIPTS.values(), ids=SCRIPTS)
+def test_places_in_any_script(bert: Model, roberta: Model, bundled: Model, text: str) -> None:
+    for model in (bert, roberta, bundled):
+        whole = encode(model, [text], EncodeOptions(100_000))[0]
+        check_places(whole, word_pieces=model is not roberta)
+        windows = encode(model, [text], EncodeOptions(MAX_LENGTH, overflow="stride"))
+        for window in windows:
+            check_places(window, word_pieces=model is not roberta)
+        places = {(int(a), int(b)) for a, b in zip(whole.char_start, whole.char_end, strict=True)}
+        seen = {
+            (int(a), int(b))
+            for window in windows
+            for a, b in zip(window.char_start, window.char_end, strict=True)
+        }
+        assert seen == places
+
+
+@settings(max_examples=100)
+@given(st.text(max_size=40))
+def test_places_in_any_text(bundled: Model, roberta: Model, text: str) -> None:
+    for model in (bundled, roberta):
+        instances, failures = encode_rows(model, [Row("a", text)], EncodeOptions(1000))
+        assert len(instances) + len(failures) == 1
+        for instance in instances:
+            check_places(instance, word_pieces=model is bundled)
 
 
 def byte_alphabet() -> dict[str, int]:

@@ -26,7 +26,7 @@ from transforms.anatomy import LayerParts
 from transforms.batch import Rows, row_cost
 from transforms.capture import LayerStates, Watch
 from transforms.model import Model
-from transforms.recovery import is_out_of_memory
+from transforms.recovery import fitting
 from transforms.targets import Output, output_of
 from transforms.trees import HeadFacts, head_facts
 
@@ -267,17 +267,16 @@ def _integral(
     at_once = max(1, min(len(points), int(budget / path.cost)))
     gradient = torch.zeros((), device=path.mixed.device)
     done = 0
+
+    def some(count: int) -> torch.Tensor:
+        return path.gradient(points[done : done + count], weights[done : done + count])
+
     while done < len(points):
-        part = slice(done, done + at_once)
-        try:
-            gradient = gradient + path.gradient(points[part], weights[part])
-            done += at_once
-        except Exception as error:
-            # Fewer instances would not help: the budget would be filled with more points.
-            if at_once == 1 or not is_out_of_memory(error):
-                raise
-            at_once //= 2
-            budget = at_once * path.cost
+        found, fitted = fitting(some, at_once)
+        gradient = gradient + found
+        if fitted < at_once:
+            at_once, budget = fitted, fitted * path.cost
+        done += at_once
     return path.attribution(gradient), budget
 
 

@@ -276,7 +276,7 @@ class _Job:
             )
 
     def _fail(self, index: int, stage: str, method: str | None, error: Exception) -> None:
-        self.out.failures.append(failure(self.instances[index].instance_id, stage, method, error))
+        self.out.failures.append(failure(self.instances[index], stage, method, error))
 
 
 def unbatched(scores: Scores, lengths: Sequence[int]) -> list[Attribution]:
@@ -324,7 +324,8 @@ def _unbatched_layers(layers: LayerScores, lengths: Sequence[int]) -> list[list[
     ]
 
 
-def failure(instance_id: str, stage: str, method: str | None, error: Exception) -> Failure:
+def failure(instance: Instance, stage: str, method: str | None, error: Exception) -> Failure:
     """A failures row for an error, its message cut to a sensible length."""
     message = " ".join(str(error).split())[:500] or repr(error)
-    return Failure(instance_id, stage, method, type(error).__name__, message)
+    name, row = instance.instance_id, instance.row_id
+    return Failure(name, stage, method, type(error).__name__, message, row)

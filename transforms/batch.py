@@ -38,7 +38,9 @@ class Instance:
         rationale: 1 where the token's word is in the gold rationale, [T], or None.
         roles: Role of the token's word in the sentence, None for none, [T], or None.
         subset: Subset of the corpus that it is of, or None.
-        truncated: Whether the text was longer than the limit.
+        truncated: Whether the text was longer than the limit, and this is what is left of it.
+        row_id: Row of the corpus of which this is a window; None where it is the whole row.
+        window: Number of the window, from 0; None where this is the whole row.
         contrast: Vocabulary ids of the correct and the wrong word (masked LM), or None.
         contrast_words: The same two as strings.
     """
@@ -60,6 +62,8 @@ class Instance:
     roles: tuple[str | None, ...] | None = None
     subset: str | None = None
     truncated: bool = False
+    row_id: str | None = None
+    window: int | None = None
     contrast: tuple[int, int] | None = None
     contrast_words: tuple[str, str] | None = None
 
@@ -149,21 +153,37 @@ def collate(instances: Sequence[Instance], pad_id: int, device: torch.device) ->
     """Pads instances to the longest of them and puts them on a device."""
     contrasts = [instance.contrast for instance in instances]
     rows = Rows(
-        input_ids=_padded([i.input_ids for i in instances], pad_id, np.int64).to(device),
-        attention_mask=_padded([np.ones(len(i)) for i in instances], 0, np.int64).to(device),
-        segment=_padded([i.segment for i in instances], 0, np.int64).to(device),
-        readout=torch.tensor([i.readout for i in instances], device=device),
-        contrast=None if contrasts[0] is None else torch.tensor(contrasts, device=device),
+        input_ids=put(_padded([i.input_ids for i in instances], pad_id, np.int64), device),
+        attention_mask=put(_padded([np.ones(len(i)) for i in instances], 0, np.int64), device),
+        segment=put(_padded([i.segment for i in instances], 0, np.int64), device),
+        readout=put(np.array([i.readout for i in instances], np.int64), device),
+        contrast=None if contrasts[0] is None else put(np.array(contrasts, np.int64), device),
     )
-    removable = _padded([i.removable for i in instances], False, np.bool_).to(device)
+    removable = put(_padded([i.removable for i in instances], False, np.bool_), device)
     return Batch(tuple(instances), rows, removable)
 
 
-def _padded(arrays: Sequence[NDArray[np.generic]], fill: int, dtype: type) -> torch.Tensor:
+def _padded(arrays: Sequence[NDArray[np.generic]], fill: int, dtype: type) -> NDArray[np.generic]:
     out: NDArray[np.generic] = np.full((len(arrays), max(map(len, arrays))), fill, dtype)
     for row, array in zip(out, arrays, strict=True):
         row[: len(array)] = array
-    return torch.from_numpy(out)
+    return out
+
+
+def put(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """An array on a device."""
+    tensor = torch.from_numpy(array)
+    if not is_pinned_for(device):
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def is_pinned_for(device: torch.device) -> bool:
+    """Whether arrays go to a device through pinned memory.
+
+    The copy then runs beside what the host and the device are doing.
+    """
+    return device.type == "cuda"
 
 
 def row_cost(length: int, head_size: int) -> float:

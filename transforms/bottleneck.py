@@ -9,6 +9,7 @@ it once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from schemas import UsageError
 from transforms.batch import Batch, Instance, Rows, collate, pack, row_cost
 from transforms.capture import Watch
 from transforms.model import Model
-from transforms.recovery import is_out_of_memory
+from transforms.recovery import fitting
 
 Floats = NDArray[np.float64]
 
@@ -165,27 +166,13 @@ def optimise(
     at_once = max(1, min(bottleneck.copies, rows // len(alpha)))
     for step in range(1, steps):
         noise = bottleneck.noise(step - 1)
-        loss, gradient, at_once = _descend(bottleneck, alpha, noise, at_once)
+        (loss, gradient), at_once = fitting(partial(bottleneck.descend, alpha, noise), at_once)
         _check(loss, bottleneck.batch)
         slope = torch.lerp(gradient, slope, _BETAS[0])
         square = torch.lerp(gradient.square(), square, _BETAS[1])
         spread = (square / (1 - _BETAS[1] ** step)).sqrt() + _EPSILON
         alpha = alpha - lr / (1 - _BETAS[0] ** step) * slope / spread
     return alpha
-
-
-def _descend(
-    bottleneck: Bottleneck, alpha: torch.Tensor, noise: torch.Tensor, at_once: int
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """As ``Bottleneck.descend``, with half as many copies at once while memory runs out."""
-    while True:
-        try:
-            return *bottleneck.descend(alpha, noise, at_once), at_once
-        except Exception as error:
-            # Fewer instances would not help: the budget would be filled with more copies.
-            if at_once == 1 or not is_out_of_memory(error):
-                raise
-            at_once //= 2
 
 
 def _check(losses: torch.Tensor, batch: Batch) -> None:

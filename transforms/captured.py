@@ -48,7 +48,7 @@ from transforms.passes import (
 )
 from transforms.pattern_ablation import AblationRow, ablations
 from transforms.patterns import Influence, Pattern, reduced
-from transforms.recovery import is_out_of_memory
+from transforms.recovery import fitting
 from transforms.relevance import RelevanceMaps, Rules, walk
 from transforms.targets import Output, output_of, target_weights, targets_of
 from transforms.variants import Operation, Variants
@@ -347,18 +347,16 @@ class Captured:
         at_once = min(at_once, route.steps)
         totals: dict[Of, torch.Tensor] = {}
         done = 0
+
+        def some(count: int) -> dict[Of, torch.Tensor]:
+            alphas = torch.tensor(points[done : done + count]).to(difference)
+            shares = torch.tensor(weights[done : done + count]).to(difference)
+            return self._path_gradients(route, start, difference, alphas, shares, kinds)
+
         while done < route.steps:
-            alphas = torch.tensor(points[done : done + at_once]).to(difference)
-            shares = torch.tensor(weights[done : done + at_once]).to(difference)
-            try:
-                found = self._path_gradients(route, start, difference, alphas, shares, kinds)
-                totals = {of: totals.get(of, 0) + found[of] for of in kinds}
-                done += at_once
-            except Exception as error:
-                # Fewer instances would not help: the budget would be filled with more steps.
-                if at_once == 1 or not is_out_of_memory(error):
-                    raise
-                at_once //= 2
+            found, at_once = fitting(some, at_once)
+            totals = {of: totals.get(of, 0) + found[of] for of in kinds}
+            done += at_once
         gain = None
         if "input" in kinds:
             with torch.no_grad():

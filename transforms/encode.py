@@ -1,6 +1,7 @@
 """From a corpus row to an encoded instance: tokens, words, character offsets, rationale."""
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -8,12 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
+from transformers import PreTrainedTokenizerFast
 
 from schemas import Failure
 from transforms.batch import Instance, Ints
 from transforms.model import Model
+from transforms.windows import NoRoomError, around_readout, windows
 
-Overflow = Literal["truncate", "fail"]
+Overflow = Literal["truncate", "fail", "stride"]
 Words = Literal["whitespace", "tokenizer"]
 
 
@@ -47,8 +50,11 @@ class EncodeOptions:
 
     Attributes:
         max_length: Most tokens of an instance, special tokens included.
-        overflow: What happens to longer texts: ``truncate`` them (``Instance.truncated`` says so)
-            or let them ``fail``.
+        overflow: What happens to longer texts: ``truncate`` them (``Instance.truncated`` says so),
+            let them ``fail``, or make of each several overlapping windows (``stride``). A masked LM
+            predicts one token, so there a window around it is all that is made.
+        stride: Tokens that neighbouring windows have in common; at most half a window. None for a
+            quarter of one.
         words: What a word is: a run of non-``whitespace`` characters (as rationales count them), or
             what the ``tokenizer`` splits texts into before it looks for pieces.
         need_label: Instances without a label fail (the gold class is to be explained).
@@ -56,6 +62,7 @@ class EncodeOptions:
 
     max_length: int
     overflow: Overflow = "truncate"
+    stride: int | None = None
     words: Words = "whitespace"
     need_label: bool = False
 
@@ -69,12 +76,19 @@ def encode(
 ) -> list[Instance]:
     """Encodes texts or rows, for use from Python.
 
+    Returns:
+        An instance per text; with ``overflow="stride"`` longer texts are several, one after the
+        other (``Instance.row_id`` and ``window`` say which).
+
     Raises:
         RowError: If one of them can't be encoded.
     """
     options = options or EncodeOptions(model.max_length)
     rows = (t if isinstance(t, Row) else Row(f"text-{i}", t) for i, t in enumerate(texts))
-    return [encode_row(model, row, options) for row in rows]
+    found = [instance for row in rows for instance in encode_windows(model, row, options)]
+    for instance in found:
+        _check_tokens(instance)
+    return found
 
 
 def encode_rows(
@@ -85,15 +99,37 @@ def encode_rows(
     failures: list[Failure] = []
     for row in rows:
         try:
-            instances.append(encode_row(model, row, options))
+            found = encode_windows(model, row, options)
         except RowError as error:
             stage = "encode" if row.problem is None else "read"
-            failures.append(Failure(row.instance_id, stage, None, type(error).__name__, str(error)))
+            failures.append(Failure(row.instance_id, stage, None, "RowError", str(error)))
+            continue
+        for instance in found:
+            try:
+                _check_tokens(instance)
+            except RowError as error:
+                name, of = instance.instance_id, instance.row_id
+                failures.append(Failure(name, "encode", None, "RowError", str(error), of))
+            else:
+                instances.append(instance)
     return instances, failures
 
 
 def encode_row(model: Model, row: Row, options: EncodeOptions) -> Instance:
-    """Encodes one row.
+    """Encodes a row that is one instance.
+
+    Raises:
+        RowError: As ``encode_windows``; or if the row is several windows.
+    """
+    first, *others = encode_windows(model, row, options)
+    if others:
+        raise RowError(f"the text is {1 + len(others)} windows, not one instance")
+    _check_tokens(first)
+    return first
+
+
+def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Instance]:
+    """Encodes one row: into one instance, or with ``overflow="stride"`` into its windows.
 
     Raises:
         RowError: If the row was unreadable, has no text, is too long (``overflow="fail"``), has a
@@ -106,11 +142,25 @@ def encode_row(model: Model, row: Row, options: EncodeOptions) -> Instance:
         instance = _from_ids(model, row, options)
     else:
         instance = _from_text(model, row, options)
-    if model.task == "masked_lm":
+    masked = model.task == "masked_lm"
+    if masked:
         instance = _with_contrast(model, row, instance)
+    _check_tokens(instance)
+    if len(instance) <= options.max_length:
+        return [instance]
+    try:
+        if masked:
+            return [around_readout(instance, options.max_length)]
+        return windows(instance, options.max_length, options.stride)
+    except NoRoomError as error:
+        raise RowError(str(error)) from None
+
+
+def _check_tokens(instance: Instance) -> None:
+    """Checks that there is something to explain."""
     if not instance.removable.any():
-        raise RowError("the text has no tokens (only whitespace or invisible characters)")
-    return instance
+        what = "text" if instance.window is None else "window"
+        raise RowError(f"the {what} has no tokens (only whitespace or invisible characters)")
 
 
 def _check_label(model: Model, row: Row, options: EncodeOptions) -> None:
@@ -131,13 +181,13 @@ def _from_text(model: Model, row: Row, options: EncodeOptions) -> Instance:
         raise RowError("the text is empty")
     if model.tokenizer is None:
         raise RowError("the model has no tokenizer, so texts can't be encoded")
-    texts = (row.text,) if row.text_pair is None else (row.text, row.text_pair)
+    texts = (row.text, row.text_pair) if row.text_pair else (row.text,)
     try:
         "".join(texts).encode()
     except UnicodeEncodeError:
         raise RowError("the text holds a lone surrogate, which is no character") from None
-    encoding = model.tokenizer(*texts, add_special_tokens=True, truncation=False).encodings[0]
-    too_long = len(encoding.ids) > options.max_length
+    encoding = _whole(model.tokenizer, texts)
+    too_long = len(encoding.ids) > options.max_length and options.overflow != "stride"
     if too_long:
         if options.overflow == "fail":
             raise RowError(
@@ -148,6 +198,15 @@ def _from_text(model: Model, row: Row, options: EncodeOptions) -> Instance:
             *texts, truncation="longest_first", max_length=options.max_length
         ).encodings[0]
     return _from_encoding(row, texts, encoding, options, truncated=too_long)
+
+
+def _whole(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Encoding:
+    """As the tokenizer's own call, which takes ten times as long for a short text."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    return backend.encode(texts[0], texts[1] if len(texts) == 2 else None)
 
 
 def _from_encoding(
@@ -170,7 +229,7 @@ def _from_encoding(
         word_ids=word_ids,
         char_start=offsets[:, 0],
         char_end=offsets[:, 1],
-        tokens=tuple(encoding.tokens),
+        tokens=tuple(map(sys.intern, encoding.tokens)),  # One string a piece, not one a token.
         text=row.text,
         text_pair=row.text_pair,
         split=row.split,
@@ -254,7 +313,7 @@ def _from_ids(model: Model, row: Row, options: EncodeOptions) -> Instance:
     if kinds.min() < 0 or kinds.max() >= types:
         raise RowError(f"token_type_ids are outside the model's (0 to {types - 1})")
     ids, segment = given.astype(np.int32), kinds.astype(np.int8)
-    too_long = len(ids) > options.max_length
+    too_long = len(ids) > options.max_length and options.overflow != "stride"
     if too_long and options.overflow == "fail":
         raise RowError(f"{len(ids)} tokens, but the limit is {options.max_length}")
     if too_long:

@@ -35,7 +35,7 @@ from transforms.anatomy import LayerParts, optional_part, part
 from transforms.batch import Batch, Rows, row_cost
 from transforms.capture import Watch
 from transforms.model import Model
-from transforms.recovery import is_out_of_memory
+from transforms.recovery import fitting
 
 Floats = NDArray[np.float64]
 # Where the path starts, in word embeddings: every token, or all but special ones and the one read
@@ -411,23 +411,20 @@ def influence_states(
     at_once = int(budget / row_cost(length, model.head_size))
     at_once = max(1, min(at_once, size * len(points)))
     done = 0
-    while done < size:
+
+    def observed(at_once: int) -> tuple[_Path, list[_Seen]]:
         until = min(size, done + max(1, at_once // len(points)))
         chosen = torch.arange(done, until, device=rows.input_ids.device)
         some = _Path.of(model, rows.chosen(chosen), weights[chosen], baseline[chosen])
-        try:
-            found = [
-                some.observe(part) for part in np.array_split(points, -(-len(points) // at_once))
-            ]
-        except Exception as error:
-            if at_once == 1 or not is_out_of_memory(error):
-                raise
-            at_once //= 2
-            continue
+        parts = np.array_split(points, -(-len(points) // at_once))
+        return some, [some.observe(part) for part in parts]
+
+    while done < size:
+        (some, found), at_once = fitting(observed, at_once)
         seen = _joined(found)
-        for row in range(len(chosen)):
+        for row in range(len(some.start)):
             yield some.states(seen, row, shares)
-        done = until
+        done += len(some.start)
 
 
 class _Seen(NamedTuple):

@@ -245,8 +245,7 @@ def curves(
     for ranking, inputs in zip(rankings, wanted, strict=True):
         errors = [variants.errors[at] for _, at in inputs if at in variants.errors]
         if errors:
-            name = ranking.instance.instance_id
-            failures.append(failure(name, "perturb", ranking.method, errors[0]))
+            failures.append(failure(ranking.instance, "perturb", ranking.method, errors[0]))
             results.append(None)
         else:
             whole = next(at for point, at in inputs if not point.removed)

@@ -10,11 +10,15 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 
+# What torch's allocator of host memory says, which raises no class of its own: on Linux; elsewhere.
+_NO_MEMORY = ("can't allocate memory", "not enough memory: you tried to allocate")
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error means that memory ran out, on the device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
 def is_device_lost(error: Exception) -> bool:
@@ -24,6 +28,38 @@ def is_device_lost(error: Exception) -> bool:
     """
     lost = getattr(torch, "AcceleratorError", ())
     return isinstance(error, lost) and not is_out_of_memory(error)
+
+
+def fitting(work: Callable[[int], T], at_once: int) -> tuple[T, int]:
+    """Does work on so many copies of a batch at once; where memory runs out, on half as many.
+
+    Fewer instances would not help there: the token budget would be filled with more copies.
+
+    Args:
+        work: Takes a number of copies.
+        at_once: The number to begin with.
+
+    Returns:
+        What the work gave, and the number of copies that there was memory for.
+
+    Raises:
+        Exception: What the work raises, if it is something else, or a single copy is too much.
+    """
+    while True:
+        try:
+            return work(at_once), at_once
+        except Exception as error:
+            if at_once == 1 or not is_out_of_memory(error):
+                raise
+        # Outside the handler: the traceback would keep the failed attempt's tensors alive.
+        _empty_cache()
+        at_once //= 2
+
+
+def _empty_cache() -> None:
+    """Hands back what the allocator keeps: in pieces of other sizes it may be of no use."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def halving(
@@ -47,11 +83,12 @@ def halving(
     except Exception as error:
         if is_device_lost(error):
             raise
-        if is_out_of_memory(error) and torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(indices) == 1:
-            _LOG.debug("an instance failed", exc_info=True)
-            return [(indices, error.with_traceback(None))]
+        _LOG.debug("a batch failed", exc_info=True)
+        failed = error.with_traceback(None)
     # Outside the handler: the traceback would keep the failed attempt's tensors alive.
+    if is_out_of_memory(failed):
+        _empty_cache()
+    if len(indices) == 1:
+        return [(indices, failed)]
     middle = len(indices) // 2
     return [*halving(work, indices[:middle]), *halving(work, indices[middle:])]

@@ -43,7 +43,7 @@ select
     g.segment,
     g.word_id,
     substring(
-        case when g.segment = 1 then i.text_pair else i.text end,
+        case when g.segment = 1 then t.text_pair else t.text end,
         g.char_start + 1,
         g.char_end - g.char_start
     ) as word,
@@ -54,4 +54,8 @@ select
     g.score_mean,
     g.rationale
 from grouped as g
-join instances as i using (instance_id);
+join instances as i using (instance_id)
+-- The text of several windows is stored once.
+left join (
+    select row_id, text, text_pair from instances where text is not null
+) as t using (row_id);
