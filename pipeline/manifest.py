@@ -27,7 +27,9 @@ def read_manifest(root: str) -> dict[str, Any] | None:
             manifest: dict[str, Any] = json.loads(handle.read())
         found = manifest.get("format")
     except (ValueError, AttributeError) as error:
-        raise UsageError(f"{path} is damaged ({error}); use another --output") from error
+        raise UsageError(
+            f"{path} is damaged ({error}); put a copy of it back, or use another --output"
+        ) from error
     if found != FORMAT:
         raise UsageError(f"{path} has format {found}, this version writes {FORMAT}")
     return manifest

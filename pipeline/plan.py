@@ -3,9 +3,12 @@
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from pipeline.files import TEMPORARY, discard, join, list_files
-from schemas import TABLES, Unit, parse_unit_path
+from pipeline.damage import discard_damaged, is_own
+from pipeline.files import TEMPORARY, discard, join, list_checked
+from schemas import TABLES, Unit, unit_path
+from schemas.layout import parse_failures_path, shard_name
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,44 @@ def plan(units: Iterable[Unit], num_shards: int, done: Iterable[str]) -> list[Ta
     Returns:
         A task for each shard that lacks units, in order.
     """
-    there: dict[int, set[Unit]] = defaultdict(set)
-    for path in done:
-        parsed = parse_unit_path(path)
-        if parsed is not None and parsed[2] == num_shards:
-            there[parsed[1]].add(parsed[0])
-    wanted = list(units)
-    missing = {s: tuple(u for u in wanted if u not in there[s]) for s in range(num_shards)}
-    return [Task(shard, num_shards, units) for shard, units in missing.items() if units]
+    there = set(done)
+    names = [shard_name(shard, num_shards) for shard in range(num_shards)]
+    missing: dict[int, list[Unit]] = defaultdict(list)
+    for unit in units:
+        folder = unit.folder
+        for shard, name in enumerate(names):
+            if f"{folder}/{name}" not in there:
+                missing[shard].append(unit)
+    return [Task(shard, num_shards, tuple(missing[shard])) for shard in sorted(missing)]
 
 
-def sweep(root: str) -> list[str]:
-    """Deletes what a killed run left half written; returns the paths of all other files."""
-    kept = []
-    for path in list_files(root):
+class Swept(NamedTuple):
+    """What was found in a run's folder.
+
+    Attributes:
+        kept: Paths of the files that are left, relative to the folder.
+        damaged: Those of the files that were cut short, which are gone now.
+    """
+
+    kept: list[str]
+    damaged: list[str]
+
+
+def sweep(root: str) -> Swept:
+    """Deletes what a killed run left half written, and tables that a broken disk has cut short.
+
+    With a unit's failures goes its table, so that both are made again.
+    """
+    kept, damaged = [], []
+    for path, whole in list_checked(root):
         if path.endswith(TEMPORARY):
             discard(join(root, path))
+        elif not whole and is_own(path):
+            damaged.append(path)
         else:
             kept.append(path)
-    return kept
+    if damaged:
+        discard_damaged(root, damaged)
+        gone = {unit_path(*found) for found in map(parse_failures_path, damaged) if found}
+        kept = [path for path in kept if path not in gone]
+    return Swept(kept, damaged)

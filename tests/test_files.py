@@ -1,5 +1,8 @@
 """Files that are whole or not there, and tables as Parquet."""
 
+import errno
+import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.files import (
+    DamagedError,
     discard,
     discard_folder,
+    is_whole,
     join,
+    list_checked,
     list_files,
     read_parquet,
     write_atomic,
@@ -213,8 +219,38 @@ def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
         start = column.dictionary_page_offset or column.data_page_offset
         damaged[start + column.total_compressed_size - 5] ^= 1
         path.write_bytes(damaged)
-        with pytest.raises(OSError, match="CRC checksum verification failed"):
+        with pytest.raises(DamagedError, match=r"CRC checksum verification failed.* --repair"):
             read_parquet(str(path))
+        # Which its end doesn't tell.
+        assert is_whole(str(path))
+
+
+@pytest.mark.parametrize("size", [0, 3, 11, 12, 100, -1])
+def test_a_file_that_is_cut_short_is_found(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    assert not is_whole(str(path))
+    write_parquet(str(path), example(table_schema("attributions"), 20))
+    assert is_whole(str(path))
+    path.write_bytes(path.read_bytes()[:size])
+    assert not is_whole(str(path))
+    assert list(list_checked(str(tmp_path))) == [("t.parquet", False)]
+    with pytest.raises(DamagedError, match=re.escape(f"{path} is damaged (")):
+        read_parquet(str(path))
+
+
+def test_a_file_that_cannot_be_read_is_not_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_parquet(str(tmp_path / "none.parquet"))
+    with pytest.raises(IsADirectoryError):
+        read_parquet(str(tmp_path))
+
+
+def test_a_full_disk_says_which_file(tmp_path: Path) -> None:
+    def fail(handle: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/file'"):
+        write_atomic(str(tmp_path / "file"), fail)
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.plan import Task, plan, sweep, units_of_run
+from pipeline.plan import Swept, Task, plan, sweep, units_of_run
 from schemas import Unit, failures_path, parse_unit_path, unit_path
+from schemas.layout import parse_failures_path
 from tests.tiny import files
 
 SCORED = ("attributions", "curves")
@@ -99,7 +100,10 @@ UNIT = st.one_of(
 def test_a_path_is_read_as_it_was_written(unit: Unit, shard: int, extra: int) -> None:
     path = unit_path(unit, shard, shard + extra)
     assert parse_unit_path(path) == (unit, shard, shard + extra)
-    assert parse_unit_path(failures_path(unit, shard, shard + extra)) is None
+    assert parse_failures_path(path) is None
+    failures = failures_path(unit, shard, shard + extra)
+    assert parse_failures_path(failures) == (unit, shard, shard + extra)
+    assert parse_unit_path(failures) is None
 
 
 @given(
@@ -121,15 +125,63 @@ def test_planned_and_done_are_everything_once(
     assert all(task.units for task in tasks)
 
 
+FOOTER = b"PAR1 content" + (4).to_bytes(4, "little") + b"PAR1"
+
+
+def put(folder: Path, path: str, content: bytes = FOOTER) -> None:
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_bytes(content)
+
+
 def test_sweeping_removes_what_is_half_written_and_nothing_else(tmp_path: Path) -> None:
     keep = {"run.json", "instances/shard-00000-of-00001.parquet", "notes/a.tmp.txt", "tmp/x"}
     half = {"run.json.0a1b.tmp", "curves/method=a/shard-00000-of-00001.parquet.9f.tmp"}
     for name in keep | half:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    assert set(sweep(str(tmp_path))) == keep
+        put(tmp_path, name)
+    swept = sweep(str(tmp_path))
+    assert (set(swept.kept), swept.damaged) == (keep, [])
     assert files(tmp_path) == keep
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        FOOTER[:-1],
+        FOOTER[:8],
+        FOOTER[: -len(FOOTER) // 2],
+        b"\0" * 1000,
+        (9999).to_bytes(4, "little") + b"PAR1",  # A footer longer than the file.
+    ],
+)
+def test_sweeping_removes_tables_that_are_cut_short(content: bytes, tmp_path: Path) -> None:
+    unit = Unit("attributions", "a")
+    cut, whole = unit_path(unit, 0, 2), unit_path(unit, 1, 2)
+    others = {"mine.parquet", "pruning/a.parquet", "instances/shard-0.parquet"}
+    for path in (cut, *others):
+        put(tmp_path, path, content)
+    put(tmp_path, whole)
+    swept = sweep(str(tmp_path))
+    assert swept.damaged == [cut]
+    assert set(swept.kept) == files(tmp_path) == {whole, *others}
+
+
+def test_with_failures_that_are_cut_short_their_table_goes(tmp_path: Path) -> None:
+    for unit in (Unit("instances"), Unit("curves", "a_b")):
+        for shard in range(2):
+            put(tmp_path, unit_path(unit, shard, 2))
+            put(tmp_path, failures_path(unit, shard, 2), FOOTER if shard else b"PAR1")
+    kept = {
+        path(unit, 1, 2)
+        for unit in (Unit("instances"), Unit("curves", "a_b"))
+        for path in (unit_path, failures_path)
+    }
+    swept = sweep(str(tmp_path))
+    assert set(swept.damaged) == {
+        failures_path(unit, 0, 2) for unit in (Unit("instances"), Unit("curves", "a_b"))
+    }
+    assert set(swept.kept) == files(tmp_path) == kept
+
+
 def test_there_is_nothing_to_sweep_where_there_is_nothing(tmp_path: Path) -> None:
-    assert sweep(str(tmp_path / "none")) == []
+    assert sweep(str(tmp_path / "none")) == Swept([], [])

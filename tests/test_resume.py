@@ -1,23 +1,38 @@
-"""Runs that are cut short, by an error or the kernel, and taken up again."""
+"""Runs that are cut short by an error, or damaged, and taken up again.
 
+Those that are killed: ``test_kill.py``.
+"""
+
+import errno
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from apache_beam.io.filesystems import FileSystems
 
 from analysis import verify
 from pipeline import Options, graph, run
+from pipeline.files import DamagedError
+from pipeline.job import cause
 from pipeline.plan import units_of_run
-from schemas import Unit, UsageError
-from tests.tiny import assert_alike, content, files, rows, stamps, unit_files, write_jsonl
+from schemas import Unit, failures_path, unit_path
+from tests.tiny import (
+    Outcome,
+    assert_alike,
+    command,
+    content,
+    files,
+    rows,
+    stamps,
+    unit_files,
+    write_jsonl,
+)
 from transforms.perturb import Evaluation
 
 COUNT, SHARD, SHARDS = 60, 3, 20
@@ -51,13 +66,17 @@ def options(model: Path, corpus: Path, out: Path) -> Options:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    model: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, pa.Table]:
-    """Tables by path of a run that nobody disturbs."""
-    out = tmp_path_factory.mktemp("undisturbed")
+def finished(model: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbs."""
+    out = tmp_path_factory.mktemp("finished")
     run(options(model, corpus, out))
-    return content(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished: Path) -> dict[str, pa.Table]:
+    """Its tables by path."""
+    return content(finished)
 
 
 def whole(out: Path, undisturbed: dict[str, pa.Table]) -> None:
@@ -146,51 +165,160 @@ def test_layers_that_are_being_added_go_on_where_they_were(
     assert {path for path in before if before[path] != after[path]} == {"run.json"}
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(
-    model: Path, corpus: Path, undisturbed: dict[str, pa.Table], tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
+def run_command(model: Path, corpus: Path, out: Path, *more: object) -> Outcome:
     arguments = [
         *("--model", model, "--corpus", corpus, "--output", out, "--device", "cpu"),
         *("--methods", ",".join(METHODS), "--set", "integrated_gradients.steps=7"),
         *("--fractions", "0.25,0.5", "--shard-size", SHARD),
     ]
-    # Long enough between two files to be killed there.
-    slow = (
-        "import sys, time\n"
-        "from pipeline import cli, graph\n"
-        "write = graph.write_parquet\n"
-        "def slowly(path, table):\n"
-        "    time.sleep(0.05)\n"
-        "    write(path, table)\n"
-        "graph.write_parquet = slowly\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow, "run", *map(str, arguments)],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-    )
-    tables = unit_files(UNITS, SHARDS)
-    deadline = time.monotonic() + 100
-    while len(tables & files(out)) < len(tables) // 4:
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    there = tables & files(out)
-    assert 0 < len(there) < len(tables)
-    kept = {path: (out / path).stat().st_mtime_ns for path in there}
-    # What a process that is killed while it writes leaves behind.
-    (out / "curves" / "method=random").mkdir(parents=True, exist_ok=True)
-    (out / "curves" / "method=random" / "shard-00001-of-00020.parquet.0a1b.tmp").write_bytes(
-        b"half"
-    )
+    return command("run", *arguments, *more)
+
+
+@pytest.mark.parametrize("name", ["corpus/rows-00004", "run.json", "curves/method=random"])
+def test_a_full_disk_ends_in_a_sentence(
+    name: str,
+    model: Path,
+    corpus: Path,
+    undisturbed: dict[str, pa.Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rename = FileSystems.rename
+
+    def full(sources: list[str], targets: list[str]) -> None:
+        if name in targets[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(sources, targets)
+
+    monkeypatch.setattr("pipeline.files.FileSystems.rename", full)
+    outcome = run_command(model, corpus, tmp_path)
+    assert (outcome.status, outcome.out) == (1, "")
+    message = f"attribeam: stopped: [Errno 28] No space left on device: '{tmp_path}/{name}"
+    assert message in outcome.err
+    assert outcome.err.endswith("What is committed is kept; the same command continues\n")
+    assert "Traceback" not in outcome.err
+    assert not [path for path in files(tmp_path) if path.endswith(".tmp")]
+    monkeypatch.undo()
+    run(options(model, corpus, tmp_path))
+    whole(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError("no\n route"), "no route"),
+        (DamagedError("x is damaged [while running 'Attribute/Read']"), "x is damaged"),
+        # As Beam hands them on, from this process and from a worker.
+        (RuntimeError("OSError: [Errno 28] No space left [while running 'A']"), "[Errno 28] No"),
+        (
+            RuntimeError(
+                "Traceback:\n  a: b\npipeline.files.DamagedError: x is [while running 'A']"
+            ),
+            "x is",
+        ),
+        (RuntimeError("PermissionError: [Errno 13] x"), "[Errno 13] x"),
+        # Bugs.
+        (RuntimeError("ValueError: wrong [while running 'A']"), None),
+        (RuntimeError("OSErrors: wrong"), None),
+        (RuntimeError(), None),
+        (ValueError("OSError: wrong"), None),
+    ],
+)
+def test_what_stopped_a_run(error: Exception, expected: str | None) -> None:
+    found = cause(error)
+    assert found == expected or (expected and found and found.startswith(expected))
+
+
+# Damage
+
+INSTANCES = unit_path(Unit("instances"), 4, SHARDS)
+SCORES = unit_path(Unit("attributions", "random"), 5, SHARDS)
+CURVES = unit_path(Unit("curves", "integrated_gradients"), 5, SHARDS)
+FAILURES = failures_path(Unit("instances"), 2, SHARDS)
+DAMAGED = [INSTANCES, SCORES, CURVES, FAILURES, "corpus/rows-00006.parquet"]
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def flip(path: Path) -> None:
+    """Changes a byte of a column's data, which leaves every structure whole."""
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    column = group.column(0)
+    content = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start + column.total_compressed_size - 3] ^= 0x40
+    path.write_bytes(bytes(content))
+
+
+def test_tables_that_are_cut_short_are_made_again(
+    finished: Path, model: Path, corpus: Path, undisturbed: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    out = copytree(finished, tmp_path / "out")
+    for path in DAMAGED:
+        cut(out / path)
+    (out / SCORES).write_bytes(b"")
+    before = stamps(out)
     summary = run(options(model, corpus, out))
-    assert 0 < summary.worked < SHARDS
+    # The corpus is not counted: its copy is made again as a whole.
+    assert (summary.worked, summary.damaged, summary.failures) == (3, 4, 1)
     whole(out, undisturbed)
-    assert {path: (out / path).stat().st_mtime_ns for path in there} == kept
-    with pytest.raises(UsageError, match=r"settings\.seed was 0, now 1"):
-        run(Options(**{**vars(options(model, corpus, out)), "seed": 1}))
+    after = stamps(out)
+    again = {path for path in before if before[path] != after[path] and "corpus/" not in path}
+    redone = unit_path(Unit("instances"), 2, SHARDS)
+    assert again == {"run.json", INSTANCES, SCORES, CURVES, FAILURES, redone}
+
+
+def test_flipped_bits_are_found_and_repaired(
+    finished: Path, model: Path, corpus: Path, undisturbed: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    out = copytree(finished, tmp_path / "out")
+    for path in DAMAGED:
+        flip(out / path)
+    assert run_command(model, corpus, out).out.startswith("nothing left to do")
+    problems = verify(out).problems
+    assert {problem.split(":")[0] for problem in problems} == set(DAMAGED[:4])
+    assert all(p.endswith(". Run the same command again with --repair") for p in problems)
+    outcome = run_command(model, corpus, out, "--repair")
+    assert "3 worked on (17 more were there already)" in outcome.out
+    assert "made again, since they were damaged: 5 files" in outcome.out
+    whole(out, undisturbed)
+    assert run_command(model, corpus, out, "--repair").out.startswith("nothing left to do")
+
+
+def test_damage_that_is_met_on_the_way_names_the_remedy(
+    finished: Path, model: Path, corpus: Path, undisturbed: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    out = copytree(finished, tmp_path / "out")
+    flip(out / SCORES)
+    (out / unit_path(Unit("curves", "random"), 5, SHARDS)).unlink()
+    outcome = run_command(model, corpus, out)
+    assert outcome.status == 1
+    assert f"attribeam: stopped: {out / SCORES} is damaged (" in outcome.err
+    assert "run the same command again with --repair\nWhat is committed is kept\n" in outcome.err
+    assert run_command(model, corpus, out, "--repair").status == 1  # Of the row that has no text.
+    whole(out, undisturbed)
+
+
+def test_what_an_earlier_call_left_behind_is_not_trusted(
+    model: Path, tiny_folder: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    """Statistics are of a model; one that was killed before the run began may have had another."""
+    mine, others = tmp_path / "mine", tmp_path / "others"
+    for folder, out in ((model, mine), (tiny_folder("roberta"), others)):
+        again = replace(
+            options(folder, corpus, out),
+            methods="iba",
+            params={"iba": {"steps": 1, "copies": 1}},
+            evaluation=None,
+            limit=3,
+        )
+        run(again)
+    name = "statistics/sample-01000.parquet"
+    expected = (mine / name).read_bytes()
+    for path in files(mine) - {name}:
+        (mine / path).unlink()
+    (mine / name).write_bytes((others / name).read_bytes())
+    run(replace(again, model=str(model), output=str(mine)))
+    assert (mine / name).read_bytes() == expected
