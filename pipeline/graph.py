@@ -15,10 +15,13 @@ from pipeline.corpus import read_rows
 from pipeline.files import discard, join, write_parquet
 from pipeline.handler import AttributionHandler
 from pipeline.plan import Task
+from pipeline.s3 import share_clients
 from pipeline.settings import Settings
 from pipeline.shard import Shard, UnitResult
 from pipeline.tables import failures_table
 from schemas import failures_path, unit_path
+
+share_clients()  # In workers that run nothing else of ours before they read.
 
 
 class FileRecord(NamedTuple):
