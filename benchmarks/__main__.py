@@ -17,11 +17,15 @@ from benchmarks import (
     bottleneck_beta,
     captum_ig,
     decompx,
+    gpu,
     influence,
     memory,
     norms,
     passes,
     perturbation,
+    plan_accuracy,
+    planning,
+    soak,
     sql_scale,
 )
 from benchmarks.material import CORPUS, Material, stand_in
@@ -54,8 +58,12 @@ def main() -> int:
             "attention_path": lambda: attention_path.main(few),
             "influence": influence.main,
             "beam": lambda: beam_share.main(many),
+            "gpu": lambda: gpu.main(few),
+            "plan": lambda: plan_accuracy.main(Material(model, arguments.corpus, 200)),
             "memory": memory.main,
             "sql": sql_scale.main,
+            "planning": planning.main,
+            "soak": soak.main,
         }
         unknown = set(arguments.names) - set(known)
         if unknown:

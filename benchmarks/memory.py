@@ -1,4 +1,4 @@
-"""Peak memory of a run, on a corpus and on one 20 times as large."""
+"""Peak memory of a run, on a corpus and on one 50 times as large."""
 
 import resource
 import subprocess
@@ -8,9 +8,13 @@ from pathlib import Path
 
 from benchmarks.material import MODEL, repeated
 from pipeline import Options, run
+from transforms.perturb import Evaluation
 
-ROWS, TIMES = 100, 20
+ROWS, TIMES = 400, 50
 METHODS = "random,raw_attention,grad_x_input"
+# All stages are run, and few points of the curves, so that 20,000 texts take minutes.
+EVALUATION = Evaluation(fractions=(0.5,), orders=("morf",))
+SHARD = 100
 LIMIT = 1.10
 
 
@@ -43,7 +47,8 @@ if __name__ == "__main__":
             corpus=sys.argv[1],
             output=sys.argv[2],
             methods=METHODS,
-            shard_size=50,
+            evaluation=EVALUATION,
+            shard_size=SHARD,
             device="cpu",
         )
     )

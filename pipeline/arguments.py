@@ -6,8 +6,11 @@ from typing import Any
 _FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
 
 
-def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """The parser of all commands, and that of ``run``, which a configuration sets defaults of."""
+def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The parser of all commands, and those of ``run`` and ``plan``.
+
+    A configuration sets defaults of these.
+    """
     parser = argparse.ArgumentParser(
         prog="attribeam",
         description="Turns a corpus into attribution tables, and answers questions about them.",
@@ -24,6 +27,7 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_run_options(run)
+    plan = _add_plan(commands)
     query = commands.add_parser("query", help="ask a run in SQL", allow_abbrev=False)
     query.add_argument("folder", metavar="DIR", help="folder or address (hf://, s3://) of a run")
     query.add_argument("sql", metavar="SQL", help="a query, or the path of a .sql file")
@@ -65,7 +69,27 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     )
     _add_publish(commands)
     commands.add_parser("methods", help="list the methods", allow_abbrev=False)
-    return parser, run
+    return parser, run, plan
+
+
+def _add_plan(commands: Any) -> argparse.ArgumentParser:
+    """The command that takes the options of ``run``, and says what that would cost."""
+    plan: argparse.ArgumentParser = commands.add_parser(
+        "plan",
+        help="say what a run would take: time, memory, size and money",
+        description="Measures a few batches of the corpus and says what the run with the same "
+        "options would take, on this machine or on a GPU elsewhere. Writes nothing.",
+        epilog="Takes the options of `attribeam run`.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    group = plan.add_argument_group("planning")
+    add = group.add_argument
+    add("--sample", type=int, metavar="N", help="instances to measure (what takes half a minute)")
+    add("--price-per-hour", type=float, metavar="X", help="dollars for each device (list price)")
+    add("--format", choices=("table", "json"), default="table")
+    _add_run_options(plan, devices="auto|cpu|cuda|t4|l4|a100|a100-80gb|h100")
+    return plan
 
 
 def _add_head_commands(commands: Any) -> None:
@@ -133,7 +157,7 @@ def _add_trigger_options(parser: argparse.ArgumentParser) -> None:
     add("--both", action="store_true", help="both connections, however weak the second")
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
+def _add_run_options(parser: argparse.ArgumentParser, devices: str = "auto|cpu|cuda") -> None:
     """Options of ``run``; their defaults are those of ``pipeline.Options``."""
     add = parser.add_argument
     add("--config", metavar="YAML", help="file of options (without dashes) and of `set`")
@@ -163,7 +187,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_corpus_options(parser)
     _add_evaluation_options(parser)
-    _add_running_options(parser)
+    _add_running_options(parser, devices)
 
 
 def _add_publish(commands: Any) -> None:
@@ -198,7 +222,13 @@ def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
         )
     add = group.add_argument
     add("--max-length", type=int, metavar="N", help="most tokens of an instance (the model's)")
-    add("--overflow", default="truncate", metavar="truncate|fail", help="for longer texts")
+    add("--overflow", default="truncate", metavar="truncate|fail|stride", help="for longer texts")
+    add(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="tokens that neighbouring windows of a text have in common (a quarter of a window)",
+    )
     add("--words", default="whitespace", metavar="whitespace|tokenizer", help="what a word is")
     add("--mask-token-id", type=int, metavar="ID", help="for a model without tokenizer")
 
@@ -223,16 +253,21 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_running_options(parser: argparse.ArgumentParser) -> None:
+def _add_running_options(parser: argparse.ArgumentParser, devices: str) -> None:
     group = parser.add_argument_group("running")
     add = group.add_argument
-    add("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs")
-    add("--dtype", default="float32", metavar="float32|float64|bfloat16")
+    add("--device", default="auto", metavar=devices, help="where the model runs")
+    add("--dtype", default="float32", metavar="float32|float64|bfloat16|mixed")
     add("--token-budget", type=int, metavar="N", help="largest batch, in tokens (by device)")
     add("--shard-size", type=int, default=512, metavar="N", help="instances committed at a time")
     add("--seed", type=int, default=0)
-    add("--workers", type=int, default=1, metavar="N", help="worker processes")
-    add("--runner", default="FnApiRunner", metavar="NAME", help="a Beam runner")
+    add("--workers", type=int, default=1, metavar="N", help="worker processes on this machine")
+    add(
+        "--repair",
+        action="store_true",
+        help="read every file that is there, and make those that are damaged again",
+    )
+    add("--runner", default="FnApiRunner", metavar="NAME", help="a Beam runner (docs/engines.md)")
     add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
     add("--trust-remote-code", action="store_true", help="run code that comes with the model")
     add("--verbose", action="store_true", help="show the log of Beam and the libraries")

@@ -22,17 +22,19 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status."""
-    parser, run_parser = parsers()
+    parser, run_parser, plan_parser = parsers()
     given = list(sys.argv[1:] if argv is None else argv)
     # Before torch is imported: threads that spin while they wait for each other make it many times
     # slower on a machine that has other work to do, and hardly faster on one that hasn't.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments, others = parser.parse_known_args(given)
-    if others and arguments.command != "run":
+    if others and arguments.command not in ("run", "plan"):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
         if arguments.command == "run":
             return _run(run_parser, given[given.index("run") + 1 :], others)
+        if arguments.command == "plan":
+            return _plan(plan_parser, given[given.index("plan") + 1 :], others)
         commands = {
             "query": _query,
             "verify": _verify,
@@ -47,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         return commands[arguments.command](arguments)
     except UsageError as error:
-        print(f"attribeam: {error}", file=sys.stderr)
+        from analysis.terminal import harmless  # It may cite a corpus or a model.
+
+        print(f"attribeam: {harmless(str(error))}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("attribeam: interrupted; the same command continues", file=sys.stderr)
@@ -61,19 +65,56 @@ def main(argv: Sequence[str] | None = None) -> int:
 # Commands -------------------------------------------------------------------------------------
 
 
-def _run(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str]) -> int:
+def _configured(
+    parser: argparse.ArgumentParser, given: Sequence[str], needed: Sequence[str]
+) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The arguments with those of the configuration in them, and what it sets of methods."""
     settings = parser.parse_known_args(given)[0]
     config = read_config(settings.config, parser)
     parser.set_defaults(**{key: value for key, value in config.items() if key != "set"})
     arguments = parser.parse_known_args(given)[0]
     _quiet(verbose=arguments.verbose)
-    for name in ("model", "corpus", "output"):
+    for name in needed:
         if not getattr(arguments, name):
-            raise UsageError(f"--{name} is needed (`attribeam run --help`)")
-    # Beam's own usage text would hide ours; and these are slow imports.
-    from pipeline.job import run
+            raise UsageError(f"--{name} is needed (`{parser.prog} --help`)")
+    return arguments, config.get("set", {})
 
-    summary = run(run_options(arguments, config.get("set", {}), others))
+
+def _plan(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str]) -> int:
+    arguments, params = _configured(parser, given, ("model", "corpus"))
+    arguments.output = arguments.output or ""
+    from pipeline.estimate import estimate_run
+    from pipeline.estimate_report import print_estimate
+
+    estimate = estimate_run(
+        run_options(arguments, params, others),
+        arguments.device,
+        sample=arguments.sample,
+        price=arguments.price_per_hour,
+    )
+    print_estimate(estimate, arguments.format, sys.stdout)
+    return DONE
+
+
+def _run(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str]) -> int:
+    arguments, params = _configured(parser, given, ("model", "corpus", "output"))
+    # Beam's own usage text would hide ours; and these are slow imports.
+    from pipeline.engines import is_dry_run
+    from pipeline.job import cause, run
+
+    options = run_options(arguments, params, others)
+    try:
+        summary = run(options)
+    except Exception as error:
+        reason = cause(error)
+        if reason is None:
+            raise
+        remedy = "" if "--repair" in reason else "; the same command continues"
+        print(f"attribeam: stopped: {reason}\nWhat is committed is kept{remedy}", file=sys.stderr)
+        return FAILED
+    if is_dry_run(options):
+        print("dry run: the job was built and checked, and not sent; nothing was attributed")
+        return DONE
     _report(summary)
     return FAILED if summary.failures else DONE
 
@@ -115,6 +156,7 @@ def _write_report(arguments: argparse.Namespace) -> int:
 
 def _publish(arguments: argparse.Namespace) -> int:
     from analysis.publish import publish  # The hub's library takes a while.
+    from analysis.terminal import harmless
 
     done = publish(
         arguments.folder,
@@ -126,7 +168,7 @@ def _publish(arguments: argparse.Namespace) -> int:
         private=arguments.private,
         allow_incomplete=arguments.allow_incomplete,
         dry_run=arguments.dry_run,
-        tell=lambda warning: print(f"warning: {warning}", file=sys.stderr),
+        tell=lambda warning: print(f"warning: {harmless(warning)}", file=sys.stderr),
     )
     print(f"{done.files} files, {done.size / 1e6:.1f} MB, {len(done.configs)} configs")
     print(f"folder: {done.folder}" if done.url is None else f"data set: {done.url}")
@@ -281,6 +323,8 @@ def _report(summary: Any) -> None:
             f"{_counted(summary.rows, 'row')} in {_counted(summary.shards, 'shard')}; "
             f"{summary.worked} worked on{before} in {summary.seconds:.1f} s"
         )
+    if summary.damaged:
+        print(f"made again, since they were damaged: {_counted(summary.damaged, 'file')}")
     if summary.failures:
         failures = _counted(summary.failures, "failure")
         print(f'{failures}: attribeam query {folder} "from failure_summary"')
@@ -296,7 +340,8 @@ def _counted(number: int, noun: str) -> str:
 def _quiet(*, verbose: bool) -> None:
     """Keeps the libraries' chatter off the terminal."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    level = logging.INFO if verbose else logging.ERROR
+    # Beam logs what it raises, with a traceback, in part through the root logger.
+    level = logging.INFO if verbose else logging.CRITICAL
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", force=True)
     if not verbose:
         import datasets

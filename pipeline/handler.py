@@ -1,13 +1,14 @@
 """The Beam-facing part of attribution: a ModelHandler whose model is an Attributor."""
 
-import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from apache_beam.ml.inference.base import ModelHandler
 
 from pipeline import progress
+from pipeline.devices import processors, take_device
 from pipeline.settings import Settings
 from pipeline.shard import Attributor, Shard, UnitResult
 
@@ -26,9 +27,9 @@ class AttributionHandler(ModelHandler[Shard, UnitResult, Attributor]):
     def load_model(self) -> Attributor:
         """Loads the model on this worker's device and takes its share of the processors."""
         if self._settings.workers > 1:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-            torch.set_num_threads(max(1, cores // self._settings.workers))
-        return Attributor.load(self._settings, progress.advance)
+            torch.set_num_threads(max(1, processors() // self._settings.workers))
+        settings = replace(self._settings, device=take_device(self._settings.device))
+        return Attributor.load(settings, progress.advance)
 
     def run_inference(
         self,

@@ -1,21 +1,34 @@
 """Running a job: prepare it, plan what is missing, hand that to a Beam runner."""
 
+import builtins
+import re
 import time
 from dataclasses import dataclass
 
 import apache_beam as beam
 import pyarrow.parquet as pq
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline import progress
-from pipeline.files import join, list_files, open_read
+from pipeline.engines import connect, is_dry_run
+from pipeline.files import DamagedError, join, list_files, open_read
 from pipeline.graph import build
+from pipeline.leash import WORKER, run_leashed
+from pipeline.lock import locked
 from pipeline.manifest import write_manifest
+from pipeline.model_files import send_model
 from pipeline.options import Options
 from pipeline.plan import Task, plan, sweep, units_of_run
 from pipeline.prepare import prepare
 from pipeline.settings import Settings
 from schemas.layout import FAILURES
+
+# What Beam adds to a message, and the last line of a traceback.
+_STEP = re.compile(r" \[while running '[^']*'\]")
+_ERROR = re.compile(r"(?:\w+\.)*(\w+): (.*)")
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,7 @@ class Summary:
         worked: Shards that this call had to work on.
         failures: Rows of ``failures`` in the folder, from this call and earlier ones.
         evaluated: Whether there are curves to ask about.
+        damaged: Files that were found to be damaged, and were made again.
         seconds: Wall time of this call.
     """
 
@@ -38,6 +52,7 @@ class Summary:
     worked: int
     failures: int
     evaluated: bool
+    damaged: int
     seconds: float
 
 
@@ -45,15 +60,27 @@ def run(options: Options) -> Summary:
     """Runs a job to its end, or continues one that was cut short or lacks methods.
 
     Raises:
-        UsageError: If anything about the options is wrong; nothing has been attributed then.
+        UsageError: If anything about the options is wrong, or another process is at work in the
+            folder; nothing has been attributed then.
+        OSError: If the disk is full, a file is damaged, or a worker process was killed. What is
+            committed by then is kept.
     """
     start = time.monotonic()
+    connect(options)
+    with locked(options.output):
+        return _run(options, start)
+
+
+def _run(options: Options, start: float) -> Summary:
     prepared = prepare(options)
     settings = prepared.settings
     units = units_of_run(settings.tables)
-    tasks = plan(units, settings.num_shards, sweep(settings.output))
+    swept = sweep(settings.output)
+    tasks = plan(units, settings.num_shards, swept.kept)
     if tasks:
         write_manifest(settings.output, prepared.manifest)
+        if not is_dry_run(options):
+            send_model(settings)
         sizes = [
             min(options.shard_size, prepared.rows - shard * options.shard_size)
             for shard in range(settings.num_shards)
@@ -67,14 +94,42 @@ def run(options: Options) -> Summary:
         worked=len(tasks),
         failures=count_failures(settings.output),
         evaluated=settings.evaluation is not None,
+        damaged=len(prepared.damaged) + len(swept.damaged),
         seconds=time.monotonic() - start,
     )
 
 
 def execute(tasks: list[Task], settings: Settings, options: Options) -> None:
     """Runs tasks on the Beam runner that was asked for, and waits for the end."""
-    with beam.Pipeline(options=PipelineOptions(options.beam_flags)) as pipeline:
-        build(pipeline, tasks, settings)
+
+    def work(runner: FnApiRunner | None = None) -> None:
+        with beam.Pipeline(runner, PipelineOptions(options.beam_flags)) as pipeline:
+            build(pipeline, tasks, settings)
+
+    if options.workers > 1 and options.runner == "FnApiRunner":
+        worker = SubprocessSDKEnvironment.from_command_string(WORKER)
+        run_leashed(lambda: work(FnApiRunner(worker)))
+    else:
+        work()
+
+
+def cause(error: Exception) -> str | None:
+    """What stopped a run, in a line, where it wasn't a bug: a disk, a network, a dead worker.
+
+    Beam hands on some errors as nothing but text, which ends in the name and message of the first.
+    """
+    lines = [_STEP.sub("", line).strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OSError):
+        return " ".join(lines) or type(error).__name__
+    found = _ERROR.fullmatch(lines[-1]) if lines and isinstance(error, RuntimeError) else None
+    if found is None:
+        return None
+    known = {DamagedError, BeamIOError, *(each for each in vars(builtins).values() if _is_os(each))}
+    return found[2] if found[1] in {each.__name__ for each in known} else None
+
+
+def _is_os(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, OSError)
 
 
 def count_failures(root: str) -> int:

@@ -23,7 +23,7 @@ class Options:
         layers: Scores by layer too, of the methods that have them.
         target: ``auto``, ``predicted``, ``gold`` or the number of a class.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: ``float32``, ``float64`` or ``bfloat16``.
+        dtype: ``float32``, ``float64``, ``bfloat16`` or ``mixed``.
         token_budget: Largest batch in tokens of short rows; None for the device's default.
         shard_size: Instances a shard: what is committed at a time.
         seed: Seed of all that is random.
@@ -31,11 +31,13 @@ class Options:
         workers: Number of worker processes.
         columns: Column by role (``corpus.ROLES``) where the guess is wrong; ``none`` for none.
         max_length: Most tokens of an instance; None for the model's limit.
-        overflow: ``truncate`` or ``fail`` for longer texts.
+        overflow: ``truncate`` or ``fail`` for longer texts, or ``stride`` for windows of them.
+        stride: Tokens that neighbouring windows have in common; None for a quarter of a window.
         words: ``whitespace`` or ``tokenizer``.
         mask_token_id: The mask token, for a model without tokenizer.
         allow_pickle: Load pickled weights.
         trust_remote_code: Let the model bring its own code.
+        repair: Read every file that is there, and make those that are damaged again.
         runner: A Beam runner.
         beam: Further Beam options, as on the command line.
     """
@@ -59,18 +61,28 @@ class Options:
     columns: Mapping[str, str | None] = field(default_factory=dict)
     max_length: int | None = None
     overflow: Overflow = "truncate"
+    stride: int | None = None
     words: Words = "whitespace"
     mask_token_id: int | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
+    repair: bool = False
     runner: str = "FnApiRunner"
     beam: Sequence[str] = ()
 
     @property
     def beam_flags(self) -> list[str]:
         """All that Beam is told, as on its command line."""
-        flags = [f"--runner={self.runner}", *self.beam]
+        flags = [f"--runner={self.runner}"]
         if self.workers > 1:
-            flags.append("--direct_running_mode=multi_processing")
+            if self.runner != "FnApiRunner":  # To which the job says how they are started.
+                flags.append("--direct_running_mode=multi_processing")
             flags.append(f"--direct_num_workers={self.workers}")
-        return flags
+            # What a worker raises, the launcher raises too.
+            flags.append("--default_sdk_harness_log_level=CRITICAL")
+        if "dataflow" in self.runner.lower():
+            # A process loads a model, and computes one shard at a time with all the machine has.
+            flags.append("--number_of_worker_harness_threads=1")
+            if not any("use_multiple_sdk_containers" in flag for flag in self.beam):
+                flags.append("--experiments=no_use_multiple_sdk_containers")
+        return [*flags, *self.beam]

@@ -1,36 +1,37 @@
 """All that is checked and written before any instance is attributed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from apache_beam.io.filesystem import BeamIOError
-from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
-from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
-from apache_beam.runners import create_runner
 from huggingface_hub import snapshot_download
 
-from pipeline.corpus import choose_columns, stage
-from pipeline.files import discard, is_local, join, list_files, write_atomic
+from pipeline.corpus import choose_columns, stage, staged
+from pipeline.damage import discard_damaged, find_damaged
+from pipeline.devices import check_precision
+from pipeline.engines import Workers, connect
+from pipeline.files import discard_folder, is_local, join, list_files
 from pipeline.identity import base_name, record
 from pipeline.manifest import merged, read_manifest
+from pipeline.model_files import copy_of
 from pipeline.options import Options
-from pipeline.settings import Settings
+from pipeline.settings import ModelCopy, Settings
 from pipeline.sources import Source, open_source
 from pipeline.statistics import ensure_statistics
 from schemas import UsageError
-from schemas.layout import CORPUS, MANIFEST, STATISTICS
+from schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from transforms import Chosen, EncodeOptions, Model, choose, load_model
 from transforms.loading import DTYPES
+from transforms.perturb import Evaluation
 from transforms.registry import methods
 from transforms.targets import parse_target
+from transforms.windows import default_overlap, most_overlap
 
-_PROBE = ".attribeam-write-test"
-_OWN = (f"{CORPUS}/rows-", f"{STATISTICS}/sample-", f"{MANIFEST}.", _PROBE)
-_LOCAL_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner")
+_OWN = (f"{CORPUS}/rows-", f"{STATISTICS}/sample-", f"{MODEL}/", f"{MANIFEST}.", LOCK)
 
 
 @dataclass(frozen=True)
@@ -41,28 +42,87 @@ class Prepared:
         settings: Settings for the workers.
         rows: Number of rows of the corpus.
         manifest: ``run.json`` as it is to be once this call adds to the run.
+        damaged: Files that were damaged, and are gone now.
     """
 
     settings: Settings
     rows: int
     manifest: dict[str, Any]
+    damaged: list[str]
 
 
-def prepare(options: Options) -> Prepared:
-    """Checks the options against each other, the model, the corpus and the output folder.
+@dataclass(frozen=True)
+class Checked:
+    """What options come to, before anything is read of the corpus or written.
 
-    The corpus is staged into the folder unless an earlier call has done that.
+    Attributes:
+        folder: The model's folder.
+        model: The model, on the CPU.
+        device: Where it is to run on this machine.
+        copy: What workers on other machines load of it; None if there are none.
+        chosen: The methods, their parameters fixed.
+        target: Class to explain.
+        evaluation: What is perturbed.
+        source: The corpus.
+        columns: Column by role.
+        encoding: How texts become tokens.
+    """
+
+    folder: Path
+    model: Model
+    device: str
+    copy: ModelCopy | None
+    chosen: list[Chosen]
+    target: str | int
+    evaluation: Evaluation | None
+    source: Source
+    columns: dict[str, str]
+    encoding: EncodeOptions
+
+    def settings(self, options: Options, rows: int) -> Settings:
+        """Settings for the workers, of a corpus of so many rows."""
+        return Settings(
+            model=str(self.folder),
+            model_name=base_name(options.model),
+            output=options.output.rstrip("/"),
+            num_shards=-(-rows // options.shard_size),
+            target=self.target,
+            seed=options.seed,
+            dtype=options.dtype,
+            encoding=self.encoding,
+            methods={choice.name: dict(choice.params) for choice in self.chosen},
+            evaluation=self.evaluation,
+            layers=options.layers,
+            device=self.device if self.copy is None else options.device,
+            token_budget=options.token_budget,
+            workers=options.workers,
+            mask_token_id=options.mask_token_id,
+            allow_pickle=options.allow_pickle,
+            trust_remote_code=options.trust_remote_code,
+            model_copy=self.copy,
+        )
+
+
+def check(options: Options) -> Checked:
+    """Checks the options against each other, the model and the corpus.
 
     Raises:
-        UsageError: If anything is wrong; nothing has been attributed then.
+        UsageError: If anything is wrong.
     """
     check_numbers(options)
-    _check_beam(options)
-    device = resolve_device(options.device)
+    here = connect(options) is Workers.HERE
+    check_device(options.device)
+    # What other machines have is found out there.
+    device = resolve_device(options.device if here else "auto")
+    if here:
+        check_precision(options.dtype, device)
     chosen = choose(options.methods, options.params)
     _check_layers(options, chosen)
-    old = _open_output(options.output)
-    folder = resolve_model(options.model, allow_pickle=options.allow_pickle)
+    folder = resolve_model(
+        options.model,
+        allow_pickle=options.allow_pickle,
+        trust_remote_code=options.trust_remote_code,
+    )
     model = load_checked(folder, options)
     _check_mask(options, model)
     target = parse_target(options.target, model)
@@ -71,39 +131,55 @@ def prepare(options: Options) -> Prepared:
     source = open_source(options.corpus, options.split)
     columns = choose_columns(source, options.columns, model)
     _check_gold(target, chosen, model, source, columns)
-    encoding = _encoding(options, model, columns, need_label=target == "gold")
-    _check_writable(options.output)
+    return Checked(
+        folder=folder,
+        model=model,
+        device=device,
+        copy=None if here else _model_copy(folder, options),
+        chosen=chosen,
+        target=target,
+        evaluation=evaluation,
+        source=source,
+        columns=columns,
+        encoding=_encoding(options, model, columns, need_label=target == "gold"),
+    )
+
+
+def prepare(options: Options) -> Prepared:
+    """Checks the options against each other, the model, the corpus and the output folder.
+
+    The caller has the folder to itself (``lock.locked``). The corpus is staged into it unless an
+    earlier call has done that.
+
+    Raises:
+        UsageError: If anything is wrong; nothing has been attributed then.
+    """
+    check_numbers(options)
+    old = _open_output(options.output)
+    checked = check(options)
+    model, source, columns = checked.model, checked.source, checked.columns
     root = options.output.rstrip("/")
     copy = partial(
-        stage, source, columns, model, root, shard_size=options.shard_size, limit=options.limit
+        stage,
+        *(source, columns, model, root),
+        shard_size=options.shard_size,
+        limit=options.limit,
+        windows=checked.encoding.overflow == "stride",
     )
+    if old is None:
+        # Of a call that was killed before it began; its model may have been another.
+        discard_folder(join(root, STATISTICS))
     rows = copy() if old is None else int(old["identity"]["corpus"]["rows"])
-    settings = Settings(
-        model=str(folder),
-        model_name=base_name(options.model),
-        output=root,
-        num_shards=-(-rows // options.shard_size),
-        target=target,
-        seed=options.seed,
-        dtype=options.dtype,
-        encoding=encoding,
-        methods={choice.name: dict(choice.params) for choice in chosen},
-        evaluation=evaluation,
-        layers=options.layers,
-        device=device,
-        token_budget=options.token_budget,
-        workers=options.workers,
-        mask_token_id=options.mask_token_id,
-        allow_pickle=options.allow_pickle,
-        trust_remote_code=options.trust_remote_code,
-    )
-    new = record(options, settings, model, source, columns, rows, chosen)
+    settings = checked.settings(options, rows)
+    new = record(options, settings, model, source, columns, rows, checked.chosen)
     manifest = merged(root, old, new)
-    if old is not None and len(list_files(join(root, CORPUS))) < settings.num_shards:
+    damaged = list(find_damaged(root, old)) if old is not None and options.repair else []
+    discard_damaged(root, damaged)
+    if old is not None and not staged(root, settings.num_shards):
         # Somebody has tidied up; it is the same corpus, since its fingerprint is.
         copy()
-    ensure_statistics(settings, model)
-    return Prepared(settings, rows, manifest)
+    ensure_statistics(replace(settings, device=checked.device), model)
+    return Prepared(settings, rows, manifest, damaged)
 
 
 # Checks ---------------------------------------------------------------------------------------
@@ -122,11 +198,13 @@ def check_numbers(options: Options) -> None:
     if options.dtype not in DTYPES:
         raise UsageError(f"--dtype is one of {', '.join(DTYPES)}, not {options.dtype}")
     for name, value, known in (
-        ("overflow", options.overflow, ("truncate", "fail")),
+        ("overflow", options.overflow, ("truncate", "fail", "stride")),
         ("words", options.words, ("whitespace", "tokenizer")),
     ):
         if value not in known:
             raise UsageError(f"--{name} is {' or '.join(known)}, not {value}")
+    if options.stride is not None and options.overflow != "stride":
+        raise UsageError(f"--stride {options.stride} goes with --overflow stride")
 
 
 def _check_layers(options: Options, chosen: Sequence[Chosen]) -> None:
@@ -135,33 +213,6 @@ def _check_layers(options: Options, chosen: Sequence[Chosen]) -> None:
     layered = [name for name, method in methods().items() if method.layered]
     remedy = f"name one in --methods that has: {', '.join(layered)}" if layered else "leave it out"
     raise UsageError(f"--layers: none of the methods chosen has scores by layer; {remedy}")
-
-
-def _check_beam(options: Options) -> None:
-    """A mistyped option must not pass for one of Beam's, which ignores those it doesn't know."""
-    parser = _BeamParser(allow_abbrev=False)
-    for kind in (PipelineOptions, *PipelineOptions.__subclasses__()):
-        kind._add_argparse_args(parser)
-    _, unknown = parser.parse_known_args(list(options.beam))
-    if unknown and options.runner in _LOCAL_RUNNERS:
-        raise UsageError(
-            f"unknown option {unknown[0]}: neither attribeam nor Beam has it "
-            "(`attribeam run --help` lists ours)"
-        )
-    try:
-        runner = create_runner(options.runner)
-        problems = PipelineOptionsValidator(PipelineOptions(options.beam_flags), runner).validate()
-    except (ValueError, ImportError) as error:
-        problems = [" ".join(str(error).split())]
-    if problems:
-        raise UsageError(f"--runner {options.runner}: {' '.join(problems)}")
-
-
-class _BeamParser(_BeamArgumentParser):
-    """Beam's own parser, but for its habit of printing all options it has."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"Beam does not accept an option: {message}")
 
 
 def load_checked(folder: Path, options: Options) -> Model:
@@ -187,6 +238,12 @@ def load_checked(folder: Path, options: Options) -> Model:
         ) from error
 
 
+def _model_copy(folder: Path, options: Options) -> ModelCopy:
+    return copy_of(
+        folder, allow_pickle=options.allow_pickle, trust_remote_code=options.trust_remote_code
+    )
+
+
 def _check_mask(options: Options, model: Model) -> None:
     size = int(model.network.config.vocab_size)
     if options.mask_token_id is not None and not 0 <= options.mask_token_id < size:
@@ -196,20 +253,30 @@ def _check_mask(options: Options, model: Model) -> None:
         )
 
 
-def resolve_device(name: str) -> str:
-    """The device that a name stands for.
+def check_device(name: str) -> None:
+    """Checks that a name can be that of a device.
 
     Raises:
-        UsageError: If torch doesn't find it.
+        UsageError: If it can't.
     """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.device(name).type
+        kind = "cpu" if name == "auto" else torch.device(name).type
     except RuntimeError:
         kind = ""
     if kind not in ("cpu", "cuda"):
         raise UsageError(f"--device is auto, cpu, cuda or cuda:N, not {name}")
+
+
+def resolve_device(name: str) -> str:
+    """The device of this machine that a name stands for.
+
+    Raises:
+        UsageError: If torch doesn't find it.
+    """
+    check_device(name)
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = torch.device(name).type
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"--device {name}, but this machine has no CUDA GPU that torch can use")
     if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
@@ -242,15 +309,6 @@ def _open_output(root: str) -> dict[str, Any] | None:
     return manifest
 
 
-def _check_writable(root: str) -> None:
-    probe = join(root, _PROBE)
-    try:
-        write_atomic(probe, lambda handle: handle.write(b""))
-        discard(probe)
-    except (OSError, BeamIOError, ValueError) as error:
-        raise UsageError(f"--output {root} can't be written to: {error}") from error
-
-
 def _check_gold(
     target: str | int,
     chosen: Sequence[Chosen],
@@ -281,20 +339,36 @@ def _encoding(
                 f"--max-length {options.max_length} is more than the model takes ({limit})"
             )
         limit = options.max_length
+    special = 0
     if model.tokenizer is not None and "text" in columns:
         special = model.tokenizer.num_special_tokens_to_add(pair="pair" in columns)
         if limit <= special:
             # Tokenizers don't truncate at all then.
             raise UsageError(f"--max-length {limit} leaves no room beside {special} special tokens")
-    return EncodeOptions(limit, options.overflow, options.words, need_label)
+    stride = _stride(options, limit - special) if options.overflow == "stride" else None
+    return EncodeOptions(limit, options.overflow, stride, options.words, need_label)
 
 
-def resolve_model(source: str, *, allow_pickle: bool = False) -> Path:
+def _stride(options: Options, room: int) -> int:
+    """What windows overlap by, given the tokens that they have room for."""
+    stride = default_overlap(room) if options.stride is None else options.stride
+    if not 0 <= stride <= most_overlap(room):
+        raise UsageError(
+            f"--stride {stride} is not between 0 and {most_overlap(room)}: windows take {room} "
+            "tokens beside the special ones, and overlap by half at most"
+        )
+    return stride
+
+
+def resolve_model(
+    source: str, *, allow_pickle: bool = False, trust_remote_code: bool = False
+) -> Path:
     """The local folder of a model: the one given, or a hub model's, fetched.
 
     Args:
         source: Folder or hub id.
         allow_pickle: Fetch pickled weights too.
+        trust_remote_code: Fetch the model's own code too.
 
     Raises:
         UsageError: If there is no such folder and the hub has no such model, or can't be reached.
@@ -303,9 +377,10 @@ def resolve_model(source: str, *, allow_pickle: bool = False) -> Path:
         return Path(source)
     if Path(source).exists() or source.startswith((".", "/")) or source.count("/") > 1:
         raise UsageError(f"there is no model folder {source}")
-    weights = ["*.safetensors", "*.bin"] if allow_pickle else ["*.safetensors"]
+    patterns = ["*.json", "*.txt", "*.safetensors"]
+    patterns += ["*.bin"] * allow_pickle + ["*.py"] * trust_remote_code
     try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.txt", *weights]))
+        return Path(snapshot_download(source, allow_patterns=patterns))
     except Exception as error:  # The library raises a dozen kinds; all mean that it isn't there.
         raise UsageError(
             f"there is no folder {source}, and the model {source} can't be had from the hub: "

@@ -9,11 +9,24 @@ from transforms.registry import Chosen, choose
 
 
 @dataclass(frozen=True)
+class ModelCopy:
+    """The copy of the model in the run's folder, for workers that are elsewhere.
+
+    Attributes:
+        digest: Hash of its files and their names; names its folder.
+        names: Names of its files.
+    """
+
+    digest: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Settings:
     """Settings of a run, checked.
 
     Attributes:
-        model: Folder of the model.
+        model: Folder of the model, on the machine that the job is launched on.
         model_name: What the tables call it.
         output: The run's folder.
         num_shards: Number of shards of the corpus.
@@ -24,12 +37,13 @@ class Settings:
         methods: Parameters by method.
         evaluation: What is perturbed; None for no curves.
         layers: Scores by layer too, of the methods that have them.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` too for workers that are elsewhere.
         token_budget: Largest batch in tokens of short rows; None for the device's default.
         workers: Number of worker processes, which share the machine's processors.
         mask_token_id: The mask token, for a model without tokenizer.
         allow_pickle: Load pickled weights.
         trust_remote_code: Let the model bring its own code.
+        model_copy: What workers that are elsewhere load; None if all are on this machine.
     """
 
     model: str
@@ -49,6 +63,7 @@ class Settings:
     mask_token_id: int | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
+    model_copy: ModelCopy | None = None
 
     @property
     def chosen(self) -> list[Chosen]:

@@ -301,8 +301,8 @@ def test_what_is_needed_is_asked_for(name: str, model: Path, corpus: Path, out: 
         ("--max-length 0", "--max-length is at least 1, not 0"),
         ("--max-length 2", "--max-length 2 leaves no room beside 2 special tokens"),
         ("--max-length 99", "--max-length 99 is more than the model takes (48)"),
-        ("--dtype half", "--dtype is one of float32, float64, bfloat16, not half"),
-        ("--overflow cut", "--overflow is truncate or fail, not cut"),
+        ("--dtype half", "--dtype is one of float32, float64, bfloat16, mixed, not half"),
+        ("--overflow cut", "--overflow is truncate or fail or stride, not cut"),
         ("--words none", "--words is whitespace or tokenizer, not none"),
         ("--device tpu", "--device is auto, cpu, cuda or cuda:N, not tpu"),
         ("--target 3", "--target 3: the model has classes 0 to 2 (LABEL_0, LABEL_1, LABEL_2)"),
@@ -344,7 +344,7 @@ def test_what_is_needed_is_asked_for(name: str, model: Path, corpus: Path, out: 
         ("--job_name", "does not accept an option: argument --job_name: expected one argument"),
         ("--direct_num_workers=x", "Beam does not accept an option: argument --direct_num_workers"),
         ("--runner Runner", "--runner Runner: Unexpected pipeline runner: Runner."),
-        ("--runner DataflowRunner", "--runner DataflowRunner: Missing GCS path option: temp_loc"),
+        ("--runner DataflowRunner", "with --sdk_container_image (docs/dataflow.md says how"),
     ],
 )  # fmt: skip
 def test_a_bad_option_is_named(arguments: str, message: str, attribute: Run, out: Path) -> None:
@@ -541,7 +541,9 @@ def test_a_model_of_the_hub(attribute: Run, hub: list[list[str]], out: Path) -> 
     # Pickles are not even fetched.
     assert hub == [["*.json", "*.txt", "*.safetensors"]]
     attribute("--model", "who/model", "--allow-pickle")
-    assert "*.bin" in hub[1]
+    assert "*.bin" in hub[1] and "*.py" not in hub[1]
+    attribute("--model", "who/model", "--trust-remote-code")
+    assert "*.py" in hub[2] and "*.bin" not in hub[2]
     refused(
         attribute("--model", "who/other"),
         "there is no folder who/other, and the model who/other can't be had from the hub: Conn",
@@ -593,7 +595,7 @@ def test_a_folder_that_cannot_be_written_to(attribute: Run, corpus: Path) -> Non
     below = corpus / "below"
     refused(attribute("--output", below), f"--output {below} can't be written to: ")
     refused(attribute("--output", "/proc/attribeam"), "--output /proc/attribeam can't be written")
-    refused(attribute("--output", "gs://bucket/out"), "--output gs://bucket/out can't be read: ")
+    refused(attribute("--output", "ftp://host/out"), "--output ftp://host/out can't be ")
     refused(attribute("--output", corpus.parent / ("x" * 300)), "can't be read: ", "too long")
 
 

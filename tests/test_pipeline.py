@@ -185,16 +185,6 @@ def test_the_same_command_gives_the_same_bytes(
     assert content(tmp_path) == content(reference[0])
 
 
-def test_several_processes_make_no_difference(
-    model: Path, corpus: Path, reference: tuple[Path, Summary], tmp_path: Path
-) -> None:
-    here = progress._within
-    summary = run(options(model, corpus, tmp_path / "o u[t]", workers=2))
-    assert summary.worked == SHARDS
-    assert progress._within == here  # The work was done elsewhere.
-    same(tmp_path / "o u[t]", reference[0])
-
-
 def test_the_seed_is_of_the_random_method_alone(
     model: Path, corpus: Path, reference: tuple[Path, Summary], tmp_path: Path
 ) -> None:

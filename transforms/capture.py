@@ -67,6 +67,7 @@ class Recorder:
     Attributes:
         watch: What was to be looked at.
         readout: Position per row that alone has to come out of the last layer, [B]; None for all.
+        dtype: Type of softmaxes, and of all that is kept.
         attention: Attention probabilities per layer, each [B, H, T, T]; differentiable.
         readout_attention: Those of the last layer and the position read out, [B, H, T];
             differentiable, even where nothing below them is.
@@ -77,6 +78,7 @@ class Recorder:
 
     watch: Watch = field(default_factory=Watch)
     readout: torch.Tensor | None = None
+    dtype: torch.dtype = torch.float32
     attention: list[torch.Tensor] = field(default_factory=list)
     readout_attention: torch.Tensor | None = None
     entered: torch.Tensor | None = None
@@ -131,10 +133,10 @@ def record_attention(
     scores = torch.matmul(query, key.transpose(2, 3)) * scale
     if attention_mask is not None:
         scores = scores + attention_mask
-    probabilities = scores.softmax(dim=-1)
+    probabilities = scores.to(recorder.dtype).softmax(dim=-1)
     recorder.attention.append(probabilities)
     if recorder.watch.layers:
-        recorder.states["values"].append(value.detach())
+        recorder.states["values"].append(value.detach().to(recorder.dtype))
     return probabilities
 
 
@@ -148,6 +150,7 @@ def recording(
     layers: Iterable[LayerParts],
     *,
     watch: Watch,
+    dtype: torch.dtype,
     readout: torch.Tensor | None = None,
     enter: torch.Tensor | None = None,
 ) -> Iterator[Recorder]:
@@ -157,13 +160,14 @@ def recording(
         encoder: The encoder module (``Anatomy.encoder``).
         layers: The parts of its layers, if they are to be looked at.
         watch: What to look at.
+        dtype: Type of the weights.
         readout: Position per row that alone has to come out of the last layer, [B].
         enter: Replaces what enters the encoder, [B, T, d]; None leaves it.
 
     Yields:
         The recorder, filled in as the model runs.
     """
-    recorder = Recorder(watch, readout)
+    recorder = Recorder(watch, readout, dtype)
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -193,7 +197,7 @@ def _watch_layer(hooks: ExitStack, recorder: Recorder, parts: LayerParts) -> Non
         kept = recorder.states[name]
 
         def keep(_: nn.Module, args: tuple[Any, ...], kept: list[torch.Tensor] = kept) -> None:
-            kept.append(args[0].detach())
+            kept.append(args[0].detach().to(recorder.dtype))
 
         hooks.callback(module.register_forward_pre_hook(keep).remove)
 
@@ -202,6 +206,6 @@ def _watch_output(hooks: ExitStack, recorder: Recorder, parts: LayerParts) -> No
     """Keeps what comes out of a layer."""
 
     def keep(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
-        recorder.outputs.append(output.detach())
+        recorder.outputs.append(output.detach().to(recorder.dtype))
 
     hooks.callback(parts.output_norm.register_forward_hook(keep).remove)

@@ -8,14 +8,26 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from schemas import UsageError
 from transforms.anatomy import anatomy_of
 from transforms.capture import IMPLEMENTATION
 from transforms.model import Model, Task
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+# Types of the weights; under ``mixed`` the passes compute in bfloat16 (``Model.mixed``).
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "mixed": torch.float32,
+}
 
 _TASKS: dict[str, Task] = {
     "ForSequenceClassification": "classification",
@@ -37,7 +49,8 @@ def load_model(
     Args:
         folder: Folder with ``config.json``, safetensors weights and, unless the corpus is
             pre-tokenised, a fast tokenizer.
-        dtype: ``float32``, ``float64`` or ``bfloat16``, whatever the weights were saved in.
+        dtype: ``float32``, ``float64``, ``bfloat16`` or ``mixed``, whatever the weights were saved
+            in.
         device: Where to put it.
         allow_pickle: Load pickled weights (which can run code) where there are no safetensors.
         trust_remote_code: Let the model bring its own code.
@@ -65,7 +78,7 @@ def load_model(
             ignore_mismatched_sizes=True,  # They are refused below, by name.
         )
     _check_weights(folder, report)
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = _load_tokenizer(folder, trust_remote_code=trust_remote_code)
     torch.set_float32_matmul_precision("highest")
     first = anatomy.first_position(config)
     if mask_token_id is None and tokenizer is not None:
@@ -78,6 +91,7 @@ def load_model(
         mask_id=mask_token_id,
         pad_id=int(config.pad_token_id or 0),
         max_length=int(config.max_position_embeddings) - first,
+        mixed=dtype == "mixed",
     )
 
 
@@ -98,6 +112,13 @@ def _check_files(folder: Path, *, allow_pickle: bool) -> None:
             f"{folder} holds no model: it has no config.json; name a folder written by "
             "save_pretrained, or a hub id"
         )
+    if (folder / "adapter_config.json").is_file():
+        raise UsageError(
+            f"{folder} holds an adapter of another model; merge them and save the whole with "
+            "save_pretrained"
+        )
+    for index in folder.glob("*.index.json"):
+        _check_index(index)
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt")))
@@ -111,11 +132,22 @@ def _check_files(folder: Path, *, allow_pickle: bool) -> None:
         )
 
 
+def _check_index(index: Path) -> None:
+    """Refuses parts that are pickles, or outside the folder, where nobody hashes them."""
+    with _loading(index):
+        parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    ending = ".safetensors" if index.name.endswith(".safetensors.index.json") else ".bin"
+    for part in map(str, parts):
+        if Path(part).name != part or not part.endswith(ending):
+            raise UsageError(f"{index} names {part!r}, which is no {ending} file of its folder")
+
+
 def _task_of(folder: Path, config: PretrainedConfig) -> tuple[str, Task]:
     names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
-    name = (names or ["an unnamed architecture"])[0]
+    name = str(names[0]) if names and isinstance(names, list) else "an unnamed architecture"
     for ending, task in _TASKS.items():
-        if name.endswith(ending) and hasattr(transformers, name):
+        kind = getattr(transformers, name, None) if name.endswith(ending) else None
+        if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
             if task == "classification":
                 _check_outputs(folder, config)
             return name, task
@@ -156,11 +188,13 @@ def _check_weights(folder: Path, report: dict[str, Any]) -> None:
         )
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast | None:
+def _load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerFast | None:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
         return None
     with _loading(f"the tokenizer in {folder}"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, use_fast=True, local_files_only=True, trust_remote_code=trust_remote_code
+        )
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UsageError(
             f"the tokenizer in {folder} is not a fast one, so it gives no character offsets; "

@@ -32,6 +32,9 @@ class Model:
         mask_id: Vocabulary id of the mask token; None if unknown.
         pad_id: Vocabulary id of the padding token.
         max_length: Most tokens the model takes, special tokens included.
+        mixed: Whether the products of matrices in its layers are in bfloat16. Weights, what passes
+            from layer to layer, softmaxes, the head and all that is computed from them keep
+            ``dtype``.
     """
 
     network: PreTrainedModel
@@ -41,10 +44,24 @@ class Model:
     mask_id: int | None
     pad_id: int
     max_length: int
+    mixed: bool = False
 
     def __post_init__(self) -> None:
         last = getattr(self.encoder, self.anatomy.layers)[-1]
         patch_last_layer(last, self.anatomy, int(self.network.config.num_attention_heads))
+        if self.mixed:
+            self._keep_whole()
+
+    def _keep_whole(self) -> None:
+        """Lets the linear parts outside of the layers compute in ``dtype``.
+
+        In the head, a row an instance, that costs nothing, and logits near 6 in bfloat16 would be
+        multiples of 0.03. What a projection gives is carried on from layer to layer.
+        """
+        whole = torch.autocast(self.device.type, enabled=False)
+        for module in (optional_part(self.network, self.anatomy.projection), *self.head):
+            if isinstance(module, nn.Linear):
+                module.forward = whole(module.forward)  # type: ignore[method-assign]
 
     @property
     def device(self) -> torch.device:
@@ -151,7 +168,17 @@ class Model:
             inputs["token_type_ids"] = rows.segment
         readout = None if watch.whole else rows.readout
         layers = self.layers if watch.layers or watch.outputs else ()
-        with recording(self.encoder, layers, watch=watch, readout=readout, enter=enter) as recorder:
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed),
+            recording(
+                self.encoder,
+                layers,
+                watch=watch,
+                dtype=self.dtype,
+                readout=readout,
+                enter=enter,
+            ) as recorder,
+        ):
             if self.task == "masked_lm":
                 logits = self._contrast_logits(inputs, rows)
             else:
@@ -161,7 +188,7 @@ class Model:
                 f"{len(recorder.attention)} of {self.num_layers} layers of "
                 f"{type(self.network).__name__} passed through the attention hook"
             )
-        return logits, recorder
+        return logits.to(self.dtype), recorder
 
     @contextmanager
     def above(self, layer: int) -> Iterator[None]:

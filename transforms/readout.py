@@ -91,4 +91,4 @@ def _attention(
     if attention_mask is not None:
         # The mask hides keys only, so any query's row of it will do.
         scores = scores + attention_mask[:, :, 0]
-    return scores.softmax(-1)
+    return scores.to(hidden.dtype).softmax(-1)

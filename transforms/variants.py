@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transforms.batch import Flags, Instance, Rows, pack
+from transforms.batch import Flags, Instance, Rows, pack, put
 from transforms.model import Model
 from transforms.recovery import halving
 
@@ -125,16 +125,13 @@ def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Fla
         readout[row] = np.searchsorted(keep, instance.readout)
     contrasts = [instance.contrast for instance, _, _ in inputs]
 
-    def put(array: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(array).to(model.device)
-
     return Rows(
-        input_ids=put(ids),
-        attention_mask=put(mask),
-        segment=put(segment),
-        readout=put(readout),
-        contrast=None if contrasts[0] is None else put(np.array(contrasts, np.int64)),
-        position_ids=put(positions),
+        input_ids=put(ids, model.device),
+        attention_mask=put(mask, model.device),
+        segment=put(segment, model.device),
+        readout=put(readout, model.device),
+        contrast=None if contrasts[0] is None else put(np.array(contrasts, np.int64), model.device),
+        position_ids=put(positions, model.device),
     )
 
 

@@ -1,0 +1,68 @@
+"""Which device a worker process computes on."""
+
+import os
+import re
+
+import torch
+
+from schemas import UsageError
+
+
+def worker_number(environment: str | None) -> int | None:
+    """Number of a worker process, from what Beam calls it (``WORKER_ID``, such as ``worker_3``).
+
+    None where it has no name or no number, as in the process that the run was started in.
+    """
+    found = re.search(r"(\d+)$", environment or "")
+    return int(found[1]) if found else None
+
+
+def device_of_worker(device: str, worker: int | None, count: int) -> str:
+    """The device of a worker process.
+
+    ``cuda`` stands for all GPUs: the processes take one each, in turn, and share them where they
+    are more than the GPUs. ``cuda:N`` and ``cpu`` are the same for all of them.
+
+    Args:
+        device: What the run was told.
+        worker: Number of the process; None if it has none.
+        count: Number of GPUs that the process sees.
+    """
+    if device != "cuda" or worker is None or count < 2:
+        return device
+    return f"cuda:{worker % count}"
+
+
+def take_device(device: str) -> str:
+    """The device of this process; if it is a GPU, it is made the one that torch starts from."""
+    if device == "auto":
+        # Of a worker on another machine than the run was started on.
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    worker = worker_number(os.environ.get("WORKER_ID"))
+    own = device_of_worker(device, worker, torch.cuda.device_count())
+    if own.startswith("cuda:"):
+        # Else pinned memory, for one, would open a context on the first GPU in every process.
+        torch.cuda.set_device(own)
+    return own
+
+
+def processors() -> int:
+    """Number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_precision(dtype: str, device: str) -> None:
+    """Checks that a device computes in the precision that is asked for.
+
+    Raises:
+        UsageError: If it would only emulate it, slower than float32 and no more exact.
+    """
+    if dtype != "mixed" or not device.startswith("cuda"):
+        return
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UsageError(
+            f"--dtype mixed computes in bfloat16, which {torch.cuda.get_device_name(device)} "
+            "doesn't have; use --dtype float32"
+        )

@@ -1,0 +1,22 @@
+"""How many floating point operations a pass takes, counted from the architecture."""
+
+from collections.abc import Iterable
+
+from transforms.model import Model
+
+
+def forward_flops(model: Model, lengths: Iterable[int]) -> float:
+    """Operations of a forward pass over rows of these lengths; a product and a sum count as two.
+
+    Counted are the products of matrices in the layers, of the last one for the position that is
+    read out alone (``readout``). Embeddings, norms, softmaxes and the head are small beside them.
+    """
+    layers, hidden = model.num_layers, int(model.network.config.hidden_size)
+    parts = model.layers[0]
+    linears = (parts.query, parts.key, parts.value, parts.output, parts.expand, parts.contract)
+    weights = sum(linear.weight.numel() for linear in linears)
+    total = 0.0
+    for length in lengths:
+        token = 2.0 * weights + 4 * length * hidden
+        total += (layers - 1) * length * token + token
+    return total
