@@ -290,13 +290,15 @@ def _manifest(methods: list[str], instances: int, shards: int) -> dict[str, Any]
         "identity": {
             "model": {
                 "source": "none",
+                "architecture": "none",
+                "weights_sha256": "0" * 64,
                 "task": "classification",
                 "labels": ["0", "1"],
                 "num_layers": 12,
                 "num_heads": 12,
             },
             "tokenizer": {"sha256": "0" * 64},
-            "corpus": {"source": "none", "rows": instances},
+            "corpus": {"source": "none", "rows": instances, "limit": None, "split": None},
             "settings": {
                 "dtype": "float32",
                 "shard_size": SHARD,
@@ -304,7 +306,12 @@ def _manifest(methods: list[str], instances: int, shards: int) -> dict[str, Any]
             },
         },
         "methods": dict.fromkeys(methods, record),
-        "evaluation": {"fractions": FRACTIONS[1:-1], "orders": ORDERS, "operations": ["mask"]},
+        "evaluation": {
+            "protocol": "token",
+            "fractions": FRACTIONS[1:-1],
+            "orders": ORDERS,
+            "operations": ["mask"],
+        },
         "executions": [],
     }
 

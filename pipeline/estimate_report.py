@@ -67,7 +67,8 @@ def totals(estimate: Estimate) -> list[tuple[str, str]]:
     if estimate.device != "cpu":
         found.append(("GPU hours", f"{estimate.device_hours:.4g}"))
     if estimate.money is not None:
-        found.append(("cost", f"${estimate.money:,.2f} at ${estimate.price:.4g} an hour"))
+        money = f"${estimate.money:,.2f}" if estimate.money >= 0.01 else "less than $0.01"
+        found.append(("cost", f"{money} at ${estimate.price:.4g} an hour"))
     return found
 
 

@@ -7,6 +7,7 @@ place and renamed. Renaming is atomic on a local disk and per object on the clou
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
@@ -116,9 +117,25 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
     Raises:
         DamagedError: If it has no whole footer, or a page's checksum is wrong.
     """
+    with _opened(path) as parquet:
+        return parquet.read(columns)
+
+
+def count_rows(path: str) -> int:
+    """Number of rows of a Parquet file, by its footer.
+
+    Raises:
+        DamagedError: If it has no whole footer.
+    """
+    with _opened(path) as parquet:
+        return int(parquet.metadata.num_rows)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[pq.ParquetFile]:
     with open_read(path) as handle:
         try:
-            return pq.ParquetFile(handle, page_checksum_verification=True).read(columns)
+            yield pq.ParquetFile(handle, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             # What Arrow finds has no number; that a file can't be read is another matter.
             if isinstance(error, OSError) and error.errno is not None:

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 
 import apache_beam as beam
-import pyarrow.parquet as pq
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -14,7 +13,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline import progress
 from pipeline.engines import connect, is_dry_run
-from pipeline.files import DamagedError, join, list_files, open_read
+from pipeline.files import DamagedError, count_rows, join, list_files
 from pipeline.graph import build
 from pipeline.leash import WORKER, run_leashed
 from pipeline.lock import locked
@@ -133,9 +132,10 @@ def _is_os(kind: object) -> bool:
 
 
 def count_failures(root: str) -> int:
-    """Number of rows of ``failures``, read from the footers of its files."""
-    total = 0
-    for path in list_files(join(root, FAILURES)):
-        with open_read(join(root, f"{FAILURES}/{path}")) as handle:
-            total += pq.ParquetFile(handle).metadata.num_rows
-    return total
+    """Number of rows of ``failures``, read from the footers of its files.
+
+    Raises:
+        DamagedError: If one of them can't be read.
+    """
+    folder = join(root, FAILURES)
+    return sum(count_rows(join(folder, path)) for path in list_files(folder))

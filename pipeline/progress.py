@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -24,7 +23,7 @@ from rich.progress import (
 from rich.progress import Task as Bar
 from rich.text import Text
 
-from pipeline.files import exists, is_local, join, open_read
+from pipeline.files import count_rows, exists, is_local, join
 from pipeline.plan import Task
 from schemas import failures_path, unit_path
 
@@ -74,10 +73,7 @@ class _Watch:
 
     @staticmethod
     def _failed(path: str) -> int:
-        if not exists(path):
-            return 0
-        with open_read(path) as handle:
-            return int(pq.ParquetFile(handle).metadata.num_rows)
+        return count_rows(path) if exists(path) else 0
 
 
 class _Rate(ProgressColumn):

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from analysis import verify
 from pipeline import Options, run
+from pipeline.files import DamagedError
 from schemas import UsageError
 from tests.tiny import WORDS, files, table, texts
 from transforms.perturb import Evaluation
@@ -383,7 +384,7 @@ def check_damaged(finished: Finished, damage: Damaged, work: Path, tally: Tally)
             assert problems, f"{name} has another table, and nobody has noticed"
         try:
             run(replace(finished.options, output=str(work)))
-        except UsageError as error:
+        except (UsageError, DamagedError) as error:
             assert str(error).strip()
             tally["damaged runs refused"] += 1
     finally:

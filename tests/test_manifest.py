@@ -60,7 +60,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_damaged_one_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_bytes(content.encode(errors="surrogatepass"))
-    with pytest.raises(UsageError, match=f"{path} is damaged .*; use another --output"):
+    with pytest.raises(UsageError, match=f"{path} is damaged .*; put a copy of it back, or use"):
         read_manifest(str(tmp_path))
 
 

@@ -35,9 +35,18 @@ with areas as (
 weights as (
     select
         instance_id,
-        unnest(bootstrap_weights(instance_id)) as weight,
-        unnest(range(1001)) as replicate
+        bootstrap_weights(instance_id) as weights
     from (select distinct instance_id from curves)
+),
+
+-- Unnested after the join, so that the join is a small one.
+drawn as (
+    select
+        areas.*,
+        unnest(weights) as weight,
+        unnest(range(1001)) as replicate
+    from areas
+    join weights using (instance_id)
 ),
 
 replicates as (
@@ -48,8 +57,7 @@ replicates as (
         replicate,
         sum(weight * area) as area,
         sum(weight * span) as span
-    from areas
-    join weights using (instance_id)
+    from drawn
     where weight > 0
     group by all
 ),

@@ -16,29 +16,36 @@ create view faithfulness_intervals as
 with weights as (
     select
         instance_id,
-        unnest(bootstrap_weights(instance_id)) as weight,
-        unnest(range(1001)) as replicate
+        bootstrap_weights(instance_id) as weights
     from (select distinct instance_id from curves)
 ),
 
--- A metric is there for all instances of a group or, where its order was not run, for none.
-replicates as (
+-- Unnested after the join, so that the join is a small one.
+drawn as (
     select
-        f.method,
-        f.protocol,
-        f.operation,
-        w.replicate,
-        sum(w.weight * f.comprehensiveness) / sum(w.weight) as comprehensiveness,
-        sum(w.weight * f.sufficiency) / sum(w.weight) as sufficiency,
-        sum(w.weight * f.aopc) / sum(w.weight) as aopc,
-        sum(w.weight * f.log_odds) / sum(w.weight) as log_odds,
-        sum(w.weight * f.auc_morf) / sum(w.weight) as auc_morf,
-        sum(w.weight * f.auc_lerf) / sum(w.weight) as auc_lerf,
-        sum(w.weight * f.auc_difference) / sum(w.weight) as auc_difference,
-        sum(w.weight * f.decision_flip_fraction) / sum(w.weight) as decision_flip_fraction
+        f.*,
+        unnest(w.weights) as weight,
+        unnest(range(1001)) as replicate
     from faithfulness_by_instance as f
     join weights as w using (instance_id)
-    where w.weight > 0
+),
+
+replicates as (
+    select
+        method,
+        protocol,
+        operation,
+        replicate,
+        sum(weight * comprehensiveness) / sum(weight) as comprehensiveness,
+        sum(weight * sufficiency) / sum(weight) as sufficiency,
+        sum(weight * aopc) / sum(weight) as aopc,
+        sum(weight * log_odds) / sum(weight) as log_odds,
+        sum(weight * auc_morf) / sum(weight) as auc_morf,
+        sum(weight * auc_lerf) / sum(weight) as auc_lerf,
+        sum(weight * auc_difference) / sum(weight) as auc_difference,
+        sum(weight * decision_flip_fraction) / sum(weight) as decision_flip_fraction
+    from drawn
+    where weight > 0
     group by all
 ),
 

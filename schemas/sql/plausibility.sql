@@ -43,18 +43,18 @@ sizes as (
 
 chosen as (
     select
-        r.method,
-        len(r.marked) as m,
-        greatest(1, floor(s.share * r.words + 0.5))::bigint as eraser_k,
-        least(s.number, r.words) as hatexplain_k,
-        r.marked,
-        list_sort(r.ranked[1:eraser_k]) as eraser,
-        r.ranked[1:hatexplain_k] as hatexplain,
-        list_filter(r.marked, lambda w: not list_contains(r.marked, w - 1)) as true_firsts,
-        list_filter(r.marked, lambda w: not list_contains(r.marked, w + 1)) as true_lasts,
+        f.method,
+        f.marked as m,
+        greatest(1, floor(s.share * f.words + 0.5))::bigint as eraser_k,
+        least(s.number, f.words) as hatexplain_k,
+        f.rationale,
+        list_sort(f.ranked[1:eraser_k]) as eraser,
+        f.ranked[1:hatexplain_k] as hatexplain,
+        list_filter(f.rationale, lambda w: not list_contains(f.rationale, w - 1)) as true_firsts,
+        list_filter(f.rationale, lambda w: not list_contains(f.rationale, w + 1)) as true_lasts,
         list_filter(eraser, lambda w: not list_contains(eraser, w - 1)) as firsts,
         list_filter(eraser, lambda w: not list_contains(eraser, w + 1)) as lasts
-    from word_ranks as r
+    from found as f
     cross join sizes as s
 ),
 
@@ -69,10 +69,10 @@ matched as (
 of_corpus as (
     select
         method,
-        avg(2 * len(list_intersect(eraser, marked)) / (eraser_k + m)) as eraser_token_f1,
+        avg(2 * len(list_intersect(eraser, rationale)) / (eraser_k + m)) as eraser_token_f1,
         avg(eraser_matches / len(firsts)) as eraser_precision,
         avg(eraser_matches / len(true_firsts)) as eraser_recall,
-        avg(2 * len(list_intersect(hatexplain, marked)) / (hatexplain_k + m))
+        avg(2 * len(list_intersect(hatexplain, rationale)) / (hatexplain_k + m))
             as hatexplain_token_f1,
         avg(hatexplain_matches / hatexplain_k) as hatexplain_precision,
         avg(hatexplain_matches / len(true_firsts)) as hatexplain_recall

@@ -21,6 +21,9 @@
 --   auprc              Area under the precision-recall curve by the trapezoidal rule, from
 --                      precision 1 at recall 0, a point per distinct score: more than
 --                      average_precision, as ERASER and HateXplain have it
+--   rationale          The words in the rationale, counted from 1, in the order of the text
+--   ranked             The words from the highest score to the lowest; of equal scores, the earlier
+--                      first
 create view plausibility_by_instance as
 with chosen as (
     select
@@ -74,5 +77,7 @@ select
     matches / len(true_firsts) as iou_recall,
     2 * matches / (len(firsts) + len(true_firsts)) as iou_f1,
     list_avg(precisions) as average_precision,
-    (average_precision + list_avg(before)) / 2 as auprc
+    (average_precision + list_avg(before)) / 2 as auprc,
+    marked as rationale,
+    ranked
 from matched;

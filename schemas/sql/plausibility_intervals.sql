@@ -18,25 +18,33 @@ with found as materialized (
 weights as (
     select
         instance_id,
-        unnest(bootstrap_weights(instance_id)) as weight,
-        unnest(range(1001)) as replicate
+        bootstrap_weights(instance_id) as weights
     from (select distinct instance_id from found)
+),
+
+-- Unnested after the join, so that the join is a small one.
+drawn as (
+    select
+        f.*,
+        unnest(w.weights) as weight,
+        unnest(range(1001)) as replicate
+    from found as f
+    join weights as w using (instance_id)
 ),
 
 sums as (
     select
-        f.method,
-        w.replicate,
-        sum(w.weight) as n,
-        sum(w.weight * f.token_f1) / n as token_f1,
-        sum(w.weight * f.token_iou) / n as token_iou,
-        sum(w.weight * f.iou_precision) / n as iou_precision,
-        sum(w.weight * f.iou_recall) / n as iou_recall,
-        sum(w.weight * f.average_precision) / n as average_precision,
-        sum(w.weight * f.auprc) / n as auprc
-    from found as f
-    join weights as w using (instance_id)
-    where w.weight > 0
+        method,
+        replicate,
+        sum(weight) as n,
+        sum(weight * token_f1) / n as token_f1,
+        sum(weight * token_iou) / n as token_iou,
+        sum(weight * iou_precision) / n as iou_precision,
+        sum(weight * iou_recall) / n as iou_recall,
+        sum(weight * average_precision) / n as average_precision,
+        sum(weight * auprc) / n as auprc
+    from drawn
+    where weight > 0
     group by all
 ),
 
