@@ -315,8 +315,12 @@ class Ranked:
         self.scores = [max(scores[at] for at in words[word]) for word in sorted(words)]
         self.marked = [instance["rationale"][words[word][0]] for word in sorted(words)]
 
+    @property
+    def order(self) -> list[int]:
+        return sorted(range(len(self.scores)), key=lambda word: -self.scores[word])
+
     def top(self, k: int) -> set[int]:
-        return set(sorted(range(len(self.scores)), key=lambda word: -self.scores[word])[:k])
+        return set(self.order[:k])
 
     @property
     def rationale(self) -> set[int]:
@@ -375,6 +379,8 @@ def plausibilities(run: SyntheticRun) -> dict[tuple[str, str], tuple[Ranked, Row
                 "iou_f1": f1(hits / len(runs(chosen)), hits / len(runs(true))),
                 "average_precision": float(average_precision_score(ranked.marked, ranked.scores)),
                 "auprc": float(auc(recall, precision)),
+                "rationale": [word + 1 for word in sorted(true)],
+                "ranked": [word + 1 for word in ranked.order],
             },
         )
     return found
@@ -416,7 +422,7 @@ def test_plausibility(opened: Opened) -> None:
             precision = mean(n / len(a) for n, a in zip(hits, spans, strict=True))
             recall = mean(n / len(runs(b)) for n, b in zip(hits, true, strict=True))
             iou[name] = f1(precision, recall)
-        means = {name: mean(row[name] for row in own) for name in list(own[0])[2:]}
+        means = {name: mean(row[name] for row in own) for name in list(own[0])[2:-2]}
         expected[(method,)] = {
             "n": len(own),
             "token_f1": means["token_f1"],
