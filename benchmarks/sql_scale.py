@@ -64,6 +64,8 @@ SUMMARIES = (
 SCANS = {
     "tokens": "select count(*), avg(score) from tokens where not special",
     "words": "select count(*), avg(score_max) from words",
+    "documents": "select count(*), avg(agreeing) from documents",
+    "document_tokens": "select count(*), avg(score) from document_tokens",
     "faithfulness_by_instance": "select count(*), avg(auc_difference) from {view}",
     "plausibility_by_instance": "select count(*), avg(auprc) from {view}",
 }
@@ -75,6 +77,8 @@ LOOKUPS = (
     "faithfulness_by_instance",
     "agreement_by_instance",
     "plausibility_by_instance",
+    "documents",
+    "document_tokens",
 )
 
 Ints = NDArray[np.int64]
@@ -345,7 +349,8 @@ def _queries(instances: int) -> Iterator[tuple[str, str]]:
     # One that has curves and a rationale.
     middle = instances // 2 // CURVES_EVERY * CURVES_EVERY
     for view in LOOKUPS:
-        yield f"lookup {view}", f"from {view} where instance_id = 'row-{middle:08d}'"
+        key = "row_id" if view.startswith("document") else "instance_id"
+        yield f"lookup {view}", f"from {view} where {key} = 'row-{middle:08d}'"
 
 
 def _times(folder: Path, instances: int, views: Sequence[str]) -> dict[str, float]:

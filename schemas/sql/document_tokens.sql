@@ -19,27 +19,75 @@
 --   windows     Number of windows that the mean is over
 --   rationale   1 where the place's word is in the human rationale, else 0; null without one
 create view document_tokens as
-with places as (
+with placed as (
+    select
+        *,
+        list_transform(
+            list_zip(segment, coalesce(char_start, word_ids), special),
+            lambda t: case when not t[3] then t[1] * 4294967296 + t[2] end
+        ) as places,
+        -- Most rows fit, and have a token to a place: nothing is to be put together there.
+        "window" is null and list_unique(places) = len(special) - list_sum(special::int[]) as plain
+    from instances
+),
+
+exploded as (
     select
         i.row_id,
-        t.instance_id,
-        t.method,
-        t.target,
-        t.layer,
-        t.segment,
-        t.word_id,
-        t.char_start,
-        t.char_end,
-        string_agg(t.token, '' order by t.position) as token,
+        i.instance_id,
+        i.plain,
+        a.method,
+        a.target,
+        a.layer,
+        unnest(i.segment) as segment,
+        unnest(i.word_ids) as word_id,
+        unnest(i.char_start) as char_start,
+        unnest(i.char_end) as char_end,
+        unnest(i.tokens) as token,
+        unnest(i.special) as special,
+        unnest(a.scores) as score,
+        unnest(i.rationale) as rationale,
+        generate_subscripts(i.tokens, 1) as position
+    from attributions as a
+    join placed as i using (instance_id)
+),
+
+by_window as (
+    select
+        row_id,
+        instance_id,
+        method,
+        target,
+        layer,
+        segment,
+        word_id,
+        char_start,
+        char_end,
+        string_agg(token, '' order by position) as token,
         count(*) as tokens,
-        sum(t.score) as score,
-        max(t.rationale) as rationale
-    from tokens as t
-    join instances as i using (instance_id)
-    where not t.special
+        sum(score) as score,
+        max(rationale) as rationale
+    from exploded
+    where not plain and not special
     group by all
 )
 
+select
+    row_id,
+    method,
+    target,
+    layer,
+    segment,
+    word_id,
+    char_start,
+    char_end,
+    token,
+    score::double as score,
+    1::bigint as windows,
+    rationale
+from exploded
+where plain and not special
+union all
 select
     row_id,
     method,
@@ -53,5 +101,5 @@ select
     avg(score) as score,
     count(*) as windows,
     max(rationale) as rationale
-from places
+from by_window
 group by all;
