@@ -27,7 +27,12 @@ from schemas.layout import FAILURES
 
 # What Beam adds to a message, and the last line of a traceback.
 _STEP = re.compile(r" \[while running '[^']*'\]")
-_ERROR = re.compile(r"(?:\w+\.)*(\w+): (.*)")
+_ERROR = re.compile(r"((?:\w+\.)*)(\w+): (.*)")
+# The libraries of the stores, whose errors are no OSError.
+_STORES = (
+    *("apache_beam.io.aws.", "botocore.", "urllib3."),
+    *("apache_beam.io.gcp.", "google.api_core.", "google.auth.", "google.cloud."),
+)
 
 
 @dataclass(frozen=True)
@@ -118,13 +123,14 @@ def cause(error: Exception) -> str | None:
     Beam hands on some errors as nothing but text, which ends in the name and message of the first.
     """
     lines = [_STEP.sub("", line).strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or f"{type(error).__module__}.".startswith(_STORES):
         return " ".join(lines) or type(error).__name__
     found = _ERROR.fullmatch(lines[-1]) if lines and isinstance(error, RuntimeError) else None
     if found is None:
         return None
     known = {DamagedError, BeamIOError, *(each for each in vars(builtins).values() if _is_os(each))}
-    return found[2] if found[1] in {each.__name__ for each in known} else None
+    stopped = found[1].startswith(_STORES) or found[2] in {each.__name__ for each in known}
+    return found[3] if stopped else None
 
 
 def _is_os(kind: object) -> bool:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.io.filesystems import FileSystems
+from botocore.exceptions import EndpointConnectionError
 
 from analysis import verify
 from pipeline import Options, graph, run
@@ -217,6 +218,8 @@ def test_a_full_disk_ends_in_a_sentence(
             "x is",
         ),
         (RuntimeError("PermissionError: [Errno 13] x"), "[Errno 13] x"),
+        (EndpointConnectionError(endpoint_url="http://x"), "Could not connect to the endpoint"),
+        (RuntimeError("botocore.exceptions.ConnectTimeoutError: too long"), "too long"),
         # Bugs.
         (RuntimeError("ValueError: wrong [while running 'A']"), None),
         (RuntimeError("OSErrors: wrong"), None),
