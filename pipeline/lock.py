@@ -41,6 +41,9 @@ LOOK = 2.0
 # In which two that take a lease at the same instant see who was last; that one has it.
 SETTLE = 2.0
 
+# Not SIGINT, which is ignored by what a script starts in the background.
+_ALARM = getattr(signal, "SIGUSR1", signal.SIGINT)
+
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -70,12 +73,9 @@ def locked(root: str) -> Iterator[None]:
         raise UsageError(f"--output {root} can't be written to: {_reason(error)}") from error
     try:
         yield
+        release.check()
     except KeyboardInterrupt:
-        if isinstance(release, _Lease) and release.lost is not None:
-            raise LostLeaseError(
-                f"{_describe(release.lost)} has taken {root} over, since this process was silent "
-                f"for {WATCH:.0f} s"
-            ) from None
+        release.check()
         raise
     finally:
         release.release()
@@ -185,6 +185,9 @@ class _FileLock:
             os.close(self._handle)
             raise
 
+    def check(self) -> None:
+        """Nobody takes it from a process that lives."""
+
     def release(self) -> None:
         # In this order: who opens the name afterwards makes a new file, and who has opened this one
         # finds out that the name doesn't lead to it any more.
@@ -207,6 +210,7 @@ class _Lease:
         self._path = path
         self._token = uuid4().hex
         self._beat = 0
+        self._root = root
         self._stop = threading.Event()
         self._owner = threading.get_ident()
         _watch(root, path)
@@ -215,6 +219,9 @@ class _Lease:
         content = _content(path)
         if not self._is_ours(content):
             raise _busy(root, content)
+        self._is_main = threading.current_thread() is threading.main_thread()
+        if self._is_main:
+            self._before = signal.signal(_ALARM, _interrupt)
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
@@ -239,15 +246,30 @@ class _Lease:
                     self._write()
                 else:
                     self.lost = content
-                    signal.pthread_kill(self._owner, signal.SIGINT)
+                    if self._is_main:
+                        signal.pthread_kill(self._owner, _ALARM)
                     return
+
+    def check(self) -> None:
+        """Raises an error if another process has the lease now."""
+        if self.lost is not None:
+            raise LostLeaseError(
+                f"{_describe(self.lost)} has taken {self._root} over, since this process was "
+                f"silent for {WATCH:.0f} s"
+            )
 
     def release(self) -> None:
         self._stop.set()
         self._thread.join()
+        if self._is_main:
+            signal.signal(_ALARM, self._before)
         with suppress(Exception):  # It will be found dead.
             if self._is_ours(_content(self._path)):
                 discard(self._path)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _watch(root: str, path: str) -> None:

@@ -182,8 +182,29 @@ def test_who_was_taken_for_dead_stops(kind: str, tmp_path: Path) -> None:
 
 @only_leases
 def test_an_interrupt_of_the_user_is_one(kind: str, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGUSR1)
     with pytest.raises(KeyboardInterrupt), locked(str(tmp_path)):
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+@only_leases
+def test_a_thread_finds_out_at_the_end(kind: str, tmp_path: Path) -> None:
+    """Signals reach the main thread alone."""
+    found: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with locked(str(tmp_path)):
+                (tmp_path / LOCK).write_text(json.dumps(OTHER))
+                time.sleep(0.5)
+        except LostLeaseError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(found) == 1
 
 
 @only_leases
