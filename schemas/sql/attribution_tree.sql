@@ -17,59 +17,60 @@
 --   path       Positions from the top to the token
 --   path_text  The token strings of the path
 create view attribution_tree as
-with recursive walk as (
+with branches as (
+    select
+        e.*,
+        list([e.parent, e.child]) over (
+            partition by e.instance_id, e.method, e.algorithm
+            order by e.position
+        ) as edges
+    from tree_edges as e
+    join instances as i using (instance_id)
+    where e.parent <> i.readout
+),
+
+paths as (
     select
         instance_id,
         method,
         algorithm,
-        token,
-        0 as depth,
-        null::int as parent,
-        null::int as layer,
-        null::double as attr,
-        null::double as prop,
-        [token] as path
-    from tree_nodes
-    where is_root
+        child as token,
+        parent,
+        layer,
+        attr::double as attr,
+        prop::double as prop,
+        -- Edges are added below what is there already: going back from this one, each that ends
+        -- where the path begins makes it longer. A recursive query would grow the trees of all
+        -- instances even if one is asked for.
+        list_reduce(
+            list_reverse(edges),
+            lambda path, edge: if(edge[2] = path[1], list_prepend(edge[1], path), path),
+            [child]
+        ) as path
+    from branches
 
     union all
 
-    select
-        w.instance_id,
-        w.method,
-        w.algorithm,
-        e.child,
-        w.depth + 1,
-        e.parent,
-        e.layer,
-        e.attr,
-        e.prop,
-        list_append(w.path, e.child)
-    from walk as w
-    join tree_edges as e
-        on e.instance_id = w.instance_id
-        and e.method = w.method
-        and e.algorithm = w.algorithm
-        and e.parent = w.token
-    join instances as i on i.instance_id = e.instance_id
-    where e.parent <> i.readout
+    select instance_id, method, algorithm, token, null, null, null, null, [token]
+    from tree_nodes
+    where is_root
 )
 
 select
-    w.instance_id,
-    w.method,
-    w.algorithm,
-    w.token,
-    i.tokens[w.token + 1] as text,
-    w.depth,
-    w.parent,
-    w.layer,
-    w.attr,
-    w.prop,
+    p.instance_id,
+    p.method,
+    p.algorithm,
+    p.token,
+    i.tokens[p.token + 1] as text,
+    (len(p.path) - 1)::int as depth,
+    p.parent,
+    p.layer,
+    p.attr,
+    p.prop,
     n.state,
-    w.path,
-    list_transform(w.path, lambda position: i.tokens[position + 1]) as path_text
-from walk as w
+    p.path,
+    list_transform(p.path, lambda position: i.tokens[position + 1]) as path_text
+from paths as p
 join tree_nodes as n using (instance_id, method, algorithm, token)
 join instances as i using (instance_id)
-order by w.instance_id, w.method, w.algorithm, w.path;
+order by p.instance_id, p.method, p.algorithm, p.path;

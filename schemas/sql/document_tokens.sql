@@ -31,7 +31,8 @@ with placed as (
     from instances
 ),
 
-exploded as (
+-- Not materialized: it has every token under every method, and nearly all are of one branch below.
+exploded as not materialized (
     select
         i.row_id,
         i.instance_id,

@@ -15,47 +15,87 @@
 --   score_mean  Mean score of the word's tokens
 --   rationale   1 where the word is in the human rationale, else 0; null without one
 create view words as
-with grouped as (
+with edges as (
     select
         instance_id,
-        method,
-        target,
-        layer,
+        row_id,
         segment,
-        word_id,
-        min(char_start) as char_start,
-        max(char_end) as char_end,
-        min(position) as position,
-        count(*) as tokens,
-        sum(score) as score_sum,
-        max(score) as score_max,
-        avg(score) as score_mean,
-        max(rationale) as rationale
-    from tokens
-    where word_id is not null
-    group by all
+        word_ids,
+        char_start,
+        char_end,
+        rationale,
+        -- A word's tokens are neighbours.
+        list_filter(
+            range(1, len(word_ids) + 1),
+            lambda t: word_ids[t] is not null and (
+                t = 1
+                or word_ids[t - 1] is distinct from word_ids[t]
+                or segment[t - 1] <> segment[t]
+            )
+        ) as starts,
+        list_filter(
+            range(1, len(word_ids) + 1),
+            lambda t: word_ids[t] is not null and (
+                t = len(word_ids)
+                or word_ids[t + 1] is distinct from word_ids[t]
+                or segment[t + 1] <> segment[t]
+            )
+        ) as ends
+    from instances
+),
+
+-- What is the same under every method.
+placed as (
+    select
+        e.instance_id,
+        e.starts,
+        e.ends,
+        list_select(e.segment, e.starts) as segments,
+        list_select(e.word_ids, e.starts) as word_ids,
+        list_select(e.rationale, e.starts) as rationales,
+        list_transform(
+            e.starts,
+            lambda start, w: substring(
+                case when e.segment[start] = 1 then t.text_pair else t.text end,
+                e.char_start[start] + 1,
+                e.char_end[e.ends[w]] - e.char_start[start]
+            )
+        ) as words
+    from edges as e
+    -- The text of several windows is stored once.
+    left join (
+        select row_id, text, text_pair from instances where text is not null
+    ) as t using (row_id)
+),
+
+scored as (
+    select
+        a.instance_id,
+        a.method,
+        a.target,
+        a.layer,
+        unnest(p.segments) as segment,
+        unnest(p.word_ids) as word_id,
+        unnest(p.words) as word,
+        unnest(p.starts) - 1 as position,
+        unnest(list_transform(p.starts, lambda start, w: a.scores[start:p.ends[w]])) as scores,
+        unnest(p.rationales) as rationale
+    from attributions as a
+    join placed as p using (instance_id)
 )
+
 select
-    g.instance_id,
-    g.method,
-    g.target,
-    g.layer,
-    g.segment,
-    g.word_id,
-    substring(
-        case when g.segment = 1 then t.text_pair else t.text end,
-        g.char_start + 1,
-        g.char_end - g.char_start
-    ) as word,
-    g.position,
-    g.tokens,
-    g.score_sum,
-    g.score_max,
-    g.score_mean,
-    g.rationale
-from grouped as g
-join instances as i using (instance_id)
--- The text of several windows is stored once.
-left join (
-    select row_id, text, text_pair from instances where text is not null
-) as t using (row_id);
+    instance_id,
+    method,
+    target,
+    layer,
+    segment,
+    word_id,
+    word,
+    position,
+    len(scores) as tokens,
+    list_sum(scores) as score_sum,
+    list_max(scores) as score_max,
+    list_avg(scores) as score_mean,
+    rationale
+from scored;
