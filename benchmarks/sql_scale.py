@@ -11,6 +11,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import duckdb
@@ -101,19 +102,9 @@ def main(rows: Sequence[int] = ROWS, views: Sequence[str] = ()) -> bool:
         print(f"no query for {', '.join(forgotten)}")
         return False
     good = _size()
-    found: list[dict[str, float]] = []
-    for number in rows:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            start = time.perf_counter()
-            write_run(folder, number // METHODS)
-            size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
-            print(
-                f"{number:,} rows of attributions: {size / 1e6:,.0f} MB, written in "
-                f"{time.perf_counter() - start:.0f} s",
-                flush=True,
-            )
-            found.append(_times(folder, number // METHODS, views))
+    with tempfile.TemporaryDirectory() as name:
+        folders = [_written(Path(name), number) for number in rows]
+        found = _times(folders, [number // METHODS for number in rows], views)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of the process {peak:,.0f} MiB (DuckDB's limit {MEMORY})")
     for name, seconds in found[-1].items():
@@ -175,35 +166,64 @@ def _queries(folder: Path, instances: int) -> Iterator[tuple[str, str]]:
         yield f"lookup {view}", f"from {view} where {key} = 'row-{middle:08d}'"
 
 
-def _times(folder: Path, instances: int, views: Sequence[str]) -> dict[str, float]:
-    """Seconds of each query, the best of five, of two, or the first, as they take longer.
+def _written(parent: Path, rows: int) -> Path:
+    folder = parent / str(rows)
+    start = time.perf_counter()
+    write_run(folder, rows // METHODS)
+    size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+    seconds = time.perf_counter() - start
+    print(f"{rows:,} rows of attributions: {size / 1e6:,.0f} MB, written in {seconds:.0f} s")
+    return folder
+
+
+def _times(
+    folders: Sequence[Path], instances: Sequence[int], views: Sequence[str]
+) -> list[dict[str, float]]:
+    """Seconds of each query in each folder.
+
+    The folders take turns, query by query: a machine that others use is slower at some times than
+    at others.
+    """
+    found: list[dict[str, float]] = [{} for _ in folders]
+    with tempfile.TemporaryDirectory() as spill, ExitStack() as stack:
+        connections = [
+            stack.enter_context(open_run(folder, external_access=True)) for folder in folders
+        ]
+        for connection in connections:
+            connection.execute(f"set threads = {THREADS}")
+            connection.execute(f"set memory_limit = '{MEMORY}'")
+            connection.execute(f"set temp_directory = '{spill}'")
+        queries = [_queries(*each) for each in zip(folders, instances, strict=True)]
+        for of_sizes in zip(*queries, strict=True):
+            name = of_sizes[0][0]
+            if views and name not in views:
+                continue
+            best = _best(connections, [sql for _, sql in of_sizes])
+            for times, seconds in zip(found, best, strict=True):
+                times[name] = seconds
+            print(f"  {name:32} {', '.join(f'{each:6.2f} s' for each in best)}", flush=True)
+    return found
+
+
+def _best(connections: Sequence[duckdb.DuckDBPyConnection], queries: Sequence[str]) -> list[float]:
+    """Seconds of a query on each connection, the best of five rounds, of two, or of one.
 
     They are those on the clock or, where other processes take the cores, CPU seconds: on free
     cores a query takes no more.
     """
-    found = {}
-    with (
-        tempfile.TemporaryDirectory() as spill,
-        open_run(folder, external_access=True) as connection,
-    ):
-        connection.execute(f"set threads = {THREADS}")
-        connection.execute(f"set memory_limit = '{MEMORY}'")
-        connection.execute(f"set temp_directory = '{spill}'")
-        for name, sql in _queries(folder, instances):
-            if views and name not in views:
-                continue
-            best, cpu = np.inf, np.inf
-            for repeat in range(1, 6):
-                start, used = time.perf_counter(), time.process_time()
-                rows = len(connection.execute(sql).fetchall())
-                best = min(best, time.perf_counter() - start)
-                cpu = min(cpu, time.process_time() - used)
-                # The shorter, the more of it is chance.
-                if cpu > 40 or (cpu > 2 and repeat == 2):
-                    break
-            print(f"  {name:32} {best:7.2f} s, {cpu:7.2f} CPU s, {rows:4} rows", flush=True)
-            found[name] = min(best, cpu)
-    return found
+    best = [np.inf] * len(connections)
+    for repeat in range(1, 6):
+        round_start = time.perf_counter()
+        for number, (connection, sql) in enumerate(zip(connections, queries, strict=True)):
+            start, used = time.perf_counter(), time.process_time()
+            connection.execute(sql).fetchall()
+            wall, cpu = time.perf_counter() - start, time.process_time() - used
+            best[number] = min(best[number], wall, cpu)
+        # The shorter, the more of it is chance.
+        lasted = time.perf_counter() - round_start
+        if lasted > 20 or (lasted > 2 and repeat == 2):
+            break
+    return [float(each) for each in best]
 
 
 if __name__ == "__main__":

@@ -435,10 +435,9 @@ def test_what_is_no_corpus_is_named(name: str, tmp_path: Path) -> None:
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize("corpus", ["gs://bucket/corpus.jsonl", "what://is/this"])
-def test_a_store_that_is_not_known(corpus: str) -> None:
-    with pytest.raises(UsageError, match=f"{corpus} can't be listed: "):
-        read(corpus)
+def test_a_store_that_is_not_known() -> None:
+    with pytest.raises(UsageError, match="what://is/this can't be listed: "):
+        read("what://is/this")
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.csv", "c.tsv"])

@@ -46,7 +46,8 @@ ranked as (
     from magnitudes
 ),
 
-centred as materialized (
+-- Not materialized: of the two uses below each takes other methods.
+centred as not materialized (
     select
         instance_id,
         method,
