@@ -3,7 +3,7 @@
 What holds in all of them ``analysis.checks`` adds.
 """
 
-from analysis.rules import Check
+from analysis.rules import Check, repeated
 
 LAYERS = (
     Check(
@@ -183,18 +183,7 @@ PATTERNS = (
         anti join attributions using (instance_id, method)
         """,
     ),
-    Check(
-        "patterns: {count} occur more than once, such as {example}",
-        """
-        select count(*), min(instance_id || ' under ' || method)
-        from (
-            select instance_id, method
-            from patterns
-            group by instance_id, method, level, source
-            having count(*) > 1
-        )
-        """,
-    ),
+    repeated("patterns", "level, source"),
     Check(
         "patterns: {count} are no path from their token to the readout, such as {example}",
         """
@@ -227,18 +216,7 @@ PATTERNS = (
 )
 
 ABLATION = (
-    Check(
-        "pattern_ablation: {count} kinds occur more than once, such as {example}",
-        """
-        select count(*), min(instance_id || ' under ' || method)
-        from (
-            select instance_id, method
-            from pattern_ablation
-            group by instance_id, method, kind
-            having count(*) > 1
-        )
-        """,
-    ),
+    repeated("pattern_ablation", "kind", "kinds "),
     Check(
         "pattern_ablation: {count} outputs are no finite numbers, or not what is correct, "
         "such as {example}",

@@ -10,6 +10,28 @@ class Check(NamedTuple):
     sql: str
 
 
+def repeated(table: str, keys: str, what: str = "") -> Check:
+    """The rule that rows of a table, of an instance under a method, have different keys.
+
+    Args:
+        table: The table.
+        keys: The columns that tell rows of an instance and method apart.
+        what: What the rows are called, with a blank after it.
+    """
+    return Check(
+        f"{table}: {{count}} {what}occur more than once, such as {{example}}",
+        f"""
+        select count(*), min(instance_id || ' under ' || method)
+        from (
+            select instance_id, method
+            from {table}
+            group by instance_id, method, {keys}
+            having count(*) > 1
+        )
+        """,
+    )
+
+
 INSTANCES = (
     Check(
         "instances: {count} ids occur more than once, such as {example}",
@@ -72,18 +94,7 @@ INSTANCES = (
 )
 
 ATTRIBUTIONS = (
-    Check(
-        "attributions: {count} occur more than once, such as {example}",
-        """
-        select count(*), min(instance_id || ' under ' || method)
-        from (
-            select instance_id, method
-            from attributions
-            group by instance_id, method, target, layer
-            having count(*) > 1
-        )
-        """,
-    ),
+    repeated("attributions", "target, layer"),
     Check(
         "attributions: {count} belong to no instance, such as {example}",
         """

@@ -12,6 +12,7 @@ import torch
 from pipeline.accelerators import ACCELERATORS, PRICES_OF, UTILISATION, Accelerator
 from pipeline.calibrate import Calibration, Clock, Group, calibrate
 from pipeline.devices import processors
+from pipeline.engines import connect
 from pipeline.options import Options
 from pipeline.prepare import check
 from schemas import UsageError
@@ -169,7 +170,7 @@ def estimate_run(
     if accelerator is not None:
         accelerator.rate(options.dtype)  # Refuses what it can't compute in.
     options = replace(options, device="auto" if accelerator else device)
-    checked = check(options)
+    checked = check(options, connect(options))
     parallel = _parallel(checked.device)
     threads = torch.get_num_threads()
     try:

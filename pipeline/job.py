@@ -12,7 +12,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline import progress
-from pipeline.engines import connect, is_dry_run
+from pipeline.engines import Workers, connect, is_dry_run
 from pipeline.files import DamagedError, count_rows, join, list_files
 from pipeline.graph import build
 from pipeline.leash import WORKER, run_leashed
@@ -70,13 +70,13 @@ def run(options: Options) -> Summary:
             committed by then is kept.
     """
     start = time.monotonic()
-    connect(options)
+    workers = connect(options)
     with locked(options.output):
-        return _run(options, start)
+        return _run(options, workers, start)
 
 
-def _run(options: Options, start: float) -> Summary:
-    prepared = prepare(options)
+def _run(options: Options, workers: Workers, start: float) -> Summary:
+    prepared = prepare(options, workers)
     settings = prepared.settings
     units = units_of_run(settings.tables)
     swept = sweep(settings.output)

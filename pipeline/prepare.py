@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 from pipeline.corpus import choose_columns, stage, staged
 from pipeline.damage import discard_damaged, find_damaged
 from pipeline.devices import check_precision
-from pipeline.engines import Workers, connect
+from pipeline.engines import Workers
 from pipeline.files import discard_folder, is_local, join, list_files
 from pipeline.identity import base_name, record
 from pipeline.manifest import merged, read_manifest
@@ -103,14 +103,18 @@ class Checked:
         )
 
 
-def check(options: Options) -> Checked:
+def check(options: Options, workers: Workers) -> Checked:
     """Checks the options against each other, the model and the corpus.
+
+    Args:
+        options: The options.
+        workers: Where the workers will run (``engines.connect``).
 
     Raises:
         UsageError: If anything is wrong.
     """
     check_numbers(options)
-    here = connect(options) is Workers.HERE
+    here = workers is Workers.HERE
     check_device(options.device)
     # What other machines have is found out there.
     device = resolve_device(options.device if here else "auto")
@@ -145,18 +149,22 @@ def check(options: Options) -> Checked:
     )
 
 
-def prepare(options: Options) -> Prepared:
+def prepare(options: Options, workers: Workers) -> Prepared:
     """Checks the options against each other, the model, the corpus and the output folder.
 
     The caller has the folder to itself (``lock.locked``). The corpus is staged into it unless an
     earlier call has done that.
+
+    Args:
+        options: The options.
+        workers: Where the workers will run (``engines.connect``).
 
     Raises:
         UsageError: If anything is wrong; nothing has been attributed then.
     """
     check_numbers(options)
     old = _open_output(options.output)
-    checked = check(options)
+    checked = check(options, workers)
     model, source, columns = checked.model, checked.source, checked.columns
     root = options.output.rstrip("/")
     copy = partial(

@@ -15,6 +15,7 @@ from analysis import verify
 from analysis.publish import publish
 from pipeline import model_files, run, shard
 from pipeline.devices import take_device
+from pipeline.engines import connect
 from pipeline.files import DamagedError
 from pipeline.handler import AttributionHandler
 from pipeline.model_files import copy_of, local_model, send_model
@@ -56,7 +57,7 @@ def options(folder: Path, tmp_path: Path) -> Options:
 
 @pytest.fixture
 def settings(options: Options) -> Settings:
-    return check(options).settings(options, rows=4)
+    return check(options, connect(options)).settings(options, rows=4)
 
 
 def names(settings: Settings) -> tuple[str, ...]:
@@ -162,7 +163,8 @@ def test_a_worker_finds_its_own_device(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("auto", "cuda"):
         # The launching machine has no GPU, and needs none, not even for statistics.
-        prepared = prepare(replace(options, device=device, methods="iba"))
+        options = replace(options, device=device, methods="iba")
+        prepared = prepare(options, connect(options))
         assert prepared.settings.device == device
         shutil.rmtree(tmp_path / "out")
     (execution,) = prepared.manifest["executions"]

@@ -16,6 +16,7 @@ from apache_beam.testing import test_pipeline as beam_testing
 from apache_beam.testing.util import assert_that, equal_to
 
 from pipeline import Options, Summary, identity, progress, run
+from pipeline.engines import connect
 from pipeline.graph import Attribute, FileRecord
 from pipeline.plan import Task, units_of_run
 from pipeline.prepare import prepare
@@ -372,7 +373,8 @@ def test_another_class_can_be_explained(
 
 
 def test_the_graph_gives_a_record_a_file(model: Path, corpus: Path, tmp_path: Path) -> None:
-    settings = prepare(options(model, corpus, tmp_path, methods="saliency")).settings
+    own = options(model, corpus, tmp_path, methods="saliency")
+    settings = prepare(own, connect(own)).settings
     units = units_of_run({"saliency": ("attributions", "curves")})
     tasks = [Task(0, SHARDS, tuple(units)), Task(2, SHARDS, (Unit("instances"),))]
     points = 2 * 3  # orders, fractions
