@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transforms.encode import Overflow, Words
 from transforms.perturb import Evaluation
+from transforms.row import Overflow, Words
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import transforms.methods  # noqa: F401
 from transforms.attribute import Attribution, Attributions, Prediction, attribute
 from transforms.batch import Instance
 from transforms.bottleneck import Statistics, collect
-from transforms.encode import EncodeOptions, Row, RowError, encode
+from transforms.encode import encode
 from transforms.loading import load_model
 from transforms.model import Model
 from transforms.registry import Chosen, Method, choose, methods
+from transforms.row import EncodeOptions, Row, RowError
 
 __all__ = [
     "Attribution",

@@ -1,0 +1,59 @@
+"""A row of a corpus before it is encoded, and how it is to be encoded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Overflow = Literal["truncate", "fail", "stride"]
+Words = Literal["whitespace", "tokenizer"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the corpus, before encoding.
+
+    Either ``text`` or ``input_ids`` is given. ``good`` and ``bad`` are the correct and the wrong
+    word at the [MASK], as words or as vocabulary ids. ``problem`` says what was wrong with the row
+    when it was read; such a row fails with that message.
+    """
+
+    instance_id: str
+    text: str | None = None
+    text_pair: str | None = None
+    split: str | None = None
+    label: int | None = None
+    rationale: Sequence[int] | None = None
+    roles: Sequence[str | None] | None = None
+    subset: str | None = None
+    input_ids: Sequence[int] | None = None
+    token_type_ids: Sequence[int] | None = None
+    good: str | int | None = None
+    bad: str | int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How texts become tokens.
+
+    Attributes:
+        max_length: Most tokens of an instance, special tokens included.
+        overflow: What happens to longer texts: ``truncate`` them (``Instance.truncated`` says so),
+            let them ``fail``, or make of each several overlapping windows (``stride``). A masked LM
+            predicts one token, so there a window around it is all that is made.
+        stride: Tokens that neighbouring windows have in common; at most half a window. None for a
+            quarter of one.
+        words: What a word is: a run of non-``whitespace`` characters (as rationales count them), or
+            what the ``tokenizer`` splits texts into before it looks for pieces.
+        need_label: Instances without a label fail (the gold class is to be explained).
+    """
+
+    max_length: int
+    overflow: Overflow = "truncate"
+    stride: int | None = None
+    words: Words = "whitespace"
+    need_label: bool = False
+
+
+class RowError(ValueError):
+    """A row that can't be encoded; the message says why."""
