@@ -164,7 +164,8 @@ def _plausibility_sheet(connection: duckdb.DuckDBPyConnection, rows: list[Row]) 
         "plausibility",
         "Plausibility",
         f"How well a method's highest words are those of human rationales, over "
-        f"{counted(n, 'instance')}. That people agree does not make an explanation faithful.",
+        f"{counted(n, 'instance')}.{_parts(rows)} That people agree does not make an explanation "
+        "faithful.",
         *_sheet(
             rows,
             _PLAUSIBILITY,
@@ -172,6 +173,26 @@ def _plausibility_sheet(connection: duckdb.DuckDBPyConnection, rows: list[Row]) 
             ("plausibility",),
             "auprc",
         ),
+    )
+
+
+def _parts(rows: Sequence[Row]) -> str:
+    """What is to be known where instances are not whole texts."""
+    row = max(rows, key=lambda row: (row["cut"], row["unseen"] or 0))
+    if not row["cut"]:
+        return ""
+    parts = "is a part of a text" if row["cut"] == 1 else "are parts of texts"
+    unseen = ""
+    if row["unseen"]:
+        share = row["unseen"] / row["text_words"]
+        unseen = (
+            f", and {row['unseen']:,} of the {counted(row['text_words'], 'word')} of these texts "
+            f"({share:.0%}) are in none of them"
+        )
+    return (
+        f" Of these, {row['cut']:,} {parts}, cut at the limit or windows{unseen}. What "
+        "the rationale marks there is not asked for, so that these values can't be "
+        "compared with those of whole texts, which are mostly lower."
     )
 
 

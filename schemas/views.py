@@ -33,6 +33,7 @@ _NAMES = (
     "grad_x_input_correlation",
     "matching_spans",
     "word_ranks",
+    "word_count",
     "plausibility_by_instance",
     "plausibility",
     "plausibility_intervals",

@@ -31,6 +31,7 @@ NEW = (
     "agreement",
     "matching_spans",
     "word_ranks",
+    "word_count",
     "plausibility_by_instance",
     "plausibility",
     "grad_x_input_correlation",
@@ -381,6 +382,8 @@ def plausibilities(run: SyntheticRun) -> dict[tuple[str, str], tuple[Ranked, Row
                 "auprc": float(auc(recall, precision)),
                 "rationale": [word + 1 for word in sorted(true)],
                 "ranked": [word + 1 for word in ranked.order],
+                "text_words": len(ranked.scores),
+                "unseen": 0,
             },
         )
     return found
@@ -422,7 +425,7 @@ def test_plausibility(opened: Opened) -> None:
             precision = mean(n / len(a) for n, a in zip(hits, spans, strict=True))
             recall = mean(n / len(runs(b)) for n, b in zip(hits, true, strict=True))
             iou[name] = f1(precision, recall)
-        means = {name: mean(row[name] for row in own) for name in list(own[0])[2:-2]}
+        means = {name: mean(row[name] for row in own) for name in list(own[0])[2:-4]}
         expected[(method,)] = {
             "n": len(own),
             "token_f1": means["token_f1"],
@@ -436,6 +439,11 @@ def test_plausibility(opened: Opened) -> None:
             "hatexplain_words": number,
             "hatexplain_token_f1": mean(map(token_f1, hatexplain, true)),
             "hatexplain_iou_f1": iou["hatexplain"],
+            "cut": 0,
+            "texts": len(own),
+            "text_words": sum(row["words"] for row in own),
+            "unseen": 0,
+            "unranked": sum(row["rationale"] is not None for row in run.instances) - len(own),
         }
     assert_same(by(select(connection, "from plausibility"), "method"), expected)
 
@@ -444,22 +452,25 @@ def tables_of_words(texts: Sequence[tuple[list[int] | None, list[int], list[floa
     """Instances from (rationale, words, scores) per token, between two special tokens."""
     connection = duckdb.connect()
     connection.execute(
-        "create table instances "
-        "(instance_id text, word_ids int[], segment int[], rationale tinyint[])"
+        'create table instances (instance_id text, row_id text, "window" int, truncated bool, '
+        "text text, word_ids int[], segment int[], rationale tinyint[])"
     )
     connection.execute(
         "create table attributions (instance_id text, method text, layer int, scores float[])"
     )
     for number, (rationale, words, scores) in enumerate(texts):
-        row = [str(number), [None, *words, None], [0] * (len(words) + 2)]
+        row = [str(number), str(number), None, False, None, [None, *words, None]]
         marks = None if rationale is None else [0, *rationale, 0]
-        connection.execute("insert into instances values (?, ?, ?, ?)", [*row, marks])
+        segments = [0] * (len(words) + 2)
+        connection.execute(
+            "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?)", [*row, segments, marks]
+        )
         connection.execute(
             "insert into attributions values (?, 'one', null, ?)",
             [str(number), [9.0, *scores, 9.0]],
         )
-    registered = ("matching_spans", "word_ranks", "plausibility_by_instance", "plausibility")
-    for view in views(*registered):
+    registered = ("matching_spans", "word_ranks", "word_count", "plausibility_by_instance")
+    for view in views(*registered, "plausibility"):
         connection.execute(view.sql)
     return connection
 
@@ -510,6 +521,60 @@ def test_rationales_that_no_ranking_fits_better_are_left_out(rationale: list[int
     with tables_of_words(texts) as connection:
         (row,) = select(connection, "from plausibility")
     assert (row["n"], row["token_f1"], row["eraser_share"]) == (1, 1, pytest.approx(1 / 3))
+
+
+def test_parts_of_texts_are_told_from_whole_ones() -> None:
+    """A text that is cut, one in three windows of which the last has no mark, and a whole one."""
+    marks = {"cut": {1, 5}, "windows": {1, 4}, "whole": {2}}
+    parts = [
+        ("cut", None, True, 6, range(4)),
+        ("windows/0", 0, False, 9, range(4)),
+        ("windows/1", 1, False, 9, range(3, 7)),
+        ("windows/2", 2, False, 9, range(6, 9)),
+        ("whole", None, False, 3, range(3)),
+    ]
+    with tables_of_words([]) as connection:
+        for name, number, truncated, length, words in parts:
+            row_id = name.split("/")[0]
+            text = "\u2003".join("word" for _ in range(length)) if not number else None
+            ids, segments = [None, *words, None], [0] * (len(words) + 2)
+            rationale = [0, *(int(word in marks[row_id]) for word in words), 0]
+            connection.execute(
+                "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?)",
+                [name, row_id, number, truncated, text, ids, segments, rationale],
+            )
+            scores = [0.0, *map(float, words), 0.0]
+            connection.execute(
+                "insert into attributions values (?, 'one', null, ?)", [name, scores]
+            )
+        found = by(select(connection, "from plausibility_by_instance"), "instance_id", "method")
+        (total,) = select(connection, "from plausibility")
+        connection.execute(views("bootstrap_weights")[0].sql)
+        connection.execute(views("plausibility_intervals")[0].sql)
+        intervals = select(connection, "from plausibility_intervals")
+    assert {
+        name: (row["words"], row["text_words"], row["unseen"]) for (name, _), row in found.items()
+    } == {
+        "cut": (4, 6, 2),
+        "windows/0": (4, 9, 5),
+        "windows/1": (4, 9, 5),
+        "whole": (3, 3, 0),
+    }
+    names = ("n", "cut", "texts", "text_words", "unseen", "unranked")
+    # Of the text in windows, what only the last has is unseen: two words of nine.
+    assert [total[name] for name in names] == [4, 3, 3, 18, 4, 1]
+    assert {(row["n"], row["cut"]) for row in intervals} == {(4, 3)}
+
+
+def test_words_are_those_of_python() -> None:
+    spaces = [chr(n) for n in range(0x3001) if chr(n).isspace()]
+    texts = ["", " ", "a", "a b", " a\u200bb\tc ", "\x00 \x01", "".join(f"é{s}" for s in spaces)]
+    with duckdb.connect() as connection:
+        connection.execute(views("word_count")[0].sql)
+        found = connection.execute(
+            "select word_count(text) from (select unnest(?) as text)", [texts]
+        ).fetchall()
+    assert [count for (count,) in found] == [len(text.split()) for text in texts]
 
 
 def test_words_of_the_second_text_do_not_count(opened: Opened) -> None:
@@ -715,6 +780,8 @@ def test_plausibility_intervals(opened: Opened) -> None:
             "low": float(low),
             "high": float(high),
         }
+        for metric in (*names[:2], "iou_f1", *names[4:]):
+            expected[method, metric] |= {"n": len(rows), "cut": 0}
     found = by(select(connection, "from plausibility_intervals"), "method", "metric")
     assert_same(found, expected, 1e-9)
     means = by(select(connection, "from plausibility"), "method")

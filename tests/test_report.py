@@ -199,6 +199,27 @@ def test_plausibility(folder: Path, page: Page) -> None:
     assert columns["AUPRC ↑"] == near({row[0]: row[2] for row in rows})
 
 
+def test_plausibility_of_parts_of_texts_says_so(page: Page, tmp_path: Path) -> None:
+    def note(of: Page) -> str:
+        return next(text for text in of.texts if text.startswith("How well a method's highest"))
+
+    assert "parts" not in note(page)
+    run = synthetic_run(rows=12, failing=False)
+    with open_run(write_run(run, tmp_path / "whole")) as connection:
+        (name,) = connection.execute("select min(instance_id) from word_ranks").fetchall()[0]
+    cut = next(row for row in run.instances if row["instance_id"] == name)
+    cut |= {"truncated": True, "text": cut["text"] + " and more"}
+    folder = write_run(run, tmp_path / "cut")
+    with open_run(folder) as connection:
+        (row,) = connection.execute(
+            "select n, cut, unseen, text_words from plausibility limit 1"
+        ).fetchall()
+    assert row[1:3] == (1, 2)
+    found = note(Page(write_report(folder)))
+    assert f"over {row[0]} instances. Of these, 1 is a part of a text, cut" in found
+    assert f"and 2 of the {row[3]} words of these texts" in found
+
+
 def test_failures_are_listed(page: Page) -> None:
     _, *rows = page.tables["failures"]
     listed = {(row[0][0], row[1][0], row[2][0], row[3][0]) for row in rows}

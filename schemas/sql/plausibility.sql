@@ -12,6 +12,11 @@
 -- As in ERASER's code, token F1 is the mean of the instances' F1, and IoU F1 that of the mean
 -- precision and the mean recall.
 --
+-- An instance that is part of a text, cut at the model's limit or a window of it, is ranked as if
+-- it were the whole: what the rationale marks elsewhere is not there to be missed, and parts in
+-- which it marks nothing are left out. Values are then others than those of whole texts, mostly
+-- higher; `cut`, `unseen` and `unranked` say how much of the texts this is about.
+--
 -- Columns:
 --   n                    Number of instances
 --   token_f1             Mean share of the m highest words that are in a rationale of m words
@@ -25,6 +30,13 @@
 --   hatexplain_words     Mean number of words in the rationale, rounded
 --   hatexplain_token_f1  Token F1 of that many words
 --   hatexplain_iou_f1    IoU F1 of that many words, each a span
+--   cut                  Number of the n instances that are not a whole text: cut, or windows
+--   texts                Number of rows of the corpus that the n instances are of
+--   text_words           Number of words of these texts; null where one of them isn't stored
+--   unseen               Number of these words that are in none of the n instances: beyond the cut
+--                        or in windows that are left out. The rationale may mark some
+--   unranked             Number of instances with a rationale that are left out, since what they
+--                        have of it marks no word or all of them
 create view plausibility as
 with found as materialized (
     from plausibility_by_instance
@@ -92,6 +104,74 @@ own as (
         avg(auprc) as auprc
     from found
     group by method
+),
+
+-- The words that a part of a text has, by their numbers there; null for a whole text.
+parts as (
+    select
+        instance_id,
+        row_id,
+        "window",
+        case
+            when truncated or "window" is not null
+                then list_distinct(list_filter(
+                    word_ids, lambda word, t: word is not null and segment[t] = 0
+                ))
+        end as numbers
+    from instances
+    where rationale is not null
+),
+
+placed as (
+    select
+        f.method,
+        f.words,
+        f.text_words,
+        p.row_id,
+        p.numbers,
+        max(list_max(p.numbers)) over (
+            partition by f.method, p.row_id
+            order by p."window"
+            rows between unbounded preceding and 1 preceding
+        ) as last_before
+    from found as f
+    join parts as p using (instance_id)
+),
+
+-- A window's words but for those that the windows before it have.
+covered as (
+    select
+        method,
+        row_id,
+        any_value(text_words) as text_words,
+        count(numbers) as cut,
+        sum(
+            case
+                when numbers is null then words
+                else len(list_filter(numbers, lambda word: word > coalesce(last_before, -1)))
+            end
+        ) as seen
+    from placed
+    group by method, row_id
+),
+
+whole as (
+    select
+        method,
+        sum(cut)::bigint as cut,
+        count(*) as texts,
+        case when count(text_words) = count(*) then sum(text_words)::bigint end as text_words,
+        case when count(text_words) = count(*) then sum(text_words - seen)::bigint end as unseen
+    from covered
+    group by method
+),
+
+attributed as (
+    select a.method, count(*) as instances
+    from attributions as a
+    semi join (from instances where rationale is not null) as i using (instance_id)
+    where a.layer is null
+    group by a.method
 )
 
 select
@@ -113,8 +193,15 @@ select
         2 * hatexplain_precision * hatexplain_recall
         / nullif(hatexplain_precision + hatexplain_recall, 0),
         0
-    ) as hatexplain_iou_f1
+    ) as hatexplain_iou_f1,
+    cut,
+    texts,
+    text_words,
+    unseen,
+    instances - n as unranked
 from own
 join of_corpus using (method)
+join whole using (method)
+join attributed using (method)
 cross join sizes
 order by method;

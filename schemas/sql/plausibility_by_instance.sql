@@ -24,6 +24,9 @@
 --   rationale          The words in the rationale, counted from 1, in the order of the text
 --   ranked             The words from the highest score to the lowest; of equal scores, the earlier
 --                      first
+--   text_words         Number of words of the whole text: more than n if it was cut or windowed
+--   unseen             text_words - n: words that the instance lacks, beyond the model's limit or
+--                      in other windows, where the rationale may mark some too
 create view plausibility_by_instance as
 with chosen as (
     select
@@ -64,10 +67,22 @@ matched as (
         *,
         matching_spans(firsts, lasts, true_firsts, true_lasts) as matches
     from spans
+),
+
+-- Instances that aren't whole texts. The text of several windows is stored once.
+parts as (
+    select
+        i.instance_id,
+        word_count(t.text) as text_words
+    from instances as i
+    left join (
+        select row_id, text from instances where text is not null
+    ) as t using (row_id)
+    where i.rationale is not null and (i.truncated or i."window" is not null)
 )
 
 select
-    instance_id,
+    matched.instance_id,
     method,
     words,
     m as marked,
@@ -79,5 +94,8 @@ select
     list_avg(precisions) as average_precision,
     (average_precision + list_avg(before)) / 2 as auprc,
     marked as rationale,
-    ranked
-from matched;
+    ranked,
+    case when p.instance_id is null then words else p.text_words end as text_words,
+    case when p.instance_id is null then 0 else p.text_words - words end as unseen
+from matched
+left join parts as p using (instance_id);

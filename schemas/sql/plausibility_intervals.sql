@@ -3,13 +3,16 @@
 --
 -- Percentiles over 1000 replicates (`bootstrap_weights`), on the same samples for all methods. The
 -- metrics are those whose choice of words needs no corpus: token_f1, token_iou, iou_f1,
--- average_precision and auprc.
+-- average_precision and auprc. Instances are drawn one by one, also the windows of one text, which
+-- are not independent: of windows, intervals are too narrow.
 --
 -- Columns:
 --   metric  Name of the column of `plausibility`
 --   value   As in `plausibility`
 --   low     2.5 % percentile over the replicates
 --   high    97.5 % percentile over the replicates
+--   n       Number of instances
+--   cut     Number of them that are not a whole text: cut at the model's limit, or windows
 create view plausibility_intervals as
 with found as materialized (
     from plausibility_by_instance
@@ -30,6 +33,16 @@ drawn as (
         unnest(range(1001)) as replicate
     from found as f
     join weights as w using (instance_id)
+),
+
+sizes as (
+    select
+        f.method,
+        count(*) as n,
+        count(*) filter (i.truncated or i."window" is not null) as cut
+    from found as f
+    join instances as i using (instance_id)
+    group by f.method
 ),
 
 sums as (
@@ -72,7 +85,10 @@ select
     metric,
     any_value(mean) filter (replicate = 0) as value,
     quantile_cont(mean, 0.025) filter (replicate > 0) as low,
-    quantile_cont(mean, 0.975) filter (replicate > 0) as high
+    quantile_cont(mean, 0.975) filter (replicate > 0) as high,
+    n,
+    cut
 from long
+join sizes using (method)
 group by all
 order by method, metric;
