@@ -67,5 +67,5 @@ setup(
             "types-PyYAML",
         ],
     },
-    entry_points={"console_scripts": ["attribeam=pipeline.cli:main"]},
+    entry_points={"console_scripts": ["attribeam=pipeline.__main__:main"]},
 )

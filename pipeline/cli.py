@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
+from pipeline.__main__ import interrupted
+from pipeline.__main__ import main as process
 from pipeline.arguments import parsers
 from pipeline.configuration import columns_of, listed, read_config, run_options
 from schemas import UsageError
@@ -21,45 +23,54 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status."""
-    parser, run_parser, plan_parser = parsers()
-    given = list(sys.argv[1:] if argv is None else argv)
-    # Before torch is imported: threads that spin while they wait for each other make it many times
-    # slower on a machine that has other work to do, and hardly faster on one that hasn't.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    arguments, others = parser.parse_known_args(given)
-    if others and arguments.command not in ("run", "plan"):
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    """Runs a command; returns its exit status.
+
+    Args:
+        argv: The command's words; None takes the process's, which signals then may end.
+    """
+    if argv is None:
+        return process()
     try:
-        if arguments.command == "run":
-            return _run(run_parser, given[given.index("run") + 1 :], others)
-        if arguments.command == "plan":
-            return _plan(plan_parser, given[given.index("plan") + 1 :], others)
-        commands = {
-            "query": _query,
-            "verify": _verify,
-            "open": _open,
-            "plot": _plot,
-            "publish": _publish,
-            "report": _write_report,
-            "prune": _prune,
-            "triggers": _triggers,
-            "attack": _attack,
-            "methods": _methods,
-        }
-        return commands[arguments.command](arguments)
+        return _main(list(argv))
     except UsageError as error:
         from analysis.terminal import harmless  # It may cite a corpus or a model.
 
         print(f"attribeam: {harmless(str(error))}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
-        print("attribeam: interrupted; the same command continues", file=sys.stderr)
+        print(interrupted(argv), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has gone; so that Python doesn't complain on its way out either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+
+
+def _main(given: list[str]) -> int:
+    parser, run_parser, plan_parser = parsers()
+    # Before torch is imported: threads that spin while they wait for each other make it many times
+    # slower on a machine that has other work to do, and hardly faster on one that hasn't.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    arguments, others = parser.parse_known_args(given)
+    if others and arguments.command not in ("run", "plan"):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if arguments.command == "run":
+        return _run(run_parser, given[given.index("run") + 1 :], others)
+    if arguments.command == "plan":
+        return _plan(plan_parser, given[given.index("plan") + 1 :], others)
+    commands = {
+        "query": _query,
+        "verify": _verify,
+        "open": _open,
+        "plot": _plot,
+        "publish": _publish,
+        "report": _write_report,
+        "prune": _prune,
+        "triggers": _triggers,
+        "attack": _attack,
+        "methods": _methods,
+    }
+    return commands[arguments.command](arguments)
 
 
 # Commands -------------------------------------------------------------------------------------

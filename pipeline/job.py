@@ -114,7 +114,13 @@ def execute(tasks: list[Task], settings: Settings, options: Options) -> None:
         worker = SubprocessSDKEnvironment.from_command_string(WORKER)
         run_leashed(lambda: work(FnApiRunner(worker)))
     else:
-        work()
+        try:
+            work()
+        except RuntimeError as error:
+            # What Beam makes of Ctrl-C in the midst of its work.
+            if _lines(error)[-1:] == ["KeyboardInterrupt"]:
+                raise KeyboardInterrupt from None
+            raise
 
 
 def cause(error: Exception) -> str | None:
@@ -122,7 +128,7 @@ def cause(error: Exception) -> str | None:
 
     Beam hands on some errors as nothing but text, which ends in the name and message of the first.
     """
-    lines = [_STEP.sub("", line).strip() for line in str(error).splitlines() if line.strip()]
+    lines = _lines(error)
     if isinstance(error, OSError) or f"{type(error).__module__}.".startswith(_STORES):
         return " ".join(lines) or type(error).__name__
     found = _ERROR.fullmatch(lines[-1]) if lines and isinstance(error, RuntimeError) else None
@@ -131,6 +137,11 @@ def cause(error: Exception) -> str | None:
     known = {DamagedError, BeamIOError, *(each for each in vars(builtins).values() if _is_os(each))}
     stopped = found[1].startswith(_STORES) or found[2] in {each.__name__ for each in known}
     return found[3] if stopped else None
+
+
+def _lines(error: Exception) -> list[str]:
+    """What an error says, without what Beam adds."""
+    return [_STEP.sub("", line).strip() for line in str(error).splitlines() if line.strip()]
 
 
 def _is_os(kind: object) -> bool:

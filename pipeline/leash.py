@@ -8,15 +8,15 @@ runs.
 
 import os
 import shlex
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-# The command of a worker; without a shell left waiting for it.
-WORKER = f"exec {shlex.quote(sys.executable)} -m pipeline.leash"
+# The command of a worker; without a shell left waiting for it. Signals that a terminal or a
+# scheduler sends to all processes are for the launcher to act on, with which the workers go.
+WORKER = f"trap '' INT TERM HUP; exec {shlex.quote(sys.executable)} -m pipeline.leash"
 _PORT = "ATTRIBEAM_LEASH"
 # What Beam calls the threads that wait for a worker process, and those that talk with it.
 _WAITING = "run_worker"
@@ -131,8 +131,6 @@ def _died(status: str) -> str:
 
 if __name__ == "__main__":
     follow_launcher()
-    # Of a terminal, it goes to all processes; the launcher is the one to act on it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from apache_beam.runners.worker import sdk_worker_main
 
     sdk_worker_main.main(sys.argv)

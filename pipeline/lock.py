@@ -26,6 +26,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from pipeline.files import discard, exists, is_local, join, open_read
+from pipeline.interruption import lastly
 from schemas import UsageError
 from schemas.layout import LOCK
 
@@ -72,7 +73,8 @@ def locked(root: str) -> Iterator[None]:
         _remove_empty(made)
         raise UsageError(f"--output {root} can't be written to: {_reason(error)}") from error
     try:
-        yield
+        with lastly(release.abandon):
+            yield
         release.check()
     except KeyboardInterrupt:
         release.check()
@@ -188,6 +190,10 @@ class _FileLock:
     def check(self) -> None:
         """Nobody takes it from a process that lives."""
 
+    def abandon(self) -> None:
+        """Removes the file of a process that is about to end, whose lock goes with it."""
+        self._path.unlink(missing_ok=True)
+
     def release(self) -> None:
         # In this order: who opens the name afterwards makes a new file, and who has opened this one
         # finds out that the name doesn't lead to it any more.
@@ -263,6 +269,11 @@ class _Lease:
         self._thread.join()
         if self._is_main:
             signal.signal(_ALARM, self._before)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Removes the lease of a process that is about to end."""
+        self._stop.set()
         with suppress(Exception):  # It will be found dead.
             if self._is_ours(_content(self._path)):
                 discard(self._path)

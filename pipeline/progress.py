@@ -24,6 +24,7 @@ from rich.progress import Task as Bar
 from rich.text import Text
 
 from pipeline.files import count_rows, exists, is_local, join
+from pipeline.interruption import lastly
 from pipeline.plan import Task
 from schemas import failures_path, unit_path
 
@@ -95,13 +96,14 @@ def watching(root: str, tasks: Sequence[Task], sizes: Sequence[int]) -> Iterator
         sizes: Number of instances per shard.
     """
     watch = _Watch(root, tasks, sizes)
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)
     stop = threading.Event()
     show = _bar if console.is_terminal else _log
     thread = threading.Thread(target=show, args=(watch, console, stop), daemon=True)
     thread.start()
     try:
-        yield
+        with lastly(console.show_cursor):  # The bar hides it.
+            yield
     finally:
         stop.set()
         thread.join()

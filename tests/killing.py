@@ -30,8 +30,8 @@ from schemas.layout import MANIFEST
 from tests.tiny import assert_alike, files, rows, write_jsonl
 from transforms.perturb import Evaluation
 
-_FORK = multiprocessing.get_context("forkserver")
-_FORK.set_forkserver_preload(["pipeline.job", "tests.killing"])
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(["pipeline.job", "tests.killing"])
 
 # Steps of writing a file, in order. A process can kill itself at any of them.
 CREATE, HALF, RENAME, WRITTEN = STEPS = ("create", "half", "rename", "written")
@@ -42,19 +42,21 @@ _OTHERS = ("corpus", "statistics", "failures")
 
 
 class Blow(NamedTuple):
-    """When a process is to be killed: after some seconds, or at a step of writing a file.
+    """When a process is to be struck: after some seconds, or at a step of writing a file.
 
     Attributes:
         seconds: After so long; None for a step.
         step: One of ``STEPS``, or of deleting a file.
         path: Part of the path of the file.
         skip: How many such steps go by before.
+        signal: What it sends itself at the step.
     """
 
     seconds: float | None = None
     step: str = ""
     path: str = ""
     skip: int = 0
+    signal: int = signal.SIGKILL
 
 
 class Attempt(NamedTuple):
@@ -93,7 +95,7 @@ class Running:
         self._log, self._blow = log, blow
         log.write_bytes(b"")
         self._start = time.monotonic()
-        self.process = _FORK.Process(target=_run, args=(options, str(log), blow, most_bytes))
+        self.process = FORK.Process(target=_run, args=(options, str(log), blow, most_bytes))
         self.process.start()
 
     def end(self) -> Attempt:
@@ -169,7 +171,7 @@ def _run(options: Options, log: str, blow: Blow | None, most_bytes: int | None) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     notes = os.open(log, os.O_WRONLY)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    _Hand(options.output, notes, blow).lay_on()
+    Hand(options.output, notes, blow).lay_on()
     try:
         run(options)
     except Exception as error:
@@ -179,7 +181,7 @@ def _run(options: Options, log: str, blow: Blow | None, most_bytes: int | None) 
 
 
 @dataclass
-class _Hand:
+class Hand:
     """Notes each step of writing a file in this process, and kills it at one."""
 
     root: str
@@ -228,14 +230,15 @@ class _Hand:
         blow = self.blow
         if blow is not None and blow.step == step and blow.path in relative:
             if self.met == blow.skip:
-                os.kill(os.getpid(), signal.SIGKILL)
+                self.met += 1
+                os.kill(os.getpid(), blow.signal)
             self.met += 1
 
 
 class _Handle:
     """A file that is being written, of which a step is half a write."""
 
-    def __init__(self, handle: Any, hand: _Hand, place: str) -> None:
+    def __init__(self, handle: Any, hand: Hand, place: str) -> None:
         self._handle, self._hand, self._place = handle, hand, place
 
     def write(self, content: Any) -> Any:

@@ -689,7 +689,7 @@ def test_a_run_is_asked_in_sql(finished: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupt_is_no_accident(attribute: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(options: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pipeline.job.prepare", interrupt)
