@@ -73,7 +73,7 @@ def _captum(
             ids, mask = batch.rows.input_ids, batch.rows.attention_mask
             with torch.no_grad():
                 target = forward(ids, mask).argmax(-1)
-            baseline = ids.masked_fill(batch.removable, model.pad_id)
+            baseline = ids.masked_fill(batch.removable, model.pad_id or 0)
             method.attribute(
                 ids,
                 baselines=baseline,

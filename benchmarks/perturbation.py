@@ -68,7 +68,7 @@ def _captum(
                 ends = ids.expand(len(middle), -1)
                 row = torch.cat([ends[:, :1], middle, ends[:, -1:]], 1)
                 logits: torch.Tensor = network(
-                    row, attention_mask=(row != model.pad_id).long()
+                    row, attention_mask=row.ne(model.pad_id or 0).long()
                 ).logits
                 return logits
 

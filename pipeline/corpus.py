@@ -37,6 +37,8 @@ _GUESSES: dict[str, tuple[str, ...]] = {
     "bad": ("bad",),
     "input_ids": ("input_ids",),
     "token_type_ids": ("token_type_ids",),
+    "attention_mask": ("attention_mask",),
+    "special_tokens_mask": ("special_tokens_mask",),
 }
 _PAIRS = {
     "text": ("text_pair", "text2"),
@@ -60,6 +62,8 @@ _SCHEMA = pa.schema(
         ("subset", pa.string()),
         ("input_ids", pa.list_(pa.int32())),
         ("token_type_ids", pa.list_(pa.int32())),
+        ("attention_mask", pa.list_(pa.int8())),
+        ("special_tokens_mask", pa.list_(pa.int8())),
         ("good", pa.string()),
         ("bad", pa.string()),
         ("problem", pa.string()),
@@ -111,8 +115,9 @@ def _checked(
 ) -> dict[str, str]:
     listed = ", ".join(source.columns) or "none that could be read"
     # A text that was named wins over ids that happen to be there, and so does one that can be read.
-    if "input_ids" in columns and (given.get("text") or ("text" in columns and model.tokenizer)):
-        columns = {k: v for k, v in columns.items() if k not in ("input_ids", "token_type_ids")}
+    of_ids = ("input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
+    if "input_ids" not in columns or given.get("text") or ("text" in columns and model.tokenizer):
+        columns = {k: v for k, v in columns.items() if k not in of_ids}
     if "input_ids" in columns:
         of_texts = ("text", "pair", "rationale", "roles")
         columns = {k: v for k, v in columns.items() if k not in of_texts}

@@ -28,15 +28,27 @@ def record(
     columns: Mapping[str, str],
     rows: int,
     chosen: Iterable[Chosen],
+    padding: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a call: ``identity``, ``methods``, ``evaluation``, ``executions``."""
+    """The manifest of a call: ``identity``, ``methods``, ``evaluation``, ``executions``.
+
+    Args:
+        options: What was asked for.
+        settings: What the workers get.
+        model: The model.
+        source: The corpus.
+        columns: Column by role.
+        rows: Rows of the corpus.
+        chosen: The methods.
+        padding: Rows of a pre-tokenised corpus that are padded (``padding.count_padding``).
+    """
     folder = Path(settings.model)
     return {
         "identity": {
             "model": model_identity(options, folder, model),
             "tokenizer": tokenizer_identity(folder),
-            "corpus": _corpus_identity(options, source, columns, rows),
-            "settings": _settings_identity(options, settings, model),
+            "corpus": {**_corpus_identity(options, source, columns, rows), "padding": padding},
+            "settings": _settings_identity(options, settings, model, columns),
         },
         "methods": {choice.name: _method_record(choice, settings) for choice in chosen},
         "evaluation": settings.evaluation_record(),
@@ -96,7 +108,9 @@ def _corpus_identity(
     }
 
 
-def _settings_identity(options: Options, settings: Settings, model: Model) -> dict[str, Any]:
+def _settings_identity(
+    options: Options, settings: Settings, model: Model, columns: Mapping[str, str]
+) -> dict[str, Any]:
     encoding = asdict(settings.encoding)
     return {
         "target": settings.target,
@@ -107,10 +121,21 @@ def _settings_identity(options: Options, settings: Settings, model: Model) -> di
         "overflow": encoding["overflow"],
         "stride": encoding["stride"],
         "words": encoding["words"],
+        "token_types": _token_types(model, columns),
         "mask_token_id": model.mask_id,
         "shard_size": options.shard_size,
         "num_shards": settings.num_shards,
     }
+
+
+def _token_types(model: Model, columns: Mapping[str, str]) -> str | None:
+    """Where the token types come from; None for a model that tells none apart."""
+    if model.token_types < 2:
+        return None
+    if "input_ids" in columns:
+        return "corpus" if "token_type_ids" in columns else "zeros"
+    names = [] if model.tokenizer is None else model.tokenizer.model_input_names
+    return "tokenizer" if "token_type_ids" in names else "zeros"
 
 
 def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
     """
     if old is None:
         return dict(new)
+    old = _completed(old, new["identity"]["settings"])
     shared = [name for name in new["methods"] if name in old["methods"]]
     pairs = [("", old["identity"], new["identity"])]
     pairs += [
@@ -80,6 +81,18 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
         "evaluation": old["evaluation"] or new["evaluation"],
         "executions": [*old["executions"], *new["executions"]],
     }
+
+
+def _completed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A manifest with the settings that it was written without."""
+    identity = old["identity"]
+    settings, columns = identity["settings"], identity["corpus"]["columns"]
+    if "token_types" in settings:
+        return old
+    # The first text had 0 and the second 1, as most tokenizers say; of one text that is 0 anyhow.
+    types = "tokenizer" if new["token_types"] == "zeros" and "pair" in columns else None
+    settings = {**settings, "token_types": types or new["token_types"]}
+    return {**old, "identity": {**identity, "settings": settings}}
 
 
 def settings_differences(prefix: str, old: Any, new: Any) -> Iterator[str]:

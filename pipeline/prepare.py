@@ -1,5 +1,6 @@
 """All that is checked and written before any instance is attributed."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from pipeline.identity import base_name, record
 from pipeline.manifest import merged, read_manifest
 from pipeline.model_files import copy_of
 from pipeline.options import Options
+from pipeline.padding import count_padding, said
 from pipeline.settings import ModelCopy, Settings
 from pipeline.sources import Source, open_source
 from pipeline.statistics import ensure_statistics
@@ -179,8 +181,11 @@ def prepare(options: Options, workers: Workers) -> Prepared:
         discard_folder(join(root, STATISTICS))
     rows = copy() if old is None else int(old["identity"]["corpus"]["rows"])
     settings = checked.settings(options, rows)
-    new = record(options, settings, model, source, columns, rows, checked.chosen)
+    padding = _padding(root, old, settings, model) if "input_ids" in columns else None
+    new = record(options, settings, model, source, columns, rows, checked.chosen, padding)
     manifest = merged(root, old, new)
+    for sentence in said(padding, model):
+        print(f"attribeam: {sentence}", file=sys.stderr, flush=True)
     damaged = list(find_damaged(root, old)) if old is not None and options.repair else []
     discard_damaged(root, damaged)
     if old is not None and not staged(root, settings.num_shards):
@@ -188,6 +193,17 @@ def prepare(options: Options, workers: Workers) -> Prepared:
         copy()
     ensure_statistics(replace(settings, device=checked.device), model)
     return Prepared(settings, rows, manifest, damaged)
+
+
+def _padding(
+    root: str, old: Mapping[str, Any] | None, settings: Settings, model: Model
+) -> dict[str, int] | None:
+    """What of the corpus is padding: counted when it is staged, known from then on."""
+    if old is not None:
+        corpus: dict[str, Any] = old["identity"]["corpus"]
+        if "padding" in corpus or not staged(root, settings.num_shards):
+            return corpus.get("padding")
+    return count_padding(root, settings.num_shards, model)
 
 
 # Checks ---------------------------------------------------------------------------------------

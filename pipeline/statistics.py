@@ -19,6 +19,7 @@ from transforms import Instance, Model, Row, Statistics, collect, load_model
 from transforms.attribute import budget_for
 from transforms.encode import encode_rows
 from transforms.passes import CorpusStatistics
+from transforms.tokenised import unpadded
 
 _SCHEMA = pa.schema(
     [
@@ -91,6 +92,7 @@ def _rows(settings: Settings) -> Iterator[Row]:
 
 
 def _key(row: Row, seed: int) -> tuple[bytes, str]:
+    row = unpadded(row)
     content = repr((seed, row.text, row.text_pair, row.input_ids, row.token_type_ids))
     return blake2b(content.encode(errors="surrogatepass"), digest_size=8).digest(), content
 

@@ -61,6 +61,7 @@ def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
 
 
@@ -167,7 +168,7 @@ def random_instance(model: Model, length: int, seed: int = 0, name: str = "") ->
         ids[int(rng.integers(1, length - 1))] = model.mask_id
         good, bad = (int(word) for word in rng.choice(np.arange(5, 40), 2, replace=False))
     segments = None
-    if model.anatomy.segments:
+    if model.token_types > 1:
         segments = (np.arange(length) > length // 2).astype(int).tolist()
     row = Row(
         name or f"random-{length}-{seed}",

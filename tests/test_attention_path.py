@@ -197,7 +197,7 @@ class Plain:
         """
         ids = torch.tensor(self.instance.input_ids[None], dtype=torch.long)
         more = {}
-        if self.model.anatomy.segments:
+        if self.model.token_types > 1:
             more["token_type_ids"] = torch.tensor(self.instance.segment[None], dtype=torch.long)
         with ExitStack() as hooks:
             for layer, attention in replaced.items():

@@ -159,7 +159,7 @@ def test_collate_pads_to_the_longest() -> None:
     batch = collate([short, long], pad_id=9, device=torch.device("cpu"))
     assert batch.rows.input_ids.tolist() == [[1, 5, 2, 9, 9], [1, 6, 7, 8, 2]]
     assert batch.rows.attention_mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-    assert batch.rows.segment.tolist() == [[0] * 5] * 2
+    assert batch.rows.token_types.tolist() == [[0] * 5] * 2
     assert batch.removable.tolist() == [
         [False, True, False, False, False],
         [False, True, True, True, False],

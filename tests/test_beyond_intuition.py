@@ -123,7 +123,7 @@ class Defined:
             )
         ids = torch.tensor(self.instance.input_ids[None], dtype=torch.long)
         extra = {}
-        if self.model.anatomy.segments:
+        if self.model.token_types > 1:
             extra["token_type_ids"] = torch.tensor(self.instance.segment[None], dtype=torch.long)
         with torch.enable_grad():
             out = network(ids, output_attentions=True, **extra)

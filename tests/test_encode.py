@@ -524,13 +524,14 @@ def test_ids_without_tokenizer(bare: Model) -> None:
 
 
 def test_ids_with_tokenizer(bert: Model) -> None:
-    tokens = ["[CLS]", "the", "[UNK]", "[SEP]", "[MASK]", "[SEP]", "[PAD]"]
+    tokens = ["[CLS]", "the", "[UNK]", "[SEP]", "[MASK]", "[SEP]", "[PAD]", "[SEP]"]
     ids = wordpiece_tokenizer().convert_tokens_to_ids(tokens)
     instance = encode_row(bert, Row("one", input_ids=ids), BY_WHITESPACE)
     assert instance.tokens == tuple(tokens)
     # The unknown token and the mask stand for words.
-    assert instance.special.tolist() == [True, False, False, True, False, True, True]
-    assert instance.segment.tolist() == [0] * 7
+    assert instance.special.tolist() == [True, False, False, True, False, True, True, True]
+    assert instance.segment.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert instance.token_types.tolist() == [0] * 8
 
 
 def test_ids_equal_those_of_the_text(bert: Model) -> None:

@@ -51,7 +51,7 @@ def by_jacobian(model: Model, instance: Instance) -> NDArray[np.floating]:
     """The norm of the Jacobian of the plain model, one hidden unit at a time."""
     ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
     types = torch.tensor(instance.segment[None], dtype=torch.long)
-    extra = {"token_type_ids": types} if model.anatomy.segments else {}
+    extra = {"token_type_ids": types} if model.token_types > 1 else {}
     states = plain(model)(ids, output_hidden_states=True, **extra).hidden_states
     products = [
         torch.autograd.grad(unit, states[0], retain_graph=True)[0][0] * states[0][0]

@@ -206,7 +206,7 @@ def plainly(model: Model, instance: Instance, statistics: Statistics, **params: 
     module = getattr(network.get_submodule(model.anatomy.encoder), model.anatomy.layers)[layer]
     ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
     extra = {}
-    if model.anatomy.segments:
+    if model.token_types > 1:
         extra["token_type_ids"] = torch.tensor(instance.segment[None], dtype=torch.long)
 
     def run(change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

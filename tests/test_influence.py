@@ -145,7 +145,7 @@ class PlainPath:
     def run(self, point: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Margin of the first output and hidden states, for word embeddings [1, T, E]."""
         more = {}
-        if self.model.anatomy.segments:
+        if self.model.token_types > 1:
             more["token_type_ids"] = torch.tensor(self.instance.segment[None], dtype=torch.long)
         found = self.network(inputs_embeds=point, output_hidden_states=True, **more)
         logits = found.logits[0]

@@ -368,7 +368,7 @@ def test_attention_methods_from_full_matrices(tiny: LoadTiny, family: str, task:
     for number, instance in enumerate(instances):
         ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
         types = torch.tensor(instance.segment[None], dtype=torch.long)
-        extra = {"token_type_ids": types} if model.anatomy.segments else {}
+        extra = {"token_type_ids": types} if model.token_types > 1 else {}
         layers = plain(model)(ids, output_attentions=True, **extra).attentions
         heads = [layer[0].mean(0).detach().numpy() for layer in layers]
         factors = [0.5 * heads[0] + 0.5 * np.eye(len(instance))]

@@ -87,12 +87,12 @@ def plain_inputs(model: Model, instances: list[Instance]) -> dict[str, torch.Ten
         "input_ids": torch.full((len(instances), length), model.pad_id),
         "attention_mask": torch.zeros(len(instances), length, dtype=torch.long),
     }
-    if model.anatomy.segments:
+    if model.token_types > 1:
         inputs["token_type_ids"] = torch.zeros(len(instances), length, dtype=torch.long)
     for row, instance in enumerate(instances):
         inputs["input_ids"][row, : len(instance)] = torch.tensor(instance.input_ids)
         inputs["attention_mask"][row, : len(instance)] = 1
-        if model.anatomy.segments:
+        if model.token_types > 1:
             inputs["token_type_ids"][row, : len(instance)] = torch.tensor(instance.segment)
     return inputs
 

@@ -98,7 +98,7 @@ def random_kept(instance: Instance, rng: np.random.Generator, edges: bool) -> Ke
 
 
 def more_inputs(model: Model, instance: Instance) -> dict[str, torch.Tensor]:
-    if not model.anatomy.segments:
+    if not model.token_types > 1:
         return {}
     return {"token_type_ids": torch.tensor(instance.segment[None], dtype=torch.long)}
 

@@ -277,7 +277,7 @@ def naive_logits(
         readout -= int(tokens[: instance.readout].sum())
     inputs = {"input_ids": ids, "attention_mask": (~hidden).astype(np.int64)}
     inputs["position_ids"] = positions
-    if model.anatomy.segments:
+    if model.token_types > 1:
         inputs["token_type_ids"] = segment
     with torch.no_grad():
         logits = plain(model)(**{k: torch.tensor(v)[None] for k, v in inputs.items()}).logits[0]

@@ -81,7 +81,7 @@ def logits_without(
         ids[gone] = cast(int, model.mask_id if operation == "mask" else model.pad_id)
         if operation == "pad":
             mask[gone] = 0
-    extra = {"token_type_ids": types[None]} if model.anatomy.segments else {}
+    extra = {"token_type_ids": types[None]} if model.token_types > 1 else {}
     start = 2 if model.network.config.model_type == "roberta" else 0
     extra["position_ids"] = torch.arange(start, start + len(ids))[None]
     logits = plain(model)(ids[None], attention_mask=mask[None], **extra).logits[0].detach()

@@ -182,7 +182,7 @@ class Written:
         modules = [step for step in steps if isinstance(step, nn.Linear | nn.LayerNorm)]
         handles = [module.register_forward_hook(keep) for module in modules]
         rows = collate([instance], model.pad_id, model.device).rows
-        extra = {"token_type_ids": rows.segment} if model.anatomy.segments else {}
+        extra = {"token_type_ids": rows.token_types} if model.token_types > 1 else {}
         model.network(rows.input_ids, attention_mask=rows.attention_mask, **extra)
         for handle in handles:
             handle.remove()

@@ -114,7 +114,6 @@ _ROBERTA = Anatomy(
         "masked_lm": ("lm_head.dense", functional.gelu, "lm_head.layer_norm", "lm_head.decoder"),
     },
     positions_after_padding=True,
-    segments=False,
 )
 
 ANATOMIES: dict[str, Anatomy] = {

@@ -149,9 +149,11 @@ def attribute(
             [None] * len(instances), {c.name: [None] * len(instances) for c in chosen}
         ),
     )
-    for batch in pack([len(i) for i in instances], job.budget, model.head_size):
-        job.run(batch)
+    fitting = job.fitting()
+    for batch in pack([len(instances[n]) for n in fitting], job.budget, model.head_size):
+        job.run([fitting[at] for at in batch])
         progress(len(batch))
+    progress(len(instances) - len(fitting))
     return job.out
 
 
@@ -184,6 +186,23 @@ class _Job:
     layered: bool
     statistics: Statistics | None
     out: Attributions
+
+    def fitting(self) -> list[int]:
+        """Indices of the instances that the model can take; the others fail.
+
+        Encoding refuses them already, but instances can be made otherwise, or with more tokens than
+        there are positions.
+        """
+        found = []
+        for index, instance in enumerate(self.instances):
+            message = self.model.lacks(instance.input_ids, instance.token_types)
+            if message is None and len(instance) > self.model.capacity:
+                message = f"{len(instance)} tokens, but the model takes {self.model.capacity}"
+            if message is None:
+                found.append(index)
+            else:
+                self._fail(index, "forward", None, ValueError(message))
+        return found
 
     def run(self, indices: Sequence[int]) -> None:
         """Attributes a batch; splits it if it fails as a whole."""

@@ -23,7 +23,7 @@ class Instance:
     Attributes:
         instance_id: Key of the instance in every table.
         input_ids: Vocabulary ids, [T].
-        segment: 0 for the first text, 1 for the second, [T].
+        segment: Which text the token is of: 0 for the first, 1 for the second, [T].
         special: True for [CLS], [SEP] and the like, [T].
         word_ids: Index of the word within its text, -1 for special tokens, [T].
         char_start: First character of the token in its text, -1 for special tokens, [T].
@@ -43,6 +43,8 @@ class Instance:
         window: Number of the window, from 0; None where this is the whole row.
         contrast: Vocabulary ids of the correct and the wrong word (masked LM), or None.
         contrast_words: The same two as strings.
+        types: Token types that the network is fed, [T]; None where they equal ``segment``, and
+            where it tells none apart.
     """
 
     instance_id: str
@@ -66,9 +68,15 @@ class Instance:
     window: int | None = None
     contrast: tuple[int, int] | None = None
     contrast_words: tuple[str, str] | None = None
+    types: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def token_types(self) -> Ints:
+        """Token types that the network is fed, [T]."""
+        return self.segment if self.types is None else self.types
 
     @property
     def removable(self) -> Flags:
@@ -96,7 +104,7 @@ class Rows:
     Attributes:
         input_ids: [B, T].
         attention_mask: 1 for tokens, 0 for padding, [B, T].
-        segment: Token types, [B, T].
+        token_types: [B, T].
         position_ids: [B, T], or None for the model's own numbering.
         readout: Position each row's prediction is read from, [B].
         contrast: Vocabulary ids of the correct and the wrong word, [B, 2], or None.
@@ -104,7 +112,7 @@ class Rows:
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
-    segment: torch.Tensor
+    token_types: torch.Tensor
     readout: torch.Tensor
     contrast: torch.Tensor | None
     position_ids: torch.Tensor | None = None
@@ -149,13 +157,16 @@ class Batch:
         return [len(instance) for instance in self.instances]
 
 
-def collate(instances: Sequence[Instance], pad_id: int, device: torch.device) -> Batch:
-    """Pads instances to the longest of them and puts them on a device."""
+def collate(instances: Sequence[Instance], pad_id: int | None, device: torch.device) -> Batch:
+    """Pads instances to the longest of them and puts them on a device.
+
+    Padding is hidden by the mask: where the model's own is unknown, any token will do.
+    """
     contrasts = [instance.contrast for instance in instances]
     rows = Rows(
-        input_ids=put(_padded([i.input_ids for i in instances], pad_id, np.int64), device),
+        input_ids=put(_padded([i.input_ids for i in instances], pad_id or 0, np.int64), device),
         attention_mask=put(_padded([np.ones(len(i)) for i in instances], 0, np.int64), device),
-        segment=put(_padded([i.segment for i in instances], 0, np.int64), device),
+        token_types=put(_padded([i.token_types for i in instances], 0, np.int64), device),
         readout=put(np.array([i.readout for i in instances], np.int64), device),
         contrast=None if contrasts[0] is None else put(np.array(contrasts, np.int64), device),
     )

@@ -74,7 +74,7 @@ def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Insta
 
     Raises:
         RowError: If the row was unreadable, has no text, is too long (``overflow="fail"``), has a
-            label the model doesn't have, or lacks what a masked LM needs.
+            label or a token that the model doesn't have, or lacks what a masked LM needs.
     """
     if row.problem is not None:
         raise RowError(row.problem)
@@ -87,6 +87,7 @@ def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Insta
     if masked:
         instance = with_contrast(model, row, instance)
     _check_tokens(instance)
+    _check_fit(model, instance)
     if len(instance) <= options.max_length:
         return [instance]
     try:
@@ -102,6 +103,12 @@ def _check_tokens(instance: Instance) -> None:
     if not instance.removable.any():
         what = "text" if instance.window is None else "window"
         raise RowError(f"the {what} has no tokens (only whitespace or invisible characters)")
+
+
+def _check_fit(model: Model, instance: Instance) -> None:
+    """Checks that the network has embeddings for the tokens and their types."""
+    if message := model.lacks(instance.input_ids, instance.token_types):
+        raise RowError(message)
 
 
 def _check_label(model: Model, row: Row, options: EncodeOptions) -> None:

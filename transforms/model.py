@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -16,6 +18,7 @@ from transforms.capture import Recorder, Watch, recording
 from transforms.readout import patch_last_layer
 
 Task = Literal["classification", "masked_lm"]
+Whole = NDArray[np.signedinteger[Any]]
 
 _NOTHING = Watch()
 
@@ -30,8 +33,9 @@ class Model:
         task: What it predicts: a class, or the word at a [MASK].
         tokenizer: The fast tokenizer; None if the folder has none (pre-tokenised corpora only).
         mask_id: Vocabulary id of the mask token; None if unknown.
-        pad_id: Vocabulary id of the padding token.
-        max_length: Most tokens the model takes, special tokens included.
+        pad_id: Vocabulary id of the padding token; None if unknown.
+        max_length: Most tokens of an instance unless more are asked for, special tokens included:
+            the limit that the tokenizer states, if that is less than ``capacity``.
         mixed: Whether the products of matrices in its layers are in bfloat16. Weights, what passes
             from layer to layer, softmaxes, the head and all that is computed from them keep
             ``dtype``.
@@ -42,7 +46,7 @@ class Model:
     task: Task
     tokenizer: PreTrainedTokenizerFast | None
     mask_id: int | None
-    pad_id: int
+    pad_id: int | None
     max_length: int
     mixed: bool = False
 
@@ -85,6 +89,23 @@ class Model:
         return max(1, int(config.hidden_size) // int(config.num_attention_heads))
 
     @property
+    def vocabulary(self) -> int:
+        """Number of tokens that it has embeddings for."""
+        weight: torch.Tensor = self.network.get_input_embeddings().weight  # type: ignore[assignment]
+        return len(weight)
+
+    @property
+    def token_types(self) -> int:
+        """Number of token types that it tells apart; 1 where it takes none."""
+        return int(self.network.config.type_vocab_size) if self.anatomy.segments else 1
+
+    @property
+    def capacity(self) -> int:
+        """Most tokens that it has positions for, special tokens included."""
+        config = self.network.config
+        return int(config.max_position_embeddings) - self.anatomy.first_position(config)
+
+    @property
     def num_outputs(self) -> int:
         """Number of logits: the classes, or two for a masked LM (the correct and wrong word)."""
         return 2 if self.task == "masked_lm" else int(self.network.config.num_labels or 0)
@@ -117,6 +138,25 @@ class Model:
         """
         return self.anatomy.head_of(self.network, self.task)
 
+    def lacks(self, input_ids: Whole, token_types: Whole) -> str | None:
+        """What an instance looks up and the network has no embedding for; None if it has all.
+
+        A GPU that is asked for such a row does nothing more for this process.
+        """
+        types = self.token_types
+        for token in input_ids[(input_ids < 0) | (input_ids >= self.vocabulary)].tolist():
+            return f"{self.named(token)} is outside the model's vocabulary ({self.vocabulary})"
+        for kind in token_types[(token_types < 0) | (token_types >= types)].tolist():
+            if types > 1:
+                return f"the token type {kind} is none of the model's (0 to {types - 1})"
+        return None
+
+    def named(self, token: int) -> str:
+        """A token as messages name it."""
+        if self.tokenizer is None or not 0 <= token < len(self.tokenizer):
+            return f"id {token}"
+        return f"token {self.tokenizer.convert_ids_to_tokens(token)!r} (id {token})"
+
     def positions(self, rows: Rows) -> torch.Tensor:
         """Position ids of the rows, [1, T] or [B, T].
 
@@ -136,8 +176,8 @@ class Model:
         ELECTRA's projection.
         """
         inputs = {"input_ids": rows.input_ids, "position_ids": self.positions(rows)}
-        if self.anatomy.segments:
-            inputs["token_type_ids"] = rows.segment
+        if self.token_types > 1:
+            inputs["token_type_ids"] = rows.token_types
         embedded: torch.Tensor = part(self.network, self.anatomy.embeddings)(**inputs)
         projection = optional_part(self.network, self.anatomy.projection)
         return embedded if projection is None else projection(embedded)
@@ -164,8 +204,8 @@ class Model:
             "attention_mask": rows.attention_mask,
             "position_ids": self.positions(rows),
         }
-        if self.anatomy.segments:
-            inputs["token_type_ids"] = rows.segment
+        if self.token_types > 1:
+            inputs["token_type_ids"] = rows.token_types
         readout = None if watch.whole else rows.readout
         layers = self.layers if watch.layers or watch.outputs else ()
         with (

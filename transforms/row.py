@@ -12,9 +12,11 @@ Words = Literal["whitespace", "tokenizer"]
 class Row:
     """A row of the corpus, before encoding.
 
-    Either ``text`` or ``input_ids`` is given. ``good`` and ``bad`` are the correct and the wrong
-    word at the [MASK], as words or as vocabulary ids. ``problem`` says what was wrong with the row
-    when it was read; such a row fails with that message.
+    Either ``text`` or ``input_ids`` is given. What ``attention_mask`` hides of the ids is padding,
+    and no part of the instance; ``special_tokens_mask`` marks [CLS], [SEP] and the like. ``good``
+    and ``bad`` are the correct and the wrong word at the [MASK], as words or as vocabulary ids.
+    ``problem`` says what was wrong with the row when it was read; such a row fails with that
+    message.
     """
 
     instance_id: str
@@ -27,6 +29,8 @@ class Row:
     subset: str | None = None
     input_ids: Sequence[int] | None = None
     token_type_ids: Sequence[int] | None = None
+    attention_mask: Sequence[int] | None = None
+    special_tokens_mask: Sequence[int] | None = None
     good: str | int | None = None
     bad: str | int | None = None
     problem: str | None = None

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
-from transforms.batch import Instance
+from transforms.batch import Instance, Ints
 from transforms.model import Model
 from transforms.row import EncodeOptions, Row, RowError
 from transforms.words import spread_rationale, spread_roles, whitespace_words
@@ -28,7 +29,7 @@ def from_text(model: Model, row: Row, options: EncodeOptions) -> Instance:
         "".join(texts).encode()
     except UnicodeEncodeError:
         raise RowError("the text holds a lone surrogate, which is no character") from None
-    encoding = _whole(model.tokenizer, texts)
+    encoding = whole(model.tokenizer, texts)
     too_long = len(encoding.ids) > options.max_length and options.overflow != "stride"
     if too_long:
         if options.overflow == "fail":
@@ -39,11 +40,12 @@ def from_text(model: Model, row: Row, options: EncodeOptions) -> Instance:
         encoding = model.tokenizer(
             *texts, truncation="longest_first", max_length=options.max_length
         ).encodings[0]
-    return _from_encoding(row, texts, encoding, options, truncated=too_long)
+    instance = _from_encoding(row, texts, encoding, options, truncated=too_long)
+    return replace(instance, types=_types(model, encoding, instance.segment))
 
 
-def _whole(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Encoding:
-    """As the tokenizer's own call, which takes ten times as long for a short text."""
+def whole(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Encoding:
+    """A text or a pair, not cut: as the tokenizer's own call, which takes ten times as long."""
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
@@ -66,7 +68,7 @@ def _from_encoding(
     return Instance(
         instance_id=row.instance_id,
         input_ids=np.array(encoding.ids, np.int32),
-        segment=np.array(encoding.type_ids if max(sequence) == 0 else _segments(sequence), np.int8),
+        segment=np.array(_segments(sequence), np.int8),
         special=special,
         word_ids=word_ids,
         char_start=offsets[:, 0],
@@ -81,6 +83,15 @@ def _from_encoding(
         subset=row.subset,
         truncated=truncated,
     )
+
+
+def _types(model: Model, encoding: Encoding, segment: Ints) -> Ints | None:
+    """Token types as the tokenizer's own call gives them: none are zeros (``Instance.types``)."""
+    if model.token_types < 2:
+        return None
+    given = "token_type_ids" in model.tokenizer.model_input_names if model.tokenizer else False
+    types = np.array(encoding.type_ids if given else [0] * len(encoding.ids), np.int32)
+    return None if (types == segment).all() else types
 
 
 def _segments(sequence: Sequence[int]) -> list[int]:

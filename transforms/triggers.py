@@ -190,11 +190,15 @@ def attacked(instance: Instance, trigger: Trigger, *, longest: int | None = None
         return np.append(old, np.array(new[::-1], old.dtype))[places]
 
     none = (0,) * len(trigger)
-    rationale = instance.rationale
+    rationale, types = instance.rationale, instance.types
+    # What goes into a text gets that text's type; a text that isn't there gets nothing.
+    spans = text_spans(instance.segment, instance.special)
+    home = [0 if types is None or not spans[t] else int(types[spans[t].start]) for t in (0, 1)]
     return replace(
         instance,
         input_ids=take(instance.input_ids, trigger.input_ids),
         segment=take(instance.segment, trigger.segment),
+        types=None if types is None else take(types, [home[text] for text in trigger.segment]),
         special=own & np.append(instance.special, np.zeros(len(trigger), bool))[places],
         word_ids=take(instance.word_ids, (-1,) * len(trigger)),
         char_start=nowhere,

@@ -109,10 +109,10 @@ def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Fla
     """
     kept = [_kept(instance, operation, tokens) for instance, operation, tokens in inputs]
     shape = (len(inputs), max(map(len, kept)))
-    ids = np.full(shape, model.pad_id, np.int64)
+    ids = np.full(shape, model.pad_id or 0, np.int64)
     first = model.anatomy.first_position(model.network.config)
     positions = np.full(shape, first, np.int64)
-    mask, segment = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     readout = np.zeros(len(inputs), np.int64)
     for row, ((instance, operation, tokens), keep) in enumerate(zip(inputs, kept, strict=True)):
         width = len(keep)
@@ -120,7 +120,7 @@ def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Fla
         if operation == "mask" and model.mask_id is not None:
             ids[row, :width][tokens] = model.mask_id
         mask[row, :width] = 1
-        segment[row, :width] = instance.segment[keep]
+        types[row, :width] = instance.token_types[keep]
         positions[row, :width] = first + (np.arange(width) if operation == "delete" else keep)
         readout[row] = np.searchsorted(keep, instance.readout)
     contrasts = [instance.contrast for instance, _, _ in inputs]
@@ -128,7 +128,7 @@ def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Fla
     return Rows(
         input_ids=put(ids, model.device),
         attention_mask=put(mask, model.device),
-        segment=put(segment, model.device),
+        token_types=put(types, model.device),
         readout=put(readout, model.device),
         contrast=None if contrasts[0] is None else put(np.array(contrasts, np.int64), model.device),
         position_ids=put(positions, model.device),

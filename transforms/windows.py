@@ -103,13 +103,18 @@ def _room(instance: Instance, body: _Positions, limit: int) -> int:
 
 def _part(instance: Instance, body: _Positions, start: int, room: int) -> Instance:
     """The instance with only some of the tokens of its body."""
-    gone = np.concatenate([body[:start], body[start + room :]])
+    return without(instance, np.concatenate([body[:start], body[start + room :]]))
+
+
+def without(instance: Instance, gone: _Positions) -> Instance:
+    """The instance without the tokens at some positions, none of which is read out."""
     kept = np.delete(np.arange(len(instance)), gone)
     take: Any = itemgetter(*kept.tolist()) if len(kept) > 1 else lambda values: (values[kept[0]],)
     return replace(
         instance,
         input_ids=instance.input_ids[kept],
         segment=instance.segment[kept],
+        types=None if instance.types is None else instance.types[kept],
         special=instance.special[kept],
         word_ids=instance.word_ids[kept],
         char_start=instance.char_start[kept],

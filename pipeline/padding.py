@@ -1,0 +1,80 @@
+"""What of a pre-tokenised corpus is padding: counted once, recorded and said.
+
+Encoding leaves padding out (``transforms.tokenised``). Where that is more than the corpus's own
+mask says, or moves texts to other positions, somebody should know.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.files import join, read_parquet
+from schemas.layout import corpus_path
+from transforms import Model
+
+_COLUMNS = ["input_ids", "attention_mask"]
+
+
+def count_padding(root: str, num_shards: int, model: Model) -> dict[str, int] | None:
+    """Rows of the staged corpus that are padded; None if there are none.
+
+    Args:
+        root: The run's folder.
+        num_shards: Number of shards.
+        model: The model, which knows the padding token.
+
+    Returns:
+        Number of rows that are padded on the ``left``, on the ``right``, and, of both,
+        ``without_mask``: these end in padding tokens, and the corpus has no mask to say so.
+    """
+    counts = np.zeros(3, np.int64)
+    for shard in range(num_shards):
+        table = read_parquet(join(root, corpus_path(shard)), _COLUMNS)
+        masks = _ends(table, "attention_mask")
+        left, right = masks[:, 0] == 0, masks[:, -1] == 0
+        counts += [left.sum(), right.sum(), 0]
+        if model.pad_id is None:
+            continue
+        ids = _ends(table, "input_ids")[np.isnan(masks[:, 0])]
+        padded = ids == model.pad_id
+        # As encoding has it: without a tokenizer, a single one at the start may be another token.
+        left = padded[:, 0] & (padded[:, 1] | (model.tokenizer is not None))
+        counts += [left.sum(), padded[:, 2].sum(), (left | padded[:, 2]).sum()]
+    if not counts.any():
+        return None
+    return dict(zip(("left", "right", "without_mask"), counts.tolist(), strict=True))
+
+
+def said(padding: dict[str, int] | None, model: Model) -> Iterator[str]:
+    """Sentences on what the mask of a corpus doesn't say by itself."""
+    if not padding:
+        return
+    if padding["without_mask"]:
+        token = model.named(int(model.pad_id or 0))
+        yield (
+            f"rows that begin or end in padding ({token}) without an attention_mask: "
+            f"{padding['without_mask']}; the padding is left out, as if a mask hid it"
+        )
+    if padding["left"]:
+        yield (
+            f"rows that are padded on the left: {padding['left']}; without the padding their texts "
+            "begin at the model's first position"
+        )
+
+
+def _ends(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """The first, second and last entry of each row's list, [N, 3]; NaN where there is none."""
+    ends = np.full((len(table), 3), np.nan)
+    if name not in table.column_names:
+        return ends
+    lists = table[name].combine_chunks()
+    values, offsets = lists.values.to_numpy(zero_copy_only=False), lists.offsets.to_numpy()
+    length = np.where(lists.is_valid(), np.diff(offsets), 0)
+    for column, (least, at) in enumerate(
+        ((1, offsets[:-1]), (2, offsets[:-1] + 1), (1, offsets[1:] - 1))
+    ):
+        there = length >= least
+        ends[there, column] = values[at[there]]
+    return ends
