@@ -187,7 +187,7 @@ def _at_readout(rows: Rows) -> Rows:
     """The token that is read out of each row, as a row of its own, [B, 1]."""
     alone = {
         name: getattr(rows, name).gather(1, rows.readout[:, None])
-        for name in ("input_ids", "attention_mask", "segment")
+        for name in ("input_ids", "attention_mask", "token_types")
     }
     return replace(rows, **alone, position_ids=None, readout=torch.zeros_like(rows.readout))
 

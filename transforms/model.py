@@ -91,8 +91,7 @@ class Model:
     @property
     def vocabulary(self) -> int:
         """Number of tokens that it has embeddings for."""
-        weight: torch.Tensor = self.network.get_input_embeddings().weight  # type: ignore[assignment]
-        return len(weight)
+        return int(self.network.config.vocab_size)
 
     @property
     def token_types(self) -> int:
@@ -103,7 +102,10 @@ class Model:
     def capacity(self) -> int:
         """Most tokens that it has positions for, special tokens included."""
         config = self.network.config
-        return int(config.max_position_embeddings) - self.anatomy.first_position(config)
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is None:
+            return self.max_length
+        return int(positions) - self.anatomy.first_position(config)
 
     @property
     def num_outputs(self) -> int:
