@@ -1,8 +1,6 @@
 """Loading a model so that it can be explained: safetensors, no remote code, nothing missing."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +8,16 @@ import torch
 import transformers
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 
 from schemas import UsageError
 from transforms.anatomy import anatomy_of
 from transforms.capture import IMPLEMENTATION
+from transforms.folder import check_files, loading
 from transforms.model import Model, Task
+from transforms.tokenizer import load_tokenizer
 
 # Types of the weights; under ``mixed`` the passes compute in bfloat16 (``Model.mixed``).
 DTYPES = {
@@ -60,13 +58,13 @@ def load_model(
         UsageError: If the folder holds no model that can be explained; says what is missing.
     """
     folder = Path(folder)
-    _check_files(folder, allow_pickle=allow_pickle)
-    with _loading(folder / "config.json"):
+    check_files(folder, allow_pickle=allow_pickle)
+    with loading(folder / "config.json"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     anatomy = anatomy_of(config)
     class_name, task = _task_of(folder, config)
     _check_variant(folder, config)
-    with _loading(f"the weights in {folder}"):
+    with loading(f"the weights in {folder}"):
         network, report = getattr(transformers, class_name).from_pretrained(
             folder,
             config=config,
@@ -78,7 +76,7 @@ def load_model(
             ignore_mismatched_sizes=True,  # They are refused below, by name.
         )
     _check_weights(folder, report)
-    tokenizer = _load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     torch.set_float32_matmul_precision("highest")
     first = anatomy.first_position(config)
     if mask_token_id is None and tokenizer is not None:
@@ -93,53 +91,6 @@ def load_model(
         max_length=int(config.max_position_embeddings) - first,
         mixed=dtype == "mixed",
     )
-
-
-@contextmanager
-def _loading(what: str | Path) -> Iterator[None]:
-    """Turns whatever goes wrong while something is loaded into one sentence."""
-    try:
-        yield
-    except Exception as error:  # The libraries raise a dozen kinds; all mean a broken file.
-        reason = next(iter(str(error).strip().splitlines()), "")
-        message = f"{what} can't be loaded: {type(error).__name__}: {reason}"
-        raise UsageError(message) from error
-
-
-def _check_files(folder: Path, *, allow_pickle: bool) -> None:
-    if not (folder / "config.json").is_file():
-        raise UsageError(
-            f"{folder} holds no model: it has no config.json; name a folder written by "
-            "save_pretrained, or a hub id"
-        )
-    if (folder / "adapter_config.json").is_file():
-        raise UsageError(
-            f"{folder} holds an adapter of another model; merge them and save the whole with "
-            "save_pretrained"
-        )
-    for index in folder.glob("*.index.json"):
-        _check_index(index)
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt")))
-    if not pickles:
-        raise UsageError(f"{folder} has a config.json but no weights (model.safetensors)")
-    if not allow_pickle:
-        raise UsageError(
-            f"{folder} has only pickled weights ({', '.join(pickles)}), which can run code when "
-            "loaded; save it again with save_pretrained (safetensors), or pass --allow-pickle if "
-            "you trust its source"
-        )
-
-
-def _check_index(index: Path) -> None:
-    """Refuses parts that are pickles, or outside the folder, where nobody hashes them."""
-    with _loading(index):
-        parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    ending = ".safetensors" if index.name.endswith(".safetensors.index.json") else ".bin"
-    for part in map(str, parts):
-        if Path(part).name != part or not part.endswith(ending):
-            raise UsageError(f"{index} names {part!r}, which is no {ending} file of its folder")
 
 
 def _task_of(folder: Path, config: PretrainedConfig) -> tuple[str, Task]:
@@ -186,18 +137,3 @@ def _check_weights(folder: Path, report: dict[str, Any]) -> None:
             f"the weights in {folder} lack {len(lacking)} parameters of the model ({some}, ...): "
             "transformers would fill them with random numbers; was it fine-tuned for this task?"
         )
-
-
-def _load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerFast | None:
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
-        return None
-    with _loading(f"the tokenizer in {folder}"):
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, use_fast=True, local_files_only=True, trust_remote_code=trust_remote_code
-        )
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise UsageError(
-            f"the tokenizer in {folder} is not a fast one, so it gives no character offsets; "
-            "save it again as tokenizer.json"
-        )
-    return tokenizer
