@@ -127,10 +127,7 @@ def _checked(
             "name one with --text-column"
         )
     elif model.tokenizer is None:
-        raise UsageError(
-            "the model's folder has no tokenizer, so the corpus must hold input_ids; its columns "
-            f"are {listed}"
-        )
+        raise UsageError(f"{model.no_tokenizer}; the columns of {source.name} are {listed}")
     if model.task == "masked_lm":
         for role in ("good", "bad"):
             if role not in columns:

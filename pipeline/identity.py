@@ -92,6 +92,8 @@ def tokenizer_identity(folder: Path) -> dict[str, Any] | None:
     """What makes a tokenizer the same; None if the model has none."""
     names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json")
     files = [folder / name for name in names if (folder / name).is_file()]
+    if not any((folder / name).is_file() for name in names[:3]):
+        files += sorted(folder.glob("*.model"))  # Of sentencepiece.
     return {"sha256": _hash(files)} if files else None
 
 

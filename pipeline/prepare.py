@@ -31,6 +31,7 @@ from transforms.loading import DTYPES
 from transforms.perturb import Evaluation
 from transforms.registry import methods
 from transforms.targets import parse_target
+from transforms.tokenizer import TokenizerError
 from transforms.windows import default_overlap, most_overlap
 
 _OWN = (f"{CORPUS}/rows-", f"{STATISTICS}/sample-", f"{MODEL}/", f"{MANIFEST}.", LOCK)
@@ -101,6 +102,7 @@ class Checked:
             mask_token_id=options.mask_token_id,
             allow_pickle=options.allow_pickle,
             trust_remote_code=options.trust_remote_code,
+            tokenizer=self.model.tokenizer is not None,
             model_copy=self.copy,
         )
 
@@ -130,7 +132,6 @@ def check(options: Options, workers: Workers) -> Checked:
         trust_remote_code=options.trust_remote_code,
     )
     model = load_checked(folder, options)
-    _check_mask(options, model)
     target = parse_target(options.target, model)
     evaluation = options.evaluation and options.evaluation.checked(model)
     chosen = [choice.fitted(model) for choice in chosen]
@@ -185,7 +186,7 @@ def prepare(options: Options, workers: Workers) -> Prepared:
     new = record(options, settings, model, source, columns, rows, checked.chosen, padding)
     manifest = merged(root, old, new)
     for sentence in said(padding, model):
-        print(f"attribeam: {sentence}", file=sys.stderr, flush=True)
+        _note(sentence)
     damaged = list(find_damaged(root, old)) if old is not None and options.repair else []
     discard_damaged(root, damaged)
     if old is not None and not staged(root, settings.num_shards):
@@ -245,14 +246,22 @@ def load_checked(folder: Path, options: Options) -> Model:
     Raises:
         UsageError: If it can't be loaded.
     """
+    load = partial(
+        load_model,
+        folder,
+        dtype=options.dtype,
+        allow_pickle=options.allow_pickle,
+        trust_remote_code=options.trust_remote_code,
+        mask_token_id=options.mask_token_id,
+    )
     try:
-        return load_model(
-            folder,
-            dtype=options.dtype,
-            allow_pickle=options.allow_pickle,
-            trust_remote_code=options.trust_remote_code,
-            mask_token_id=options.mask_token_id,
-        )
+        try:
+            return load()
+        except TokenizerError as error:
+            # Where the corpus holds ids, nobody needs it; else that is said.
+            model = load(tokenizer=False)
+            model.no_tokenizer = str(error)
+            return model
     except UsageError:
         raise
     except Exception as error:  # A damaged file gives a dozen kinds, from as many libraries.
@@ -266,15 +275,6 @@ def _model_copy(folder: Path, options: Options) -> ModelCopy:
     return copy_of(
         folder, allow_pickle=options.allow_pickle, trust_remote_code=options.trust_remote_code
     )
-
-
-def _check_mask(options: Options, model: Model) -> None:
-    size = int(model.network.config.vocab_size)
-    if options.mask_token_id is not None and not 0 <= options.mask_token_id < size:
-        raise UsageError(
-            f"--mask-token-id {options.mask_token_id} is outside the model's vocabulary "
-            f"(0 to {size - 1})"
-        )
 
 
 def check_device(name: str) -> None:
@@ -356,13 +356,7 @@ def _check_gold(
 def _encoding(
     options: Options, model: Model, columns: Mapping[str, str], *, need_label: bool
 ) -> EncodeOptions:
-    limit = model.max_length
-    if options.max_length is not None:
-        if options.max_length > limit:
-            raise UsageError(
-                f"--max-length {options.max_length} is more than the model takes ({limit})"
-            )
-        limit = options.max_length
+    limit = _limit(options, model, columns)
     special = 0
     if model.tokenizer is not None and "text" in columns:
         special = model.tokenizer.num_special_tokens_to_add(pair="pair" in columns)
@@ -371,6 +365,28 @@ def _encoding(
             raise UsageError(f"--max-length {limit} leaves no room beside {special} special tokens")
     stride = _stride(options, limit - special) if options.overflow == "stride" else None
     return EncodeOptions(limit, options.overflow, stride, options.words, need_label)
+
+
+def _limit(options: Options, model: Model, columns: Mapping[str, str]) -> int:
+    """Most tokens of an instance; says so where the tokenizer and the network have two minds."""
+    most = model.capacity
+    # Who tokenised a corpus has cut it to what the model is to see.
+    own = most if "input_ids" in columns else model.max_length
+    given = options.max_length
+    if given is not None and given > most:
+        raise UsageError(f"--max-length {given} is more than the model takes ({most})")
+    if given is None and own < most:
+        _note(
+            f"the limit is {own} tokens, as the tokenizer states (model_max_length); the network "
+            f"has positions for {most} (--max-length)"
+        )
+    elif given is not None and given > own:
+        _note(f"--max-length {given} is more than the tokenizer's limit (model_max_length {own})")
+    return given or own
+
+
+def _note(sentence: str) -> None:
+    print(f"attribeam: {sentence}", file=sys.stderr, flush=True)
 
 
 def _stride(options: Options, room: int) -> int:
@@ -401,7 +417,7 @@ def resolve_model(
         return Path(source)
     if Path(source).exists() or source.startswith((".", "/")) or source.count("/") > 1:
         raise UsageError(f"there is no model folder {source}")
-    patterns = ["*.json", "*.txt", "*.safetensors"]
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
     patterns += ["*.bin"] * allow_pickle + ["*.py"] * trust_remote_code
     try:
         return Path(snapshot_download(source, allow_patterns=patterns))

@@ -43,6 +43,7 @@ class Settings:
         mask_token_id: The mask token, for a model without tokenizer.
         allow_pickle: Load pickled weights.
         trust_remote_code: Let the model bring its own code.
+        tokenizer: Whether the model's tokenizer is loaded.
         model_copy: What workers that are elsewhere load; None if all are on this machine.
     """
 
@@ -63,6 +64,7 @@ class Settings:
     mask_token_id: int | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
+    tokenizer: bool = True
     model_copy: ModelCopy | None = None
 
     @property
@@ -83,7 +85,7 @@ class Settings:
 
     def loading(self) -> dict[str, Any]:
         """Arguments of ``transforms.load_model``, but for the folder and the device."""
-        names = ("dtype", "allow_pickle", "trust_remote_code", "mask_token_id")
+        names = ("dtype", "allow_pickle", "trust_remote_code", "mask_token_id", "tokenizer")
         return {name: getattr(self, name) for name in names}
 
     def evaluation_record(self) -> dict[str, Any] | None:

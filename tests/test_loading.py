@@ -12,19 +12,23 @@ import transformers
 from safetensors.torch import load_file
 from transformers import BertForTokenClassification, BertModel
 
+from pipeline.identity import tokenizer_identity
 from schemas import UsageError
 from tests.models import (
     BYTE_LEVEL,
     FAMILIES,
     MAX_LENGTH,
     TASKS,
+    byte_level_tokenizer,
     random_instances,
     save_tiny,
     tiny_config,
     tiny_network,
+    tokenizer_for,
     wordpiece_tokenizer,
 )
-from transforms import attribute, load_model
+from tests.tiny import command, table, write_jsonl
+from transforms import Row, RowError, attribute, choose, encode, load_model
 
 SMALL = {
     "hidden_size": 8,
@@ -136,6 +140,46 @@ def test_no_weights(tmp_path: Path) -> None:
     assert "no weights (model.safetensors)" in refusal(tmp_path)
 
 
+def test_an_adapter(tmp_path: Path) -> None:
+    adapter = {"base_model_name_or_path": "somebody/bert-base", "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    (tmp_path / "adapter_model.safetensors").touch()
+    message = refusal(tmp_path)
+    assert f"{tmp_path} holds an adapter of somebody/bert-base" in message
+    assert "merge" in message
+
+
+def test_a_model_in_a_sub_folder(tmp_path: Path) -> None:
+    for name in ("checkpoint-500", "checkpoint-1000"):
+        save_tiny(tmp_path / name, "bert")
+    wordpiece_tokenizer().save_pretrained(tmp_path)
+    message = refusal(tmp_path)
+    assert f"checkpoint-1000 in it does (2 sub-folders do): name {last}" in message
+
+
+def test_a_tokenizer_alone(tmp_path: Path) -> None:
+    wordpiece_tokenizer().save_pretrained(tmp_path)
+    assert "it has no config.json, only a tokenizer" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tf_model.h5", "TensorFlow (tf_model.h5); save them anew with transformers 4"),
+        ("flax_model.msgpack", "from_flax=True"),
+        ("onnx/model.onnx", "ONNX (onnx/model.onnx), which is an export"),
+        ("model-q8.gguf", "GGUF"),
+    ],
+)
+def test_weights_of_others(tmp_path: Path, name: str, says: str) -> None:
+    weights(save_tiny(tmp_path, "bert")).unlink()
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    message = refusal(tmp_path)
+    assert "no weights (model.safetensors)" in message
+    assert says in message
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "no-such-thing"}', "{}"])
 def test_a_config_that_says_nothing(tmp_path: Path, text: str) -> None:
     save_tiny(tmp_path, "bert")
@@ -164,12 +208,46 @@ def test_a_tokenizer_that_is_broken(tmp_path: Path) -> None:
     assert f"the tokenizer in {tmp_path} can't be loaded" in refusal(tmp_path)
 
 
-def test_a_slow_tokenizer(tmp_path: Path) -> None:
-    save_tiny(tmp_path, "roberta", tokenizer=False)
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertweetTokenizer"}')
-    (tmp_path / "vocab.txt").write_text("good 5\nfilm 4\n")
-    (tmp_path / "bpe.codes").write_text("g o 5\n")
-    assert "is not a fast one" in refusal(tmp_path)
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """A model whose tokenizer exists in Python alone."""
+    folder = save_tiny(tmp_path / "slow", "roberta", tokenizer=False)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertweetTokenizer"}')
+    (folder / "vocab.txt").write_text("good 5\nfilm 4\n")
+    (folder / "bpe.codes").write_text("g o 5\n")
+    return folder
+
+
+def test_a_slow_tokenizer(slow: Path) -> None:
+    message = refusal(slow)
+    assert "(BertweetTokenizer) is not a fast one" in message
+    assert "give input_ids and attention_mask in place of texts" in message
+
+
+def test_rows_of_ids_need_no_fast_tokenizer(slow: Path, tmp_path: Path) -> None:
+    texts = write_jsonl(tmp_path / "texts.jsonl", [{"text": "good film"}])
+    arguments = ("--model", slow, "--output", tmp_path / "out", "--methods", "saliency")
+    outcome = command("run", *arguments, "--corpus", texts)
+    assert outcome.status == 2
+    assert "(BertweetTokenizer) is not a fast one" in outcome.err
+    ids = write_jsonl(tmp_path / "ids.jsonl", [{"text": "good film", "input_ids": [0, 5, 6, 2]}])
+    assert command("run", *arguments, "--corpus", ids, "--no-evaluate").status == 0
+    assert table(tmp_path / "out", "instances")["tokens"].to_pylist() == [["0", "5", "6", "2"]]
+
+
+def test_a_sentencepiece_model_alone(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "xlm-roberta", tokenizer=False)
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"no model, but nobody reads it")
+    message = refusal(tmp_path)
+    assert "is a sentencepiece model (sentencepiece.bpe.model)" in message
+    assert "pip install 'sentencepiece<0.2.2'" in message
+    assert load_model(tmp_path, tokenizer=False).tokenizer is None
+    identity = tokenizer_identity(tmp_path)
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"another")
+    assert tokenizer_identity(tmp_path) != identity
+    # What is saved beside a tokenizer.json is not read.
+    byte_level_tokenizer().save_pretrained(tmp_path)
+    assert load_model(tmp_path).tokenizer is not None
 
 
 # Pickles --------------------------------------------------------------------------------------
@@ -226,14 +304,126 @@ def test_a_head_of_another_size(tmp_path: Path) -> None:
     assert "lack 2 parameters of the model (classifier.bias, classifier.weight" in refusal(tmp_path)
 
 
-def test_a_regression(tmp_path: Path) -> None:
-    tiny_network("bert", num_labels=1).save_pretrained(tmp_path)
-    assert "single output (a regression)" in refusal(tmp_path)
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"num_labels": 1}, "single output (a regression)"),
+        ({"num_labels": 1, "problem_type": "regression"}, "single output (a regression)"),
+        ({"num_labels": 2, "problem_type": "regression"}, "is a regression of 2 outputs"),
+        ({"problem_type": "multi_label_classification"}, "is a multi-label classifier"),
+    ],
+)
+def test_no_classifier(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    tiny_network("bert", **changes).save_pretrained(tmp_path)
+    message = refusal(tmp_path)
+    assert says in message
+    assert "'Models with one output'" in message
 
 
-def test_a_multi_label_classifier(tmp_path: Path) -> None:
-    tiny_network("bert", problem_type="multi_label_classification").save_pretrained(tmp_path)
-    assert "multi-label classifier" in refusal(tmp_path)
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert"])
+def test_one_output_as_two_classes(tmp_path: Path, family: str) -> None:
+    """The way out that the documentation names."""
+    network = tiny_network(family, problem_type="regression", num_labels=2)
+    network.save_pretrained(tmp_path / "regression")
+    tokenizer = tokenizer_for(family)
+    tokenizer.save_pretrained(tmp_path / "regression")
+    page = (Path(__file__).parents[1] / "docs/running.md").read_text()
+    section = page.split("### Models with one output")[1]
+    code = section.split("```python\n")[1].split("```")[0]
+    definitions = code.rsplit("\n\n", 1)[0]
+    names: dict[str, Any] = {}
+    exec(definitions, names)
+    names["two_classes"](str(tmp_path / "regression"), 1, str(tmp_path / "classes"))
+    model = load_model(tmp_path / "classes")
+    instance = encode(model, ["the film is not good"])[0]
+    logits = attribute(model, [instance], []).predictions[0].logits  # type: ignore[union-attr]
+    with torch.no_grad():
+        own = network(**tokenizer("the film is not good", return_tensors="pt")).logits[0]
+    # The same sums in another order: the last layer is computed for one position alone.
+    np.testing.assert_allclose(logits, [0, own[1]], atol=1e-5)
+    assert model.labels == ["not", "LABEL_1"]
+
+
+# Limits and special tokens --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [(16, 16), (MAX_LENGTH + 10, MAX_LENGTH), (int(1e30), MAX_LENGTH), (0, MAX_LENGTH)],
+)
+def test_the_smaller_limit(tmp_path: Path, stated: int, expected: int) -> None:
+    save_tiny(tmp_path, "roberta", tokenizer=False)
+    tokenizer = byte_level_tokenizer()
+    tokenizer.model_max_length = stated
+    tokenizer.save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    assert (model.max_length, model.capacity) == (expected, MAX_LENGTH)
+    assert len(encode(model, ["the film " * 40])[0]) == expected
+
+
+def test_the_limit_that_a_run_takes(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "bert", tokenizer=False)
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.model_max_length = 8
+    tokenizer.save_pretrained(folder)
+    texts = write_jsonl(tmp_path / "texts.jsonl", [{"text": "the film was not good " * 4}])
+    ids = write_jsonl(tmp_path / "ids.jsonl", [{"input_ids": [2, *range(5, 20), 3]}])
+
+    def run(name: str, *options: Any) -> tuple[str, int]:
+        out = tmp_path / name
+        arguments = ("--model", folder, "--output", out, "--methods", "random", "--no-evaluate")
+        outcome = command("run", *arguments, *options)
+        assert outcome.status == 0
+        return outcome.err, len(table(out, "instances")["tokens"][0])
+
+    said, length = run("stated", "--corpus", texts)
+    assert "the limit is 8 tokens, as the tokenizer states" in said
+    assert length == 8
+    said, length = run("given", "--corpus", texts, "--max-length", "12")
+    assert "--max-length 12 is more than the tokenizer's limit (model_max_length 8)" in said
+    assert length == 12
+    # Who tokenised a corpus has cut it as well.
+    assert run("ids", "--corpus", ids) == ("", 17)
+
+
+def test_special_tokens_outside_the_vocabulary(tmp_path: Path) -> None:
+    tiny_network("bert").save_pretrained(tmp_path)
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.add_special_tokens({"mask_token": "<blank>", "pad_token": "<padding>"})
+    tokenizer.save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    assert model.mask_id is None
+    assert model.pad_id == 0  # The configuration's.
+    with pytest.raises(RowError, match=r"token '<padding>' \(id \d+\) is outside the model's"):
+        encode(model, ["the <padding> film"])
+
+
+def test_no_padding_token(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "bert", tokenizer=False)
+    change_config(tmp_path, pad_token_id=None)
+    model = load_model(tmp_path, mask_token_id=4)
+    assert model.pad_id is None
+    instances = encode(
+        model, [Row("a", input_ids=[2, 8, 9, 0, 3]), Row("b", input_ids=[2, 8, 3, 0, 0])]
+    )
+    assert [len(instance) for instance in instances] == [5, 5]
+    found = attribute(model, [*instances, encode(model, [Row("c", input_ids=[2, 8, 3])])[0]], "w")
+    assert found.failures == []
+    for method, name in (("integrated_gradients", "baseline"), ("influence", "baseline")):
+        chosen = choose(method, {method: {name: "pad"}})
+        with pytest.raises(UsageError, match="padding token, which is unknown"):
+            attribute(model, instances, chosen)
+
+
+def test_positions_that_count_from_an_unknown_padding_token(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "roberta")
+    change_config(tmp_path, pad_token_id=None)
+    assert '"pad_token_id" in' in refusal(tmp_path)
+
+
+def test_a_mask_token_outside_the_vocabulary(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "bert")
+    assert "--mask-token-id 43 is outside" in refusal(tmp_path, mask_token_id=43)
 
 
 @pytest.mark.parametrize("kind", [BertModel, BertForTokenClassification])

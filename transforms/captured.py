@@ -333,7 +333,7 @@ class Captured:
             return torch.zeros_like(self.entered)
         token = self.model.pad_id if name == "pad" else self.model.mask_id
         if token is None:
-            raise ValueError("the model's mask token is unknown")
+            raise ValueError(f"the model's {name} token is unknown")
         ids = self.batch.rows.input_ids.masked_fill(self.batch.removable, token)
         with torch.no_grad():
             return self.model.embed(self.batch.rows.with_ids(ids))

@@ -37,13 +37,15 @@ def with_contrast(model: Model, row: Row, instance: Instance) -> Instance:
 
 def _word_id(model: Model, word: Any) -> int:
     if isinstance(word, int):
-        if not 0 <= word < int(model.network.config.vocab_size):
-            raise RowError(f"word id {word} is outside the vocabulary")
+        if not 0 <= word < model.vocabulary:
+            raise RowError(
+                f"word {model.named(word)} is outside the vocabulary ({model.vocabulary})"
+            )
         return word
     if model.tokenizer is None:
-        raise RowError("the model has no tokenizer, so good and bad must be vocabulary ids")
+        raise RowError(f"good and bad must be vocabulary ids: {model.no_tokenizer}")
     # A leading blank makes byte-level tokenizers see a word in mid-sentence; others ignore it.
     ids = model.tokenizer(" " + word, add_special_tokens=False).input_ids
     if len(ids) != 1 or ids[0] == model.tokenizer.unk_token_id:
         raise RowError(f"{word!r} is not a single token of the vocabulary")
-    return int(ids[0])
+    return _word_id(model, int(ids[0]))

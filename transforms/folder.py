@@ -4,15 +4,18 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from schemas import UsageError
 
+_What = TypeVar("_What", str, Path)
+
 
 @contextmanager
-def loading(what: str | Path) -> Iterator[None]:
+def loading(what: _What) -> Iterator[_What]:
     """Turns whatever goes wrong while something is loaded into one sentence."""
     try:
-        yield
+        yield what
     except Exception as error:  # The libraries raise a dozen kinds; all mean a broken file.
         reason = next(iter(str(error).strip().splitlines()), "")
         message = f"{what} can't be loaded: {type(error).__name__}: {reason}"
@@ -25,29 +28,72 @@ def check_files(folder: Path, *, allow_pickle: bool) -> None:
     Raises:
         UsageError: If it does not; says what it holds.
     """
-    if not (folder / "config.json").is_file():
-        raise UsageError(
-            f"{folder} holds no model: it has no config.json; name a folder written by "
-            "save_pretrained, or a hub id"
-        )
     if (folder / "adapter_config.json").is_file():
-        raise UsageError(
-            f"{folder} holds an adapter of another model; merge them and save the whole with "
-            "save_pretrained"
-        )
+        raise UsageError(_adapter(folder))
+    if not (folder / "config.json").is_file():
+        raise UsageError(_no_config(folder))
     for index in folder.glob("*.index.json"):
         _check_index(index)
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt")))
     if not pickles:
-        raise UsageError(f"{folder} has a config.json but no weights (model.safetensors)")
+        raise UsageError(_no_weights(folder))
     if not allow_pickle:
         raise UsageError(
             f"{folder} has only pickled weights ({', '.join(pickles)}), which can run code when "
             "loaded; save it again with save_pretrained (safetensors), or pass --allow-pickle if "
             "you trust its source"
         )
+
+
+def _adapter(folder: Path) -> str:
+    with loading(folder / "adapter_config.json") as path:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        base = config.get("base_model_name_or_path") or "another model"
+    return (
+        f"{folder} holds an adapter of {base} (adapter_config.json) and not the whole model; merge "
+        "the two, save the result with save_pretrained, its tokenizer beside it, and name that "
+        "folder (peft: AutoPeftModelForSequenceClassification.from_pretrained(FOLDER)"
+        ".merge_and_unload())"
+    )
+
+
+def _no_config(folder: Path) -> str:
+    no = f"{folder} holds no model: it has no config.json"
+    inner = [path.parent.name for path in folder.glob("*/config.json")]
+    if inner:
+        # The last of checkpoint-500, checkpoint-1000 and so on.
+        last = max(inner, key=lambda name: (len(name), name))
+        others = f" ({len(inner)} sub-folders do)" if len(inner) > 1 else ""
+        return f"{no}, but {last} in it does{others}: name {folder / last}"
+    if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        return f"{no}, only a tokenizer; name the folder that its model was saved to"
+    return f"{no}; name a folder written by save_pretrained, or a hub id"
+
+
+# Weights that transformers doesn't read, and the way out.
+_FOREIGN = {
+    "tf_model*.h5": ("TensorFlow", "from_tf=True"),
+    "flax_model*.msgpack": ("Flax", "from_flax=True"),
+    "*.onnx": ("ONNX", None),
+    "*.gguf": ("GGUF", None),
+}
+
+
+def _no_weights(folder: Path) -> str:
+    for pattern, (name, option) in _FOREIGN.items():
+        found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob(pattern))
+        if not found:
+            continue
+        there = f"{folder} has no weights (model.safetensors) but those of {name} ({found[0]})"
+        if option is None:
+            return f"{there}, which is an export: name the model that it was made from"
+        return (
+            f"{there}; save them anew with transformers 4, which reads both: AutoModelFor..."
+            f".from_pretrained(FOLDER, {option}).save_pretrained(FOLDER)"
+        )
+    return f"{folder} has a config.json but no weights (model.safetensors)"
 
 
 def _check_index(index: Path) -> None:

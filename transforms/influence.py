@@ -58,7 +58,7 @@ def word_baseline(model: Model, batch: Batch, start: Start = "mask") -> torch.Te
         return torch.zeros_like(word_embeddings(model, ids))
     token = model.pad_id if start == "pad" else model.mask_id
     if token is None:
-        raise ValueError("the model's mask token is unknown")
+        raise ValueError(f"the model's {start.removesuffix('_words')} token is unknown")
     replaced = batch.removable if start == "mask_words" else torch.ones_like(batch.removable)
     return word_embeddings(model, ids.masked_fill(replaced, token))
 

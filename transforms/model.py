@@ -39,6 +39,7 @@ class Model:
         mixed: Whether the products of matrices in its layers are in bfloat16. Weights, what passes
             from layer to layer, softmaxes, the head and all that is computed from them keep
             ``dtype``.
+        no_tokenizer: Where there is none, why, and what to do.
     """
 
     network: PreTrainedModel
@@ -49,6 +50,7 @@ class Model:
     pad_id: int | None
     max_length: int
     mixed: bool = False
+    no_tokenizer: str = "the model's folder has no tokenizer, so the corpus must hold input_ids"
 
     def __post_init__(self) -> None:
         last = getattr(self.encoder, self.anatomy.layers)[-1]

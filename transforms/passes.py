@@ -236,8 +236,14 @@ def check_pass(kind: Pass, model: Model) -> None:
     """Checks that a pass can be run on a model.
 
     Raises:
-        UsageError: If it needs the mask token and the model has none.
+        UsageError: If it needs the mask or the padding token, which is unknown.
     """
+    baseline = {Path: "baseline", InfluencePaths: "start"}.get(type(kind))
+    if model.pad_id is None and baseline and getattr(kind, baseline) == "pad":
+        raise UsageError(
+            "the pad baseline needs the model's padding token, which is unknown (pad_token_id in "
+            "its config.json, or its tokenizer's): use another baseline, such as baseline=zero"
+        )
     if model.mask_id is not None:
         return
     unknown = "the model's mask token, which is unknown without a tokenizer: name it with "

@@ -23,7 +23,7 @@ def from_text(model: Model, row: Row, options: EncodeOptions) -> Instance:
     if not row.text or not row.text.strip():
         raise RowError("the text is empty")
     if model.tokenizer is None:
-        raise RowError("the model has no tokenizer, so texts can't be encoded")
+        raise RowError(f"the text can't be encoded: {model.no_tokenizer}")
     texts = (row.text, row.text_pair) if row.text_pair else (row.text,)
     try:
         "".join(texts).encode()
