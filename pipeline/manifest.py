@@ -86,12 +86,14 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
 def _completed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
     """A manifest with the settings that it was written without."""
     identity = old["identity"]
-    settings, columns = identity["settings"], identity["corpus"]["columns"]
-    if "token_types" in settings:
+    settings = identity["settings"]
+    if "token_types" in settings or "token_types" not in new:
         return old
-    # The first text had 0 and the second 1, as most tokenizers say; of one text that is 0 anyhow.
-    types = "tokenizer" if new["token_types"] == "zeros" and "pair" in columns else None
-    settings = {**settings, "token_types": types or new["token_types"]}
+    types = new["token_types"]
+    if types == "zeros" and "pair" in identity["corpus"]["columns"]:
+        # The first text had 0 and the second 1, as most tokenizers say.
+        types = "tokenizer"
+    settings = {**settings, "token_types": types}
     return {**old, "identity": {**identity, "settings": settings}}
 
 

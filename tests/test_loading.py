@@ -153,6 +153,7 @@ def test_a_model_in_a_sub_folder(tmp_path: Path) -> None:
     for name in ("checkpoint-500", "checkpoint-1000"):
         save_tiny(tmp_path / name, "bert")
     wordpiece_tokenizer().save_pretrained(tmp_path)
+    last = tmp_path / "checkpoint-1000"
     message = refusal(tmp_path)
     assert f"checkpoint-1000 in it does (2 sub-folders do): name {last}" in message
 

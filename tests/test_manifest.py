@@ -150,3 +150,26 @@ def test_what_is_merged_is_a_copy() -> None:
     before = deepcopy((old, new))
     merged("out", old, new)
     assert (old, new) == before
+
+
+@pytest.mark.parametrize(
+    ("columns", "types", "refused"),
+    [
+        ({"text": "text"}, "zeros", False),
+        ({"text": "a", "pair": "b"}, "tokenizer", False),
+        ({"text": "a", "pair": "b"}, None, False),
+        ({"text": "a", "pair": "b"}, "zeros", True),
+    ],
+)
+def test_a_run_from_before_token_types_were_recorded(
+    columns: dict[str, str], types: str | None, refused: bool
+) -> None:
+    old = manifest()
+    old["identity"]["corpus"] = {"columns": columns}
+    new = deepcopy(old)
+    new["identity"]["settings"]["token_types"] = types
+    if refused:
+        with pytest.raises(UsageError, match='settings.token_types was "tokenizer", now "zeros"'):
+            merged("out", old, new)
+    else:
+        assert merged("out", old, new)["identity"]["settings"]["token_types"] == types
