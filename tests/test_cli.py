@@ -539,7 +539,7 @@ def test_a_model_of_the_hub(attribute: Run, hub: list[list[str]], out: Path) -> 
     assert attribute("--model", "who/model").status == DONE
     assert json.loads((out / "run.json").read_text())["identity"]["model"]["source"] == "who/model"
     # Pickles are not even fetched.
-    assert hub == [["*.json", "*.txt", "*.safetensors"]]
+    assert hub == [["*.json", "*.txt", "*.model", "*.safetensors"]]
     attribute("--model", "who/model", "--allow-pickle")
     assert "*.bin" in hub[1] and "*.py" not in hub[1]
     attribute("--model", "who/model", "--trust-remote-code")

@@ -222,7 +222,7 @@ def slow(tmp_path: Path) -> Path:
 def test_a_slow_tokenizer(slow: Path) -> None:
     message = refusal(slow)
     assert "(BertweetTokenizer) is not a fast one" in message
-    assert "give input_ids and attention_mask in place of texts" in message
+    assert "so that it holds input_ids and attention_mask in place of texts" in message
 
 
 def test_rows_of_ids_need_no_fast_tokenizer(slow: Path, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_a_run_from_before_token_types_were_recorded(
     new = deepcopy(old)
     new["identity"]["settings"]["token_types"] = types
     if refused:
-        with pytest.raises(UsageError, match='settings.token_types was "tokenizer", now "zeros"'):
+        with pytest.raises(UsageError, match=r'settings.token_types was "tokenizer", now "zeros"'):
             merged("out", old, new)
     else:
         assert merged("out", old, new)["identity"]["settings"]["token_types"] == types

@@ -67,11 +67,13 @@ def _no_config(folder: Path) -> str:
         last = max(inner, key=lambda name: (len(name), name))
         others = f" ({len(inner)} sub-folders do)" if len(inner) > 1 else ""
         return f"{no}, but {last} in it does{others}: name {folder / last}"
-    if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+    words = any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    if words and not any(path for ending in _WEIGHTS for path in folder.glob(ending)):
         return f"{no}, only a tokenizer; name the folder that its model was saved to"
     return f"{no}; name a folder written by save_pretrained, or a hub id"
 
 
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 # Weights that transformers doesn't read, and the way out.
 _FOREIGN = {
     "tf_model*.h5": ("TensorFlow", "from_tf=True"),

@@ -13,7 +13,8 @@ _PIECES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "senten
 
 
 _BY_HAND = (
-    "tokenise the corpus with it yourself, and give input_ids and attention_mask in place of texts"
+    "tokenise the corpus with it yourself, so that it holds input_ids and attention_mask in place "
+    "of texts"
 )
 
 
@@ -56,7 +57,8 @@ def _of_pieces(folder: Path, pieces: str) -> str:
     return (
         f"the tokenizer in {folder} is a sentencepiece model ({pieces}), which can't be read here: "
         "install sentencepiece (pip install 'sentencepiece<0.2.2'), or save it as tokenizer.json "
-        "where that is installed: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        "where that is installed (AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)), or "
+        "give a corpus that holds input_ids"
     )
 
 
