@@ -127,7 +127,7 @@ def _checked(
             "name one with --text-column"
         )
     elif model.tokenizer is None:
-        raise UsageError(f"{model.no_tokenizer}; the columns of {source.name} are {listed}")
+        raise UsageError(f"{model.no_tokenizer}; its columns are {listed}")
     if model.task == "masked_lm":
         for role in ("good", "bad"):
             if role not in columns:

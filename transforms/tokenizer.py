@@ -57,8 +57,8 @@ def _of_pieces(folder: Path, pieces: str) -> str:
     return (
         f"the tokenizer in {folder} is a sentencepiece model ({pieces}), which can't be read here: "
         "install sentencepiece (pip install 'sentencepiece<0.2.2'), or save it as tokenizer.json "
-        "where that is installed (AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)), or "
-        "give a corpus that holds input_ids"
+        "where that is installed (AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)), "
+        "or give a corpus that holds input_ids"
     )
 
 
