@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from schemas import TABLES, VIEWS, table_schema
-from schemas.tables import EVALUATIONS
+from schemas.tables import EVALUATIONS, columns_added
 
 _GLOB = str.maketrans({character: f"[{character}]" for character in "*?["})
 
@@ -25,7 +25,8 @@ create table methods (
     stochastic boolean,
     tables varchar[],
     paper varchar,
-    passes varchar[]
+    passes varchar[],
+    word_score varchar
 )
 """
 _METHOD_COMMENTS = {
@@ -38,6 +39,7 @@ _METHOD_COMMENTS = {
     "tables": "Tables that it fills in this run",
     "paper": "Where the method comes from",
     "passes": "Passes through the model that the method needs",
+    "word_score": "What a word's score is of its tokens', wherever words are ranked: sum or max",
 }
 
 
@@ -80,10 +82,15 @@ def add_table(
     schema = table_schema(table, double=double)
     if patterns:
         globs = ", ".join(literal(pattern) for pattern in patterns)
-        connection.execute(
-            f"create view {table} as select * from read_parquet("
-            f"[{globs}], union_by_name = false, hive_partitioning = false)"
-        )
+        files = f"read_parquet([{globs}], union_by_name = false, hive_partitioning = false)"
+        added = [schema.field(name) for name in columns_added(schema)]
+        if added:
+            described = connection.execute(f"describe select * from {files}").fetchall()
+            there = {column[0] for column in described}
+            added = [field for field in added if field.name not in there]
+        # The files of a run all have the columns of when it was begun.
+        nulls = "".join(f", null::{field.type} as {identifier(field.name)}" for field in added)
+        connection.execute(f"create view {table} as select *{nulls} from {files}")
     else:
         connection.register("_empty", _plain(schema).empty_table())
         connection.execute(f"create table {table} as select * from _empty")
@@ -99,8 +106,10 @@ def add_manifest(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, A
     connection.execute(_METHODS)
     for name, method in manifest["methods"].items():
         row = [name, json.dumps(method["params"])]
-        row += [method.get(key) for key in tuple(_METHOD_COMMENTS)[2:]]
-        connection.execute("insert into methods values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        row += [method.get(key) for key in tuple(_METHOD_COMMENTS)[2:-1]]
+        # Before there was a choice, it was the largest.
+        row.append(method.get("word_score") or "max")
+        connection.execute("insert into methods values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     values: dict[str, Any] = {"format": manifest["format"]}
     for section, entries in manifest["identity"].items():
         # Only the tokenizer may be missing.

@@ -32,7 +32,7 @@ _METHOD: _Kinds = {
     "params": (dict,),
     "tables": (list,),
     **dict.fromkeys(("signed", "class_dependent", "additive", "stochastic"), (bool, _NULL)),
-    **dict.fromkeys(("paper", "equation"), (str, _NULL)),
+    **dict.fromkeys(("paper", "equation", "word_score"), (str, _NULL)),
     "passes": (list, _NULL),
 }
 _EVALUATION: _Kinds = {

@@ -127,7 +127,8 @@ def _run(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str
         print("dry run: the job was built and checked, and not sent; nothing was attributed")
         return DONE
     _report(summary)
-    return FAILED if summary.failures else DONE
+    # Where an instance has nothing to remove, nothing has gone wrong.
+    return FAILED if summary.failures > summary.bare else DONE
 
 
 def _query(arguments: argparse.Namespace) -> int:
@@ -338,7 +339,8 @@ def _report(summary: Any) -> None:
         print(f"made again, since they were damaged: {_counted(summary.damaged, 'file')}")
     if summary.failures:
         failures = _counted(summary.failures, "failure")
-        print(f'{failures}: attribeam query {folder} "from failure_summary"')
+        bare = f" ({summary.bare} with nothing to remove)" if summary.bare else ""
+        print(f'{failures}{bare}: attribeam query {folder} "from failure_summary"')
     print(f"tables: {summary.output}")
     view = "faithfulness" if summary.evaluated else "cost"
     print(f'next:   attribeam query {folder} "from {view}"')

@@ -149,6 +149,8 @@ def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
         "class_dependent": method.class_dependent,
         "additive": method.additive,
         "stochastic": method.stochastic,
+        "word_score": choice.word_score,
+        "target": choice.target,
         "passes": [str(kind) for kind in choice.needs],
         "cost": method.cost,
         "paper": method.paper,

@@ -64,6 +64,7 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
     if old["evaluation"] is not None and new["evaluation"] is not None:
         pairs.append(("evaluation.", old["evaluation"], new["evaluation"]))
     differences = [text for prefix, a, b in pairs for text in settings_differences(prefix, a, b)]
+    differences += _other_curves(old["methods"], new["methods"])
     if differences:
         raise UsageError(
             f"{root} holds a run with other settings: {'; '.join(differences[:3])}. "
@@ -75,6 +76,9 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
         both = old["methods"][name], new["methods"][name]
         tables = dict.fromkeys(table for method in both for table in method["tables"])
         methods[name] = {**methods[name], "tables": list(tables)}
+        if "word_score" not in old["methods"][name]:
+            # Words were ranked by their largest token before there was a choice, and still are.
+            methods[name].pop("word_score", None)
     return {
         "identity": old["identity"],
         "methods": methods,
@@ -95,6 +99,18 @@ def _completed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, A
         types = "tokenizer"
     settings = {**settings, "token_types": types}
     return {**old, "identity": {**identity, "settings": settings}}
+
+
+def _other_curves(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the methods whose curves were begun when all of them followed the class of the run."""
+    for name in new:
+        both = old.get(name, {"tables": ()}), new[name]
+        begun = all("curves" in method["tables"] for method in both)
+        if begun and new[name].get("target") is not None and "word_score" not in both[0]:
+            yield (
+                f"the curves of {name} follow the class of the run, now the {new[name]['target']} "
+                "one that it explains"
+            )
 
 
 def settings_differences(prefix: str, old: Any, new: Any) -> Iterator[str]:

@@ -187,6 +187,7 @@ def prepare(options: Options, workers: Workers) -> Prepared:
     manifest = merged(root, old, new)
     for sentence in said(padding, model):
         _note(sentence)
+    settings = settings.as_begun(manifest)
     damaged = list(find_damaged(root, old)) if old is not None and options.repair else []
     discard_damaged(root, damaged)
     if old is not None and not staged(root, settings.num_shards):

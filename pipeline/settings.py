@@ -1,11 +1,13 @@
 """What a run is told to do, as the worker needs it: plain values that travel with the graph."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from transforms import EncodeOptions
 from transforms.perturb import Evaluation
 from transforms.registry import Chosen, choose
+from transforms.variants import WordScore
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Settings:
         encoding: How texts become tokens.
         methods: Parameters by method.
         evaluation: What is perturbed; None for no curves.
+        by_largest: Methods whose words are ranked by their largest token whatever their rule is
+            now, since the run was begun so.
+        curve_targets: Store the class that curves follow; a run that was begun without goes on so.
         layers: Scores by layer too, of the methods that have them.
         device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` too for workers that are elsewhere.
         token_budget: Largest batch in tokens of short rows; None for the device's default.
@@ -66,6 +71,8 @@ class Settings:
     trust_remote_code: bool = False
     tokenizer: bool = True
     model_copy: ModelCopy | None = None
+    by_largest: tuple[str, ...] = ()
+    curve_targets: bool = True
 
     @property
     def chosen(self) -> list[Chosen]:
@@ -77,6 +84,23 @@ class Settings:
         """Per method the tables that it fills."""
         evaluate = self.evaluation is not None
         return {c.name: c.tables(layers=self.layers, evaluate=evaluate) for c in self.chosen}
+
+    def as_begun(self, manifest: Mapping[str, Any]) -> "Settings":
+        """The same settings, but for what a run keeps that an older version began.
+
+        Args:
+            manifest: ``run.json``; it has no ``word_score`` of the methods that are older than it.
+        """
+        older = {
+            n: method for n, method in manifest["methods"].items() if "word_score" not in method
+        }
+        begun = any("curves" in method["tables"] for method in older.values())
+        return replace(self, by_largest=tuple(older), curve_targets=not begun)
+
+    def word_score(self, method: str) -> WordScore:
+        """What a word's score is of its tokens' under a method, where words are removed."""
+        (choice,) = choose([method])
+        return "max" if method in self.by_largest else choice.word_score
 
     @property
     def double(self) -> bool:

@@ -46,6 +46,13 @@ Floats = NDArray[np.floating[Any]]
 _PERTURB_AT_ONCE = 64
 
 
+class Scored(NamedTuple):
+    """A method's scores for an instance, and the class that they explain; None for no class."""
+
+    scores: Floats
+    target: int | None
+
+
 class UnitResult(NamedTuple):
     """The table of a unit for one shard, and what failed on the way to it."""
 
@@ -275,6 +282,8 @@ class ShardWork:
             step(len(chunk))
         for method in methods:
             table = curves_table(results[method], evaluation.protocol, double=self.settings.double)
+            if not self.settings.curve_targets:
+                table = table.drop_columns(["target"])
             yield self._result(Unit("curves", method), table, failures[method])
 
     def _chunks(self) -> Iterator[list[str]]:
@@ -284,31 +293,43 @@ class ShardWork:
             yield ordered[start : start + _PERTURB_AT_ONCE]
 
     def _rankings(
-        self, method: str, scores: dict[str, Floats], found: Attributions
+        self, method: str, scores: dict[str, Scored], found: Attributions
     ) -> dict[str, Ranking]:
-        """What is to be tested of a method, by instance."""
-        return {
-            instance.instance_id: Ranking(
-                instance, method, scores[instance.instance_id], prediction.target
-            )
-            for instance, prediction in zip(self.instances, found.predictions, strict=True)
-            if prediction is not None and instance.instance_id in scores
-        }
+        """What is to be tested of a method, by instance.
 
-    def _scores(self, method: str, found: Attributions, valid: set[str]) -> dict[str, Floats]:
+        The class that is followed is the one that the scores explain; where they explain none, that
+        of the run.
+        """
+        word_score = self.settings.word_score(method)
+        rankings = {}
+        for instance, prediction in zip(self.instances, found.predictions, strict=True):
+            own = scores.get(instance.instance_id)
+            if own is not None and prediction is not None:
+                target = prediction.target if own.target is None else own.target
+                ranking = Ranking(instance, method, own.scores, target, word_score)
+                rankings[instance.instance_id] = ranking
+        return rankings
+
+    def _scores(self, method: str, found: Attributions, valid: set[str]) -> dict[str, Scored]:
         """Scores of a method by valid instance: those just computed, or those committed before.
 
         Either way they are of the tables' precision, so that a resumed run ranks the same.
         """
         real = np.float64 if self.settings.double else np.float32
-        scores: dict[str, Floats]
+        scores: dict[str, Scored]
         if Unit("attributions", method) in self.shard.task.units:
             pairs = zip(self.instances, found.rows[method], strict=True)
-            scores = {i.instance_id: row.scores.astype(real) for i, row in pairs if row is not None}
+            scores = {
+                instance.instance_id: Scored(row.scores.astype(real), row.target)
+                for instance, row in pairs
+                if row is not None
+            }
         else:
-            table = self._read(Unit("attributions", method), ["instance_id", "scores"])
-            rows = zip(table["instance_id"].to_pylist(), table["scores"].to_pylist(), strict=True)
-            scores = {instance_id: np.asarray(values, real) for instance_id, values in rows}
+            table = self._read(Unit("attributions", method), ["instance_id", "scores", "target"])
+            scores = {
+                row["instance_id"]: Scored(np.asarray(row["scores"], real), row["target"])
+                for row in table.to_pylist()
+            }
         return {instance_id: own for instance_id, own in scores.items() if instance_id in valid}
 
     def _read(self, unit: Unit, columns: list[str]) -> pa.Table:

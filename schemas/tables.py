@@ -29,8 +29,10 @@ class Failure(NamedTuple):
     row_id: str | None = None
 
 
-def _column(name: str, kind: pa.DataType, comment: str) -> pa.Field:
-    return pa.field(name, kind, metadata={"comment": comment})
+def _column(name: str, kind: pa.DataType, comment: str, *, added: bool = False) -> pa.Field:
+    """A column; one that was ``added`` is missing from files that were written before."""
+    metadata = {"comment": comment} | ({"added": "true"} if added else {})
+    return pa.field(name, kind, metadata=metadata)
 
 
 _INSTANCES = (
@@ -229,6 +231,13 @@ _CURVES = (
     _column("logit", REAL, "Logit of the explained class on the perturbed input"),
     _column("prediction", pa.int32(), "Predicted class on the perturbed input"),
     _column("flipped", pa.bool_(), "Whether that is another class than on the whole input"),
+    _column(
+        "target",
+        pa.int32(),
+        "Class that probability and logit are of: the one that the scores explain, else that of "
+        "the run; null where it wasn't stored yet",
+        added=True,
+    ),
 )
 
 _FAILURES = (
@@ -324,6 +333,16 @@ def table_schema(table: str, *, double: bool = False) -> pa.Schema:
     if double:
         fields = tuple(field.with_type(_widened(field.type)) for field in fields)
     return pa.schema(fields)
+
+
+def columns_added(schema: pa.Schema) -> list[str]:
+    """The columns of a table's schema that files written before these were added don't have."""
+    return [field.name for field in schema if b"added" in (field.metadata or {})]
+
+
+def without_added(schema: pa.Schema) -> pa.Schema:
+    """A table's schema without the columns that older files don't have."""
+    return pa.schema(field for field in schema if b"added" not in (field.metadata or {}))
 
 
 def _widened(kind: pa.DataType) -> pa.DataType:

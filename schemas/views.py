@@ -2,8 +2,8 @@
 
 A file is a comment followed by one ``create`` statement. The comment is the manual: what a row is,
 the formula, the paper it comes from, units, and under ``Columns:`` a sentence for each column that
-needs one. The views need nothing but the tables of ``schemas.tables``, so they work just as well
-over a published data set.
+needs one. The views need nothing but the tables of ``schemas.tables`` and ``methods``, so they work
+just as well over a published data set.
 """
 
 import re

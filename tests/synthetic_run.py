@@ -21,7 +21,13 @@ Row = dict[str, Any]
 
 METHODS = {
     "gradient": {"additive": False, "signed": False, "params": {"norm": "l2"}, "tables": []},
-    "paths": {"additive": True, "signed": True, "params": {"steps": 20}, "tables": ["layers"]},
+    "paths": {
+        "additive": True,
+        "signed": True,
+        "word_score": "sum",
+        "params": {"steps": 20},
+        "tables": ["layers"],
+    },
     "attention": {
         "additive": False,
         "signed": False,

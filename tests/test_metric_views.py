@@ -308,12 +308,13 @@ Span = tuple[int, int]
 class Ranked:
     """The words of the first text: their scores, and whether they are in the rationale."""
 
-    def __init__(self, instance: Row, scores: Sequence[float]):
+    def __init__(self, instance: Row, method: str, scores: Sequence[float]):
         words: dict[int, list[int]] = defaultdict(list)
         for at, word in enumerate(instance["word_ids"]):
             if word is not None and instance["segment"][at] == 0:
                 words[word].append(at)
-        self.scores = [max(scores[at] for at in words[word]) for word in sorted(words)]
+        joined = sum if method == "paths" else max
+        self.scores = [joined(scores[at] for at in words[word]) for word in sorted(words)]
         self.marked = [instance["rationale"][words[word][0]] for word in sorted(words)]
 
     @property
@@ -361,7 +362,7 @@ def plausibilities(run: SyntheticRun) -> dict[tuple[str, str], tuple[Ranked, Row
         instance = instances[row["instance_id"]]
         if instance["rationale"] is None:
             continue
-        ranked = Ranked(instance, row["scores"])
+        ranked = Ranked(instance, row["method"], row["scores"])
         if len(set(ranked.marked)) < 2:
             continue
         true = ranked.rationale
@@ -448,9 +449,13 @@ def test_plausibility(opened: Opened) -> None:
     assert_same(by(select(connection, "from plausibility"), "method"), expected)
 
 
-def tables_of_words(texts: Sequence[tuple[list[int] | None, list[int], list[float]]]) -> Connection:
+def tables_of_words(
+    texts: Sequence[tuple[list[int] | None, list[int], list[float]]], word_score: str = "max"
+) -> Connection:
     """Instances from (rationale, words, scores) per token, between two special tokens."""
     connection = duckdb.connect()
+    connection.execute("create table methods (method text, word_score text)")
+    connection.execute("insert into methods values ('one', ?)", [word_score])
     connection.execute(
         'create table instances (instance_id text, row_id text, "window" int, truncated bool, '
         "text text, word_ids int[], segment int[], rationale tinyint[])"
@@ -500,6 +505,14 @@ def test_plausibility_by_hand() -> None:
     assert total["eraser_iou_f1"] == row["iou_f1"]
     # Each word for itself: 2 and 3 reach a half of the span 2 to 3, and word 6 is not chosen.
     assert total["hatexplain_iou_f1"] == pytest.approx(f1(2 / 3, 2 / 2))
+
+
+def test_words_are_ranked_by_their_sums_where_the_method_says_so() -> None:
+    texts: Any = [([0, 1, 1, 1, 0, 0, 1], [0, 1, 2, 2, 3, 4, 5], [0.5, 0.4, -1, 0.9, 0.1, 0.2, 0])]
+    with tables_of_words(texts, "sum") as connection:
+        (ranks,) = select(connection, "from word_ranks")
+    assert ranks["scores"] == pytest.approx([0.5, 0.4, -0.1, 0.1, 0.2, 0])
+    assert ranks["ranked"] == [1, 2, 5, 4, 6, 3]
 
 
 def test_equal_scores_rank_no_word_above_another() -> None:

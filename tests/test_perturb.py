@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import UsageError
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, MAX_LENGTH, TASKS, plain, random_instance, random_instances
 from transforms import EncodeOptions, Instance, Model, Row, attribute
-from transforms.encode import encode_row
+from transforms.encode import encode_row, encode_windows
 from transforms.perturb import (
     EVALUATION_PROTOCOLS,
     FRACTIONS,
@@ -27,11 +27,13 @@ from transforms.perturb import (
     Order,
     Point,
     Ranking,
+    WordScore,
     curves,
     points_of,
     removal_count,
     units_of,
 )
+from transforms.variants import NothingToRemoveError
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 
@@ -40,10 +42,15 @@ NO_LIMIT = 1_000_000
 
 
 def points(
-    instance: Instance, scores: Sequence[float], evaluation: Evaluation, order: Order, seed: int = 0
+    instance: Instance,
+    scores: Sequence[float],
+    evaluation: Evaluation,
+    order: Order,
+    seed: int = 0,
+    word_score: WordScore = "sum",
 ) -> dict[float, Point]:
     """The points of one curve by fraction."""
-    every = points_of(instance, np.array(scores, float), evaluation, seed)
+    every = points_of(instance, np.array(scores, float), evaluation, seed, word_score)
     found = {point.fraction: point for point in every if point.order == order}
     assert sum(point.order == order for point in every) == len(found)
     return found
@@ -180,12 +187,17 @@ def test_words_go_as_a_whole(tiny: LoadTiny) -> None:
     assert units_of(instance, "word").tolist() == [-1, 0, 1, 2, 2, 2, 3, 3, 3, 3, -1]
     assert units_of(instance, "token").tolist() == [-1, *range(9), -1]
     evaluation = by_tokens(protocol="word", fractions=(0.25, 0.5))
-    # The largest of its tokens' scores speaks for a word, and its others don't count.
     scores = [99, 0, 3, 1, -5, 4, 2, 2, 2, 2, 99]
-    curve = points(instance, scores, evaluation, "morf")
-    assert removed(curve[0.25]) == [3, 4, 5]
-    assert removed(curve[0.5]) == [2, 3, 4, 5]
-    assert [point.removed for point in curve.values()] == [0, 1, 2, 4]
+    # Words of 0, 3, 0 and 8, of which the first two that are equal come in their order.
+    summed = points(instance, scores, evaluation, "morf")
+    assert removed(summed[0.25]) == [6, 7, 8, 9]
+    assert removed(summed[0.5]) == [2, 6, 7, 8, 9]
+    # The largest of its tokens' scores speaks for a word, and its others don't count.
+    largest = points(instance, scores, evaluation, "morf", word_score="max")
+    assert removed(largest[0.25]) == [3, 4, 5]
+    assert removed(largest[0.5]) == [2, 3, 4, 5]
+    for curve in (summed, largest):
+        assert [point.removed for point in curve.values()] == [0, 1, 2, 4]
 
 
 def test_words_of_a_pair_are_not_mixed_up(tiny: LoadTiny) -> None:
@@ -211,6 +223,100 @@ def test_what_is_read_out_stays(tiny: LoadTiny, family: str, protocol: Any) -> N
     assert own_word.sum() > 1
     assert everything[own_word].any() == (protocol == "token")
     assert everything[~own_word & ~instance.special].all()
+
+
+PLAIN_PIECES = ("the", "goodly", "filmed", "un", "interesting,", "isn't", "bad")
+
+
+@pytest.mark.parametrize(
+    ("family", "task"),
+    [
+        ("bert", "classification"),
+        ("roberta", "classification"),
+        ("bert", "masked_lm"),
+        ("roberta", "masked_lm"),
+    ],
+)
+@settings(max_examples=30)
+@given(data=st.data())
+def test_points_are_those_of_the_plain_definition(
+    tiny: LoadTiny, family: str, task: str, data: st.DataObject
+) -> None:
+    """Ties, words of one token and of many, pairs, a [MASK] within a word, windows."""
+    model = tiny(family, task)
+    words = st.lists(st.sampled_from(PLAIN_PIECES), min_size=1, max_size=6)
+    text, more = " ".join(data.draw(words)), {}
+    if task == "masked_lm":
+        mask = model.tokenizer.mask_token  # type: ignore[union-attr]
+        text += data.draw(st.sampled_from([" {}", " {},", " un{}ing film", "{}"])).format(mask)
+        more = {"good": "film", "bad": "plot"}
+    pair = " ".join(data.draw(words)) if data.draw(st.booleans()) else None
+    row = Row("one", text, pair, **more)
+    size = data.draw(st.sampled_from([16, MAX_LENGTH]))
+    instance = data.draw(
+        st.sampled_from(encode_windows(model, row, EncodeOptions(size, "stride", 2)))
+    )
+    scores = data.draw(
+        st.lists(
+            st.sampled_from([-1.5, -0.25, 0.0, 0.5, 2.0]),
+            min_size=len(instance),
+            max_size=len(instance),
+        )
+    )
+    evaluation = by_tokens(
+        protocol=data.draw(st.sampled_from(["token", "word"])),
+        fractions=tuple(sorted(data.draw(st.sets(st.sampled_from(FRACTIONS), max_size=4)))),
+    )
+    word_score: WordScore = data.draw(st.sampled_from(["sum", "max"]))
+    wanted = plain_points(instance, scores, evaluation, word_score)
+    if not wanted:
+        with pytest.raises(NothingToRemoveError, match="nothing to remove"):
+            points_of(instance, np.array(scores), evaluation, 0, word_score)
+        return
+    for order in ("morf", "lerf"):
+        found = points(instance, scores, evaluation, order, word_score=word_score)
+        assert {f: (p.removed, removed(p)) for f, p in found.items()} == wanted[order]
+    by_chance = points(instance, scores, evaluation, "random", word_score=word_score)
+    assert {f: p.removed for f, p in by_chance.items()} == {
+        fraction: number for fraction, (number, _) in wanted["morf"].items()
+    }
+
+
+def plain_points(
+    instance: Instance, scores: Sequence[float], evaluation: Evaluation, word_score: WordScore
+) -> dict[str, dict[float, tuple[int, list[int]]]]:
+    """By order and fraction the number of units removed, and their tokens; empty without units."""
+    units: dict[tuple[int, ...], list[int]] = {}
+    own: tuple[int, ...] | None = None
+    for at in range(len(instance)):
+        word = (int(instance.word_ids[at]), int(instance.segment[at]))
+        key = (at,) if evaluation.protocol == "token" else word
+        if instance.special[at]:
+            continue
+        if at == instance.readout:
+            own = key
+        units.setdefault(key, []).append(at)
+    if own is not None:
+        del units[own]
+    count = len(units)
+    if not count:
+        return {}
+    together = {"sum": sum, "max": max}[word_score]
+    value = {key: together(scores[at] for at in tokens) for key, tokens in units.items()}
+    best = sorted(units, key=lambda key: (-value[key], units[key][0]))
+    curves: dict[str, dict[float, tuple[int, list[int]]]] = {"morf": {}, "lerf": {}}
+
+    def add(order: str, fraction: float, keys: list[tuple[int, ...]]) -> None:
+        curves[order][fraction] = len(keys), sorted(at for key in keys for at in units[key])
+
+    for order in curves:
+        add(order, 0.0, [])
+        add(order, 1.0, best)
+    for fraction in evaluation.fractions:
+        k = max(1, int(fraction * count + 0.5 + 1e-9))
+        add("morf", fraction, best[:k])
+        add("lerf", round(1 - fraction, 9), best[k:])
+    return curves
 
 
 # As IBA's authors count -----------------------------------------------------------------------
@@ -462,6 +568,24 @@ def test_logits_that_are_no_numbers_are_failures(tiny: LoadTiny, sick_id: int) -
     assert all(
         (f.error, f.message) == ("ArithmeticError", "the logits are not finite") for f in failures
     )
+
+
+@pytest.mark.parametrize("protocol", EVALUATION_PROTOCOLS)
+def test_nothing_to_remove_is_a_failure(tiny: LoadTiny, protocol: Any) -> None:
+    model = tiny("bert", "masked_lm", "float64")
+    first, second, third = random_instances(model, [8, 4, 11])
+    bare = replace(second, special=np.ones(4, bool))
+    if protocol == "word":
+        bare = text_instance(model, "[MASK]!", good="good", bad="bad")
+    rankings = rankings_of([first, bare, third], ["one", "two"])
+    evaluation = Evaluation(operations=OPERATIONS, protocol=protocol)
+    found, failures = curves(model, rankings, evaluation, token_budget=500)
+    assert [rows is None for rows in found] == [False, True, False] * 2
+    assert [(f.instance_id, f.stage, f.method, f.error) for f in failures] == [
+        (bare.instance_id, "perturb", method, "NothingToRemoveError") for method in ("one", "two")
+    ]
+    alone, _ = curves(model, rankings[:1], evaluation, token_budget=NO_LIMIT)
+    close(found[0], alone[0])
 
 
 def test_a_row_that_breaks_the_model_is_one_failure(

@@ -490,18 +490,37 @@ def test_batch_mates_and_budget_do_not_matter(tiny: LoadTiny, method: str, task:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("unit", ["token", "word"])
 @pytest.mark.parametrize("method", METHODS)
 def test_without_units_there_is_nothing_to_score(
-    tiny: LoadTiny, method: str, operation: str
+    tiny: LoadTiny, method: str, unit: str, operation: str
 ) -> None:
+    """It is no other instance's fault, and zeros would be said to be scores."""
     for task in TASKS:
-        model = tiny("bert", task)
-        first, second = random_instances(model, [9, 4])
-        instances = [first, replace(second, special=np.ones(4, bool))]
-        found = rows(model, instances, method, operation=operation, **few(method))
-        assert (found[1].scores == 0).all()
-        assert found[1].delta == (0 if method == "kernel_shap" else None)
-        assert (found[0].scores != 0).any()
+        model = tiny("bert", task, "float64")
+        first, second, third = random_instances(model, [9, 4, 9])
+        bare = replace(second, special=np.ones(4, bool))
+        if unit == "word" and task == "masked_lm":
+            bare = text_instance(model, "([MASK]!", good="good", bad="dull")
+            assert bare.removable.sum() == 2
+        chosen = choose(method, {method: {"operation": operation, "unit": unit, **few(method)}})
+        found = attribute(model, [first, bare, third], chosen)
+        assert [(f.instance_id, f.stage, f.method, f.error) for f in found.failures] == [
+            (bare.instance_id, "attribute", method, "NothingToRemoveError")
+        ]
+        assert found.failures[0].message.startswith("nothing to remove: ")
+        alone = rows(model, [first], method, operation=operation, unit=unit, **few(method))[0]
+        assert found.rows[method][1] is None
+        for row in (found.rows[method][0], found.rows[method][2]):
+            assert row is not None and row.scores.any()
+        assert relative_error(cast(Attribution, found.rows[method][0]).scores, alone.scores) < 1e-11
+
+
+def test_bags_of_nothing_are_a_failure(tiny: LoadTiny) -> None:
+    model = tiny("bert", "masked_lm")
+    bare = text_instance(model, "[MASK]!", good="good", bad="dull")
+    found = attribute(model, [bare], "lime")
+    assert [failure.error for failure in found.failures] == ["NothingToRemoveError"]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

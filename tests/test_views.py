@@ -328,6 +328,7 @@ def test_words(opened: Opened) -> None:
                     "score_max": max(scores),
                     "score_mean": mean(scores),
                     "rationale": None if rationale is None else rationale[positions[0]],
+                    "score": sum(scores) if row["method"] == "paths" else max(scores),
                 }
             )
             assert expected[-1]["word"] == text.split()[word]

@@ -281,11 +281,13 @@ class _Job:
         rows = unbatched(scores, captured.batch.lengths)
         targets = (captured.targets if scores.targets is None else scores.targets).tolist()
         total = sum(captured.batch.lengths)
-        for row, index, target in zip(rows, indices, targets, strict=True):
+        for number, (row, index, target) in enumerate(zip(rows, indices, targets, strict=True)):
             if index not in good:
                 continue
-            if not row.finite:
+            error = scores.errors.get(number)
+            if error is None and not row.finite:
                 error = ArithmeticError("the scores are not finite")
+            if error is not None:
                 self._fail(index, "attribute", choice.name, error)
                 continue
             self.out.rows[choice.name][index] = replace(

@@ -19,9 +19,12 @@ from transforms.model import Model
 from transforms.variants import (
     OPERATIONS,
     PROTOCOLS,
+    NothingToRemoveError,
     Operation,
     Protocol,
     Variants,
+    WordScore,
+    unit_scores,
     units_of,
 )
 
@@ -43,9 +46,10 @@ class Evaluation:
         operations: ``mask`` puts the mask token in the place of a removed one, ``pad`` the padding
             token, hidden by the attention mask, ``delete`` closes the gap. None of them stands for
             ``mask``, or ``pad`` where the mask token isn't known.
-        protocol: Whether single ``token``s or whole ``word``s are removed. A word's score is the
-            largest of its tokens'. ``compat`` is for comparison with published numbers: tokens
-            are removed and counted as by the authors of IBA (``compat_points_of``).
+        protocol: Whether single ``token``s or whole ``word``s are removed; what a word's score is
+            depends on the method (``Ranking.word_score``). ``compat`` is for comparison with
+            published numbers: tokens are removed and counted as by the authors of IBA
+            (``compat_points_of``).
     """
 
     fractions: tuple[float, ...] = FRACTIONS
@@ -114,6 +118,7 @@ class CurvePoint(NamedTuple):
     logit: float
     prediction: int
     flipped: bool
+    target: int
 
 
 @dataclass(frozen=True)
@@ -124,13 +129,16 @@ class Ranking:
         instance: The instance.
         method: Name of the method.
         scores: Raw score per token, [T].
-        target: The class whose probability is followed.
+        target: The class whose probability is followed: the one that the scores explain.
+        word_score: What a word's score is of its tokens', where words are removed
+            (``Chosen.word_score``).
     """
 
     instance: Instance
     method: str
     scores: NDArray[np.floating]
     target: int
+    word_score: WordScore = "sum"
 
 
 def removal_count(fraction: float, units: int) -> int:
@@ -139,7 +147,11 @@ def removal_count(fraction: float, units: int) -> int:
 
 
 def points_of(
-    instance: Instance, scores: NDArray[np.floating], evaluation: Evaluation, seed: int
+    instance: Instance,
+    scores: NDArray[np.floating],
+    evaluation: Evaluation,
+    seed: int,
+    word_score: WordScore = "sum",
 ) -> list[Point]:
     """The points of an instance's curves under one method.
 
@@ -147,14 +159,17 @@ def points_of(
     f. ``lerf`` is run at 1 - f and removes n - k(f), so that exactly those k(f) stay:
     comprehensiveness and sufficiency then speak of the same units. Of units with equal scores the
     earlier counts as more relevant.
+
+    Raises:
+        NothingToRemoveError: If n is 0: shares of nothing are no numbers.
     """
+    units = units_of(instance, "token" if evaluation.protocol == "compat" else evaluation.protocol)
+    count = int(units.max()) + 1
+    if not count:
+        raise NothingToRemoveError
     if evaluation.protocol == "compat":
         return compat_points_of(instance, scores, evaluation, seed)
-    units = units_of(instance, evaluation.protocol)
-    count = int(units.max()) + 1
-    values = np.full(count, -np.inf)
-    np.maximum.at(values, units[units >= 0], np.asarray(scores, np.float64)[units >= 0])
-    best_first = np.argsort(-values, kind="stable")
+    best_first = np.argsort(-unit_scores(units, scores, word_score), kind="stable")
     ranks: dict[Order, NDArray[np.intp]] = {
         "morf": best_first,
         "lerf": best_first[::-1],
@@ -234,23 +249,40 @@ def curves(
         Curve points per ranking (None where it failed), and the failures of stage ``perturb``.
     """
     variants = Variants(model)
-    wanted = []
-    for ranking in rankings:
-        points = points_of(ranking.instance, ranking.scores, evaluation, seed)
-        numbers = [variants.add(ranking.instance, p.operation, p.tokens) for p in points]
-        wanted.append(list(zip(points, numbers, strict=True)))
+    asked = [_asked(variants, ranking, evaluation, seed) for ranking in rankings]
     variants.run(token_budget)
     results: list[list[CurvePoint] | None] = []
     failures = []
-    for ranking, inputs in zip(rankings, wanted, strict=True):
-        errors = [variants.errors[at] for _, at in inputs if at in variants.errors]
-        if errors:
-            failures.append(failure(ranking.instance, "perturb", ranking.method, errors[0]))
+    for ranking, inputs in zip(rankings, asked, strict=True):
+        curve = inputs if isinstance(inputs, Exception) else _curve(variants, ranking, inputs)
+        if isinstance(curve, Exception):
+            failures.append(failure(ranking.instance, "perturb", ranking.method, curve))
             results.append(None)
         else:
-            whole = next(at for point, at in inputs if not point.removed)
-            results.append([_read(variants, p, at, whole, ranking.target) for p, at in inputs])
+            results.append(curve)
     return results, failures
+
+
+def _asked(
+    variants: Variants, ranking: Ranking, evaluation: Evaluation, seed: int
+) -> list[tuple[Point, int]] | NothingToRemoveError:
+    """The points of a ranking, each with the number of its input; or why it has none."""
+    try:
+        points = points_of(ranking.instance, ranking.scores, evaluation, seed, ranking.word_score)
+    except NothingToRemoveError as error:
+        return error
+    return [(p, variants.add(ranking.instance, p.operation, p.tokens)) for p in points]
+
+
+def _curve(
+    variants: Variants, ranking: Ranking, inputs: Sequence[tuple[Point, int]]
+) -> list[CurvePoint] | Exception:
+    """The curve points that inputs give; or what went wrong with the first that failed."""
+    errors = [variants.errors[at] for _, at in inputs if at in variants.errors]
+    if errors:
+        return errors[0]
+    whole = next(at for point, at in inputs if not point.removed)
+    return [_read(variants, point, at, whole, ranking.target) for point, at in inputs]
 
 
 def _read(variants: Variants, point: Point, at: int, whole: int, target: int) -> CurvePoint:
@@ -266,4 +298,5 @@ def _read(variants: Variants, point: Point, at: int, whole: int, target: int) ->
         logit=float(variants.logits[at, target]),
         prediction=prediction,
         flipped=prediction != int(variants.logits[whole].argmax()),
+        target=target,
     )

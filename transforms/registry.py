@@ -15,6 +15,7 @@ from transforms.captured import Captured
 from transforms.details import Details
 from transforms.model import Model
 from transforms.passes import Pass, check_pass
+from transforms.variants import WordScore
 
 Params = Mapping[str, Any]
 ParamValue = bool | int | float | str
@@ -79,6 +80,8 @@ class Scores:
         layers: Scores by layer, where they were asked for and the method has them.
         details: Rows of other tables that the method gives, per instance.
         targets: Class explained per instance, [B], where it isn't that of the run.
+        errors: Why instances have no scores, by number in the batch, of those that have none; the
+            others' don't depend on them.
     """
 
     values: torch.Tensor
@@ -88,6 +91,7 @@ class Scores:
     layers: LayerScores | None = None
     details: Sequence[Details] | None = None
     targets: torch.Tensor | None = None
+    errors: Mapping[int, Exception] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,22 @@ class Chosen:
     def name(self) -> str:
         """Name of the method."""
         return self.method.name
+
+    @property
+    def word_score(self) -> WordScore:
+        """What the score of a word is of its tokens' scores, wherever words are ranked.
+
+        What an additive method shares out among tokens, a word has the sum of. Of other methods it
+        is the largest, as is usual where a score is a magnitude (Chefer et al. 2021); of a method
+        that gives each token of a word the word's score, it is that.
+        """
+        return "sum" if self.method.additive else "max"
+
+    @property
+    def target(self) -> str | None:
+        """The class that it explains whatever the run does, ``gold``; None for that of the run."""
+        target = self.params.get("target", "explained")
+        return None if target == "explained" else str(target)
 
     def tables(self, *, layers: bool, evaluate: bool) -> tuple[str, ...]:
         """The tables that it fills, in the order in which they are committed.

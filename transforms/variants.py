@@ -22,15 +22,27 @@ from transforms.recovery import halving
 Operation = Literal["mask", "pad", "delete"]
 # What is removed as one unit. An evaluation has a way of its own beside them (``perturb``).
 Protocol = Literal["token", "word"]
+# What the score of a unit is of its tokens' scores (``unit_scores``).
+WordScore = Literal["sum", "max"]
 
 OPERATIONS: tuple[Operation, ...] = ("mask", "pad", "delete")
 PROTOCOLS: tuple[Protocol, ...] = ("token", "word")
 
 
+class NothingToRemoveError(ValueError):
+    """An instance has no unit that can be removed, so that there is nothing to ask the model."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "nothing to remove: every token is special, read out, or a piece of the word read out"
+        )
+
+
 def units_of(instance: Instance, protocol: Protocol) -> NDArray[np.int64]:
     """Number of the removable unit each token belongs to, -1 where it belongs to none, [T].
 
-    A unit is a token or a word. A word of which a piece is read out (a [MASK]) isn't removed.
+    A unit is a token or a word; they are numbered in the order in which they stand. A word of
+    which a piece is read out (a [MASK]) isn't removed.
     """
     free = instance.removable
     if protocol == "token":
@@ -41,8 +53,28 @@ def units_of(instance: Instance, protocol: Protocol) -> NDArray[np.int64]:
             free = free & (keys != keys[instance.readout])
     units = np.full(len(instance), -1)
     if free.any():
-        units[free] = np.unique(keys[free], return_inverse=True)[1]
+        _, first, numbers = np.unique(keys[free], return_index=True, return_inverse=True)
+        # In the order in which they stand, of a pair too.
+        units[free] = first.argsort().argsort()[numbers]
     return units
+
+
+def unit_scores(
+    units: NDArray[np.int64], scores: NDArray[np.floating], word_score: WordScore
+) -> NDArray[np.float64]:
+    """The score of each unit, [n]: the sum of its tokens' scores, or the largest of them.
+
+    Args:
+        units: Number of the unit each token belongs to, -1 for none, [T].
+        scores: Score per token, [T].
+        word_score: Which of the two. Of units that are tokens they are the same.
+    """
+    inside, count = units >= 0, int(units.max()) + 1
+    of_tokens = np.asarray(scores, np.float64)[inside]
+    found = np.zeros(count) if word_score == "sum" else np.full(count, -np.inf)
+    join = np.add if word_score == "sum" else np.maximum
+    join.at(found, units[inside], of_tokens)
+    return found
 
 
 class Variants:

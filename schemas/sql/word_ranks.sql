@@ -1,11 +1,12 @@
 -- The words of an instance as a method ranks them, beside its human rationale: one row per instance
 -- and method. What `plausibility` is computed from.
 --
--- A word's score is the largest of its tokens' (`score_max` of `words`; Chefer et al. 2021 do so,
--- and so do the curves that remove words). Words are those of the first text, which rationales
--- are about, and as far as the model's limit let them in. Instances without a rationale have no
--- row, nor have those whose rationale marks no word or all of them: no ranking is better than
--- another there.
+-- A word's score is the sum of its tokens' or the largest of them, as `methods.word_score` says:
+-- the sum of an additive method, else the largest (Chefer et al. 2021). It is `score` of `words`,
+-- and the curves that remove words have the same ranking. Words are those of the first text, which
+-- rationales are about, and as far as the model's limit let them in. Instances without a rationale
+-- have no row, nor have those whose rationale marks no word or all of them: no ranking is better
+-- than another there.
 --
 -- Columns:
 --   words   Number of words
@@ -49,12 +50,19 @@ scored as (
         a.method,
         b.words,
         b.marked,
-        list_transform(
-            b.starts,
-            lambda start, word: list_max(a.scores[start:b.ends[word]])
-        ) as scores
+        case
+            when m.word_score = 'sum' then list_transform(
+                b.starts,
+                lambda start, word: list_sum(a.scores[start:b.ends[word]])
+            )
+            else list_transform(
+                b.starts,
+                lambda start, word: list_max(a.scores[start:b.ends[word]])
+            )
+        end as scores
     from attributions as a
     join bounds as b using (instance_id)
+    left join methods as m using (method)
     where a.layer is null
 )
 

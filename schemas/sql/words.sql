@@ -2,7 +2,8 @@
 --
 -- Which aggregate is right depends on the method: the sum keeps an additive method complete, the
 -- maximum is usual where a score is a magnitude, the mean does not favour words of many tokens.
--- Special tokens belong to no word and have no row.
+-- Special tokens belong to no word and have no row. `score` is the one that the method's words are
+-- ranked by, in the curves that remove words and in `word_ranks`.
 --
 -- Columns:
 --   segment     0 for the first text, 1 for the second
@@ -14,6 +15,7 @@
 --   score_max   Largest score of the word's tokens (signed)
 --   score_mean  Mean score of the word's tokens
 --   rationale   1 where the word is in the human rationale, else 0; null without one
+--   score       score_sum or score_max, as `methods.word_score` says
 create view words as
 with edges as (
     select
@@ -74,6 +76,7 @@ scored as (
         a.method,
         a.target,
         a.layer,
+        m.word_score,
         unnest(p.segments) as segment,
         unnest(p.word_ids) as word_id,
         unnest(p.words) as word,
@@ -82,6 +85,7 @@ scored as (
         unnest(p.rationales) as rationale
     from attributions as a
     join placed as p using (instance_id)
+    left join methods as m using (method)
 )
 
 select
@@ -97,5 +101,6 @@ select
     list_sum(scores) as score_sum,
     list_max(scores) as score_max,
     list_avg(scores) as score_mean,
-    rationale
+    rationale,
+    case when word_score = 'sum' then score_sum else score_max end as score
 from scored;

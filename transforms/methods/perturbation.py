@@ -2,7 +2,8 @@
 
 A unit is a token, a word, or a bag (all occurrences of one word). The copies that a method asks for
 are run together across the instances of a batch; everything is solved in float64 per instance, with
-random numbers of the instance's own, so that no score depends on batch mates.
+random numbers of the instance's own, so that no score depends on batch mates. An instance without a
+unit that can be removed is a failure: zeros would say that none of its tokens matters.
 """
 
 import re
@@ -19,7 +20,7 @@ from transforms.captured import Captured
 from transforms.passes import Perturb
 from transforms.registry import Choice, Method, Params, Scores, register
 from transforms.targets import output_of
-from transforms.variants import PROTOCOLS, Operation, units_of
+from transforms.variants import PROTOCOLS, NothingToRemoveError, Operation, units_of
 
 Floats = NDArray[np.float64]
 Units = NDArray[np.int64]
@@ -35,7 +36,8 @@ def occlusion(captured: Captured, params: Params) -> Scores:
     units = [units_of(instance, params["unit"]) for instance in captured.batch.instances]
     removed = [with_whole(np.eye(_count(unit), dtype=bool)) for unit in units]
     found = outputs(captured, params, units, removed)
-    return Scores(_to_tokens(captured, units, [of[0] - of[1:] for of in found]))
+    scores = [of[0] - of[1:] for of in found]
+    return Scores(_to_tokens(captured, units, scores), errors=_without_units(units))
 
 
 def lime(captured: Captured, params: Params) -> Scores:
@@ -71,7 +73,7 @@ def lime(captured: Captured, params: Params) -> Scores:
         weighted_ridge((~rows).astype(float), of, weight, params["ridge"])[0]
         for rows, of, weight in zip(removed, found, weights, strict=True)
     ]
-    return Scores(_to_tokens(captured, units, scores))
+    return Scores(_to_tokens(captured, units, scores), errors=_without_units(units))
 
 
 def kernel_shap(captured: Captured, params: Params) -> Scores:
@@ -106,7 +108,7 @@ def kernel_shap(captured: Captured, params: Params) -> Scores:
     values = _to_tokens(captured, units, scores)
     gains = torch.tensor([of[0] - of[1] for of in found], dtype=torch.float64)
     delta = values.double().sum(-1) - gains.to(values.device)
-    return Scores(values, delta=delta.to(values.dtype))
+    return Scores(values, delta=delta.to(values.dtype), errors=_without_units(units))
 
 
 # Units ----------------------------------------------------------------------------------------
@@ -138,6 +140,11 @@ def _spelling(instance: Instance, word: Flags) -> str | tuple[int, ...]:
 
 def _count(units: Units) -> int:
     return int(units.max()) + 1
+
+
+def _without_units(units: Sequence[Units]) -> dict[int, Exception]:
+    """The errors of the instances that have no unit to remove, by number in the batch."""
+    return {number: NothingToRemoveError() for number, of in enumerate(units) if not _count(of)}
 
 
 def _sizes(units: Units) -> NDArray[np.int64]:
