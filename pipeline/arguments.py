@@ -1,9 +1,39 @@
 """The options of the command line: a parser per command."""
 
 import argparse
-from typing import Any
+from math import isfinite
+from typing import Any, NoReturn
+
+from schemas.errors import INT64, cut
 
 _FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages cite no more of what was given than anybody reads."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(cut(message))
+
+
+def whole(text: str) -> int:
+    """A whole number of 64 bits."""
+    value = int(text)
+    if value not in INT64:
+        raise argparse.ArgumentTypeError(f"{cut(text, 80)} is more than 64 bits hold")
+    return value
+
+
+def real(text: str) -> float:
+    """A finite number."""
+    value = float(text)
+    if not isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return value
+
+
+# What argparse calls them where they fail.
+whole.__name__, real.__name__ = "int", "float"
 
 
 def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argparse.ArgumentParser]:
@@ -11,7 +41,7 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
 
     A configuration sets defaults of these.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="attribeam",
         description="Turns a corpus into attribution tables, and answers questions about them.",
         allow_abbrev=False,
@@ -65,7 +95,11 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         "-o", "--output", metavar="FILE", help="HTML file (report.html in the folder)"
     )
     report.add_argument(
-        "--limit", type=int, default=5000, metavar="N", help="most instances to look at one by one"
+        "--limit",
+        type=whole,
+        default=5000,
+        metavar="N",
+        help="most instances to look at one by one",
     )
     _add_publish(commands)
     commands.add_parser("methods", help="list the methods", allow_abbrev=False)
@@ -85,8 +119,8 @@ def _add_plan(commands: Any) -> argparse.ArgumentParser:
     )
     group = plan.add_argument_group("planning")
     add = group.add_argument
-    add("--sample", type=int, metavar="N", help="instances to measure (what takes half a minute)")
-    add("--price-per-hour", type=float, metavar="X", help="dollars for each device (list price)")
+    add("--sample", type=whole, metavar="N", help="instances to measure (what takes half a minute)")
+    add("--price-per-hour", type=real, metavar="X", help="dollars for each device (list price)")
     add("--format", choices=("table", "json"), default="table")
     _add_run_options(plan, devices="auto|cpu|cuda|t4|l4|a100|a100-80gb|h100")
     return plan
@@ -110,7 +144,7 @@ def _add_head_commands(commands: Any) -> None:
         default=f"0,{_FRACTIONS},1",
         help="shares of all heads to prune",
     )
-    prune.add_argument("--seeds", type=int, default=5, metavar="N", help="random orders")
+    prune.add_argument("--seeds", type=whole, default=5, metavar="N", help="random orders")
     triggers = commands.add_parser(
         "triggers",
         help="the tokens of a run whose connections decide most",
@@ -120,7 +154,7 @@ def _add_head_commands(commands: Any) -> None:
     triggers.add_argument("folder", metavar="DIR", help="folder of a run")
     triggers.add_argument("--method", default="attattr", help="the method whose heads are asked")
     _add_trigger_options(triggers)
-    triggers.add_argument("--limit", type=int, default=10, metavar="N", help="most triggers")
+    triggers.add_argument("--limit", type=whole, default=10, metavar="N", help="most triggers")
     attack = commands.add_parser(
         "attack",
         help="put a run's triggers into other texts, and see what the model still gets right",
@@ -131,7 +165,7 @@ def _add_head_commands(commands: Any) -> None:
     )
     _add_held_out_options(attack)
     _add_trigger_options(attack)
-    attack.add_argument("--triggers", type=int, default=3, metavar="N", help="how many to try")
+    attack.add_argument("--triggers", type=whole, default=3, metavar="N", help="how many to try")
 
 
 def _add_held_out_options(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +174,7 @@ def _add_held_out_options(parser: argparse.ArgumentParser) -> None:
     add("folder", metavar="DIR", help="folder of a run")
     add("--corpus", metavar="PATH_OR_ID", help="labelled corpus to evaluate on")
     add("--split", help="split of the corpus")
-    add("--limit", type=int, metavar="N", help="take only the first N rows")
+    add("--limit", type=whole, metavar="N", help="take only the first N rows")
     add("--model", metavar="DIR_OR_ID", help="the run's model (where the run says)")
     for role in ("text", "pair", "label", "id", "good", "bad"):
         add(f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column")
@@ -153,7 +187,7 @@ def _add_held_out_options(parser: argparse.ArgumentParser) -> None:
 def _add_trigger_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--target", metavar="CLASS", help="only of instances explained for this class")
-    add("--least", type=float, default=0.02, metavar="SCORE", help="least score")
+    add("--least", type=real, default=0.02, metavar="SCORE", help="least score")
     add("--both", action="store_true", help="both connections, however weak the second")
 
 
@@ -165,7 +199,7 @@ def _add_run_options(parser: argparse.ArgumentParser, devices: str = "auto|cpu|c
     add("--corpus", metavar="PATH_OR_ID", help="file, folder, glob, or id of a data set")
     add("--output", metavar="DIR", help="folder of the run")
     add("--split", help="split of the corpus")
-    add("--limit", type=int, metavar="N", help="take only the first N rows")
+    add("--limit", type=whole, metavar="N", help="take only the first N rows")
     add("--methods", default="all", metavar="A,B,...", help="see `attribeam methods`")
     add(
         "--layers",
@@ -221,16 +255,16 @@ def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
             f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column"
         )
     add = group.add_argument
-    add("--max-length", type=int, metavar="N", help="most tokens of an instance (the model's)")
+    add("--max-length", type=whole, metavar="N", help="most tokens of an instance (the model's)")
     add("--overflow", default="truncate", metavar="truncate|fail|stride", help="for longer texts")
     add(
         "--stride",
-        type=int,
+        type=whole,
         metavar="N",
         help="tokens that neighbouring windows of a text have in common (a quarter of a window)",
     )
     add("--words", default="whitespace", metavar="whitespace|tokenizer", help="what a word is")
-    add("--mask-token-id", type=int, metavar="ID", help="for a model without tokenizer")
+    add("--mask-token-id", type=whole, metavar="ID", help="for a model without tokenizer")
 
 
 def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
@@ -258,10 +292,10 @@ def _add_running_options(parser: argparse.ArgumentParser, devices: str) -> None:
     add = group.add_argument
     add("--device", default="auto", metavar=devices, help="where the model runs")
     add("--dtype", default="float32", metavar="float32|float64|bfloat16|mixed")
-    add("--token-budget", type=int, metavar="N", help="largest batch, in tokens (by device)")
-    add("--shard-size", type=int, default=512, metavar="N", help="instances committed at a time")
-    add("--seed", type=int, default=0)
-    add("--workers", type=int, default=1, metavar="N", help="worker processes on this machine")
+    add("--token-budget", type=whole, metavar="N", help="largest batch, in tokens (by device)")
+    add("--shard-size", type=whole, default=512, metavar="N", help="instances committed at a time")
+    add("--seed", type=whole, default=0)
+    add("--workers", type=whole, default=1, metavar="N", help="worker processes on this machine")
     add(
         "--repair",
         action="store_true",

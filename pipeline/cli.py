@@ -18,8 +18,11 @@ from pipeline.__main__ import main as process
 from pipeline.arguments import parsers
 from pipeline.configuration import columns_of, listed, read_config, run_options
 from schemas import UsageError
+from schemas.errors import cut, one_line
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+# Characters of a message: a query's errors show the query.
+_LONGEST = 4000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         from analysis.terminal import harmless  # It may cite a corpus or a model.
 
-        print(f"attribeam: {harmless(str(error))}", file=sys.stderr)
+        print(f"attribeam: {harmless(cut(str(error), _LONGEST))}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print(interrupted(argv), file=sys.stderr)
@@ -44,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; so that Python doesn't complain on its way out either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:  # A disk that is full or goes away, whoever is at it.
+        print(f"attribeam: stopped: {one_line(str(error))}", file=sys.stderr)
+        return FAILED
 
 
 def _main(given: list[str]) -> int:
@@ -121,14 +127,16 @@ def _run(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str
         if reason is None:
             raise
         remedy = "" if "--repair" in reason else "; the same command continues"
-        print(f"attribeam: stopped: {reason}\nWhat is committed is kept{remedy}", file=sys.stderr)
+        print(
+            f"attribeam: stopped: {cut(reason)}\nWhat is committed is kept{remedy}", file=sys.stderr
+        )
         return FAILED
     if is_dry_run(options):
         print("dry run: the job was built and checked, and not sent; nothing was attributed")
         return DONE
     _report(summary)
     # Where an instance has nothing to remove, nothing has gone wrong.
-    return FAILED if summary.failures > summary.bare else DONE
+    return FAILED if summary.failures > summary.outcome.bare else DONE
 
 
 def _query(arguments: argparse.Namespace) -> int:
@@ -337,13 +345,31 @@ def _report(summary: Any) -> None:
         )
     if summary.damaged:
         print(f"made again, since they were damaged: {_counted(summary.damaged, 'file')}")
-    if summary.failures:
-        failures = _counted(summary.failures, "failure")
-        bare = f" ({summary.bare} with nothing to remove)" if summary.bare else ""
-        print(f'{failures}{bare}: attribeam query {folder} "from failure_summary"')
+    found = summary.outcome
+    ask = f"attribeam query {folder}"
+    if found.failures and found.attributed:
+        number = _counted(found.failures, "failure")
+        bare = f" ({found.bare} with nothing to remove)" if found.bare else ""
+        print(f'{number}{bare}: {ask} "from failure_summary"')
+        print(_reason(found, "they all say" if len(found.reasons) == 1 else "most often"))
     print(f"tables: {summary.output}")
-    view = "faithfulness" if summary.evaluated else "cost"
-    print(f'next:   attribeam query {folder} "from {view}"')
+    view = "faithfulness" if found.evaluated else "cost"
+    if found.failures and not found.attributed:
+        what = "nothing was attributed" if found.predicted else "every row failed"
+        print(_reason(found, what))
+        view = "failure_summary"
+    print(f'next:   {ask} "from {view}"')
+
+
+def _reason(found: Any, what: str) -> str:
+    """A line on the most frequent reason for failures."""
+    from analysis.terminal import harmless
+
+    reason = found.reasons[0]
+    share = "" if reason.number == found.failures else f"{reason.number} of {found.failures}"
+    alike = "" if reason.alike else "with other numbers or names"
+    details = ", ".join(each for each in (share, alike) if each)
+    return f"{what}{f' ({details})' if details else ''}: {harmless(reason.message)}"
 
 
 def _counted(number: int, noun: str) -> str:

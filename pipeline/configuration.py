@@ -1,15 +1,22 @@
 """From what was typed, and a configuration file, to the options of a run."""
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from schemas import UsageError
+from schemas.errors import cut
 
 # Options that a configuration may also give as lists.
 _LISTS = ("methods", "fractions", "orders", "operations")
+# Of few digits: what 1e999999999 is exactly, no memory holds.
+_NUMBER = re.compile(
+    r"[+-]?(\d{1,40}/\d{1,40}|(\d{1,40}\.?\d{0,40}|\.\d{1,40})(e[+-]?\d{1,2})?)", re.IGNORECASE
+)
+_MOST_BYTES = 1 << 20
 
 
 def run_options(arguments: argparse.Namespace, params: Mapping[str, Any], others: list[str]) -> Any:
@@ -40,8 +47,8 @@ def _evaluation(arguments: argparse.Namespace) -> Any:
     from transforms.perturb import Evaluation
 
     try:
-        fractions = tuple(float(Fraction(text)) for text in listed(arguments.fractions))
-    except (ValueError, ZeroDivisionError):
+        fractions = tuple(float(exact(text)) for text in listed(arguments.fractions))
+    except ValueError:
         raise UsageError(
             f"--fractions is a list of numbers such as 0.1 or 1/9, not {arguments.fractions}"
         ) from None
@@ -51,6 +58,20 @@ def _evaluation(arguments: argparse.Namespace) -> Any:
         operations=tuple(listed(arguments.operations or "")),  # type: ignore[arg-type]
         protocol=arguments.units,
     )
+
+
+def exact(text: str) -> Fraction:
+    """A number such as 0.1 or 1/9, as it is written.
+
+    Raises:
+        ValueError: If it is none, or of more digits than anybody means.
+    """
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{cut(text, 80)} is no number")
+    try:
+        return Fraction(text)
+    except ZeroDivisionError as error:
+        raise ValueError(f"{text} is no number") from error
 
 
 def listed(text: str) -> list[str]:
@@ -81,23 +102,43 @@ def read_config(path: str | None, parser: argparse.ArgumentParser) -> dict[str, 
     """
     if path is None:
         return {}
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--config {path} can't be read: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("set", {}), dict):
+    content = _yaml(path) or {}
+    if not isinstance(content, dict) or not isinstance(content.get("set") or {}, dict):
         raise UsageError(f"--config {path} is not a mapping of options to values")
-    config: dict[str, Any] = {"set": content.pop("set", {})}
+    config: dict[str, Any] = {"set": content.pop("set", None) or {}}
     actions = {action.dest: action for action in parser._actions}
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in actions or name in ("help", "config"):
             raise UsageError(f"--config {path}: there is no option {str(key)!r}")
+        if name in config:
+            raise UsageError(f"--config {path} has {name} twice")
         if value is not None:
             config[name] = _config_value(path, actions[name], value)
     return config
+
+
+def _yaml(path: str) -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML's own takes the last of several values of a key without a word."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value]
+            for number, key in enumerate(keys):
+                if key in keys[:number]:
+                    raise yaml.YAMLError(f"it has {key!r} twice")
+            return super().construct_mapping(node, deep)
+
+    try:
+        with Path(path).open("rb") as handle:  # It may be a pipe, or a device without end.
+            content = handle.read(_MOST_BYTES + 1)
+        if len(content) <= _MOST_BYTES:
+            return yaml.load(content.decode(), Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UsageError(f"--config {path} can't be read: {error}") from error
+    raise UsageError(f"--config {path} is larger than any configuration")
 
 
 def _config_value(path: str, action: argparse.Action, value: Any) -> Any:

@@ -13,18 +13,17 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline import progress
 from pipeline.engines import Workers, connect, is_dry_run
-from pipeline.files import DamagedError, count_rows, join, list_files, read_parquet
+from pipeline.files import DamagedError
 from pipeline.graph import build
 from pipeline.leash import WORKER, run_leashed
 from pipeline.lock import locked
 from pipeline.manifest import write_manifest
 from pipeline.model_files import send_model
 from pipeline.options import Options
+from pipeline.outcome import Outcome, outcome
 from pipeline.plan import Task, plan, sweep, units_of_run
 from pipeline.prepare import prepare
 from pipeline.settings import Settings
-from schemas.layout import FAILURES
-from transforms.variants import NothingToRemoveError
 
 # What Beam adds to a message, and the last line of a traceback.
 _STEP = re.compile(r" \[while running '[^']*'\]")
@@ -45,9 +44,7 @@ class Summary:
         rows: Rows of the corpus.
         shards: Number of shards.
         worked: Shards that this call had to work on.
-        failures: Rows of ``failures`` in the folder, from this call and earlier ones.
-        bare: Those of them that are of instances with nothing to remove, where nothing went wrong.
-        evaluated: Whether there are curves to ask about.
+        outcome: What is in the folder, from this call and earlier ones.
         damaged: Files that were found to be damaged, and were made again.
         seconds: Wall time of this call.
     """
@@ -56,11 +53,14 @@ class Summary:
     rows: int
     shards: int
     worked: int
-    failures: int
-    bare: int
-    evaluated: bool
+    outcome: Outcome
     damaged: int
     seconds: float
+
+    @property
+    def failures(self) -> int:
+        """Rows of ``failures`` in the folder."""
+        return self.outcome.failures
 
 
 def run(options: Options) -> Summary:
@@ -99,9 +99,7 @@ def _run(options: Options, workers: Workers, start: float) -> Summary:
         rows=prepared.rows,
         shards=settings.num_shards,
         worked=len(tasks),
-        failures=count_failures(settings.output),
-        bare=count_bare(settings.output),
-        evaluated=settings.evaluation is not None,
+        outcome=outcome(settings.output, units, settings.num_shards),
         damaged=len(prepared.damaged) + len(swept.damaged),
         seconds=time.monotonic() - start,
     )
@@ -150,24 +148,3 @@ def _lines(error: Exception) -> list[str]:
 
 def _is_os(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, OSError)
-
-
-def count_failures(root: str) -> int:
-    """Number of rows of ``failures``, read from the footers of its files.
-
-    Raises:
-        DamagedError: If one of them can't be read.
-    """
-    folder = join(root, FAILURES)
-    return sum(count_rows(join(folder, path)) for path in list_files(folder))
-
-
-def count_bare(root: str) -> int:
-    """Number of these rows that say of an instance that it has nothing to remove.
-
-    Raises:
-        DamagedError: If a file can't be read.
-    """
-    folder, name = join(root, FAILURES), NothingToRemoveError.__name__
-    tables = (read_parquet(join(folder, path), ["error"]) for path in list_files(folder))
-    return sum(table["error"].to_pylist().count(name) for table in tables)

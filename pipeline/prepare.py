@@ -1,7 +1,8 @@
 """All that is checked and written before any instance is attributed."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline.corpus import choose_columns, stage, staged
 from pipeline.damage import discard_damaged, find_damaged
 from pipeline.devices import check_precision
 from pipeline.engines import Workers
-from pipeline.files import discard_folder, is_local, join, list_files
+from pipeline.files import discard, discard_folder, is_local, join, list_files
 from pipeline.identity import base_name, record
 from pipeline.manifest import merged, read_manifest
 from pipeline.model_files import copy_of
@@ -25,6 +26,7 @@ from pipeline.settings import ModelCopy, Settings
 from pipeline.sources import Source, open_source
 from pipeline.statistics import ensure_statistics
 from schemas import UsageError
+from schemas.errors import INT64
 from schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from transforms import Chosen, EncodeOptions, Model, choose, load_model
 from transforms.loading import DTYPES
@@ -34,6 +36,8 @@ from transforms.targets import parse_target
 from transforms.tokenizer import TokenizerError
 from transforms.windows import default_overlap, most_overlap
 
+# Each is a process with a model of its own, and all are started by this machine.
+_MOST_WORKERS = 1024
 _OWN = (f"{CORPUS}/rows-", f"{STATISTICS}/sample-", f"{MODEL}/", f"{MANIFEST}.", LOCK)
 
 
@@ -168,6 +172,12 @@ def prepare(options: Options, workers: Workers) -> Prepared:
     check_numbers(options)
     old = _open_output(options.output)
     checked = check(options, workers)
+    with _undone(options.output.rstrip("/"), old):
+        return _prepared(options, checked, old)
+
+
+def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) -> Prepared:
+    """What needs the corpus: it is copied into the folder, and what is to be known of it is."""
     model, source, columns = checked.model, checked.source, checked.columns
     root = options.output.rstrip("/")
     copy = partial(
@@ -208,6 +218,27 @@ def _padding(
     return count_padding(root, settings.num_shards, model)
 
 
+@contextmanager
+def _undone(root: str, old: dict[str, Any] | None) -> Iterator[None]:
+    """What the body adds to the folder goes again if it raises an error.
+
+    Args:
+        root: The run's folder.
+        old: The manifest that was there; without one, all that a run begins with goes.
+    """
+    folders = {name: join(root, name) for name in (CORPUS, STATISTICS)}
+    before = {name: set(list_files(path)) for name, path in folders.items()}
+    try:
+        yield
+    except Exception:
+        for name, folder in folders.items():
+            if old is None or not before[name]:
+                discard_folder(folder)
+            for path in set(list_files(folder)) - before[name]:
+                discard(join(folder, path))
+        raise
+
+
 # Checks ---------------------------------------------------------------------------------------
 
 
@@ -221,6 +252,12 @@ def check_numbers(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
+    for name in ("limit", "token_budget", "shard_size", "seed", "stride"):
+        value = getattr(options, name)
+        if value is not None and value not in INT64:
+            raise UsageError(f"--{name.replace('_', '-')} {value} is more than 64 bits hold")
+    if options.workers > _MOST_WORKERS:
+        raise UsageError(f"--workers is at most {_MOST_WORKERS}, not {options.workers}")
     if options.dtype not in DTYPES:
         raise UsageError(f"--dtype is one of {', '.join(DTYPES)}, not {options.dtype}")
     for name, value, known in (

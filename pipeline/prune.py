@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from analysis import open_run
+from pipeline.configuration import exact, listed
 from pipeline.held_out import HeldOut, HeldOutOptions, hold_out
 from schemas import UsageError
 from transforms import Instance, Prediction
@@ -23,6 +24,7 @@ from transforms.attention_path import pruned
 
 Reals = NDArray[np.float64]
 RATES = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
+_MOST_SEEDS = 10_000
 
 # Of the heads of one method, in order.
 _IMPORTANCE = """
@@ -72,8 +74,8 @@ def parse_rates(text: str) -> list[Fraction]:
         UsageError: If one of them is no share.
     """
     try:
-        rates = {Fraction(item.strip()) for item in text.split(",") if item.strip()}
-    except (ValueError, ZeroDivisionError):
+        rates = {exact(item) for item in listed(text)}
+    except ValueError:
         raise UsageError(f"--rates is a list of numbers such as 0.1 or 1/9, not {text}") from None
     if not rates or min(rates) < 0 or max(rates) > 1:
         raise UsageError(f"--rates are shares of the heads, from 0 to 1, not {text or 'none'}")
@@ -147,8 +149,8 @@ def prune(
         UsageError: If anything is wrong; the model has not been pruned then.
     """
     shares = parse_rates(rates)
-    if seeds < 0:
-        raise UsageError(f"--seeds is at least 0, not {seeds}")
+    if not 0 <= seeds <= _MOST_SEEDS:
+        raise UsageError(f"--seeds is between 0 and {_MOST_SEEDS}, not {seeds}")
     held_out = hold_out(options)
     model = held_out.model
     shape = (model.num_layers, int(model.network.config.num_attention_heads))

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import Failure, table_schema
+from schemas.errors import one_line
 from transforms import Attribution, Instance, Prediction
 from transforms.perturb import CurvePoint, Ranking
 
@@ -110,6 +111,7 @@ def curves_table(
 def failures_table(failures: Sequence[Failure]) -> pa.Table:
     """The ``failures`` table."""
     columns = {name: [getattr(f, name) for f in failures] for name in Failure._fields}
+    columns["message"] = [one_line(failure.message) for failure in failures]
     columns["row_id"] = [failure.row_id or failure.instance_id for failure in failures]
     return _table("failures", columns, double=False)
 

@@ -477,9 +477,10 @@ def test_halving_does_not_hide_an_interruption() -> None:
 
 def test_messages_are_cut_and_put_on_one_line(model: Model) -> None:
     instance = replace(random_instances(model, [5])[0], instance_id="id")
-    row = failure(instance, "attribute", "random", ValueError("two\n  lines " + "x" * 1000))
+    row = failure(instance, "attribute", "random", ValueError("two\n  lines " + "x" * 9990))
     assert row.message.startswith("two lines xxx")
-    assert len(row.message) == 500
+    assert "xx [... cut: 10,000 characters ...] xx" in row.message
+    assert len(row.message) == 1000
     assert (row.instance_id, row.stage, row.method, row.error) == (
         "id",
         "attribute",

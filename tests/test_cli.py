@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +35,7 @@ from tests.tiny import (
     unit_files,
     write_jsonl,
 )
+from transforms import registry
 from transforms.registry import methods
 
 ROOT = Path(__file__).parents[1]
@@ -109,6 +111,43 @@ def test_failures_are_told_and_make_the_status(
     ]
     # They still are there when nothing is left to do.
     assert attribute("--corpus", corpus, "--output", odd).status == FAILED
+
+
+def test_why_rows_failed_is_told(attribute: Run, out: Path, tmp_path: Path) -> None:
+    """All of them: then there is nothing else to ask about. Some: the most frequent reason."""
+    ask = f'attribeam query {out} "from'
+    empty = write_jsonl(tmp_path / "empty.jsonl", [{"text": ""}, {"text": " "}])
+    lines = attribute("--corpus", empty).out.splitlines()
+    assert lines[1:] == [
+        f"tables: {out}",
+        "every row failed: the text is empty",
+        f'next:   {ask} failure_summary"',
+    ]
+    shutil.rmtree(out)
+    labels = [{"text": "film", "label": label} for label in ("one", "x" * 9000, "2", 7, 8)]
+    lines = attribute("--corpus", write_jsonl(empty, labels)).out.splitlines()
+    assert lines[1] == f'4 failures: {ask} failure_summary"'
+    names = "is none of the model's (LABEL_0, LABEL_1, LABEL_2)"
+    about = "2 of 4, with other numbers or names"
+    assert lines[2:] == [
+        f"most often ({about}): the label 'one' {names}",
+        f"tables: {out}",
+        f'next:   {ask} cost"',
+    ]
+    stored = table(out, "failures").to_pylist()
+    (long,) = [row["message"] for row in stored if row["message"].startswith("the label 'xx")]
+    assert len(long) <= 1000
+    assert re.search(rf"xx \[... cut: 9,0\d\d characters ...\] xx.*{re.escape(names)}$", long)
+
+
+def test_a_method_that_fails_everywhere_is_told(
+    attribute: Run, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = replace(methods()["random"], compute=Mock(side_effect=KeyError("shape")))
+    monkeypatch.setitem(registry._METHODS, "random", broken)
+    lines = attribute().out.splitlines()
+    assert lines[2] == "nothing was attributed: KeyError: 'shape'"
+    assert lines[3].endswith('"from failure_summary"')
 
 
 @pytest.mark.parametrize(
@@ -301,6 +340,9 @@ def test_what_is_needed_is_asked_for(name: str, model: Path, corpus: Path, out: 
         ("--max-length 0", "--max-length is at least 1, not 0"),
         ("--max-length 2", "--max-length 2 leaves no room beside 2 special tokens"),
         ("--max-length 99", "--max-length 99 is more than the model takes (48)"),
+        ("--workers 1025", "--workers is at most 1024, not 1025"),
+        ("--overflow stride --stride -1", "--stride -1 is not between 0 and "),
+        ("--target 99999999999999999999", "--target 99999999999999999999: the model has classes 0"),
         ("--dtype half", "--dtype is one of float32, float64, bfloat16, mixed, not half"),
         ("--overflow cut", "--overflow is truncate or fail or stride, not cut"),
         ("--words none", "--words is whitespace or tokenizer, not none"),
@@ -328,6 +370,14 @@ def test_what_is_needed_is_asked_for(name: str, model: Path, corpus: Path, out: 
          "integrated_gradients.steps is at least 1, not '0'"),
         ("--methods integrated_gradients --set integrated_gradients.steps=2.5",
          "integrated_gradients.steps is a number such as 50, not '2.5'"),
+        ("--methods integrated_gradients --set integrated_gradients.steps=nan",
+         "integrated_gradients.steps is a number such as 50, not 'nan'"),
+        ("--methods integrated_gradients --set integrated_gradients.steps=100000000000000000000",
+         "integrated_gradients.steps is at most 2147483647, not '100000000000000000000'"),
+        ("--methods integrated_gradients --set integrated_gradients.steps=1" + "0" * 400,
+         "integrated_gradients.steps is a number such as 50, not '10000"),
+        ("--methods iba --set iba.beta=inf", "iba.beta is a number such as 1.0, not 'inf'"),
+        ("--evaluate --fractions 1e999999999", "numbers such as 0.1 or 1/9, not 1e999999999"),
         ("--evaluate --fractions half", "numbers such as 0.1 or 1/9, not half"),
         ("--evaluate --fractions 1/0", "numbers such as 0.1 or 1/9, not 1/0"),
         ("--evaluate --fractions 0.5,1.5", "--fractions are between 0 and 1"),
@@ -349,7 +399,32 @@ def test_what_is_needed_is_asked_for(name: str, model: Path, corpus: Path, out: 
 )  # fmt: skip
 def test_a_bad_option_is_named(arguments: str, message: str, attribute: Run, out: Path) -> None:
     refused(attribute(*arguments.split()), message)
-    assert not out.exists() or not any(path.endswith(".parquet") for path in files(out))
+    assert not out.exists()
+
+
+def test_a_refused_run_leaves_nothing_behind(
+    attribute: Run, corpus: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the corpus has been copied before it is found out."""
+    lines = corpus.read_text().splitlines()
+    twice = write_jsonl(tmp_path / "twice.jsonl", [*lines, lines[0]])
+    monkeypatch.setattr("pipeline.statistics.collect", Mock(side_effect=UsageError("too few")))
+    for arguments, message in (
+        (("--corpus", twice), "has more than one row with the id 'r0'"),
+        (("--methods", "iba"), "too few"),
+    ):
+        refused(attribute(*arguments, "--output", out / "of" / "it"), message)
+        assert not out.exists()
+        out.mkdir()
+        refused(attribute(*arguments), message)
+        assert list(out.iterdir()) == []
+        out.rmdir()
+    # What was there before stays.
+    assert attribute().status == DONE
+    before = stamps(out)
+    shutil.rmtree(out / "corpus")
+    refused(attribute("--corpus", twice), "holds a run with other settings")
+    assert stamps(out) == {k: v for k, v in before.items() if not k.startswith("corpus/")}
 
 
 @pytest.mark.parametrize(
@@ -357,6 +432,14 @@ def test_a_bad_option_is_named(arguments: str, message: str, attribute: Run, out
     [
         (["run", "--limit", "x"], "argument --limit: invalid int value: 'x'"),
         (["run", "--seed", "1.5"], "argument --seed: invalid int value: '1.5'"),
+        (
+            ["run", "--limit", "99999999999999999999"],
+            "argument --limit: 99999999999999999999 is more than 64 bits hold",
+        ),
+        (["run", "--seed", "-9223372036854775809"], "775809 is more than 64 bits hold"),
+        (["run", "--shard-size", "9" * 5000], "[... cut: 5,0"),
+        (["plan", "--price-per-hour", "nan"], "argument --price-per-hour: nan is not a finite"),
+        (["attack", "a", "--least", "inf"], "argument --least: inf is not a finite number"),
         (["run", "--model"], "argument --model: expected one argument"),
         ([], "the following arguments are required: COMMAND"),
         (["ran"], "invalid choice: 'ran'"),
@@ -422,6 +505,13 @@ def test_a_mask_that_is_not_known(corpus: Path, tmp_path: Path) -> None:
         ("evaluate: maybe\n", "evaluate can't be 'maybe'"),
         ("model: {a: b}\n", "model can't be {'a': 'b'}"),
         ("id-column: no\n", "id_column can't be False"),
+        ("limit: .nan\n", "argument --limit: invalid int value: 'nan'"),
+        ("seed: 99999999999999999999\n", "99999999999999999999 is more than 64 bits hold"),
+        ("set: {iba: {beta: 3, beta: 4}}\n", "it has 'beta' twice"),
+        ("limit: 3\nlimit: 4\n", "it has 'limit' twice"),
+        ("shard-size: 3\nshard_size: 4\n", "has shard_size twice"),
+        ("[" * 5000, "can't be read: "),
+        ("#" * 2_000_000, "is larger than any configuration"),
         ("a: [", "can't be read: "),
         (b"\xff\xfe\xfa", "can't be read: "),
         (None, "can't be read: "),
@@ -437,7 +527,7 @@ def test_a_bad_configuration_is_named(
     assert outcome.status == USAGE
     assert outcome.out == ""
     assert message in outcome.err
-    assert outcome.err.startswith("attribeam: ")
+    assert outcome.err.startswith(("attribeam: ", "usage: "))
 
 
 def test_a_configured_number_is_checked_as_on_the_command_line(

@@ -312,7 +312,7 @@ def test_rows_that_fail_and_rows_without_label(prune: Prune, run: Path, tmp_path
     [
         ("--rates 0,2", "--rates are shares of the heads, from 0 to 1, not 0,2"),
         ("--rates some", "--rates is a list of numbers such as 0.1 or 1/9, not some"),
-        ("--seeds -1", "--seeds is at least 0, not -1"),
+        ("--seeds -1", "--seeds is between 0 and 10000, not -1"),
         ("--limit 0", "--limit is at least 1, not 0"),
         ("--device tpu", "--device is auto, cpu, cuda or cuda:N, not tpu"),
         ("--method saliency", "has no heads of saliency: add them with `attribeam run ... --out"),

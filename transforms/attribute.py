@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from schemas import Failure, UsageError
+from schemas.errors import one_line
 from transforms.batch import Batch, Instance, collate, pack
 from transforms.bottleneck import Statistics
 from transforms.captured import Captured
@@ -347,6 +348,6 @@ def _unbatched_layers(layers: LayerScores, lengths: Sequence[int]) -> list[list[
 
 def failure(instance: Instance, stage: str, method: str | None, error: Exception) -> Failure:
     """A failures row for an error, its message cut to a sensible length."""
-    message = " ".join(str(error).split())[:500] or repr(error)
+    message = one_line(str(error)) or one_line(repr(error))
     name, row = instance.instance_id, instance.row_id
     return Failure(name, stage, method, type(error).__name__, message, row)

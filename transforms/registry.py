@@ -21,6 +21,8 @@ Params = Mapping[str, Any]
 ParamValue = bool | int | float | str
 
 _AUTO = "auto"
+# Of whole numbers: what libraries count to, and more than anybody waits for.
+_MOST = 2**31 - 1
 
 
 class Choice(tuple[str, ...]):
@@ -309,17 +311,22 @@ def _value(name: str, default: Default, given: Any) -> ParamValue:
         if str(given).lower() in texts:
             return texts[str(given).lower()]
         raise UsageError(f"{name} is true or false, not {given!r}")
+    return str(given) if isinstance(default, str) else _number(name, default, given)
+
+
+def _number(name: str, default: float, given: Any) -> float:
+    value: float | None
     try:
         value = type(default)(given)
+        if isinstance(given, bool) or not isfinite(value) or value != float(given):
+            value = None
     except (TypeError, ValueError, OverflowError):
         value = None
-    if (
-        value is None
-        or isinstance(given, bool)
-        or (isinstance(value, int) and value != float(given))
-        or (isinstance(value, float) and not isfinite(value))
-    ):
+    if value is None:
         raise UsageError(f"{name} is a number such as {default}, not {given!r}")
-    if isinstance(value, int) and isinstance(default, int) and value < min(default, 1):
-        raise UsageError(f"{name} is at least {min(default, 1)}, not {given!r}")
+    if isinstance(value, int) and isinstance(default, int):
+        if value < min(default, 1):
+            raise UsageError(f"{name} is at least {min(default, 1)}, not {given!r}")
+        if value > _MOST:
+            raise UsageError(f"{name} is at most {_MOST}, not {given!r}")
     return value
