@@ -34,6 +34,7 @@ _METHOD: _Kinds = {
     **dict.fromkeys(("signed", "class_dependent", "additive", "stochastic"), (bool, _NULL)),
     **dict.fromkeys(("paper", "equation", "word_score"), (str, _NULL)),
     "passes": (list, _NULL),
+    "version": (int, _NULL),
 }
 _EVALUATION: _Kinds = {
     "protocol": (str,),

@@ -144,6 +144,7 @@ def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
     method = choice.method
     return {
         "params": dict(choice.params),
+        "version": method.version,
         "tables": list(settings.tables[choice.name]),
         "signed": method.signed,
         "class_dependent": method.class_dependent,

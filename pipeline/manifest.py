@@ -64,7 +64,7 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
     if old["evaluation"] is not None and new["evaluation"] is not None:
         pairs.append(("evaluation.", old["evaluation"], new["evaluation"]))
     differences = [text for prefix, a, b in pairs for text in settings_differences(prefix, a, b)]
-    differences += _other_curves(old["methods"], new["methods"])
+    differences += _other_methods(old["methods"], new["methods"])
     if differences:
         raise UsageError(
             f"{root} holds a run with other settings: {'; '.join(differences[:3])}. "
@@ -101,15 +101,18 @@ def _completed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, A
     return {**old, "identity": {**identity, "settings": settings}}
 
 
-def _other_curves(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the methods whose curves were begun when all of them followed the class of the run."""
-    for name in new:
-        both = old.get(name, {"tables": ()}), new[name]
-        begun = all("curves" in method["tables"] for method in both)
-        if begun and new[name].get("target") is not None and "word_score" not in both[0]:
+def _other_methods(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what of the methods that both have gives other results now, parameters being equal."""
+    for name in (name for name in new if name in old):
+        before, now = old[name], new[name]
+        first, second = before.get("version", 1), now.get("version", 1)
+        if first != second:
+            yield f"{name} gives other results now (its version was {first}, now {second})"
+        begun = "curves" in before["tables"] and "curves" in now["tables"]
+        if begun and now.get("target") is not None and "word_score" not in before:
             yield (
-                f"the curves of {name} follow the class of the run, now the {new[name]['target']} "
-                "one that it explains"
+                f"the curves of {name} follow the class of the run, now the {now['target']} one "
+                "that it explains"
             )
 
 

@@ -173,3 +173,15 @@ def test_a_run_from_before_token_types_were_recorded(
             merged("out", old, new)
     else:
         assert merged("out", old, new)["identity"]["settings"]["token_types"] == types
+
+
+def test_another_version_of_a_method_is_refused() -> None:
+    """What was written before there were versions is of the first."""
+    old, same, other = manifest("a", "b"), manifest("b"), manifest("b")
+    same["methods"]["b"]["version"], other["methods"]["b"]["version"] = 1, 2
+    assert merged("out", old, same)["methods"]["b"]["version"] == 1
+    with pytest.raises(UsageError, match=r"b gives other results now \(its version was 1, now 2\)"):
+        merged("out", old, other)
+    added = manifest("c")
+    added["methods"]["c"]["version"] = 2
+    assert merged("out", old, added)["methods"].keys() == {"a", "b", "c"}

@@ -148,14 +148,14 @@ def test_alti(golden: LoadTiny, name: str, dtype: str, budget: int) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("matrix", "keys"),
-    [("w", ["W"]), ("w_fixed_res", ["W_FixedRes", "abnar"]), ("globenc", ["N_Enc"])],
+    [("w", ["W"]), ("w_fixed_res", ["W_FixedRes", "abnar"]), ("globenc_raw", ["N_Enc"])],
 )
 def test_attention_flow(golden: LoadTiny, matrix: str, keys: list[str], dtype: str) -> None:
     found = results(golden("bert-golden", dtype), "attention_flow", matrix=matrix)
     for number in range(4):
         for key in keys:
             expected = golden_numbers("norms")[f"bert-golden/flow/{key}/{number}"]
-            # Capacities are rounded to 1e-7.
+            # There, capacities are rounded to 1e-7.
             error = relative_error(found[number].scores, expected / expected.sum())
             assert error < 1e-6
 
@@ -171,15 +171,57 @@ def test_flow_by_hand() -> None:
     np.testing.assert_allclose(flow, to_both / to_both.sum(), atol=1e-6)
 
 
-def test_flow_against_another_library() -> None:
-    generator = np.random.default_rng(0)
-    matrices = generator.dirichlet(np.full(5, 0.5), size=(3, 5))
+def naive_flow(matrices: NDArray[np.floating], readout: int) -> NDArray[np.floating]:
+    """Flows by another library, in floats."""
+    depth, length, _ = matrices.shape
     graph = nx.DiGraph()
     for layer, target, source in np.ndindex(matrices.shape):
-        capacity = matrices[layer, target, source]
+        capacity = float(matrices[layer, target, source])
         graph.add_edge((layer + 1, target), (layer, source), capacity=capacity)
-    expected = np.array([nx.maximum_flow_value(graph, (3, 2), (0, sink)) for sink in range(5)])
-    np.testing.assert_allclose(flow_row(matrices, 2), expected / expected.sum(), atol=1e-6)
+    flows = [nx.maximum_flow_value(graph, (depth, readout), (0, sink)) for sink in range(length)]
+    return np.array(flows) / sum(flows)
+
+
+@pytest.mark.parametrize(
+    "magnitude",
+    [
+        *(1e-300, 1e-9, 1.0, 214.8, 1e9, 1e300),
+        np.array([1e-12, 1.0, 1e12])[:, None, None],  # Layers that are far apart.
+        np.array([1e9, 1e-9, 1.0])[:, None, None],
+        10.0 ** np.random.default_rng(1).integers(-4, 5, (3, 5, 5)),  # Edges that are.
+        np.random.default_rng(2).integers(0, 2, (3, 5, 5)),  # Edges that carry nothing.
+    ],
+)
+def test_flow_against_another_library(magnitude: Any) -> None:
+    """No capacity is too large, and none so small that it is nothing."""
+    matrices = np.random.default_rng(0).dirichlet(np.full(5, 0.5), size=(3, 5)) * magnitude
+    expected = naive_flow(matrices / matrices.max(), 2)
+    np.testing.assert_allclose(flow_row(matrices, 2), expected, rtol=1e-5)
+
+
+def test_flow_of_nothing_and_of_what_is_no_number() -> None:
+    matrices = np.random.default_rng(0).dirichlet(np.full(4, 0.5), size=(3, 4))
+    assert (flow_row(np.zeros((3, 4, 4)), 1) == 0).all()
+    assert flow_row(np.full((1, 1, 1), 1e-310), 0).tolist() == [1]
+    matrices[1, 2, 3] = np.inf
+    assert np.isnan(flow_row(matrices, 1)).all()
+
+
+def test_flow_of_norms_gives_every_token_the_same(tiny: LoadTiny) -> None:
+    """Each row of the norms is divided by its sum, as rows of attention are by nature."""
+    model = tiny("bert", "classification", "float64")
+    instances = random_instances(model, [4, 6])
+    for matrix in ("globenc", "globenc_raw"):
+        chosen = choose("attention_flow", {"attention_flow": {"matrix": matrix}})
+        found = attribute(model, instances, chosen).rows["attention_flow"]
+        for row, instance in zip(found, instances, strict=True):
+            maps = formed(model, instance)["N_Enc"].numpy()
+            shares = maps / maps.sum(-1, keepdims=True)
+            raw, normalised = (naive_flow(of, instance.readout) for of in (maps, shares))
+            assert relative_error(raw, normalised) > 1e-2
+            assert row is not None
+            expected = normalised if matrix == "globenc" else raw
+            assert relative_error(row.scores, expected) < 1e-6
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -119,6 +119,8 @@ class Method:
             curves, but its other tables alone.
         presets: Parameters that belong together, by name: ``--set METHOD.preset=NAME``.
         opt_in: Why it runs only when it is named, and not with ``all``; None if it does.
+        version: A number that changes whenever the same parameters come to give other results, so
+            that a run never mixes the two.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Method:
     scored: bool = True
     presets: Mapping[str, Mapping[str, ParamValue]] = field(default_factory=dict)
     opt_in: str | None = None
+    version: int = 1
 
     def params(self, given: Mapping[str, Any]) -> dict[str, ParamValue]:
         """Default parameters with the given ones put in, as the types of the defaults.

@@ -1,5 +1,7 @@
 """Methods that read attention probabilities of one forward pass."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,9 +11,11 @@ from scipy.sparse.csgraph import maximum_flow
 from transforms.captured import Captured
 from transforms.passes import Forward, Norms, Pass
 from transforms.registry import Choice, Method, Params, Scores, register
-from transforms.rollout import rolled_out, with_residual
+from transforms.rollout import rolled_out, row_normalised, with_residual
 
 _ATTENTION: tuple[Pass, ...] = (Forward(attention=True),)
+# Matrices of attention flow that are norms.
+_NORMS = ("globenc", "globenc_raw")
 
 
 def raw_attention(captured: Captured, params: Params) -> Scores:
@@ -43,9 +47,13 @@ def attention_flow(captured: Captured, params: Params) -> Scores:
     """Attention flow (Abnar & Zuidema 2020, section 3): most that can flow from the readout to j.
 
     The graph has a node per layer and token; an edge from (l, i) to (l - 1, j) carries up to
-    M_l[i, j], with M_l as ``matrix`` says (norms are divided by their row sums). Capacities are
-    rounded to 1e-7; the scores are divided by their sum. With depth, the flow says less and less
-    about the readout: after a dozen layers it comes close to the column sums of the first layer.
+    M_l[i, j], with M_l as ``matrix`` says: E_h A_l (``w``), half of it and half of the identity
+    (``w_fixed_res``), or N_Enc of GlobEnc divided by its row sums (``globenc``), so that of every
+    token as much flows on as of any other, as in the paper. ``globenc_raw`` are the norms as they
+    are, which GlobEnc's code takes: tokens of small norms are then narrow places.
+
+    The scores are divided by their sum. With depth, the flow says less and less about the readout:
+    after a dozen layers it comes close to the column sums of the first layer.
     """
     layers = _flow_layers(captured, params["matrix"])
     stacked = torch.stack(layers, 1).double().cpu().numpy()
@@ -60,20 +68,70 @@ def flow_row(matrices: NDArray[np.floating], readout: int) -> NDArray[np.float64
     """Maximum flow from a token of the last layer to each input token, divided by the sum.
 
     Args:
-        matrices: Capacities in [0, 1], first layer first, [L, T, T].
+        matrices: Capacities of any magnitude, 0 or more, first layer first, [L, T, T].
         readout: The token that the flow comes from.
+
+    Returns:
+        [T], summing to 1; zeros where nothing can flow. NaN where a capacity is no finite number.
     """
     depth, length, _ = matrices.shape
-    tops, targets, sources = np.indices(matrices.shape).reshape(3, -1)
-    # Node l * T + i is token i after l layers; the input is l = 0.
-    upper, lower = (tops + 1) * length + targets, tops * length + sources
-    capacities = np.round(matrices.reshape(-1) * 1e7).astype(np.int32)
-    nodes = (depth + 1) * length
-    graph = csr_array((capacities, (upper, lower)), shape=(nodes, nodes), dtype=np.int32)
-    start = depth * length + readout
-    flow = [maximum_flow(graph, start, sink).flow_value for sink in range(length)]
-    scores: NDArray[np.float64] = np.array(flow, np.float64) / max(1, sum(flow))
+    if not np.isfinite(matrices).all():
+        return np.full(length, np.nan)
+    capacities = matrices / max(matrices.max(), np.finfo(np.float64).tiny)
+    # Node l * T + i is token i after l layers; the input is l = 0. From each of the other nodes, T
+    # edges go to the tokens one layer down.
+    starts = np.repeat(np.arange(0, depth * length, length), length)
+    lower = (starts[:, None] + np.arange(length)).reshape(-1)
+    ends = np.concatenate([np.zeros(length, int), length * np.arange(depth * length + 1)])
+    edges = Edges(capacities.reshape(-1), lower, ends)
+    # Whatever flows leaves the readout, passes every layer and enters the sink.
+    most = min([capacities[-1, readout].sum(), *capacities[:-1].sum((1, 2))])
+    flows = np.zeros(length)
+    for sink in range(length):
+        bound = min(most, capacities[0, :, sink].sum())
+        flows[sink] = max_flow(edges, depth * length + readout, sink, bound)
+    scores: NDArray[np.float64] = flows / max(flows.sum(), np.finfo(np.float64).tiny)
     return scores
+
+
+class Edges(NamedTuple):
+    """A graph of N nodes and E edges, those that leave a node one after another.
+
+    Attributes:
+        capacities: What each edge can carry, [E].
+        lower: The node that it enters, [E].
+        ends: Node i's edges are those from ``ends[i]`` to before ``ends[i + 1]``, [N + 1].
+    """
+
+    capacities: NDArray[np.float64]
+    lower: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+def max_flow(edges: Edges, start: int, sink: int, bound: float) -> float:
+    """The most that can flow from one node to another; there is none that is more than the bound.
+
+    Flows are found in whole numbers of 32 bits. No edge carries more than the bound, so capacities
+    are cut to it and then scaled, and what is above 0 stays so. Where the flow is far below the
+    bound, and would lack digits, it gives the next one.
+    """
+    nodes, count = len(edges.ends) - 1, len(edges.capacities)
+    while bound > 0:
+        scale = _UNITS / bound
+        units = np.round(np.minimum(edges.capacities, bound) * scale)
+        units[(units == 0) & (edges.capacities > 0)] = 1
+        graph = csr_array((units.astype(np.int32), edges.lower, edges.ends), shape=(nodes, nodes))
+        found = int(maximum_flow(graph, start, sink).flow_value)
+        # Rounding has taken a half from an edge at most.
+        next_bound = (found + count / 2) / scale
+        if not found or found >= _EXACT or next_bound > bound / 2:
+            return found / scale
+        bound = next_bound
+    return 0.0
+
+
+# What the bound becomes; and a flow of that many is exact to a millionth or so.
+_UNITS, _EXACT = 1 << 30, 1 << 24
 
 
 def head_means(captured: Captured) -> list[torch.Tensor]:
@@ -82,14 +140,15 @@ def head_means(captured: Captured) -> list[torch.Tensor]:
 
 
 def _flow_layers(captured: Captured, matrix: str) -> list[torch.Tensor]:
-    if matrix == "globenc":
-        return captured.norms(Norms("output_norm")).maps
+    if matrix in _NORMS:
+        maps = captured.norms(Norms("output_norm")).maps
+        return maps if matrix == "globenc_raw" else [row_normalised(of_layer) for of_layer in maps]
     means = head_means(captured)
     return means if matrix == "w" else with_residual(means)
 
 
 def _flow_needs(params: Params) -> tuple[Pass, ...]:
-    if params["matrix"] == "globenc":
+    if params["matrix"] in _NORMS:
         return Forward(attention=True, layers=True), Norms("output_norm")
     return _ATTENTION
 
@@ -148,12 +207,13 @@ register(
         name="attention_flow",
         compute=attention_flow,
         needs=_flow_needs,
-        defaults={"matrix": Choice("w_fixed_res", "w", "globenc")},
+        defaults={"matrix": Choice("w_fixed_res", "w", *_NORMS)},
         signed=False,
         class_dependent=False,
         additive=False,
         opt_in="it degenerates with depth",
         cost="1 F + T maximum flows",
+        version=2,  # globenc: rows of norms are divided by their sums.
         paper="Abnar & Zuidema 2020, section 3",
         equation="maxflow(readout -> x_j) / sum",
     )
