@@ -2,6 +2,11 @@
 
 from setuptools import find_packages, setup
 
+# boto3 is what Beam writes with, s3fs what a run is read with. Both need botocore, and aiobotocore,
+# which s3fs reads with, takes few of its versions: named here, it is what pip decides on first, and
+# then on a boto3 that goes with it. Without it pip begins with the newest boto3 and never ends.
+S3 = ["aiobotocore>=2.19,<4", "boto3>=1.40,<2", "s3fs>=2025.3"]
+
 setup(
     name="attribeam",
     version="0.1.0",
@@ -36,20 +41,18 @@ setup(
     ],
     extras_require={
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
-        # boto3 is what Beam writes with, s3fs what a run is read with.
-        "s3": ["boto3>=1.40,<2", "s3fs>=2024.6"],
+        "s3": S3,
         "test": [
             # Of the extra gcp, what building a Dataflow job without sending it needs.
             "google-apitools>=0.5.31,<0.6",
             "google-auth-httplib2>=0.1,<0.3",
             "google-cloud-dataflow-client>=0.13,<0.14",
             "google-cloud-storage>=2.18.2,<4",
-            # The extra s3, and a server that speaks its protocol.
-            "boto3>=1.40,<2",
+            # A server that speaks the protocol of S3.
+            *S3,
             "flask>=3,<4",
             "flask-cors>=5",
             "moto[s3]>=5,<6",
-            "s3fs>=2024.6",
             "captum>=0.9,<0.10",
             "hypothesis>=6,<7",
             "markdown-it-py>=3",

@@ -1,18 +1,48 @@
 """Uploading a folder to the Hugging Face hub as a data set, and saying why where it would not."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    get_session,
+    get_token,
+)
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.hf_api import RepoFile
 
+from analysis.commits import NOTE, commits
 from schemas import UsageError
-from schemas.layout import MANIFEST, PUBLISHED
+from schemas.layout import CARD, MANIFEST, UNFINISHED
 
-# The card, whose name is the hub's.
-CARD = "README.md"
+_CONTINUES = "the same command continues"
+_MAY_NOT = (
+    "the token may not write to {repo}: give a name under your own account, or a token with write "
+    "access to that one"
+)
+_REFUSED = "{endpoint} refuses what {repo} would hold"
+_CHANGED = f"{{repo}} was changed by somebody else meanwhile: {_CONTINUES}"
+_FULL = "{endpoint} has no room for {repo}: give fewer --methods"
+# What is told of the statuses that the hub answers with.
+_SAID = {
+    400: _REFUSED,
+    401: "{endpoint} does not know the token, or not any more: log in again with `hf auth login`, "
+    f"and {_CONTINUES}",
+    403: _MAY_NOT,
+    404: _MAY_NOT,
+    409: _CHANGED,
+    412: _CHANGED,
+    413: _FULL,
+    422: _REFUSED,
+    429: f"{{endpoint}} takes no more for now: wait a while, and {_CONTINUES}",
+    507: _FULL,
+}
 
 
 def check_token(endpoint: str | None) -> None:
@@ -27,29 +57,50 @@ def check_token(endpoint: str | None) -> None:
 
 
 def upload(stage: Path, repo_id: str, private: bool, endpoint: str | None) -> str:
-    """Uploads a folder; what is there already isn't sent again."""
+    """Uploads a folder; what is there already isn't sent again.
+
+    What files hold is sent first, and shows nowhere before it is committed (``analysis.commits``).
+
+    Returns:
+        Where the data set is.
+
+    Raises:
+        UsageError: If the hub refuses or can't be reached, or the data set is something else.
+    """
     api = HfApi(endpoint=endpoint, library_name="attribeam")
     with _explained(repo_id, api.endpoint):
+        _check_card((stage / CARD).read_text(encoding="utf-8"), api.endpoint)
         # Who may see it is only decided where it is made: False would be against a team's default.
         api.create_repo(repo_id, repo_type="dataset", private=private or None, exist_ok=True)
-        _check_repo(api.dataset_info(repo_id), repo_id, private)
-        api.upload_folder(
-            repo_id=repo_id,
-            repo_type="dataset",
-            folder_path=stage,
-            commit_message="Publish a run of attribeam",
-            # Of a former publication that had more.
-            delete_patterns=[f"{PUBLISHED}/*"],
-        )
+        info = api.dataset_info(repo_id)
+        # After its revision: were it changed in between, the first commit would be refused.
+        listed = api.list_repo_tree(repo_id, recursive=True, repo_type="dataset")
+        there = {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
+        _check_repo(there, info, repo_id, private)
+        _commit(api, repo_id, stage, there, info.sha)
     return f"{api.endpoint}/datasets/{repo_id}"
 
 
-def _check_repo(info: Any, repo_id: str, private: bool) -> None:
-    """Refuses a repository that is of another kind, or open to more people than asked for."""
-    there = {sibling.rfilename for sibling in info.siblings or ()}
-    if there - {".gitattributes", CARD} and MANIFEST not in there:
+def _check_card(text: str, endpoint: str) -> None:
+    """Has the hub look at the card before anything is sent, since it is committed last."""
+    answer = get_session().post(
+        f"{endpoint}/api/validate-yaml", json={"content": text, "repoType": "dataset"}
+    )
+    if answer.status_code == 400:
+        errors = [str(error.get("message")) for error in answer.json().get("errors", [])]
+        said = " ".join("; ".join(errors).split())
         raise UsageError(
-            f"{repo_id} holds something else than a run: give the name of a new data set."
+            f"{endpoint} refuses the card ({said}): see --license, --language and --title."
+        )
+
+
+def _check_repo(there: Mapping[str, RepoFile], info: Any, repo_id: str, private: bool) -> None:
+    """Refuses a repository that is of another kind, or open to more people than asked for."""
+    foreign = sorted({*there} - {".gitattributes", CARD})
+    if foreign and MANIFEST not in there and UNFINISHED not in there:
+        raise UsageError(
+            f"{repo_id} holds something else than a run ({foreign[0]}): give the name of a new "
+            "data set."
         )
     if private and not info.private:
         raise UsageError(
@@ -58,11 +109,53 @@ def _check_repo(info: Any, repo_id: str, private: bool) -> None:
         )
 
 
+def _commit(
+    api: HfApi, repo_id: str, stage: Path, there: Mapping[str, RepoFile], revision: str | None
+) -> None:
+    """Makes the data set what the folder holds, on top of a revision of it."""
+    files = sorted(p.relative_to(stage).as_posix() for p in stage.rglob("*") if p.is_file())
+    changed = [path for path in files if not _is_same(stage / path, there.get(path))]
+    planned = commits(there, files, changed)
+    sent = {path: CommitOperationAdd(path, stage / path) for path in changed}
+    api.preupload_lfs_files(repo_id, sent.values(), repo_type="dataset", free_memory=False)
+    for path in (path for commit in planned for path in commit.add if path not in sent):
+        # The note, and what an earlier of these commits takes away: asked about only when its turn
+        # comes, since what the hub has already is left out of a commit.
+        content = NOTE.encode() if path == UNFINISHED else stage / path
+        sent[path] = CommitOperationAdd(path, content)
+    for commit in planned:
+        done = api.create_commit(
+            repo_id,
+            [
+                *(CommitOperationDelete(path, is_folder=False) for path in commit.delete),
+                *(sent[path] for path in commit.add),
+            ],
+            commit_message=commit.message,
+            repo_type="dataset",
+            # So that two who publish at once can't mix: the second one is refused.
+            parent_commit=revision,
+        )
+        revision = done.oid
+
+
+def _is_same(file: Path, there: RepoFile | None) -> bool:
+    """Whether a file of the data set has the contents of one here."""
+    if there is None or there.size != file.stat().st_size:
+        return False
+    if there.lfs is not None:
+        with file.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest() == there.lfs.sha256
+    data = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == there.blob_id
+
+
 @contextmanager
 def _explained(repo_id: str, endpoint: str) -> Iterator[None]:
     """Says in a sentence what the hub would not do, and what to do about it."""
     try:
         yield
+    except UsageError:
+        raise
     except HfHubHTTPError as error:
         status = error.response.status_code
         said = " ".join((error.server_message or "").split()).replace(get_token() or "\0", "***")
@@ -72,23 +165,10 @@ def _explained(repo_id: str, endpoint: str) -> Iterator[None]:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         said = said.replace(get_token() or "\0", "***")
         raise UsageError(
-            f"{endpoint} can't be reached, or the upload broke off ({said}): the same command "
-            "continues."
+            f"{endpoint} can't be reached, or the upload broke off ({said}): {_CONTINUES}."
         ) from error
 
 
 def _remedy(status: int, repo_id: str, endpoint: str) -> str:
-    match status:
-        case 401:
-            return f"{endpoint} does not know the token: log in again with `hf auth login`"
-        case 403 | 404:
-            return (
-                f"the token may not write to {repo_id}: give a name under your own account, or a "
-                "token with write access to that one"
-            )
-        case 400 | 422:
-            return f"{endpoint} refuses the card of {repo_id}: see --license and --language"
-        case 413 | 507:
-            return f"{endpoint} has no room for {repo_id}: give fewer --methods"
-        case _:
-            return f"{endpoint} answered {status}: the same command continues"
+    said = _SAID.get(status, f"{{endpoint}} answered {status}: {_CONTINUES}")
+    return said.format(endpoint=endpoint, repo=repo_id)

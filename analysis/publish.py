@@ -32,12 +32,13 @@ from huggingface_hub import get_token
 
 from analysis.card import Card, Config, render
 from analysis.database import add_manifest, add_table, add_views, escape_glob, literal
-from analysis.hub import CARD, check_token, upload
+from analysis.hub import check_token, upload
 from analysis.local import local_names
 from analysis.publish_tables import table_path, write_query, write_tables
 from analysis.publishable import Publishable, open_publishable
 from schemas import TABLES, UsageError
 from schemas.layout import (
+    CARD,
     MANIFEST,
     PUBLISHED,
     PUBLISHED_GLOBS,

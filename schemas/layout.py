@@ -52,6 +52,8 @@ GLOBS = (
 # And in what `attribeam publish` writes, whose manifest names this folder as its layout.
 PUBLISHED = "data"
 PUBLISHED_GLOBS = {table: f"{PUBLISHED}/{table}/**/*.parquet" for table in GLOBS}
+CARD = "README.md"  # Its card, whose name is the hub's.
+UNFINISHED = "UPLOAD-NOT-FINISHED.md"  # There while it is uploaded in more than one commit.
 
 _SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
 

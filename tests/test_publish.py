@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -23,14 +24,15 @@ import yaml
 from datasets import ClassLabel, List, Value
 from markdown_it import MarkdownIt
 
-from analysis import card, open_run, publish_tables
+from analysis import card, commits, open_run, publish_tables
 from analysis.card import ROWS, escaped, size_category
 from analysis.database import add_manifest, add_table, add_views
+from analysis.hub import upload as upload_folder
 from analysis.local import without_paths
 from analysis.publish import Published, publish
 from analysis.publishable import published_manifest
 from schemas import TABLES, UsageError
-from schemas.layout import PUBLISHED_GLOBS
+from schemas.layout import PUBLISHED_GLOBS, UNFINISHED
 from schemas.tables import EVALUATIONS
 from tests.synthetic_run import METHODS, SyntheticRun, synthetic_run, write_run
 
@@ -560,8 +562,11 @@ def test_no_run(tmp_path: Path) -> None:
 class Hub(ThreadingHTTPServer):
     """As much of the hub as making a data set and uploading files needs.
 
-    ``repos`` has the files of each data set by path and ``private`` whether it is; ``refuse`` maps
-    the beginning of a path to the status that is answered instead.
+    ``repos`` has the files of each data set by path, ``private`` whether it is and ``heads`` its
+    newest revision; ``refuse`` maps the beginning of a path to the status that is answered instead.
+    Of the commits, ``cut`` is the number of the one that breaks off: unmade, or with ``lost`` made
+    while its answer is lost; before that with the number ``other`` somebody else makes one.
+    ``commits`` has the files of the data set after each. ``bad_card`` is what is wrong with cards.
     """
 
     daemon_threads = True
@@ -570,7 +575,13 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repos: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
+        self.heads: dict[str, int] = {}
         self.refuse: dict[str, int] = {}
+        self.cut: int | None = None
+        self.lost = False
+        self.other: int | None = None
+        self.bad_card: str | None = None
+        self.commits: list[dict[str, bytes]] = []
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.committed: list[list[str]] = []
 
@@ -601,7 +612,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             return self._create(json.loads(body))
         if path == "/api/validate-yaml":
-            return self._send(200, {"errors": [], "warnings": []})
+            errors = [{"message": hub.bad_card}] if hub.bad_card else []
+            return self._send(400 if errors else 200, {"errors": errors, "warnings": []})
         found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(\w+)/main)?", path)
         if found is None or found[1] not in hub.repos:
             return self._send(404, {"error": "Repository not found"})
@@ -623,7 +635,8 @@ class _Handler(BaseHTTPRequestHandler):
             case None | "revision":
                 siblings = [{"rfilename": path} for path in files]
                 private = self.server.private[name]
-                answer = {"id": name, "private": private, "siblings": siblings, "sha": "0" * 40}
+                sha = f"{self.server.heads.get(name, 0):040x}"
+                answer = {"id": name, "private": private, "siblings": siblings, "sha": sha}
                 return self._send(200, {**answer, "tags": [], "downloads": 0, "likes": 0})
             case "tree":
                 return self._send(
@@ -637,15 +650,31 @@ class _Handler(BaseHTTPRequestHandler):
                 asked = json.loads(body)["files"]
                 return self._send(200, {"files": [self._mode(files, f["path"]) for f in asked]})
             case "commit":
-                self._commit(files, body)
-                commit = {"commitUrl": f"{self.server.endpoint}/datasets/{name}/commit/1"}
-                return self._send(200, {**commit, "commitOid": "1" * 40, "hookOutput": ""})
+                return self._committed(name, body)
         return self._send(404, {"error": action})
 
     def _mode(self, files: dict[str, bytes], path: str) -> dict[str, Any]:
         # The hub would have Parquet files sent to its storage; sent along they are as many bytes.
         oid = {"oid": _oid(files[path])} if path in files else {}
         return {"path": path, "uploadMode": "regular", "shouldIgnore": False, **oid}
+
+    def _committed(self, name: str, body: bytes) -> None:
+        hub = self.server
+        header = json.loads(body.splitlines()[0])["value"]
+        hub.heads[name] = hub.heads.get(name, 0) + (len(hub.committed) == hub.other)
+        if header.get("parentCommit") != f"{hub.heads[name]:040x}":
+            return self._send(412, {"error": "A commit has happened since"})
+        is_cut = len(hub.committed) == hub.cut
+        if is_cut and not hub.lost:
+            return self._send(503, {"error": "cut"})
+        self._commit(hub.repos[name], body)
+        hub.commits.append(dict(hub.repos[name]))
+        hub.heads[name] += 1
+        if is_cut:
+            return self._send(504, {"error": "too slow"})
+        oid = f"{hub.heads[name]:040x}"
+        commit = {"commitUrl": f"{hub.endpoint}/datasets/{name}/commit/{oid}"}
+        return self._send(200, {**commit, "commitOid": oid, "hookOutput": ""})
 
     def _commit(self, files: dict[str, bytes], body: bytes) -> None:
         changed = []
@@ -747,6 +776,119 @@ def test_an_upload_that_broke_off_continues(hub: Hub, upload: Upload) -> None:
     assert "data/attributions/paths/test-00000-of-00003.parquet" in hub.repos[REPO]
 
 
+Content = dict[str, bytes]
+
+
+Send = Callable[..., str]
+
+
+@pytest.fixture
+def send(dry: Path, hub: Hub) -> Send:
+    """Uploads what the dry run wrote."""
+
+    def to_hub(folder: Path = dry) -> str:
+        return upload_folder(folder, REPO, False, hub.endpoint)
+
+    return to_hub
+
+
+@pytest.fixture
+def small_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that takes few files at a time: the run has some 30."""
+    monkeypatch.setattr(commits, "FILES_OF_COMMIT", 7)
+
+
+def check_whole_or_marked(content: Content, whole: list[Content]) -> None:
+    """Whatever a reader meets is a whole data set, or says that it isn't one."""
+    if content not in whole:
+        assert UNFINISHED in content
+        assert not {"README.md", "run.json"} & {*content}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["commit not made", "answer lost"])
+@pytest.mark.parametrize("former", [False, True], ids=["new", "replacing"])
+def test_an_upload_continues_wherever_it_is_cut(
+    former: bool, lost: bool, hub: Hub, send: Send, small_commits: None
+) -> None:
+    send()
+    whole, number = hub.repos[REPO], len(hub.committed)
+    assert number > 4
+    before: Content = {".gitattributes": whole[".gitattributes"]}
+    if former:
+        # Of more shards, and so of other names: all of it goes.
+        old = {f"data/curves/paths/test-{n:05d}-of-00009.parquet": b"old" for n in range(9)}
+        before |= {**old, "README.md": b"old", "run.json": b"old", "LICENSE": b"mine"}
+        whole = {**whole, "LICENSE": b"mine"}
+    for cut in range(number):
+        hub.repos[REPO], hub.private[REPO], hub.heads[REPO] = dict(before), False, 0
+        hub.committed.clear()
+        hub.commits.clear()
+        hub.cut, hub.lost = cut, lost
+        with pytest.raises(UsageError, match=r"answered 50[34]: the same command continues"):
+            send()
+        hub.cut = None
+        send()
+        assert hub.repos[REPO] == whole
+        for content in hub.commits:
+            check_whole_or_marked(content, [before, whole])
+        again = len(hub.committed)
+        send()
+        assert len(hub.committed) == again
+        # What has come is not sent again.
+        sent = [path for commit in hub.committed for path in commit if path.startswith("data/")]
+        assert len(sent) == len({*sent}) == sum(path.startswith("data/") for path in whole)
+
+
+def test_card_and_manifest_come_last(hub: Hub, send: Send, small_commits: None) -> None:
+    send()
+    first, *middle, last = hub.committed
+    assert first == [UNFINISHED]
+    assert all(path.startswith("data/") for commit in middle for path in commit)
+    assert sorted(last) == [f"-{UNFINISHED}", "README.md", "run.json"]
+
+
+def test_an_unchanged_card_comes_back(hub: Hub, send: Send, small_commits: None) -> None:
+    """The hub is asked what it has before the commit that takes the card away."""
+    send()
+    whole = dict(hub.repos[REPO])
+    for path in [path for path in whole if path.startswith("data/")]:
+        hub.repos[REPO][path] = b"damaged"
+    send()
+    assert hub.repos[REPO] == whole
+
+
+def test_few_files_are_one_commit(hub: Hub, send: Send) -> None:
+    send()
+    assert len(hub.committed) == 1
+    assert UNFINISHED not in hub.committed[0]
+
+
+def test_another_run_replaces_an_upload_that_broke_off(
+    dry: Path, hub: Hub, send: Send, small_commits: None, tmp_path: Path
+) -> None:
+    hub.cut = 3
+    with pytest.raises(UsageError, match="continues"):
+        send()
+    hub.cut = None
+    other = shutil.copytree(dry, tmp_path / "other")
+    shutil.rmtree(other / "data" / "attributions" / "gradient")
+    (other / "README.md").write_bytes(b"other")
+    send(other)
+    found = {path: data for path, data in hub.repos[REPO].items() if path != ".gitattributes"}
+    assert found == {
+        path.relative_to(other).as_posix(): path.read_bytes()
+        for path in other.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_two_that_upload_at_once_do_not_mix(hub: Hub, send: Send, small_commits: None) -> None:
+    hub.other = 2
+    with pytest.raises(UsageError, match="changed by somebody else"):
+        send()
+    assert len(hub.committed) == 2
+
+
 def test_what_a_former_publication_had_more_is_deleted(hub: Hub, upload: Upload) -> None:
     upload()
     hub.committed.clear()
@@ -769,8 +911,12 @@ def test_a_private_data_set_is_private(hub: Hub, upload: Upload) -> None:
 def test_another_data_set_is_left_alone(hub: Hub, upload: Upload) -> None:
     hub.repos[REPO] = {"README.md": b"", "data/train.csv": b"a"}
     hub.private[REPO] = False
-    with pytest.raises(UsageError, match="holds something else"):
+    with pytest.raises(UsageError) as caught:
         upload()
+    # As it is, and not as what a network did.
+    assert str(caught.value) == (
+        f"{REPO} holds something else than a run (data/train.csv): give the name of a new data set."
+    )
     assert hub.repos[REPO] == {"README.md": b"", "data/train.csv": b"a"}
 
 
@@ -785,6 +931,33 @@ def test_refusals_of_the_hub_are_sentences(
         upload()
     assert TOKEN not in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert hub.repos == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (400, "refuses what"),
+        (401, r"log in again.*the same command continues"),
+        (403, "may not write"),
+        (409, r"changed by somebody else.*the same command continues"),
+        (412, r"changed by somebody else.*the same command continues"),
+        (429, r"wait a while.*the same command continues"),
+        (500, "answered 500: the same command continues"),
+        (507, "no room"),
+    ],
+)
+def test_a_refused_commit_is_a_sentence(status: int, remedy: str, hub: Hub, upload: Upload) -> None:
+    hub.refuse[f"/api/datasets/{REPO}/commit"] = status
+    with pytest.raises(UsageError, match=remedy) as caught:
+        upload()
+    assert TOKEN not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_card_that_the_hub_refuses_is_found_first(hub: Hub, upload: Upload) -> None:
+    hub.bad_card = '"license" must be one of [apache-2.0]'
+    with pytest.raises(UsageError, match=r"refuses the card \(\"license\" must be.*--license"):
+        upload(license="mitt")
     assert hub.repos == {}
 
 
