@@ -16,6 +16,7 @@ import pyarrow as pa
 import yaml
 
 from analysis.database import _METHOD_COMMENTS as METHOD_COMMENTS
+from analysis.manifest import rows_of
 from schemas import TABLES, VIEWS, table_schema
 from schemas.tables import EVALUATIONS
 
@@ -102,7 +103,7 @@ class Card:
         license: Its id on the hub; None if unknown.
         languages: Their codes.
         title: The name that people read; None takes the repository's.
-        incomplete: Whether parts of the run are missing.
+        incomplete: What the run lacked, to be read after "the run was"; empty if nothing.
     """
 
     repo_id: str
@@ -114,7 +115,7 @@ class Card:
     license: str | None = None
     languages: Sequence[str] = ()
     title: str | None = None
-    incomplete: bool = False
+    incomplete: str = ""
 
     @property
     def model(self) -> Mapping[str, Any]:
@@ -143,7 +144,7 @@ def render(card: Card) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=_finalized,
     )
-    environment.filters |= {"code": _code, "params": _params, "count": _count}
+    environment.filters |= {"code": _code, "params": _params, "count": _count, "rows_of": rows_of}
     source = (files("analysis") / "templates" / "card.md.jinja").read_text(encoding="utf-8")
     body = environment.from_string(source).render(
         card=card,

@@ -1,4 +1,4 @@
-"""Whether ``run.json`` has the shape that is relied on: a run may come from anyone."""
+"""``run.json``: whether it has the shape that is relied on, as a run may come from anyone."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -112,3 +112,18 @@ def _not_numbers(found: list[Any] | None) -> Iterator[str]:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def rows_of(corpus: Mapping[str, Any]) -> str:
+    """How much of its corpus a run is of, for people.
+
+    Reading ends at ``--limit``, so that how many rows there are beyond it is unknown.
+
+    Args:
+        corpus: What identifies it in ``run.json``.
+    """
+    rows = corpus["rows"]
+    counted = f"{rows:,} rows" if rows != 1 else "1 row"
+    if corpus["limit"] is None or corpus["limit"] > rows:
+        return counted
+    return f"the first {counted} (--limit {corpus['limit']})"

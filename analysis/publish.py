@@ -218,7 +218,7 @@ def _write(
         license=license,
         languages=languages,
         title=title,
-        incomplete=bool(run.problems),
+        incomplete=run.incomplete,
     )
     (stage / CARD).write_text(render(card), encoding="utf-8")
     _check_local(stage, run.root)

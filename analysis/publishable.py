@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from analysis.files import survey
+from analysis.files import Survey, survey
 from analysis.local import without_paths
 from analysis.runs import load_manifest
-from analysis.verify import verify
+from analysis.verify import Report, verify
 from schemas import TABLES, UsageError
 from schemas.layout import GLOBS, PUBLISHED, parse_unit_path
 from schemas.tables import EVALUATIONS
@@ -29,7 +29,8 @@ class Publishable:
     """What of a run is published.
 
     ``files`` has the files by table and method; ``manifest`` is without anything local, ``split``
-    the name of the only split, and ``problems`` what is wrong with the run, if that was allowed.
+    the name of the only split, ``problems`` what is wrong with the run, if that was allowed, and
+    ``incomplete`` says it in short.
     """
 
     root: Path
@@ -37,6 +38,7 @@ class Publishable:
     split: str
     files: dict[tuple[str, str | None], list[Path]]
     problems: list[str]
+    incomplete: str
 
 
 def open_publishable(
@@ -45,10 +47,15 @@ def open_publishable(
     """Opens a run to be published.
 
     Raises:
-        UsageError: If it isn't finished and sound (and that isn't allowed), has no instances, or
-            lacks a method.
+        UsageError: If it isn't finished and sound (and that isn't allowed), has no instances, lacks
+            a method, or is a published one.
     """
     manifest = load_manifest(folder)
+    if "layout" in manifest:
+        raise UsageError(
+            f"{folder} is published already, or what a dry run wrote: give the folder of the run "
+            "that it was made of."
+        )
     chosen = _chosen(manifest, methods)
     report = verify(folder)
     if report.problems and not allow_incomplete:
@@ -58,8 +65,10 @@ def open_publishable(
             f"`attribeam verify {folder}` says it all, and --allow-incomplete publishes the shards "
             "that are whole."
         )
+    incomplete = ""
     if report.problems:
-        sound = survey(report.folder, manifest).sound
+        found = survey(report.folder, manifest)
+        sound, incomplete = found.sound, _incomplete(found, report, manifest)
     else:
         sound = {table: _committed(report.folder, table) for table in TABLES}
     files = _files(report.folder, sound, chosen)
@@ -67,7 +76,21 @@ def open_publishable(
         raise UsageError(f"{folder} has no instances to publish: run `attribeam run` first.")
     split = _split(manifest, files["instances", None])
     clean = published_manifest(manifest, chosen)
-    return Publishable(report.folder, clean, split, files, report.problems)
+    return Publishable(report.folder, clean, split, files, report.problems, incomplete)
+
+
+def _incomplete(found: Survey, report: Report, manifest: Mapping[str, Any]) -> str:
+    """What the run was when it was published, where it wasn't finished and sound."""
+    shards = manifest["identity"]["settings"]["num_shards"]
+    if found.there < found.expected:
+        what = f"not finished: {found.there} of {found.expected} files were there"
+    else:
+        # Without what its owner is to do.
+        problem = without_paths(report.problems[0].partition(". Run ")[0]).rstrip(".")
+        others = f" ({len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
+        what = f"not sound: {problem}{others}"
+    whole = f"; this is of the {found.shards} of {shards} shards that were whole"
+    return what + whole * (found.shards < shards)
 
 
 def _chosen(manifest: Mapping[str, Any], methods: Sequence[str] | None) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from analysis.local import without_paths
+from analysis.manifest import rows_of
 from analysis.report_values import counted, plural, query_count, query_rows
 
 
@@ -53,8 +54,7 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]
     if model.get("labels"):
         yield Fact("classes", ", ".join(map(str, model["labels"])))
     split = f", split {corpus['split']}" if corpus.get("split") else ""
-    first = f", the first {corpus['limit']:,}" if corpus.get("limit") else ""
-    yield Fact("corpus", f"{corpus['source']}{split}{first}: {counted(corpus['rows'], 'row')}")
+    yield Fact("corpus", f"{corpus['source']}{split}: {rows_of(corpus)}")
     tokens, longest, truncated, rationales = connection.execute(
         "select avg(len(tokens)), max(len(tokens)), count(*) filter (truncated), count(rationale)"
         " from instances"

@@ -19,7 +19,16 @@ from analysis.database import (
 from analysis.manifest import misshapen
 from analysis.remote import RemoteFolder, is_remote
 from schemas import UsageError
-from schemas.layout import DATABASE, FORMAT, GLOBS, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
+from schemas.layout import (
+    CARD,
+    DATABASE,
+    FORMAT,
+    GLOBS,
+    MANIFEST,
+    PUBLISHED,
+    PUBLISHED_GLOBS,
+    UNFINISHED,
+)
 
 
 def load_manifest(folder: str | Path) -> dict[str, Any]:
@@ -38,10 +47,7 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            f"{folder} is no run folder: it has no {MANIFEST}. "
-            "Give the folder that `attribeam run --output` wrote."
-        ) from None
+        raise UsageError(f"{folder} is no run folder: {_lacking(Path(folder))}") from None
     except OSError as error:
         raise _unreadable(path, error) from error
     return _parsed(text, path)
@@ -136,6 +142,15 @@ def _parsed(text: bytes, path: str | Path) -> dict[str, Any]:
     if wrong := misshapen(manifest):
         raise UsageError(f"{path} is damaged, or no run of attribeam's: {wrong}.")
     return manifest
+
+
+def _lacking(folder: Path) -> str:
+    """What to do about a folder that has no manifest."""
+    if (folder / UNFINISHED).exists():
+        return f"its upload had not finished ({UNFINISHED}). Download it again when it has."
+    if (folder / PUBLISHED).is_dir() and (folder / CARD).exists():
+        return f"it has no {MANIFEST}. Of a published run, download that too."
+    return f"it has no {MANIFEST}. Give the folder that `attribeam run --output` wrote."
 
 
 def _unreadable(path: str | Path, error: Exception) -> UsageError:

@@ -117,9 +117,11 @@ def heads_of(folder: str | Path, method: str) -> dict[str, Any]:
             (found,) = connection.execute(query, [method]).fetchone() or (0,)
         if found:
             return manifest
+    run = "RUN" if "layout" in manifest else folder
+    of = " to the run that it was made of, and publish that again" if run == "RUN" else ""
     raise UsageError(
-        f"{folder} has no heads of {method}: add them with "
-        f"`attribeam run ... --output {folder} --methods attattr`"
+        f"{folder} has no heads of {method}: add them{of} with "
+        f"`attribeam run ... --output {run} --methods attattr`"
     )
 
 

@@ -1,5 +1,7 @@
 """Verifying a run: are all files there and whole, and do their rows add up?"""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +24,14 @@ from analysis.checks import (
     UNDETAILED,
     UNEVALUATED,
 )
-from analysis.database import add_manifest, add_table, add_views, escape_glob, lock
+from analysis.database import add_manifest, add_table, add_views, escape_glob, literal
 from analysis.files import Survey, content_problems, survey
+from analysis.manifest import rows_of
+from analysis.published_files import survey_published
 from analysis.runs import load_manifest
 from analysis.terminal import harmless, print_rows
 from schemas import TABLES, UsageError, table_schema
-from schemas.layout import GLOBS, MANIFEST
+from schemas.layout import GLOBS, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
 from schemas.tables import EVALUATIONS
 
 
@@ -78,6 +82,9 @@ def verify(folder: str | Path) -> Report:
     in the method's other tables) or a failure, nothing twice, and every number finite.
     ``analysis.checks`` lists the rules.
 
+    So it is with what was published, whose tables have as many files as their names say; its rows
+    are only counted where all of them are sound.
+
     Memory is bounded: files are read one at a time in batches, and DuckDB counts.
 
     Raises:
@@ -90,9 +97,12 @@ def verify(folder: str | Path) -> Report:
         if (root / MANIFEST).is_file():
             return Report(root, [str(error)])
         raise
-    found = survey(root, manifest)
+    published = manifest.get("layout") == PUBLISHED
+    found = survey_published(root, manifest) if published else survey(root, manifest)
     report = Report(root, list(found.problems))
     report.summary.append(f"{found.there} of {found.expected} files are there")
+    if published and found.problems:
+        return report
     if found.there < found.expected:
         report.problems.append(
             f"not finished: {found.there} of {found.expected} files are there. "
@@ -144,11 +154,15 @@ def _load(
         paths = [escape_glob(str(root / path)) for path in found.sound[table]]
         add_table(connection, table, paths, double=double)
     for table in EVALUATIONS:
-        paths = [escape_glob(str(path)) for path in _evaluations(root, table, report)]
+        globs = PUBLISHED_GLOBS if manifest.get("layout") == PUBLISHED else GLOBS
+        found_files = _evaluations(root, globs[table], table, report)
+        paths = [escape_glob(str(path)) for path in found_files]
         add_table(connection, table, paths, double=double)
     add_manifest(connection, manifest)
     add_views(connection)
-    lock(connection, str(root))
+    # Not locked: links may lead out of the folder, and nobody else's SQL runs here.
+    spill = Path(tempfile.gettempdir()) / f"attribeam-spill-{os.getpid()}"
+    connection.execute(f"set temp_directory = {literal(str(spill))}")
     connection.execute(CURVE_KEYS)
     connection.execute(DETAIL_KEYS)
     connection.execute(DETAILED)
@@ -183,9 +197,9 @@ def _unreadable(root: Path, found: Survey, error: duckdb.Error) -> Iterator[str]
         yield f"the rows can't be counted: {str(error).splitlines()[0]}"
 
 
-def _evaluations(root: Path, table: str, report: Report) -> Iterator[Path]:
+def _evaluations(root: Path, pattern: str, table: str, report: Report) -> Iterator[Path]:
     """Yields the files of a table of ``EVALUATIONS`` that are sound; reports the others."""
-    for path in sorted(root.glob(GLOBS[table])):
+    for path in sorted(root.glob(pattern)):
         try:
             problems = list(content_problems(path, None, table_schema(table)))
         except (pa.ArrowException, OSError) as error:
@@ -256,7 +270,7 @@ def _account_corpus(
     if attributed != instances or lost:
         found += f" of {attributed} rows"
     windows = f", and so have {lost} windows of the others" if lost else ""
-    report.summary.append(f"{rows} rows of the corpus: {found}, {failed} failed{windows}")
+    report.summary.append(f"{rows_of(corpus)} of the corpus: {found}, {failed} failed{windows}")
     if whole and rows != attributed + failed:
         report.problems.append(f"corpus: {rows} rows, but {found} and {failed} failed")
 

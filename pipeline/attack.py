@@ -14,7 +14,7 @@ import numpy as np
 from analysis import open_run
 from analysis.database import identifier
 from analysis.triggers import Candidate, class_of, heads_of, trigger_candidates
-from pipeline.held_out import HeldOut, HeldOutOptions, hold_out
+from pipeline.held_out import HeldOut, HeldOutOptions, check_folder, hold_out
 from schemas import UsageError
 from transforms import Instance
 from transforms.trees import HeadFacts
@@ -180,6 +180,7 @@ def attack(
     Raises:
         UsageError: If anything is wrong; nothing has been tried then.
     """
+    check_folder(options.folder)
     chosen = triggers_of(options, target=target, least=least, both=both, limit=triggers)
     held_out = hold_out(options)
     rows = [

@@ -17,12 +17,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from analysis import open_run
+from analysis import load_manifest, open_run
 from analysis.triggers import heads_of
 from pipeline.corpus import choose_columns, read_rows, stage
 from pipeline.files import join, write_parquet
 from pipeline.identity import base_name, model_identity, tokenizer_identity
-from pipeline.manifest import settings_differences
+from pipeline.manifest import check_is_own, settings_differences
 from pipeline.options import Options
 from pipeline.prepare import check_numbers, load_checked, resolve_device, resolve_model
 from pipeline.sources import Source, open_source
@@ -130,12 +130,22 @@ class HeldOut:
         return path
 
 
+def check_folder(folder: str) -> None:
+    """Checks that an evaluation can be written into a folder.
+
+    Raises:
+        UsageError: If it is no run, or a published one.
+    """
+    check_is_own(folder, load_manifest(folder))
+
+
 def hold_out(options: HeldOutOptions) -> HeldOut:
     """Opens the model and the evaluation corpus, and leaves out what is in the run.
 
     Raises:
         UsageError: If anything is wrong, or no instance is left.
     """
+    check_folder(options.folder)
     manifest = heads_of(options.folder, options.method)
     own = _own_options(options, manifest)
     device = resolve_device(own.device)

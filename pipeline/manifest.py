@@ -35,6 +35,19 @@ def read_manifest(root: str) -> dict[str, Any] | None:
     return manifest
 
 
+def check_is_own(root: str, manifest: Mapping[str, Any]) -> None:
+    """Checks that a folder with a manifest is laid out as runs are, so that they can write there.
+
+    Raises:
+        UsageError: If it was published: nobody would find what is written between its files.
+    """
+    if "layout" in manifest:
+        raise UsageError(
+            f"{root} is a published data set, which nothing can be added to: give the folder of "
+            "the run that it was made of, or a new one, and publish that"
+        )
+
+
 def write_manifest(root: str, manifest: Mapping[str, Any]) -> None:
     """Writes the manifest, whole or not at all."""
     content = json.dumps({"format": FORMAT, **manifest}, indent=2, ensure_ascii=False) + "\n"

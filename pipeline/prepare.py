@@ -18,7 +18,7 @@ from pipeline.devices import check_precision
 from pipeline.engines import Workers
 from pipeline.files import discard, discard_folder, is_local, join, list_files
 from pipeline.identity import base_name, record
-from pipeline.manifest import merged, read_manifest
+from pipeline.manifest import check_is_own, merged, read_manifest
 from pipeline.model_files import copy_of
 from pipeline.options import Options
 from pipeline.padding import count_padding, said
@@ -350,12 +350,14 @@ def _open_output(root: str) -> dict[str, Any] | None:
     """The manifest that is in the output folder, if any.
 
     Raises:
-        UsageError: If the folder holds something that isn't a run.
+        UsageError: If the folder holds something that isn't a run, or a published one.
     """
     try:
         if is_local(root) and Path(root).exists() and not Path(root).is_dir():
             raise UsageError(f"--output {root} is a file; name a folder")
         manifest = read_manifest(root)
+        if manifest is not None:
+            check_is_own(f"--output {root}", manifest)
     except UsageError:
         raise
     except (OSError, BeamIOError, ValueError) as error:

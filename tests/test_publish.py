@@ -24,11 +24,12 @@ import yaml
 from datasets import ClassLabel, List, Value
 from markdown_it import MarkdownIt
 
-from analysis import card, commits, open_run, publish_tables
+from analysis import card, commits, open_run, publish_tables, verify
 from analysis.card import ROWS, escaped, size_category
 from analysis.database import add_manifest, add_table, add_views
 from analysis.hub import upload as upload_folder
 from analysis.local import without_paths
+from analysis.manifest import rows_of
 from analysis.publish import Published, publish
 from analysis.publishable import published_manifest
 from schemas import TABLES, UsageError
@@ -349,6 +350,30 @@ def test_labels_that_name_nothing_are_left_out(tmp_path: Path, offline: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("rows", "limit", "shown"),
+    [
+        (9, None, "9 rows"),
+        (9, 10, "9 rows"),
+        (9, 9, "the first 9 rows (--limit 9)"),
+        (1, 1, "the first 1 row (--limit 1)"),
+        (1234, 1234, "the first 1,234 rows (--limit 1234)"),
+    ],
+)
+def test_a_part_of_a_corpus_is_no_whole(rows: int, limit: int | None, shown: str) -> None:
+    assert rows_of({"rows": rows, "limit": limit}) == shown
+
+
+def test_the_card_says_what_part_of_the_corpus_it_is_of(tmp_path: Path) -> None:
+    run = synthetic_run()
+    run.manifest["identity"]["corpus"]["limit"] = 9
+    folder = write_run(run, tmp_path / "run")
+    publish(folder, REPO, dry_run=tmp_path / "dry")
+    text = (tmp_path / "dry" / "README.md").read_text(encoding="utf-8")
+    assert "| `corpus.jsonl`, the first 9 rows (--limit 9) |" in text
+    assert verify(folder).summary[1].startswith("the first 9 rows (--limit 9) of the corpus: ")
+
+
+@pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("a\n\n# b", r"a \# b"),
@@ -545,7 +570,13 @@ def test_an_unsound_run_is_refused(damage: str, tmp_path: Path, offline: Path) -
     told: list[str] = []
     publish(folder, REPO, dry_run=tmp_path / "dry", allow_incomplete=True, tell=told.append)
     assert len(told) == 2 and "licence" in told[0] and "incomplete" in told[1]
-    assert "**Incomplete**" in (tmp_path / "dry" / "README.md").read_text(encoding="utf-8")
+    text = " ".join((tmp_path / "dry" / "README.md").read_text(encoding="utf-8").split())
+    lacking = {
+        "missing": "not finished: 29 of 30 files were there; this is of the 2 of 3 shards",
+        "torn": "not sound: attributions/method=paths/shard-00001-of-00003.parquet: damaged (",
+        "lost row": "not sound: layers: 1 belong to no attribution, such as row-11 under ",
+    }
+    assert f"**Incomplete**: when this was published, the run was {lacking[damage]}" in text
     # Row 1 failed; a shard that isn't whole is left out of every table.
     expected = 11 if damage == "lost row" else 7
     assert len(load(tmp_path / "dry", "instances", offline)) == expected
