@@ -8,7 +8,7 @@ OUT    := demo-out
 # Threads that spin while they wait make torch many times slower on a machine that is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench extras clean
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,21 @@ lint: $(READY)
 
 bench: $(READY)  ## The figures that the README quotes
 	$(BIN)/python -m benchmarks
+
+# What each extra is by itself, and all of them together, with the newest packages that go together:
+# without constraints.txt, and as metadata alone, so that nothing is installed and little fetched.
+EXTRAS := gcp s3 test lint gcp,s3,test,lint
+
+extras:  ## Whether pip finds a solution for every extra without constraints.txt
+	rm -rf build/extras
+	$(PYTHON) -m venv build/extras
+	@for extra in $(EXTRAS); do \
+	    echo "$$extra:"; \
+	    build/extras/bin/pip install --quiet --dry-run --ignore-installed \
+	        --report build/extras/report.json ".[$$extra]" || exit 1; \
+	    $(PYTHON) -c 'import json; print(*sorted("{name} {version}".format_map(each["metadata"]) \
+	        for each in json.load(open("build/extras/report.json"))["install"]), sep=", ")'; \
+	done
 
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info
