@@ -81,7 +81,7 @@ def open_publishable(
 
 def _incomplete(found: Survey, report: Report, manifest: Mapping[str, Any]) -> str:
     """What the run was when it was published, where it wasn't finished and sound."""
-    shards = manifest["identity"]["settings"]["num_shards"]
+    shards = int(manifest["identity"]["settings"]["num_shards"])
     if found.there < found.expected:
         what = f"not finished: {found.there} of {found.expected} files were there"
     else:
@@ -90,7 +90,7 @@ def _incomplete(found: Survey, report: Report, manifest: Mapping[str, Any]) -> s
         others = f" ({len(report.problems) - 1} more)" if len(report.problems) > 1 else ""
         what = f"not sound: {problem}{others}"
     whole = f"; this is of the {found.shards} of {shards} shards that were whole"
-    return what + whole * (found.shards < shards)
+    return what + whole if found.shards < shards else what
 
 
 def _chosen(manifest: Mapping[str, Any], methods: Sequence[str] | None) -> list[str]:
