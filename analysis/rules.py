@@ -207,6 +207,15 @@ CURVES = (
         """,
     ),
     Check(
+        "curves: {count} points follow another class than the scores explain, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curves
+        join attributions using (instance_id, method)
+        where curves.target <> attributions.target
+        """,
+    ),
+    Check(
         "curves: {count} have also failed, such as {example}",
         """
         select count(*), min(instance_id || ' under ' || method)

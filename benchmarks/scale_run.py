@@ -202,6 +202,7 @@ def _curves(rng: np.random.Generator, ids: pa.Array, method: str, units: Ints) -
         "logit": np.log(probability).ravel(),
         "prediction": (probability < 0.5).ravel().astype(np.int32),
         "flipped": (probability < 0.5).ravel() & (np.arange(size) % len(FRACTIONS) > 0),
+        "target": np.zeros(size, np.int32),
     }
 
 

@@ -360,6 +360,7 @@ def _curves(
                         "logit": float(np.log(values[removed])),
                         "prediction": int(predictions[removed]),
                         "flipped": bool(predictions[removed] != instance["prediction"]),
+                        "target": instance["prediction"],
                     }
                 )
     return rows

@@ -647,6 +647,10 @@ NAN = math.nan
         (put("curves", "probability", 1.5, **POINT), ["no finite numbers, or no probability"]),
         (put("curves", "logit", None, **POINT), ["1 points have values that are no finite"]),
         (
+            put("curves", "target", 7, **POINT),
+            ["curves: 1 points follow another class than the scores explain, such as row-"],
+        ),
+        (
             put("curves", "removed", 1, **(POINT | {"fraction": 0.0})),
             ["curves: 1 points remove nothing where they should"],
         ),

@@ -441,11 +441,30 @@ def not_a_number(captured: Captured, params: Params) -> Scores:
     return Scores(scores)
 
 
+def too_large(captured: Captured, params: Params) -> Scores:
+    """A number that float32, which tables are of, doesn't know."""
+    scores = ones(captured).double()
+    at = position(captured.batch.instances, "r3")
+    if at is not None:
+        scores[at, 1] = -1e39
+    return Scores(scores)
+
+
+def too_large_a_gap(captured: Captured, params: Params) -> Scores:
+    scores = too_large(captured, params).values
+    return Scores(ones(captured), delta=scores.amin(1))
+
+
+TOO_LARGE = "the scores are too large for float32; --dtype float64 can hold them"
+
+
 @pytest.mark.parametrize(
     ("compute", "error", "message"),
     [
         (raising, "ValueError", "not this one"),
         (not_a_number, "ArithmeticError", "the scores are not finite"),
+        (too_large, "OverflowError", TOO_LARGE),
+        (too_large_a_gap, "OverflowError", TOO_LARGE),
     ],
 )
 def test_a_method_that_fails_on_an_instance(
@@ -468,6 +487,16 @@ def test_a_method_that_fails_on_an_instance(
         if unit.method != name:
             assert not result.failures
             assert len(set(ids(result))) == COUNT
+
+
+def test_double_precision_has_room_for_large_scores(
+    tiny: Callable[..., Model], corpus: list[Row], add_method: AddMethod, tmp_path: Path
+) -> None:
+    name = add_method(too_large)
+    results = process(attributor(tiny("bert", dtype="float64"), tmp_path, (name,)), corpus)
+    found = results[Unit("attributions", name)]
+    assert not found.failures
+    assert found.table["scores"].to_pylist()[3][1] == -1e39
 
 
 def test_a_method_that_always_fails(

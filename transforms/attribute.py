@@ -18,7 +18,7 @@ from schemas.errors import one_line
 from transforms.batch import Batch, Instance, collate, pack
 from transforms.bottleneck import Statistics
 from transforms.captured import Captured
-from transforms.details import Details, LayerRow, is_finite
+from transforms.details import Details, LayerRow, Real, is_finite
 from transforms.model import Model
 from transforms.passes import CorpusStatistics
 from transforms.recovery import halving
@@ -81,9 +81,12 @@ class Attribution:
     @property
     def finite(self) -> bool:
         """Whether all of it are numbers."""
-        numbers = [x for x in (self.delta, self.scale, self.bias) if x is not None]
-        own = np.isfinite(self.scores).all() and np.isfinite(numbers).all()
-        return bool(own) and is_finite(self.details)
+        return self.finite_in(np.float64)
+
+    def finite_in(self, real: Real) -> bool:
+        """Whether all of it are numbers, and stay so where they are stored with a precision."""
+        extra = {"extra": [(self.scores, self.delta, self.scale, self.bias)]}
+        return is_finite({**self.details, **extra}, real)
 
 
 @dataclass
@@ -285,9 +288,7 @@ class _Job:
         for number, (row, index, target) in enumerate(zip(rows, indices, targets, strict=True)):
             if index not in good:
                 continue
-            error = scores.errors.get(number)
-            if error is None and not row.finite:
-                error = ArithmeticError("the scores are not finite")
+            error = scores.errors.get(number) or self._not_numbers(row)
             if error is not None:
                 self._fail(index, "attribute", choice.name, error)
                 continue
@@ -296,6 +297,15 @@ class _Job:
                 target=target if choice.method.class_dependent else None,
                 seconds=seconds * len(self.instances[index]) / total,
             )
+
+    def _not_numbers(self, row: Attribution) -> Exception | None:
+        """What is wrong with a row that the tables can't hold: an infinite number, or none."""
+        real = np.float64 if self.model.dtype == torch.float64 else np.float32
+        if row.finite_in(real):
+            return None
+        if not row.finite:
+            return ArithmeticError("the scores are not finite")
+        return OverflowError("the scores are too large for float32; --dtype float64 can hold them")
 
     def _fail(self, index: int, stage: str, method: str | None, error: Exception) -> None:
         self.out.failures.append(failure(self.instances[index], stage, method, error))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+Real = type[np.float32] | type[np.float64]
 # The rows of one instance, by table.
 Details = Mapping[str, Sequence[tuple[Any, ...]]]
 
@@ -160,12 +161,13 @@ class PatternRow(NamedTuple):
     concentration: float | None
 
 
-def is_finite(details: Details) -> bool:
-    """Whether all numbers in the rows are finite."""
-    return all(
-        bool(np.isfinite(value).all())
-        for rows in details.values()
-        for row in rows
-        for value in row
-        if value is not None and not isinstance(value, str | tuple)
-    )
+def is_finite(details: Details, real: Real) -> bool:
+    """Whether all numbers in the rows are finite, also once they are of a precision."""
+    with np.errstate(over="ignore"):
+        return all(
+            bool(np.isfinite(np.asarray(value, real)).all())
+            for rows in details.values()
+            for row in rows
+            for value in row
+            if value is not None and not isinstance(value, str | tuple)
+        )
