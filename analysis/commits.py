@@ -52,13 +52,21 @@ def commits(there: Collection[str], files: Collection[str], changed: Sequence[st
     if len(changed) + len(gone) <= FILES_OF_COMMIT:
         return [Commit(message, list(changed), gone)] if changed or gone else []
     data = [path for path in changed if path not in _LAST]
-    parts = [data[n : n + FILES_OF_COMMIT] for n in range(0, len(data), FILES_OF_COMMIT)]
+    of_data = parts(data)
     note = [] if UNFINISHED in there else [UNFINISHED]
     former = [path for path in _LAST if path in there]
     planned = [Commit("Begin to upload a run of attribeam", note, former)] * bool(note or former)
     planned += [
-        Commit(f"Upload a run of attribeam, part {number} of {len(parts)}", part, [])
-        for number, part in enumerate(parts, 1)
+        Commit(f"Upload a run of attribeam, part {number} of {len(of_data)}", part, [])
+        for number, part in enumerate(of_data, 1)
     ]
     gone = list(dict.fromkeys([*gone, UNFINISHED]))
     return [*planned, Commit(message, [path for path in _LAST if path in files], gone)]
+
+
+def parts(paths: Sequence[str]) -> list[list[str]]:
+    """Returns paths in the order that they have, as many at a time as a commit takes."""
+    return [
+        list(paths[start : start + FILES_OF_COMMIT])
+        for start in range(0, len(paths), FILES_OF_COMMIT)
+    ]

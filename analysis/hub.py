@@ -17,7 +17,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 from huggingface_hub.hf_api import RepoFile
 
-from analysis.commits import NOTE, commits
+from analysis.commits import NOTE, commits, parts
 from schemas import UsageError
 from schemas.layout import CARD, MANIFEST, UNFINISHED
 
@@ -117,7 +117,11 @@ def _commit(
     changed = [path for path in files if not _is_same(stage / path, there.get(path))]
     planned = commits(there, files, changed)
     sent = {path: CommitOperationAdd(path, stage / path) for path in changed}
-    api.preupload_lfs_files(repo_id, sent.values(), repo_type="dataset", free_memory=False)
+    for part in parts(changed):
+        # In parts, since the store keeps what was sent whole, and may forget what was not.
+        api.preupload_lfs_files(
+            repo_id, [sent[path] for path in part], repo_type="dataset", free_memory=False
+        )
     for path in (path for commit in planned for path in commit.add if path not in sent):
         # The note, and what an earlier of these commits takes away: asked about only when its turn
         # comes, since what the hub has already is left out of a commit.

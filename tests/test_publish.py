@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from hashlib import sha1
+from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -598,6 +598,8 @@ class Hub(ThreadingHTTPServer):
     Of the commits, ``cut`` is the number of the one that breaks off: unmade, or with ``lost`` made
     while its answer is lost; before that with the number ``other`` somebody else makes one.
     ``commits`` has the files of the data set after each. ``bad_card`` is what is wrong with cards.
+    With ``lfs`` Parquet files go to a store, ``stored``, as the hub has it, and else along with
+    their commits, which is simpler.
     """
 
     daemon_threads = True
@@ -612,6 +614,8 @@ class Hub(ThreadingHTTPServer):
         self.lost = False
         self.other: int | None = None
         self.bad_card: str | None = None
+        self.lfs = False
+        self.stored: dict[str, bytes] = {}
         self.commits: list[dict[str, bytes]] = []
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.committed: list[list[str]] = []
@@ -630,8 +634,21 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer("POST", self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
+    def do_PUT(self) -> None:
+        self._answer("PUT", self._body())
+
     def log_message(self, *_: Any) -> None:
         pass
+
+    def _body(self) -> bytes:
+        if "Content-Length" in self.headers:
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
 
     def _answer(self, verb: str, body: bytes) -> None:
         hub = self.server
@@ -645,6 +662,12 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/validate-yaml":
             errors = [{"message": hub.bad_card}] if hub.bad_card else []
             return self._send(400 if errors else 200, {"errors": errors, "warnings": []})
+        if path.startswith("/store/"):
+            assert sha256(body).hexdigest() == path.removeprefix("/store/")
+            hub.stored[path.removeprefix("/store/")] = body
+            return self._send(200, {})
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self._send(200, {"objects": [*map(self._action, json.loads(body)["objects"])]})
         found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(\w+)/main)?", path)
         if found is None or found[1] not in hub.repos:
             return self._send(404, {"error": "Repository not found"})
@@ -672,10 +695,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "tree":
                 return self._send(
                     200,
-                    [
-                        {"type": "file", "path": path, "size": len(data), "oid": _oid(data)}
-                        for path, data in files.items()
-                    ],
+                    [self._entry(path, data) for path, data in files.items()],
                 )
             case "preupload":
                 asked = json.loads(body)["files"]
@@ -684,10 +704,26 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._committed(name, body)
         return self._send(404, {"error": action})
 
+    def _entry(self, path: str, data: bytes) -> dict[str, Any]:
+        lfs = {"oid": sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+        entry = {"type": "file", "path": path, "size": len(data), "oid": _oid(data)}
+        return {**entry, "oid": "f" * 40, "lfs": lfs} if self._is_lfs(path) else entry
+
+    def _is_lfs(self, path: str) -> bool:
+        return self.server.lfs and path.endswith(".parquet")
+
     def _mode(self, files: dict[str, bytes], path: str) -> dict[str, Any]:
-        # The hub would have Parquet files sent to its storage; sent along they are as many bytes.
-        oid = {"oid": _oid(files[path])} if path in files else {}
-        return {"path": path, "uploadMode": "regular", "shouldIgnore": False, **oid}
+        mode = {"path": path, "uploadMode": "regular", "shouldIgnore": False}
+        if self._is_lfs(path):
+            oid = {"oid": sha256(files[path]).hexdigest()} if path in files else {}
+            return {**mode, "uploadMode": "lfs", **oid}
+        return {**mode, "oid": _oid(files[path])} if path in files else mode
+
+    def _action(self, asked: dict[str, Any]) -> dict[str, Any]:
+        if asked["oid"] in self.server.stored:
+            return asked
+        store = {"href": f"{self.server.endpoint}/store/{asked['oid']}"}
+        return {**asked, "actions": {"upload": store}}
 
     def _committed(self, name: str, body: bytes) -> None:
         hub = self.server
@@ -713,6 +749,9 @@ class _Handler(BaseHTTPRequestHandler):
             value = line["value"]
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
+                changed.append(value["path"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.server.stored[value["oid"]]
                 changed.append(value["path"])
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
@@ -886,6 +925,30 @@ def test_an_unchanged_card_comes_back(hub: Hub, send: Send, small_commits: None)
         hub.repos[REPO][path] = b"damaged"
     send()
     assert hub.repos[REPO] == whole
+
+
+@pytest.mark.parametrize("cut", [None, 0, 3])
+def test_what_goes_to_the_store_is_sent_once(
+    cut: int | None,
+    dry: Path,
+    hub: Hub,
+    send: Send,
+    small_commits: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    hub.lfs, hub.cut = True, cut
+    if cut is not None:
+        with pytest.raises(UsageError, match="answered 503: the same command continues"):
+            send()
+        hub.cut = None
+    send()
+    send()
+    found = {path: data for path, data in hub.repos[REPO].items() if path != ".gitattributes"}
+    files = [path for path in dry.rglob("*") if path.is_file()]
+    assert found == {path.relative_to(dry).as_posix(): path.read_bytes() for path in files}
+    puts = [path for verb, path, *_ in hub.requests if verb == "PUT"]
+    assert len(puts) == len({*puts}) == len(hub.stored) > 20
 
 
 def test_few_files_are_one_commit(hub: Hub, send: Send) -> None:
