@@ -125,8 +125,8 @@ class Card:
 
     @property
     def pretty_name(self) -> str:
-        """The name that people read."""
-        return self.title or self.repo_id.split("/")[1]
+        """The name that people read, in one line."""
+        return _line(self.title or "") or self.repo_id.split("/")[1]
 
     @property
     def year(self) -> str:

@@ -63,6 +63,11 @@ def locked(root: str) -> Iterator[None]:
         UsageError: If another process has it, or it can't be written to.
         LostLeaseError: If another process took it over meanwhile; the body was interrupted.
     """
+    if root.startswith("hf://"):
+        raise UsageError(
+            f"--output {root} is on the hub, which runs are published to: name a folder, and give "
+            "that to `attribeam publish`"
+        )
     made = _make_folder(root) if is_local(root) else []
     try:
         release = _take(root)

@@ -342,6 +342,14 @@ def test_odd_names_are_shown_as_they_are(tmp_path: Path, offline: Path) -> None:
     assert "{{ 7 * 7 }}" in html
 
 
+@pytest.mark.parametrize(
+    ("title", "shown"), [("a\n---\nb  c", "a --- b c"), (" \n", "some-run"), ("", "some-run")]
+)
+def test_a_title_is_a_line(title: str, shown: str, folder: Path, tmp_path: Path) -> None:
+    publish(folder, REPO, title=title, dry_run=tmp_path / "dry")
+    assert front_matter(tmp_path / "dry")["pretty_name"] == shown
+
+
 def test_labels_that_name_nothing_are_left_out(tmp_path: Path, offline: Path) -> None:
     run = synthetic_run()
     run.manifest["identity"]["model"]["labels"] = ["same", "same", "other"]

@@ -222,6 +222,12 @@ def test_nor_without_its_manifest(left: list[str], folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == left
 
 
+def test_nor_where_it_is_on_the_hub() -> None:
+    done = command("run", *FOREIGN, "--output", "hf://datasets/someone/some-run")
+    assert done.status == 2
+    assert "is on the hub" in done.err and "`attribeam publish`" in done.err
+
+
 def test_what_it_lacks_is_added_to_the_run(folder: Path) -> None:
     done = command("triggers", folder)
     assert done.status == 2
