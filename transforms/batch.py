@@ -89,7 +89,8 @@ class Instance:
         """A random generator of this instance's own, the same wherever and whenever it is asked.
 
         It is keyed by the content, not the position in the corpus, so that the order of the corpus
-        and the batch mates are of no consequence.
+        and the batch mates are of no consequence. Instances of equal tokens therefore share it:
+        they are one observation, of which intervals over instances know nothing.
         """
         key = blake2b(f"{seed}\0{purpose}\0".encode(), digest_size=16)
         key.update(self.input_ids.tobytes())

@@ -8,6 +8,11 @@
 -- (s_i + r t_i mod P) / P, P = 2^31 - 1, with s_i and t_i from the MD5 of its id. Any two
 -- replicates are then independent of each other, and more is not needed for percentiles to be as
 -- exact as those of wholly independent ones.
+--
+-- Intervals from them assume that instances are independent of each other. Windows of one text are
+-- not, nor are rows of equal tokens: all that is random about these is drawn from the tokens and is
+-- the same, so that they are one observation, counted twice. Of many such rows, intervals are too
+-- narrow.
 create macro bootstrap_weights(id) as
     list_prepend(1::tinyint, list_transform(
         -- A list of one, so that the MD5 is taken once.
