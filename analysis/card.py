@@ -16,7 +16,7 @@ import pyarrow as pa
 import yaml
 
 from analysis.database import _METHOD_COMMENTS as METHOD_COMMENTS
-from analysis.manifest import rows_of
+from analysis.manifest import devices, rows_of, versions
 from schemas import TABLES, VIEWS, table_schema
 from schemas.tables import EVALUATIONS
 
@@ -150,8 +150,8 @@ def render(card: Card) -> str:
         card=card,
         corpus=card.manifest["identity"]["corpus"],
         settings=card.manifest["identity"]["settings"],
-        versions=_versions(card.manifest),
-        devices=_devices(card.manifest),
+        versions=versions(card.manifest),
+        devices=devices(card.manifest),
         tables=_tables(card),
         metrics=list(_metrics(card)),
         meanings=_meanings(),
@@ -375,15 +375,3 @@ def _metrics(card: Card) -> Iterator[_Metrics]:
 
 def _number(value: float | None) -> Markdown:
     return Markdown("" if value is None else f"{value:.3f}")
-
-
-def _versions(manifest: Mapping[str, Any]) -> dict[str, str]:
-    versions: dict[str, str] = {}
-    for call in manifest["executions"]:
-        versions |= call.get("versions", {})
-    return versions
-
-
-def _devices(manifest: Mapping[str, Any]) -> list[str]:
-    names = [call.get("device_name") for call in manifest["executions"]]
-    return list(dict.fromkeys(name for name in names if name))

@@ -55,6 +55,21 @@ def misshapen(manifest: Mapping[str, Any]) -> str | None:
     return next(_problems(manifest), None)
 
 
+def versions(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The versions of each library that a run was made with, in the order of its calls."""
+    found: dict[str, dict[str, None]] = {}
+    for call in manifest["executions"]:
+        for name, version in (call.get("versions") or {}).items():
+            found.setdefault(name, {})[str(version)] = None
+    return {name: ", ".join(each) for name, each in found.items()}
+
+
+def devices(manifest: Mapping[str, Any]) -> list[str]:
+    """The devices that a run was made on, in the order of its calls."""
+    names = (call.get("device_name") for call in manifest["executions"])
+    return list(dict.fromkeys(str(name) for name in names if name))
+
+
 def _problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     identity, methods = manifest.get("identity"), manifest.get("methods")
     calls = manifest.get("executions")

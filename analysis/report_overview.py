@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from analysis.local import without_paths
-from analysis.manifest import rows_of
+from analysis.manifest import devices, rows_of, versions
 from analysis.report_values import counted, plural, query_count, query_rows
 
 
@@ -70,11 +70,10 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]
     if evaluation := manifest.get("evaluation"):
         orders, operations = ", ".join(evaluation["orders"]), ", ".join(evaluation["operations"])
         yield Fact("evaluated", f"{orders}; by {operations}; a {evaluation['protocol']} at a time")
-    versions: dict[str, str] = {}
-    for execution in manifest["executions"]:
-        versions |= execution.get("versions", {})
-    if versions:
-        yield Fact("versions", ", ".join(f"{name} {text}" for name, text in versions.items()))
+    if names := devices(manifest):
+        yield Fact("computed on", ", ".join(names))
+    if found := versions(manifest):
+        yield Fact("versions", "; ".join(f"{name} {text}" for name, text in found.items()))
 
 
 def run_groups(

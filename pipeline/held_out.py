@@ -21,8 +21,9 @@ from analysis import load_manifest, open_run
 from analysis.triggers import heads_of
 from pipeline.corpus import choose_columns, read_rows, stage
 from pipeline.files import join, write_parquet
-from pipeline.identity import base_name, model_identity, tokenizer_identity
-from pipeline.manifest import check_is_own, settings_differences
+from pipeline.fingerprint import model_differences
+from pipeline.identity import base_name
+from pipeline.manifest import check_is_own
 from pipeline.options import Options
 from pipeline.prepare import check_numbers, load_checked, resolve_device, resolve_model
 from pipeline.sources import Source, open_source
@@ -226,15 +227,7 @@ def _own_options(options: HeldOutOptions, manifest: Mapping[str, Any]) -> Option
 def _check_identity(own: Options, folder: Path, model: Model, manifest: Mapping[str, Any]) -> None:
     """Another model than the run's would be pruned by heads that aren't its own."""
     run = manifest["identity"]
-    identity = model_identity(own, folder, model)
-    keys = ("weights_sha256", "config_sha256")
-    differences = [
-        *settings_differences(
-            "model.", *({key: of[key] for key in keys} for of in (run["model"], identity))
-        ),
-        *settings_differences("tokenizer.", run["tokenizer"], tokenizer_identity(folder)),
-    ]
-    if differences:
+    if differences := model_differences(run, folder, model):
         raise UsageError(
             f"{own.model} is not the model of the run: {'; '.join(differences)}. "
             f"Name the run's ({run['model']['source']}) with --model"

@@ -1,10 +1,9 @@
 """What ``run.json`` says of a run: what its numbers depend on, and what it was run with."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from pipeline.files import is_local
+from pipeline.fingerprint import model_hashes, tokenizer_hashes
 from pipeline.options import Options
 from pipeline.settings import Settings
 from pipeline.sources import Source
@@ -45,8 +45,8 @@ def record(
     folder = Path(settings.model)
     return {
         "identity": {
-            "model": model_identity(options, folder, model),
-            "tokenizer": tokenizer_identity(folder),
+            "model": _model_identity(options, folder, model),
+            "tokenizer": tokenizer_hashes(folder, model.tokenizer),
             "corpus": {**_corpus_identity(options, source, columns, rows), "padding": padding},
             "settings": _settings_identity(options, settings, model, columns),
         },
@@ -64,18 +64,8 @@ def base_name(source: str) -> str:
     return Path(source).name if is_glob else source
 
 
-def _hash(paths: Sequence[Path]) -> str:
-    digest = sha256()
-    for path in paths:
-        with path.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def model_identity(options: Options, folder: Path, model: Model) -> dict[str, Any]:
+def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, Any]:
     """What makes a model the same: its weights, its configuration and what it predicts."""
-    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     return {
         "source": base_name(options.model),
         "architecture": type(model.network).__name__,
@@ -83,18 +73,8 @@ def model_identity(options: Options, folder: Path, model: Model) -> dict[str, An
         "labels": model.labels,
         "num_layers": model.num_layers,
         "num_heads": int(model.network.config.num_attention_heads),
-        "weights_sha256": _hash(weights),
-        "config_sha256": _hash([folder / "config.json"]),
+        **model_hashes(folder, model.network.config),
     }
-
-
-def tokenizer_identity(folder: Path) -> dict[str, Any] | None:
-    """What makes a tokenizer the same; None if the model has none."""
-    names = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json")
-    files = [folder / name for name in names if (folder / name).is_file()]
-    if not any((folder / name).is_file() for name in names[:3]):
-        files += sorted(folder.glob("*.model"))  # Of sentencepiece.
-    return {"sha256": _hash(files)} if files else None
 
 
 def _corpus_identity(

@@ -22,7 +22,7 @@ from pipeline.model_files import send_model
 from pipeline.options import Options
 from pipeline.outcome import Outcome, outcome
 from pipeline.plan import Task, plan, sweep, units_of_run
-from pipeline.prepare import prepare
+from pipeline.prepare import note, prepare
 from pipeline.settings import Settings
 
 # What Beam adds to a message, and the last line of a traceback.
@@ -85,6 +85,8 @@ def _run(options: Options, workers: Workers, start: float) -> Summary:
     swept = sweep(settings.output)
     tasks = plan(units, settings.num_shards, swept.kept)
     if tasks:
+        for sentence in prepared.notes:
+            note(sentence)
         write_manifest(settings.output, prepared.manifest)
         if not is_dry_run(options):
             send_model(settings)

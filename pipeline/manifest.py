@@ -8,9 +8,18 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from analysis.manifest import misshapen
+from pipeline.differences import (
+    evaluation_differences,
+    identity_differences,
+    settings_differences,
+)
 from pipeline.files import exists, join, open_read, write_atomic
 from schemas import UsageError
 from schemas.layout import FORMAT, MANIFEST
+
+# What numbers are made by; other libraries only read and write them.
+_DECISIVE = ("attribeam", "torch", "transformers", "tokenizers")
 
 
 def read_manifest(root: str) -> dict[str, Any] | None:
@@ -32,6 +41,10 @@ def read_manifest(root: str) -> dict[str, Any] | None:
         ) from error
     if found != FORMAT:
         raise UsageError(f"{path} has format {found}, this version writes {FORMAT}")
+    if wrong := misshapen(manifest):
+        raise UsageError(
+            f"{path} is damaged ({wrong}); put a copy of it back, or use another --output"
+        )
     return manifest
 
 
@@ -69,15 +82,12 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
         return dict(new)
     old = _completed(old, new["identity"]["settings"])
     shared = [name for name in new["methods"] if name in old["methods"]]
-    pairs = [("", old["identity"], new["identity"])]
-    pairs += [
-        (f"methods.{name}.", old["methods"][name]["params"], new["methods"][name]["params"])
-        for name in shared
+    differences = [
+        *identity_differences(old["identity"], new["identity"]),
+        *_other_params(old["methods"], new["methods"]),
+        *evaluation_differences(old["evaluation"], new["evaluation"]),
+        *_other_methods(old["methods"], new["methods"]),
     ]
-    if old["evaluation"] is not None and new["evaluation"] is not None:
-        pairs.append(("evaluation.", old["evaluation"], new["evaluation"]))
-    differences = [text for prefix, a, b in pairs for text in settings_differences(prefix, a, b)]
-    differences += _other_methods(old["methods"], new["methods"])
     if differences:
         raise UsageError(
             f"{root} holds a run with other settings: {'; '.join(differences[:3])}. "
@@ -93,11 +103,43 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
             # Words were ranked by their largest token before there was a choice, and still are.
             methods[name].pop("word_score", None)
     return {
-        "identity": old["identity"],
+        "identity": _with_hashes(old["identity"], new["identity"]),
         "methods": methods,
         "evaluation": old["evaluation"] or new["evaluation"],
         "executions": [*old["executions"], *new["executions"]],
     }
+
+
+def _with_hashes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity with the hashes that runs of before don't have, of what is the same."""
+    sections = {}
+    for section in ("model", "tokenizer"):
+        if old[section] and new[section]:
+            added = {key: new[section][key] for key in new[section] if key not in old[section]}
+            sections[section] = {**old[section], **added}
+    return {**old, **sections}
+
+
+def other_versions(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a sentence on the versions that a run was made with, where this call has others.
+
+    Args:
+        old: The manifest that is there, if any.
+        new: What this call was told.
+    """
+    calls = [] if old is None else old["executions"]
+    now = new["executions"][-1]["versions"]
+    others = []
+    for name in _DECISIVE:
+        had = dict.fromkeys((call.get("versions") or {}).get(name) for call in calls)
+        before = [version for version in had if version not in (None, now[name])]
+        if before:
+            others.append(f"{name} {' and '.join(map(str, before))}, now {now[name]}")
+    if others:
+        yield (
+            f"the run was made with other versions ({'; '.join(others)}): what is added may differ "
+            "by more than rounding; run.json and the report name all of them"
+        )
 
 
 def _completed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -114,6 +156,13 @@ def _completed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, A
     return {**old, "identity": {**identity, "settings": settings}}
 
 
+def _other_params(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what differs of the parameters of the methods that both have."""
+    for name in (name for name in new if name in old):
+        both = old[name]["params"], new[name]["params"]
+        yield from settings_differences(f"methods.{name}.", *both)
+
+
 def _other_methods(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """Yields what of the methods that both have gives other results now, parameters being equal."""
     for name in (name for name in new if name in old):
@@ -127,18 +176,3 @@ def _other_methods(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[s
                 f"the curves of {name} follow the class of the run, now the {now['target']} one "
                 "that it explains"
             )
-
-
-def settings_differences(prefix: str, old: Any, new: Any) -> Iterator[str]:
-    """Yields each setting that differs, by its path after the prefix, with both values."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        # The same content may lie under another name.
-        for key in sorted({*old, *new} - {"source"}):
-            yield from settings_differences(f"{prefix}{key}.", old.get(key), new.get(key))
-    elif old != new:
-        yield f"{prefix.rstrip('.')} was {_short(old)}, now {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."

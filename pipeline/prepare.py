@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.devices import check_precision
 from pipeline.engines import Workers
 from pipeline.files import discard, discard_folder, is_local, join, list_files
 from pipeline.identity import base_name, record
-from pipeline.manifest import check_is_own, merged, read_manifest
+from pipeline.manifest import check_is_own, merged, other_versions, read_manifest
 from pipeline.model_files import copy_of
 from pipeline.options import Options
 from pipeline.padding import count_padding, said
@@ -30,10 +31,11 @@ from schemas.errors import INT64
 from schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from transforms import Chosen, EncodeOptions, Model, choose, load_model
 from transforms.loading import DTYPES
-from transforms.perturb import Evaluation
+from transforms.perturb import ORDERS, Evaluation
 from transforms.registry import methods
 from transforms.targets import parse_target
 from transforms.tokenizer import TokenizerError
+from transforms.variants import OPERATIONS
 from transforms.windows import default_overlap, most_overlap
 
 # Each is a process with a model of its own, and all are started by this machine.
@@ -50,12 +52,14 @@ class Prepared:
         rows: Number of rows of the corpus.
         manifest: ``run.json`` as it is to be once this call adds to the run.
         damaged: Files that were damaged, and are gone now.
+        notes: What is to be said if there is anything to do.
     """
 
     settings: Settings
     rows: int
     manifest: dict[str, Any]
     damaged: list[str]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def check(options: Options, workers: Workers) -> Checked:
     )
     model = load_checked(folder, options)
     target = parse_target(options.target, model)
-    evaluation = options.evaluation and options.evaluation.checked(model)
+    evaluation = options.evaluation and _in_order(options.evaluation.checked(model))
     chosen = [choice.fitted(model) for choice in chosen]
     source = open_source(options.corpus, options.split)
     columns = choose_columns(source, options.columns, model)
@@ -154,6 +158,13 @@ def check(options: Options, workers: Workers) -> Checked:
         columns=columns,
         encoding=_encoding(options, model, columns, need_label=target == "gold"),
     )
+
+
+def _in_order(evaluation: Evaluation) -> Evaluation:
+    """An evaluation with its lists in one order, whichever they were given in."""
+    orders = tuple(order for order in ORDERS if order in evaluation.orders)
+    operations = tuple(each for each in OPERATIONS if each in evaluation.operations)
+    return replace(evaluation, orders=orders, operations=operations)
 
 
 def prepare(options: Options, workers: Workers) -> Prepared:
@@ -191,12 +202,13 @@ def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) ->
         # Of a call that was killed before it began; its model may have been another.
         discard_folder(join(root, STATISTICS))
     rows = copy() if old is None else int(old["identity"]["corpus"]["rows"])
+    options = replace(options, limit=_effective_limit(options.limit, rows, source, old))
     settings = checked.settings(options, rows)
     padding = _padding(root, old, settings, model) if "input_ids" in columns else None
     new = record(options, settings, model, source, columns, rows, checked.chosen, padding)
     manifest = merged(root, old, new)
     for sentence in said(padding, model):
-        _note(sentence)
+        note(sentence)
     settings = settings.as_begun(manifest)
     damaged = list(find_damaged(root, old)) if old is not None and options.repair else []
     discard_damaged(root, damaged)
@@ -204,7 +216,28 @@ def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) ->
         # Somebody has tidied up; it is the same corpus, since its fingerprint is.
         copy()
     ensure_statistics(replace(settings, device=checked.device), model)
-    return Prepared(settings, rows, manifest, damaged)
+    return Prepared(settings, rows, manifest, damaged, [*other_versions(old, new)])
+
+
+def _effective_limit(
+    given: int | None, rows: int, source: Source, old: Mapping[str, Any] | None
+) -> int | None:
+    """The limit that a run is known by: none where it is more than the corpus has rows.
+
+    Args:
+        given: The limit that was given.
+        rows: Rows of the run's corpus.
+        source: The corpus.
+        old: The manifest that is there: another limit that takes the same rows is the same.
+    """
+    if old is None:
+        return given if given is not None and given <= rows else None
+    before: int | None = old["identity"]["corpus"]["limit"]
+    if given == before or (given is not None and given < rows):
+        return given
+    most = rows + 1 if given is None else min(given, rows + 1)
+    there = sum(1 for _ in islice(source.records(), most))
+    return before if there == rows else given
 
 
 def _padding(
@@ -416,16 +449,17 @@ def _limit(options: Options, model: Model, columns: Mapping[str, str]) -> int:
     if given is not None and given > most:
         raise UsageError(f"--max-length {given} is more than the model takes ({most})")
     if given is None and own < most:
-        _note(
+        note(
             f"the limit is {own} tokens, as the tokenizer states (model_max_length); the network "
             f"has positions for {most} (--max-length)"
         )
     elif given is not None and given > own:
-        _note(f"--max-length {given} is more than the tokenizer's limit (model_max_length {own})")
+        note(f"--max-length {given} is more than the tokenizer's limit (model_max_length {own})")
     return given or own
 
 
-def _note(sentence: str) -> None:
+def note(sentence: str) -> None:
+    """Says something that is no error."""
     print(f"attribeam: {sentence}", file=sys.stderr, flush=True)
 
 

@@ -8,16 +8,22 @@ from typing import Any
 
 import pytest
 
-from pipeline.manifest import merged, read_manifest, write_manifest
+from pipeline.manifest import merged, other_versions, read_manifest, write_manifest
 from schemas import UsageError
 from schemas.layout import FORMAT
 from tests.tiny import files
 
 IDENTITY = {
-    "model": {"source": "tiny", "weights_sha256": "0a"},
+    "model": {
+        **{"source": "tiny", "architecture": "Tiny", "task": "classification"},
+        **{"labels": ["a"], "num_layers": 1, "num_heads": 1, "weights_sha256": "0a"},
+    },
     "tokenizer": None,
-    "corpus": {"rows": 3, "columns": {"text": "text"}},
-    "settings": {"seed": 0, "target": "predicted", "dtype": "float32"},
+    "corpus": {
+        **{"source": "tiny", "rows": 3, "limit": None, "split": None},
+        "columns": {"text": "text"},
+    },
+    "settings": {"seed": 0, "target": "predicted", "dtype": "float32", "num_shards": 1},
 }
 EVALUATION = {"fractions": [0.5], "protocol": "token"}
 
@@ -49,7 +55,8 @@ def changed(value: Any, *keys: str, base: dict[str, Any] | None = None) -> dict[
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_manifest(str(tmp_path)) is None
-    written = manifest("a", "ü", evaluation=EVALUATION)
+    written = manifest("a", "b", evaluation=EVALUATION)
+    written["identity"]["model"]["source"] = "ü"
     write_manifest(str(tmp_path), written)
     assert read_manifest(str(tmp_path)) == {"format": FORMAT, **written}
     assert files(tmp_path) == {"run.json"}
@@ -61,6 +68,14 @@ def test_a_damaged_one_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_bytes(content.encode(errors="surrogatepass"))
     with pytest.raises(UsageError, match=f"{path} is damaged .*; put a copy of it back, or use"):
+        read_manifest(str(tmp_path))
+
+
+def test_one_that_lacks_what_is_relied_on_is_refused(tmp_path: Path) -> None:
+    broken = manifest("a")
+    del broken["identity"]["settings"]
+    write_manifest(str(tmp_path), broken)
+    with pytest.raises(UsageError, match=r"is damaged \(identity.settings is None\); put a copy"):
         read_manifest(str(tmp_path))
 
 
@@ -126,10 +141,78 @@ def test_other_settings_are_refused_and_named(new: dict[str, Any], difference: s
     assert str(raised.value).endswith(". Use another --output, or the settings of that run")
 
 
+HASHES = ("config_sha256", "config_content_sha256", "weights_sha256", "weights_read_sha256")
+
+
+def hashed(section: str, **hashes: str | None) -> dict[str, Any]:
+    new = manifest("a")
+    new["identity"][section] = {**(new["identity"][section] or {}), **hashes}
+    return new
+
+
+@pytest.mark.parametrize(
+    ("section", "old", "new", "different"),
+    [
+        # Bytes or content: either will do.
+        ("model", ("1", "x"), ("1", "y"), ""),
+        ("model", ("1", "x"), ("2", "x"), ""),
+        ("model", ("1", "x"), ("2", "y"), "model.config_sha256"),
+        ("tokenizer", ("1", "x"), ("2", "x"), ""),
+        ("tokenizer", ("1", "x"), ("1", "y"), ""),
+        ("tokenizer", ("1", "x"), ("2", "y"), "tokenizer.files_sha256"),
+        # A tokenizer that isn't loaded has no content.
+        ("tokenizer", ("1", "x"), ("1", None), ""),
+        ("tokenizer", ("1", "x"), ("2", None), "tokenizer.files_sha256"),
+    ],
+)
+def test_what_is_the_same_in_other_files(
+    section: str, old: Sequence[str], new: Sequence[str | None], different: str
+) -> None:
+    names = HASHES[:2] if section == "model" else ("files_sha256", "content_sha256")
+    both = [hashed(section, **dict(zip(names, each, strict=True))) for each in (old, new)]
+    if different:
+        with pytest.raises(UsageError, match=rf"settings: {different} was "):
+            merged("out", *both)
+    else:
+        assert merged("out", *both)["identity"] == both[0]["identity"]
+
+
+def test_runs_from_before_are_known_by_what_they_have() -> None:
+    old = hashed("tokenizer", sha256="a")
+    new = hashed("tokenizer", sha256="a", files_sha256="1", content_sha256="x")
+    later = merged("out", old, new)
+    assert later["identity"]["tokenizer"] == new["identity"]["tokenizer"]
+    # What has been added since is what counts from then on.
+    assert merged("out", later, hashed("tokenizer", sha256="b", files_sha256="1"))
+    with pytest.raises(UsageError, match=r"tokenizer.sha256 was \"a\", now \"b\""):
+        merged("out", old, hashed("tokenizer", sha256="b", files_sha256="1", content_sha256="x"))
+
+
+def test_the_order_of_an_evaluation_is_no_difference() -> None:
+    old = manifest("a", evaluation={"orders": ["morf", "lerf"], "fractions": [0.5]})
+    new = manifest("a", evaluation={"orders": ["lerf", "morf"], "fractions": [0.5]})
+    assert merged("out", old, new)["evaluation"] == old["evaluation"]
+
+
+def versions(**each: str) -> dict[str, Any]:
+    return {**manifest("a"), "executions": [{"methods": ["a"], "versions": each}]}
+
+
+def test_other_versions_are_told() -> None:
+    new = versions(attribeam="2", torch="3", transformers="5", tokenizers="1", numpy="9")
+    assert list(other_versions(None, new)) == []
+    assert list(other_versions(merged("out", manifest("b"), new), new)) == []
+    old = versions(attribeam="2", torch="1", transformers="4", numpy="8")
+    (sentence,) = other_versions(old, new)
+    assert sentence.startswith(
+        "the run was made with other versions (torch 1, now 3; transformers 4, now 5): "
+    )
+
+
 def test_no_more_than_three_differences_are_named() -> None:
     new = manifest("a")
-    new["identity"]["settings"] = {"seed": 1, "target": "gold", "dtype": "float64"}
-    new["identity"]["model"] = {"source": "other", "weights_sha256": "0b"}
+    new["identity"]["settings"] |= {"seed": 1, "target": "gold", "dtype": "float64"}
+    new["identity"]["model"] |= {"source": "other", "weights_sha256": "0b"}
     with pytest.raises(UsageError) as raised:
         merged("out", manifest("a"), new)
     assert str(raised.value).count(" was ") == 3
