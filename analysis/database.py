@@ -140,9 +140,8 @@ def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
         inherited |= explained[table]
     statements = []
     for view in VIEWS:
-        table_macro = " as table\n" in view.sql
-        kind = ("macro table" if table_macro else "macro") if view.is_macro else "view"
-        statements.append(f"comment on {kind} {view.name} is {literal(view.comment)}")
+        for kind, name in view.created:
+            statements.append(f"comment on {kind} {name} is {literal(view.comment)}")
         explained[view.name] = inherited | view.columns
     columns = connection.execute("select table_name, column_name from duckdb_columns()").fetchall()
     for relation, column in columns:

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from analysis.runs import load_manifest
 from schemas import TABLES, Unit, failures_path, table_schema, unit_path
-from schemas.layout import FAILURES
+from schemas.layout import FAILURES, PUBLISHED, shard_name
 from schemas.tables import without_added
 
 _BATCH = 8192
@@ -41,6 +42,38 @@ def units(manifest: Mapping[str, Any]) -> list[Unit]:
         Unit("instances"),
         *(Unit(table, name) for name, method in methods for table in method["tables"]),
     ]
+
+
+def unfinished(folder: str | Path) -> str | None:
+    """What is to be said of a run that isn't finished; None if it is, or is a published one.
+
+    Files are counted by their names and not read: a run has one per unit and shard.
+
+    Raises:
+        UsageError: If the folder is no run folder.
+    """
+    manifest = load_manifest(folder)
+    if manifest.get("layout") == PUBLISHED:
+        return None
+    num_shards = manifest["identity"]["settings"]["num_shards"]
+    names = {shard_name(shard, num_shards) for shard in range(num_shards)}
+    wanted = [Path(folder) / unit.folder for unit in units(manifest)]
+    there = sum(
+        len(names.intersection(path.name for path in place.iterdir()))
+        for place in wanted
+        if place.is_dir()
+    )
+    return not_finished(there, len(wanted) * num_shards)
+
+
+def not_finished(there: int, expected: int) -> str | None:
+    """The sentence on a run of whose files some are missing."""
+    if there == expected:
+        return None
+    return (
+        f"not finished: {there} of {expected} files are there. "
+        "Run the same command again: it does what is missing"
+    )
 
 
 def survey(root: Path, manifest: Mapping[str, Any]) -> Survey:

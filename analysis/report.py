@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from analysis.files import unfinished
 from analysis.page import write_page
 from analysis.report_figures import figure_sections
 from analysis.report_instances import STEPS, pack_instances
@@ -53,9 +54,10 @@ def write_report(
     if limit < 0:
         raise UsageError(f"--limit is at least 0, not {limit}")
     manifest = load_manifest(folder)
+    lacking = unfinished(folder)
     with open_run(folder) as connection:
         try:
-            page = _page(connection, manifest, limit)
+            page = _page(connection, manifest, limit, lacking)
         except duckdb.Error as error:
             raise UsageError(
                 f"{folder} can't be read: {str(error).splitlines()[0]}. "
@@ -64,7 +66,12 @@ def write_report(
     return write_page(folder, "report.html", output, page)
 
 
-def _page(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any], limit: int) -> str:
+def _page(
+    connection: duckdb.DuckDBPyConnection,
+    manifest: Mapping[str, Any],
+    limit: int,
+    lacking: str | None,
+) -> str:
     total = query_count(connection, "select count(*) from instances")
     sections = list(figure_sections(connection))
     packed = pack_instances(connection, manifest, limit) if limit else None
@@ -79,6 +86,7 @@ def _page(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any], li
         policy=_policy(sources),
         style=Markup(_template("report.css")),
         script=Markup(script),
+        lacking=lacking and f"This run is {lacking}. What is missing counts in nothing here.",
         tiles=run_tiles(connection, total),
         facts=list(run_facts(connection, manifest)),
         groups=list(run_groups(connection, manifest)),

@@ -89,8 +89,8 @@ def _degradation(connection: duckdb.DuckDBPyConnection) -> Section:
         "degradation",
         "Degradation curves",
         "Mean probability of the explained class as tokens are removed, normalised over the "
-        "corpus. A good method's most relevant tokens bring it down at once, its least relevant "
-        "ones hardly; the area between is its score.",
+        "instances that all methods have. A good method's most relevant tokens bring it down at "
+        "once, its least relevant ones hardly; the area between is its score.",
         [
             _choice(_span(methods, part), plot.draw, [r for r in rows if r["method"] in part])
             for part in parts
@@ -108,12 +108,11 @@ def _span(methods: list[str], part: list[str]) -> str:
 def _cost_scatter(connection: duckdb.DuckDBPyConnection) -> Section:
     rows = query_rows(
         connection,
-        "select f.method, protocol, operation, seconds_per_instance, degradation,"
-        " comprehensiveness, -sufficiency as sufficiency, auc_difference from faithfulness as f"
-        " join degradation using (method, protocol, operation) join cost using (method)"
+        "select method, protocol, operation, seconds_per_instance, degradation,"
+        " comprehensiveness, -sufficiency as sufficiency, auc_difference from cost_faithfulness"
         " where seconds_per_instance > 0"
         " and (protocol, operation) = (select max((protocol, operation)) from faithfulness)"
-        " order by seconds_per_instance, f.method",
+        " order by seconds_per_instance, method",
     )
     measures = {
         "degradation": "degradation",
@@ -139,8 +138,8 @@ def _agreement(connection: duckdb.DuckDBPyConnection) -> Section:
     return Section(
         "agreement",
         "Agreement of methods",
-        "Means over instances, between the scores of the tokens that are not special. Methods "
-        "that agree stand together.",
+        "Means over the instances that all methods have, between the scores of the tokens that are "
+        "not special. Methods that agree stand together.",
         [
             _choice(name, partial(agreement_map, measure=measure, name=name), own)
             for measure, (name, _) in AGREEMENTS.items()

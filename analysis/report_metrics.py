@@ -12,6 +12,7 @@ from schemas import VIEWS
 
 # Which way a metric is better, and what it is called in a heading.
 _FAITHFULNESS = {
+    "n": ("instances", ""),
     "comprehensiveness": ("comprehen&shy;siveness", "higher"),
     "sufficiency": ("sufficiency", "lower"),
     "aopc": ("AOPC", "higher"),
@@ -34,8 +35,10 @@ _COST = {
     "failures": ("failures", "lower"),
     "median_gap": ("completeness gap", "lower"),
 }
+# Of costs only what isn't a matter of which instances a method was run on can be the best anyway.
+_ANY_INSTANCES = ("failures", "median_gap")
 _REMOVED = {"delete": "deleted", "mask": "masked", "pad": "hidden as padding"}
-_KEPT_WHOLE = ("instances", "failures", "tokens_per_second")
+_KEPT_WHOLE = ("n", "instances", "failures", "tokens_per_second")
 
 
 class Column(NamedTuple):
@@ -88,30 +91,49 @@ class Sheet(NamedTuple):
 
 def metric_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
     """The tables of the metrics that the run has."""
-    costs = {row["method"]: row for row in query_rows(connection, "from cost")}
-    yield from _faithfulness_sheets(connection, costs)
+    yield from _faithfulness_sheets(connection)
     plausible = query_rows(connection, "from plausibility") if has_view("plausibility") else []
     if plausible:
         yield _plausibility_sheet(connection, plausible)
-    gaps = {row["method"]: row for row in query_rows(connection, "from completeness")}
-    if costs:
-        rows = [{**gaps.get(method, {}), **row} for method, row in costs.items()]
-        yield Sheet(
-            "cost",
-            "Cost",
-            "Passes and work of the attributions alone, without reading, encoding and the "
-            "perturbation curves. The completeness gap is the median over the instances, of the "
-            "additive methods.",
-            *_sheet(rows, _COST, {}, ("cost", "completeness"), "seconds_per_instance"),
+    if costs := query_rows(connection, "from cost"):
+        yield _cost_sheet(costs, query_rows(connection, "from completeness"))
+
+
+def _cost_sheet(costs: list[Row], gaps: list[Row]) -> Sheet:
+    by_method = {row["method"]: row for row in gaps}
+    rows = [{**by_method.get(row["method"], {}), **row} for row in costs]
+    columns, lines = _sheet(rows, _COST, {}, ("cost", "completeness"), "seconds_per_instance")
+    timed = {row["instances"] for row in costs if finite(row["seconds_per_instance"]) is not None}
+    unequal = unknown = ""
+    if len(timed) > 1:
+        unequal = (
+            " Methods were not run on the same instances, since some failed or aren't done: none "
+            "is marked as the cheapest."
         )
+        for at, column in enumerate(columns):
+            if column.name not in _ANY_INSTANCES:
+                for line in lines:
+                    line.cells[at] = line.cells[at]._replace(best=False)
+    if any(row["instances"] and row["seconds"] is None for row in costs):
+        unknown = " Of methods without scores of tokens, seconds aren't kept."
+    return Sheet(
+        "cost",
+        "Cost",
+        "Passes and work of the attributions alone, without reading, encoding and the "
+        f"perturbation curves.{unequal}{unknown} The completeness gap is the median over the "
+        "instances, of the additive methods.",
+        columns,
+        lines,
+    )
 
 
-def _faithfulness_sheets(
-    connection: duckdb.DuckDBPyConnection, costs: Mapping[str, Row]
-) -> Iterator[Sheet]:
+def _faithfulness_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
     """A table per way to perturb."""
     rows = query_rows(
-        connection, "from faithfulness join degradation using (method, protocol, operation)"
+        connection,
+        "select f.*, d.degradation, c.seconds_per_instance from faithfulness as f"
+        " join degradation as d using (method, protocol, operation)"
+        " join cost_faithfulness as c using (method, protocol, operation)",
     )
     intervals = _intervals(
         query_rows(connection, "select *, 'degradation' as metric from degradation_intervals")
@@ -121,14 +143,7 @@ def _faithfulness_sheets(
     metrics = {**_FAITHFULNESS, "seconds_per_instance": _COST["seconds_per_instance"]}
     ways = sorted({(row["protocol"], row["operation"]) for row in rows})
     for number, (protocol, operation) in enumerate(ways):
-        own = [
-            {
-                **row,
-                "seconds_per_instance": costs.get(row["method"], {}).get("seconds_per_instance"),
-            }
-            for row in rows
-            if (row["protocol"], row["operation"]) == (protocol, operation)
-        ]
+        own = [row for row in rows if (row["protocol"], row["operation"]) == (protocol, operation)]
         what = "words" if protocol == "word" else "tokens"
         how = _REMOVED.get(operation, str(operation))
         if protocol == "compat":
@@ -138,9 +153,8 @@ def _faithfulness_sheets(
             f"Faithfulness, {what} {operation}" if len(ways) > 1 else "Faithfulness",
             f"How the probability of the explained class reacts as {what} are {how} along a "
             "method's ranking. ↑: higher is better, ↓: lower is better; a bar is the longer the "
-            "better, a star the best. Below a value its 95 % interval over instances. Methods are "
-            "compared on the same instances, so that they may differ surely even where intervals "
-            "overlap. A click on a heading sorts.",
+            f"better, a star the best. Below a value its 95 % interval over instances. {_same(own)}"
+            " A click on a heading sorts.",
             *_sheet(
                 own,
                 metrics,
@@ -149,10 +163,32 @@ def _faithfulness_sheets(
                     for (m, c, *way), bounds in intervals.items()
                     if way == [protocol, operation]
                 },
-                ("faithfulness", "degradation", "cost"),
+                ("faithfulness", "degradation", "cost_faithfulness"),
                 "degradation",
             ),
         )
+
+
+def _same(rows: Sequence[Row]) -> str:
+    """On which instances methods are compared, and how many are left out of that."""
+    n, left_out = rows[0]["n"], rows[0]["left_out"]
+    if len(rows) == 1 and not left_out:
+        return f"The method has {counted(n, 'instance')}."
+    if not n:
+        return (
+            f"There is nothing to compare: none of the {counted(left_out, 'instance')} has curves "
+            "of every method that can be used."
+        )
+    others = ""
+    if left_out:
+        others = (
+            f"; {left_out:,} more {'is' if left_out == 1 else 'are'} left out, since some method "
+            "has no curves there that can be used"
+        )
+    return (
+        f"Methods are compared on the same {counted(n, 'instance')}{others}, so that they may "
+        "differ surely even where intervals overlap."
+    )
 
 
 def _plausibility_sheet(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> Sheet:

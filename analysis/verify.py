@@ -25,7 +25,7 @@ from analysis.checks import (
     UNEVALUATED,
 )
 from analysis.database import add_manifest, add_table, add_views, escape_glob, literal
-from analysis.files import Survey, content_problems, survey
+from analysis.files import Survey, content_problems, not_finished, survey
 from analysis.manifest import rows_of
 from analysis.published_files import survey_published
 from analysis.runs import load_manifest
@@ -103,11 +103,8 @@ def verify(folder: str | Path) -> Report:
     report.summary.append(f"{found.there} of {found.expected} files are there")
     if published and found.problems:
         return report
-    if found.there < found.expected:
-        report.problems.append(
-            f"not finished: {found.there} of {found.expected} files are there. "
-            "Run the same command again: it does what is missing"
-        )
+    if sentence := not_finished(found.there, found.expected):
+        report.problems.append(sentence)
     with duckdb.connect() as connection:
         try:
             _load(connection, root, manifest, found, report)

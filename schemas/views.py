@@ -4,6 +4,9 @@ A file is a comment followed by one ``create`` statement. The comment is the man
 the formula, the paper it comes from, units, and under ``Columns:`` a sentence for each column that
 needs one. The views need nothing but the tables of ``schemas.tables`` and ``methods``, so they work
 just as well over a published data set.
+
+A view that compares methods has two statements: a table macro, which takes what they are compared
+on, and the view, which is that macro with its defaults.
 """
 
 import re
@@ -17,6 +20,8 @@ _NAMES = (
     "documents",
     "document_tokens",
     "area_under_curve",
+    "compared_curves",
+    "compared",
     "faithfulness_by_instance",
     "faithfulness",
     "degradation",
@@ -34,6 +39,7 @@ _NAMES = (
     "matching_spans",
     "word_ranks",
     "word_count",
+    "harmonic_mean",
     "plausibility_by_instance",
     "plausibility",
     "plausibility_intervals",
@@ -61,12 +67,20 @@ _NAMES = (
     "failure_summary",
 )
 
+_CREATED = re.compile(r"^create (view|macro) (\w+)(.* as table$)?", re.MULTILINE)
 _COLUMN = re.compile(r"^  (\w+)  +(\S.*)$")
 _CONTINUED = re.compile(r"^ {6,}(\S.*)$")
 
 
+class Created(NamedTuple):
+    """What a statement creates: a ``view``, a ``macro`` or a ``macro table``, and its name."""
+
+    kind: str
+    name: str
+
+
 class View(NamedTuple):
-    """A view or a macro: its name, its comment without the dashes, and its ``create`` statement."""
+    """A view or a macro: its name, its comment without the dashes, and its SQL."""
 
     name: str
     comment: str
@@ -75,7 +89,15 @@ class View(NamedTuple):
     @property
     def is_macro(self) -> bool:
         """True if this is a macro, to be called, and False if it is a view, to be selected from."""
-        return self.sql.startswith("create macro")
+        return self.created[-1].kind != "view"
+
+    @property
+    def created(self) -> list[Created]:
+        """All that the statements create, the view or macro of that name last."""
+        return [
+            Created(f"{kind} table" if as_table else kind, name)
+            for kind, name, as_table in _CREATED.findall(self.sql)
+        ]
 
     @property
     def columns(self) -> dict[str, str]:

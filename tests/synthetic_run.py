@@ -5,11 +5,13 @@ writes them as the pipeline would. Curves are functions of what is removed, as a
 """
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, field
 from math import floor
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -174,6 +176,23 @@ def write_table(run: SyntheticRun, rows: list[Row], table: str, path: Path) -> N
         if table == "attributions"
         else None,
     )
+
+
+def compared(rows: list[Row]) -> list[Row]:
+    """The rows of the instances that every method has rows of."""
+    methods = {row["method"] for row in rows}
+    held: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        held[row["instance_id"]].add(row["method"])
+    return [row for row in rows if held[row["instance_id"]] == methods]
+
+
+def create_tables(connection: duckdb.DuckDBPyConnection, *tables: str) -> None:
+    """Creates empty tables of these names, which views are to be asked of."""
+    for table in tables:
+        connection.register("empty", table_schema(table).empty_table())
+        connection.execute(f"create table {table} as from empty")
+        connection.unregister("empty")
 
 
 def removed_at(order: str, fraction: float, units: int) -> int:

@@ -20,7 +20,7 @@ from schemas import VIEWS, table_schema
 from tests.authors import golden_numbers, golden_rows
 from tests.conftest import LoadTiny
 from tests.models import GOLDENS
-from tests.synthetic_run import Row, synthetic_run, write_run
+from tests.synthetic_run import Row, compared, synthetic_run, write_run
 from tests.tiny import rows, write_jsonl
 from transforms import Instance, Model, encode, load_model
 from transforms.perturb import (
@@ -236,7 +236,7 @@ def connect(rows_: list[Row], threads: int = 1) -> duckdb.DuckDBPyConnection:
     connection.register("given", pa.Table.from_pylist(rows_, schema=schema))
     connection.execute("create table curves as from given")
     for view in VIEWS:
-        others = ("area_under_curve", "bootstrap_weights", "faithfulness")
+        others = ("area_under_curve", "bootstrap_weights", "compared_curves", "faithfulness")
         if view.name in others or view.name.startswith("degradation"):
             connection.execute(view.sql)
     return connection
@@ -267,16 +267,20 @@ def test_degradation_is_its_definition(name: str, tmp_path: Path) -> None:
     with open_run(write_run(run, tmp_path)) as connection:
         found = by_key(connection, "degradation")
         points = by_key(connection, "degradation_curves")
-    expected = sums(run.curves)
+    kept = compared(run.curves)
+    left_out = len({row["instance_id"] for row in run.curves})
+    left_out -= len({row["instance_id"] for row in kept})
+    assert left_out == 2
+    expected = sums(kept)
     assert list(found) == sorted(expected)
     for key, of in expected.items():
         top, bottom = of.whole.mean(), of.empty.mean()
         lerf, morf = ((a.mean() - bottom) / (top - bottom) for a in (of.lerf, of.morf))
         row = {"n": len(of.instances), "top": top, "bottom": bottom}
-        row |= {"lerf": lerf, "morf": morf, "degradation": lerf - morf}
+        row |= {"lerf": lerf, "morf": morf, "degradation": lerf - morf, "left_out": left_out}
         assert numbers(found[key]) == pytest.approx(row, rel=1e-9, abs=1e-9, nan_ok=True)
     averaged: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in run.curves:
+    for row in kept:
         averaged[tuple(row[name] for name in (*KEYS, "order", "fraction"))].append(row)
     assert list(points) == sorted(averaged)
     for point, of_point in averaged.items():
@@ -288,6 +292,7 @@ def test_degradation_is_its_definition(name: str, tmp_path: Path) -> None:
                 "probability": mean,
                 "normalised": (mean - bottom) / (top - bottom),
                 "kept": np.mean([not row["flipped"] for row in of_point]),
+                "left_out": left_out,
             },
             rel=1e-9,
             abs=1e-9,
@@ -329,7 +334,7 @@ def test_degradation_by_hand() -> None:
         points = by_key(connection, "degradation_curves")
         (interval,) = by_key(connection, "degradation_intervals").values()
     # The areas are 0.7 and 0.4 of the first text, and 0.6 of the second.
-    expected = {"n": 2, "top": 0.8, "bottom": 0.4, "lerf": 0.625, "morf": 0.25}
+    expected = {"n": 2, "top": 0.8, "bottom": 0.4, "lerf": 0.625, "morf": 0.25, "left_out": 0}
     assert row == pytest.approx(expected | {"degradation": 0.375}, abs=1e-9)
     ends = [points["one", "token", "mask", "morf", end] for end in (0.0, 1.0)]
     assert [end["normalised"] for end in ends] == pytest.approx([1, 0], abs=1e-9)
@@ -391,6 +396,7 @@ def test_intervals_are_what_the_counts_give() -> None:
         replicates = of.score(poisson_weights(of.instances))
         low, high = np.percentile(replicates, [2.5, 97.5])
         expected = {"degradation": of.score(np.ones(60)), "low": low, "high": high}
+        expected |= {"n": 60, "left_out": 0}
         assert found[key] == pytest.approx(expected, abs=1e-9)
 
 
@@ -420,14 +426,26 @@ def test_intervals_are_near_those_of_resampling() -> None:
 
 
 def test_methods_are_compared_on_the_same_samples() -> None:
-    """Of two methods with the same curves, one without some of the texts, in any order."""
+    """Of methods with the same curves, one without one of the texts, in any order."""
     rows_ = random_curves(40, methods=1)
     twin = [row | {"method": "twin"} for row in rows_]
     other = [row | {"method": "other"} for row in rows_ if row["instance_id"] != "text 7"]
     with connect([*rows_, *other, *twin]) as connection:
-        both = by_key(connection, "degradation_intervals")
-    assert both["twin", "token", "mask"] == pytest.approx(both["method 0", "token", "mask"])
-    assert both["other", "token", "mask"] != pytest.approx(both["method 0", "token", "mask"])
+        same = by_key(connection, "degradation_intervals")
+        own = by_key(connection, "degradation_intervals_over(common := false)")
+        two = by_key(
+            connection, "degradation_intervals_over(methods := ['twin', 'method 0', 'unknown'])"
+        )
+    first, second, third = (same[name, "token", "mask"] for name in ("method 0", "twin", "other"))
+    assert first == pytest.approx(second)
+    assert first == pytest.approx(third)
+    assert (first["n"], first["left_out"]) == (39, 1)
+    first, second, third = (own[name, "token", "mask"] for name in ("method 0", "twin", "other"))
+    assert first == pytest.approx(second)
+    assert first != pytest.approx(third)
+    assert [(row["n"], row["left_out"]) for row in (first, third)] == [(40, 0), (39, 1)]
+    assert two["twin", "token", "mask"] == pytest.approx(first)
+    assert len(two) == 2
 
 
 def test_intervals_do_not_depend_on_rows_or_threads() -> None:
@@ -446,4 +464,5 @@ def test_without_an_order_there_is_no_interval() -> None:
     rows_ = [row for row in random_curves(5) if row["order"] == "morf"]
     with connect(rows_) as connection:
         found = by_key(connection, "degradation_intervals")
-    assert [set(row.values()) for row in found.values()] == [{None}, {None}]
+    empty = {"degradation": None, "low": None, "high": None, "n": 5, "left_out": 0}
+    assert list(found.values()) == [empty, empty]

@@ -58,7 +58,8 @@ def test_between_subsets(tmp_path: Path) -> None:
         (row,) = (row for row in found if (row[1], row[4]) == (one, other))
         assert row[0] == row[3] == "attattr" and row[6] == LAYERS * HEADS
         assert (row[2], row[5]) == (len(groups[one]), len(groups[other]))
-        assert row[7:] == pytest.approx(expected(groups[one], groups[other]), abs=1e-9)
+        assert row[9:] == (0, 0)
+        assert row[7:9] == pytest.approx(expected(groups[one], groups[other]), abs=1e-9)
 
 
 def test_with_another_run(tmp_path: Path) -> None:
@@ -71,8 +72,8 @@ def test_with_another_run(tmp_path: Path) -> None:
     files = f"{folders[1]}/heads/*/*.parquet"
     query = f"from head_agreement_with('{files}')"
     with open_run(folders[0], external_access=True) as connection:
-        ((method, other, heads, *numbers),) = connection.execute(query).fetchall()
-    assert (method, other, heads) == ("attattr", "attattr", LAYERS * HEADS)
+        ((method, other, heads, *numbers, n, other_n),) = connection.execute(query).fetchall()
+    assert (method, other, heads, n, other_n) == ("attattr", "attattr", LAYERS * HEADS, 4, 4)
     assert numbers == pytest.approx(expected(*values), abs=1e-9)
     # Another run's files are outside this one's folder.
     with open_run(folders[0]) as connection, pytest.raises(duckdb.PermissionException):
@@ -84,7 +85,7 @@ def test_it_is_explained(tmp_path: Path) -> None:
     with open_run(write_run(synthetic_run(rows=2), tmp_path)) as connection:
         query = "select column_name, comment from duckdb_columns() where table_name = ?"
         columns = connection.execute(query, ["head_agreement"]).fetchall()
-        assert len(columns) == 9 and all(comment for _, comment in columns)
+        assert len(columns) == 11 and all(comment for _, comment in columns)
         query = "select comment from duckdb_functions() where function_name = ?"
         (view,) = (view for view in VIEWS if view.name == "head_agreement_with")
         assert connection.execute(query, [view.name]).fetchall() == [(view.comment,)]

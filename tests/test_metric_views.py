@@ -22,10 +22,19 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from analysis import open_run
 from schemas import VIEWS, View, table_schema
 from schemas.tables import EVALUATIONS, TABLES
-from tests.synthetic_run import METHODS, Row, SyntheticRun, synthetic_run, write_run
+from tests.synthetic_run import (
+    METHODS,
+    Row,
+    SyntheticRun,
+    create_tables,
+    synthetic_run,
+    write_run,
+)
 from tests.test_degradation import poisson_weights
 
 NEW = (
+    "compared",
+    "compared_curves",
     "inversions",
     "agreement_by_instance",
     "agreement",
@@ -175,27 +184,32 @@ def test_agreement_is_the_mean_over_instances(opened: Opened) -> None:
                 name: average([row[name] for row in rows])
                 for name in ("spearman", "kendall", "jaccard")
             },
+            "left_out": 0,
         }
         for pair, rows in grouped.items()
     }
     assert_same(by(select(connection, "from agreement"), "method_a", "method_b"), expected)
 
 
+def insert_scores(connection: Connection, name: str, method: str, scores: list[float]) -> None:
+    connection.execute(
+        "insert into attributions by name select ? as instance_id, ? as method, ? as scores",
+        [name, method, scores],
+    )
+
+
 def tables_of_tokens(scores: dict[str, dict[str, list[float]]]) -> Connection:
     """Instances between two special tokens, whose scores are the largest of all."""
     connection = duckdb.connect()
     connection.execute("create table instances (instance_id text, special bool[], readout int)")
-    connection.execute(
-        "create table attributions (instance_id text, method text, layer int, scores float[])"
-    )
+    create_tables(connection, *set(TABLES) - {"instances"})
     for name, of in scores.items():
         length = len(next(iter(of.values())))
         special = [True, *[False] * length, True]
         connection.execute("insert into instances values (?, ?, 0)", [name, special])
         for method, values in of.items():
-            row = [name, method, [99.0, *values, -99.0]]
-            connection.execute("insert into attributions values (?, ?, null, ?)", row)
-    for view in views("inversions", "agreement_by_instance", "agreement"):
+            insert_scores(connection, name, method, [99.0, *values, -99.0])
+    for view in views("compared", "inversions", "agreement_by_instance", "agreement"):
         connection.execute(view.sql)
     return connection
 
@@ -290,6 +304,7 @@ def test_grad_x_input_correlation(opened: Opened) -> None:
             "constant": len(found) - len(there),
             "spearman": mean(there),
             "std": pstdev(there),
+            "left_out": 0,
         }
     rows = select(connection, "from grad_x_input_correlation")
     assert_same(by(rows, "method"), expected)
@@ -445,6 +460,7 @@ def test_plausibility(opened: Opened) -> None:
             "text_words": sum(row["words"] for row in own),
             "unseen": 0,
             "unranked": sum(row["rationale"] is not None for row in run.instances) - len(own),
+            "left_out": 0,
         }
     assert_same(by(select(connection, "from plausibility"), "method"), expected)
 
@@ -460,9 +476,7 @@ def tables_of_words(
         'create table instances (instance_id text, row_id text, "window" int, truncated bool, '
         "text text, word_ids int[], segment int[], rationale tinyint[])"
     )
-    connection.execute(
-        "create table attributions (instance_id text, method text, layer int, scores float[])"
-    )
+    create_tables(connection, "attributions")
     for number, (rationale, words, scores) in enumerate(texts):
         row = [str(number), str(number), None, False, None, [None, *words, None]]
         marks = None if rationale is None else [0, *rationale, 0]
@@ -470,12 +484,9 @@ def tables_of_words(
         connection.execute(
             "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?)", [*row, segments, marks]
         )
-        connection.execute(
-            "insert into attributions values (?, 'one', null, ?)",
-            [str(number), [9.0, *scores, 9.0]],
-        )
-    registered = ("matching_spans", "word_ranks", "word_count", "plausibility_by_instance")
-    for view in views(*registered, "plausibility"):
+        insert_scores(connection, str(number), "one", [9.0, *scores, 9.0])
+    registered = ("matching_spans", "word_ranks", "word_count", "harmonic_mean")
+    for view in views(*registered, "plausibility_by_instance", "plausibility"):
         connection.execute(view.sql)
     return connection
 
@@ -557,9 +568,7 @@ def test_parts_of_texts_are_told_from_whole_ones() -> None:
                 [name, row_id, number, truncated, text, ids, segments, rationale],
             )
             scores = [0.0, *map(float, words), 0.0]
-            connection.execute(
-                "insert into attributions values (?, 'one', null, ?)", [name, scores]
-            )
+            insert_scores(connection, name, "one", scores)
         found = by(select(connection, "from plausibility_by_instance"), "instance_id", "method")
         (total,) = select(connection, "from plausibility")
         connection.execute(views("bootstrap_weights")[0].sql)
@@ -628,6 +637,7 @@ def test_perturbation_auc(opened: Opened) -> None:
         ]
         size = len(run.instances)
         expected[key] = {"n": size, "labelled": size} | {name: areas[name] for name in names}
+        expected[key] |= {"left_out": 0}
     found = by(select(connection, "from perturbation_auc"), "method", "protocol", "operation")
     assert_same(found, expected)
 
@@ -651,17 +661,23 @@ def cost_tables(rows: list[tuple[Any, ...]]) -> Connection:
     connection = duckdb.connect()
     connection.execute("create table given (m text, s real, c real, u real, a real, d real)")
     connection.executemany("insert into given values (?, ?, ?, ?, ?, ?)", rows)
+    way = "m as method, 'token' as protocol, 'mask' as operation"
     connection.execute(
-        "create view faithfulness as select m as method, 'token' as protocol, "
-        "'mask' as operation, 7 as n, c as comprehensiveness, u as sufficiency, "
-        "a as auc_difference from given"
+        "create macro faithfulness_over(common, methods) as table "
+        f"select {way}, 7 as n, c as comprehensiveness, u as sufficiency, a as auc_difference, "
+        "0 as left_out from given"
     )
     connection.execute(
-        "create view degradation as select m as method, 'token' as protocol, "
-        "'mask' as operation, d as degradation from given"
+        "create macro degradation_over(common, methods) as table "
+        f"select {way}, d as degradation from given"
     )
     connection.execute(
-        "create view cost as select m as method, s as seconds_per_instance from given"
+        "create macro compared_curves(common, methods) as table "
+        f"select 'one' as instance_id, {way}, true as compared from given"
+    )
+    connection.execute(
+        "create view attributions as select 'one' as instance_id, m as method, s as seconds "
+        "from given"
     )
     connection.execute(views("cost_faithfulness")[0].sql)
     return connection
@@ -753,6 +769,7 @@ def test_faithfulness_intervals(opened: Opened) -> None:
         for metric in metrics:
             values = np.array([row[metric] for row in rows])
             expected[*key, metric] = percentiles(weights, values)
+            expected[*key, metric] |= {"n": len(rows), "left_out": 0}
     found = by(select(connection, "from faithfulness_intervals"), *keys, "metric")
     assert_same(found, expected, 1e-9)
     means = by(select(connection, "from faithfulness"), *keys)
@@ -794,7 +811,7 @@ def test_plausibility_intervals(opened: Opened) -> None:
             "high": float(high),
         }
         for metric in (*names[:2], "iou_f1", *names[4:]):
-            expected[method, metric] |= {"n": len(rows), "cut": 0}
+            expected[method, metric] |= {"n": len(rows), "cut": 0, "left_out": 0}
     found = by(select(connection, "from plausibility_intervals"), "method", "metric")
     assert_same(found, expected, 1e-9)
     means = by(select(connection, "from plausibility"), "method")

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -170,12 +171,70 @@ def test_the_table_of_metrics(folder: Path, page: Page) -> None:
 
 def test_the_best_of_a_column_is_marked(page: Page) -> None:
     heads, *rows = page.tables["faithfulness"]
-    for at, (_, head) in enumerate(heads[1:], 1):
+    assert (heads[1][0], heads[1][1]["data-better"]) == ("instances", "")
+    assert {row[1][0] for row in rows} == {"27"}
+    for at, (_, head) in enumerate(heads[2:], 2):
         value = {row[0][0]: float(str(row[at][1]["data-value"])) for row in rows}
         best = {"higher": max, "lower": min}[str(head["data-better"])](value.values())
         marked = {row[0][0] for row in rows if row[at][1].get("class") == "best"}
         assert marked == {method for method, own in value.items() if own == best}
         assert head["title"]
+
+
+def notes(page: Page, start: str) -> str:
+    return next(text for text in page.texts if text.startswith(start))
+
+
+def test_methods_are_compared_on_the_same_instances(page: Page, tmp_path: Path) -> None:
+    """The method that fails on the text where all are worst is none the better for it."""
+    faithful, cost = "How the probability", "Passes and work"
+    assert "on the same 27 instances; 2 more are left out" in notes(page, faithful)
+    assert "not run on the same instances" in notes(page, cost)
+    _, *rows = page.tables["cost"]
+    assert "best" not in {cell[1].get("class") for row in rows for cell in row[1:3]}
+
+    equal = Page(write_report(write_run(synthetic_run(rows=6, failing=False), tmp_path)))
+    assert "on the same 6 instances, so that they may differ" in notes(equal, faithful)
+    assert "not run on the same instances" not in notes(equal, cost)
+    _, *rows = equal.tables["cost"]
+    assert [row[0][0] for row in rows if row[1][1].get("class") == "best"] == ["gradient"]
+
+
+def test_without_a_common_instance_nothing_is_compared(tmp_path: Path) -> None:
+    run = synthetic_run(rows=6, failing=False)
+    half = {row["instance_id"] for row in run.instances[:3]}
+    run.curves = [
+        row for row in run.curves if (row["method"] == "paths") == (row["instance_id"] in half)
+    ]
+    page = Page(write_report(write_run(run, tmp_path)))
+    assert "none of the 6 instances has curves of every method" in notes(page, "How the prob")
+    columns = page.columns("faithfulness")
+    assert columns == {"instances": dict.fromkeys(METHODS, 0.0)}
+
+
+def test_a_method_without_scores_has_a_cost(tmp_path: Path) -> None:
+    run = synthetic_run(rows=6, failing=False)
+    run.manifest["methods"]["paths"]["tables"] = ["layers"]
+    for table in ("attributions", "curves"):
+        rows = getattr(run, table)
+        setattr(run, table, [row for row in rows if row["method"] != "paths"])
+    page = Page(write_report(write_run(run, tmp_path)))
+    assert page.columns("cost")["instances"] == near(dict.fromkeys(METHODS, 6.0))
+    assert page.columns("cost")["ms an instance ↓"]["paths"] is None
+    assert "Of methods without scores of tokens, seconds aren't kept" in notes(page, "Passes")
+
+
+def test_a_run_that_is_not_finished_says_so(folder: Path, page: Page, tmp_path: Path) -> None:
+    assert not [text for text in page.texts if "not finished" in text]
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    files = sorted(copy.rglob("shard-*.parquet"))
+    for path in (path for path in files if "failures" not in path.parts and "curves" in path.parts):
+        if path.name.startswith("shard-00000"):
+            path.unlink()
+    expected = len([path for path in files if "failures" not in path.parts])
+    (found,) = (text for text in Page(write_report(copy)).texts if "not finished" in text)
+    assert f"not finished: {expected - 3} of {expected} files are there" in found
 
 
 def test_a_table_per_way_to_perturb(tmp_path: Path) -> None:

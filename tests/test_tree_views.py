@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from schemas import View
+from tests.synthetic_run import create_tables
 
 Row = dict[str, Any]
 
@@ -76,7 +77,8 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as connection:
         for table in (INSTANCES, EDGES, NODES, HEADS):
             connection.execute(table)
-        for view in VIEWS:
+        create_tables(connection, "attributions", "layers", "information")
+        for view in ("compared", *VIEWS):
             connection.execute(source(view))
         yield connection
 
@@ -105,7 +107,7 @@ def test_every_column_is_explained(connection: duckdb.DuckDBPyConnection, view: 
 
 
 def test_head_importance(connection: duckdb.DuckDBPyConnection) -> None:
-    found = select(connection, "from head_importance")
+    found = select(connection, "from head_importance_over(common := false)")
     names = ("method", "layer", "head", "n", "tokens", "importance", "rank", "layer_rank")
     assert [tuple(row[name] for name in names) for row in found] == [
         # Of equal means the lower layer is first.
@@ -118,6 +120,15 @@ def test_head_importance(connection: duckdb.DuckDBPyConnection) -> None:
     assert [row["taylor_loss"] for row in found] == [2.0, 1.5, None, 1.0]
     assert [row["taylor_logits"] for row in found] == [3.0, 4.0, None, 1.0]
     assert [row["taylor_logits_norm"] for row in found] == [sqrt(9 + 16)] * 2 + [None, 1.0]
+    assert [row["left_out"] for row in found] == [0, 0, 0, 1]
+    # Both methods have the second instance alone.
+    both = select(connection, "from head_importance")
+    assert [(row["method"], row["n"], row["left_out"], row["importance"]) for row in both] == [
+        ("m", 1, 1, -0.5),
+        ("m", 1, 1, 0.25),
+        ("m", 1, 1, 0.0),
+        ("one", 1, 1, 0.0),
+    ]
 
 
 def test_receptive_field(connection: duckdb.DuckDBPyConnection) -> None:

@@ -14,7 +14,15 @@ import pytest
 
 from analysis import open_run
 from schemas import VIEWS
-from tests.synthetic_run import MIXING, NUM_LAYERS, Row, SyntheticRun, synthetic_run, write_run
+from tests.synthetic_run import (
+    MIXING,
+    NUM_LAYERS,
+    Row,
+    SyntheticRun,
+    compared,
+    synthetic_run,
+    write_run,
+)
 
 RUNS: dict[str, dict[str, Any]] = {
     "all orders": {"seed": 0},
@@ -152,13 +160,24 @@ def test_faithfulness_is_the_mean_over_instances(opened: Opened) -> None:
     run, connection = opened
     keys = ("method", "protocol", "operation")
     metrics = [row for row in faithfulness(run)[0] if row not in ("instance_id", *keys)][2:]
-    expected = [
-        dict(zip(keys, key, strict=True))
-        | {"n": len(rows)}
-        | {name: averaged(rows, name) for name in metrics}
-        for key, rows in grouped(faithfulness(run), *keys).items()
-    ]
-    assert_rows(select(connection, "from faithfulness"), expected, *keys)
+    every = faithfulness(run)
+    kept = compared(every)
+    assert 0 < len(kept) < len(every)
+    of_some = [row for row in every if row["method"] in ("gradient", "paths")]
+    total = len({row["instance_id"] for row in every})
+    for view, rows in (
+        ("faithfulness", kept),
+        ("faithfulness_over(common := false)", every),
+        ("faithfulness_over(methods := ['paths', 'gradient'])", compared(of_some)),
+    ):
+        expected = [
+            dict(zip(keys, key, strict=True))
+            | {"n": len(own)}
+            | {name: averaged(own, name) for name in metrics}
+            | {"left_out": total - len(own)}
+            for key, own in grouped(rows, *keys).items()
+        ]
+        assert_rows(select(connection, f"from {view}"), expected, *keys)
 
 
 def test_tokens(opened: Opened) -> None:
@@ -230,6 +249,8 @@ def test_mixing(opened: Opened) -> None:
                 "mixing": mean(own),
                 "special_tokens": len(others),
                 "special_mixing": mean(others),
+                "n": len(special) - 1,
+                "left_out": 0,
             }
         )
     assert len(expected) == NUM_LAYERS * len(MIXING)
@@ -292,6 +313,7 @@ def test_information_flow(opened: Opened) -> None:
                 "bits": mean(row["bits"] for row in rows),
                 "total": mean(own.values()),
                 "share": mean(bits / total[name, *key[:2]] for name, bits in own.items()),
+                "left_out": 0,
             }
         )
     assert_rows(select(connection, "from information_flow"), expected, *keys)
@@ -378,6 +400,7 @@ def test_completeness(opened: Opened) -> None:
         "mean_gap": mean(gaps),
         "max_gap": max(gaps),
         "median_relative_gap": median(relative),
+        "left_out": 0,
     }
     assert_rows(select(connection, "from completeness"), [expected], "method")
 
@@ -411,7 +434,7 @@ def test_a_curve_by_hand(tmp_path: Path) -> None:
     with open_run(write_run(run, tmp_path)) as connection:
         for view in ("faithfulness", "faithfulness_by_instance"):
             (row,) = select(connection, f"from {view} where method = 'gradient'")
-            keys = ("instance_id", "method", "protocol", "operation", "n")
+            keys = ("instance_id", "method", "protocol", "operation", "n", "left_out")
             found = {name: row[name] for name in row if name not in keys}
             expected: Row = {
                 "comprehensiveness": 0.4,
@@ -490,8 +513,15 @@ def test_every_column_is_commented(tmp_path: Path) -> None:
             "where not internal and table_name <> 'run'",
         )
         views = select(connection, "select comment from duckdb_views() where comment is not null")
+        macros = select(
+            connection,
+            "select function_name as name, comment from duckdb_functions() where function_type in "
+            "('macro', 'table_macro') and not internal",
+        )
     # Keys of groups mean what they mean in the tables; all else is explained.
     assert [row for row in columns if row["comment"] is None] == []
     explained = {(view.name, column) for view in VIEWS for column in view.columns}
     assert explained <= {(row["table_name"], row["column_name"]) for row in columns}
     assert len(views) == sum(not view.is_macro for view in VIEWS)
+    made = {each.name for view in VIEWS for each in view.created if each.kind != "view"}
+    assert {row["name"]: bool(row["comment"]) for row in macros} == dict.fromkeys(made, True)

@@ -4,7 +4,7 @@
 --
 -- Scores are compared by rank alone, as they are: methods differ in unit and scale, and the sign
 -- counts. A correlation is null where a method gives all tokens the same score, or there is but one
--- token.
+-- token. Scores that aren't all finite have no row.
 --
 -- Columns:
 --   method_a  The method whose name comes first
@@ -36,7 +36,7 @@ kept as (
         len(r.positions) as n
     from attributions as a
     join removable as r using (instance_id)
-    where a.layer is null and n > 0
+    where a.layer is null and n > 0 and isfinite(list_sum(a.scores))
 ),
 
 -- Positions from the lowest score to the highest. Equal scores (`tied`) stand in the order of the
@@ -101,7 +101,7 @@ pairs as (
         a.apart as apart_a,
         b.apart as apart_b,
         list_inner_product(a.centred, b.centred) / (a.norm * b.norm) as spearman,
-        list_inner_product(a.top, b.top)::bigint as common,
+        list_inner_product(a.top, b.top)::bigint as in_both,
         -- Mean over both orders of either method's ties, where a pair that any of them ties is
         -- inverted half of the times.
         case
@@ -133,5 +133,5 @@ select
     (n * (n - 1) / 2 - inverted_twice)
     / nullif(sqrt(apart_a) * sqrt(apart_b), 0) as kendall,
     k as top_k,
-    common / (2 * k - common) as jaccard
+    in_both / (2 * k - in_both) as jaccard
 from pairs;

@@ -1,29 +1,77 @@
--- What each method cost: one row per method, also if it failed everywhere.
+-- What each method cost: one row per method, also if it failed everywhere or has no scores.
 --
 -- Seconds are those of the attributions: the passes and the work of the method alone, without
 -- reading, encoding and writing. Passes that several methods share are counted for each of them.
+-- They are kept with the scores, so that of a method without (`attattr`, which fills tables of heads
+-- and trees) they aren't known. Each method is on its own instances, which may not be the others';
+-- `cost_faithfulness` has seconds over the same ones.
 --
 -- Columns:
---   instances             Number of instances attributed
+--   instances             Number of instances attributed: those in the method's tables
 --   tokens                Number of tokens attributed, special tokens included
---   seconds               Sum over the instances
+--   seconds               Sum over the instances; null where it isn't known
 --   seconds_per_instance  seconds / instances
 --   instances_per_second  instances / seconds
 --   tokens_per_second     tokens / seconds
 --   failures              Number of instances that the method failed on
 create view cost as
-with spent as (
+with scored as (
     select
         method,
         count(distinct instance_id) as instances,
         sum(len(scores)) as tokens,
-        sum(seconds::double) as seconds
+        sum(seconds::double) filter (isfinite(seconds)) as seconds
     from attributions
     group by method
 ),
 
+-- Methods without scores, by what they have instead.
+silent as (
+    select method
+    from methods
+    where not list_contains(tables, 'attributions')
+),
+
+others as (
+    select instance_id, method from heads semi join silent using (method)
+    union
+    select instance_id, method from interactions semi join silent using (method)
+    union
+    select instance_id, method from tree_nodes semi join silent using (method)
+    union
+    select instance_id, method from patterns semi join silent using (method)
+    union
+    select instance_id, method from pattern_ablation semi join silent using (method)
+    union
+    select instance_id, method from layers semi join silent using (method)
+    union
+    select instance_id, method from information semi join silent using (method)
+),
+
+spent as (
+    from scored
+    union all
+    select
+        o.method,
+        count(*) as instances,
+        sum(len(i.tokens)) as tokens,
+        null as seconds
+    from others as o
+    join instances as i using (instance_id)
+    group by o.method
+),
+
+-- Of a run that has only begun, nothing is known.
+begun as (
+    select method
+    from methods
+    where exists (from instances) or exists (from failures)
+),
+
 failed as (
-    select method, count(*) as failures
+    select
+        method,
+        count(distinct instance_id) as failures
     from failures
     where stage = 'attribute'
     group by method
@@ -33,11 +81,12 @@ select
     method,
     coalesce(instances, 0) as instances,
     coalesce(tokens, 0)::bigint as tokens,
-    coalesce(seconds, 0) as seconds,
+    seconds,
     seconds / instances as seconds_per_instance,
     instances / nullif(seconds, 0) as instances_per_second,
     tokens / nullif(seconds, 0) as tokens_per_second,
     coalesce(failures, 0) as failures
-from spent
+from begun
+full join spent using (method)
 full join failed using (method)
 order by seconds_per_instance, method;

@@ -7,7 +7,8 @@
 --
 -- Columns:
 --   n                      Number of instances with curves
---   seconds_per_instance   As in `cost`: that of the attributions, without the curves
+--   seconds_per_instance   Mean over the same instances of the seconds of the attributions, as in
+--                          `cost`; without the curves
 --   comprehensiveness      As in `faithfulness`; higher is better
 --   sufficiency            As in `faithfulness`; lower is better
 --   auc_difference         As in `faithfulness`; higher is better
@@ -16,21 +17,40 @@
 --   front_comprehensiveness  Whether it is on the front of comprehensiveness
 --   front_sufficiency      Whether it is on the front of sufficiency
 --   front_degradation      Whether it is on the front of degradation
-create view cost_faithfulness as
-with together as (
+--   left_out               As in `faithfulness`: number of instances that are not compared
+create macro cost_faithfulness_over(common := true, methods := null) as table
+with chosen as materialized (
+    from compared_curves(common, methods)
+    where compared
+),
+
+spent as (
+    select
+        k.method,
+        k.protocol,
+        k.operation,
+        sum(a.seconds::double) / count(distinct k.instance_id) as seconds_per_instance
+    from chosen as k
+    join attributions as a using (instance_id, method)
+    where isfinite(a.seconds)
+    group by all
+),
+
+together as (
     select
         f.method,
         f.protocol,
         f.operation,
         f.n,
-        c.seconds_per_instance,
+        s.seconds_per_instance,
         f.comprehensiveness,
         f.sufficiency,
         f.auc_difference,
-        d.degradation
-    from faithfulness as f
-    join degradation as d using (method, protocol, operation)
-    left join cost as c using (method)
+        d.degradation,
+        f.left_out
+    from faithfulness_over(common, methods) as f
+    join degradation_over(common, methods) as d using (method, protocol, operation)
+    left join spent as s using (method, protocol, operation)
 ),
 
 -- From the cheapest to the dearest, the best so far of the cheaper ones, and of the equally cheap.
@@ -72,6 +92,10 @@ select
     sufficiency <= same_sufficiency and coalesce(sufficiency < best_sufficiency, true)
         as front_sufficiency,
     degradation >= same_degradation and coalesce(degradation > best_degradation, true)
-        as front_degradation
+        as front_degradation,
+    left_out
 from best
 order by protocol, operation, seconds_per_instance, method;
+
+create view cost_faithfulness as
+from cost_faithfulness_over();

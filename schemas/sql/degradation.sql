@@ -23,8 +23,14 @@
 --   lerf         Normalised area under the LeRF curve; higher is better
 --   morf         Normalised area under the MoRF curve; lower is better
 --   degradation  lerf - morf; higher is better
-create view degradation as
-with points as (
+--   left_out     As in `faithfulness`: number of instances that are not compared
+create macro degradation_over(common := true, methods := null) as table
+with chosen as (
+    from compared_curves(common, methods)
+    where compared
+),
+
+points as (
     select
         method,
         protocol,
@@ -34,6 +40,7 @@ with points as (
         -- Sums of the same numbers in another order differ in their last digits.
         case when abs(top - bottom) > 1e-12 then top - bottom end as span
     from curves
+    semi join chosen using (instance_id, method, protocol, operation)
     group by all
 )
 
@@ -46,7 +53,11 @@ select
     bottom,
     (auc_lerf - bottom) / span as lerf,
     (auc_morf - bottom) / span as morf,
-    lerf - morf as degradation
-from points
-join faithfulness using (method, protocol, operation)
+    lerf - morf as degradation,
+    left_out
+from faithfulness_over(common, methods)
+left join points using (method, protocol, operation)
 order by method, protocol, operation;
+
+create view degradation as
+from degradation_over();

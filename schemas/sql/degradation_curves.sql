@@ -9,18 +9,26 @@
 --   probability  Mean probability of the explained class
 --   normalised   (probability - bottom) / (top - bottom), with `top` and `bottom` of `degradation`
 --   kept         Share of instances that are predicted as the whole input is
-create view degradation_curves as
-with points as (
+--   left_out     As in `faithfulness`: number of instances that are not compared
+create macro degradation_curves_over(common := true, methods := null) as table
+with chosen as materialized (
+    from compared_curves(common, methods)
+),
+
+points as (
     select
-        method,
-        protocol,
-        operation,
-        "order",
-        fraction,
+        c.method,
+        c.protocol,
+        c.operation,
+        c."order",
+        c.fraction,
         count(*) as n,
-        avg(probability) as probability,
-        1 - avg(flipped::int) as kept
-    from curves
+        avg(c.probability) as probability,
+        1 - avg(c.flipped::int) as kept,
+        any_value(k.total) - n as left_out
+    from curves as c
+    join chosen as k using (instance_id, method, protocol, operation)
+    where k.compared
     group by all
 ),
 
@@ -43,6 +51,10 @@ select
     probability,
     case when abs(top - bottom) > 1e-12 then (probability - bottom) / (top - bottom) end
         as normalised,
-    kept
+    kept,
+    left_out
 from ends
 order by method, protocol, operation, "order", fraction;
+
+create view degradation_curves as
+from degradation_curves_over();

@@ -17,8 +17,14 @@
 --   degradation  As in the view `degradation`
 --   low          2.5 % percentile over the replicates
 --   high         97.5 % percentile over the replicates
-create view degradation_intervals as
-with areas as (
+--   n            Number of instances
+--   left_out     As in `faithfulness`: number of instances that are not compared
+create macro degradation_intervals_over(common := true, methods := null) as table
+with chosen as materialized (
+    from compared_curves(common, methods)
+),
+
+areas as (
     select
         instance_id,
         method,
@@ -29,6 +35,18 @@ with areas as (
         area_under_curve(lerf, max(units)) - area_under_curve(morf, max(units)) as area,
         avg(probability) filter (fraction = 0) - avg(probability) filter (fraction = 1) as span
     from curves
+    semi join (from chosen where compared) as k using (instance_id, method, protocol, operation)
+    group by all
+),
+
+sizes as (
+    select
+        method,
+        protocol,
+        operation,
+        count(*) filter (compared) as n,
+        any_value(total) - n as left_out
+    from chosen
     group by all
 ),
 
@@ -36,7 +54,7 @@ weights as (
     select
         instance_id,
         bootstrap_weights(instance_id) as weights
-    from (select distinct instance_id from curves)
+    from (select distinct instance_id from chosen where compared)
 ),
 
 -- Unnested after the join, so that the join is a small one.
@@ -75,7 +93,13 @@ select
     operation,
     any_value(score) filter (replicate = 0) as degradation,
     quantile_cont(score, 0.025) filter (replicate > 0) as low,
-    quantile_cont(score, 0.975) filter (replicate > 0) as high
-from scores
+    quantile_cont(score, 0.975) filter (replicate > 0) as high,
+    n,
+    left_out
+from sizes
+left join scores using (method, protocol, operation)
 group by all
 order by method, protocol, operation;
+
+create view degradation_intervals as
+from degradation_intervals_over();

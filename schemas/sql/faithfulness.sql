@@ -1,6 +1,17 @@
 -- Faithfulness of each method: the means of `faithfulness_by_instance`, one row per method,
 -- protocol and operation. Every instance counts the same.
 --
+-- Methods are compared on the same instances: those that all of them have curves of, under the same
+-- protocol and operation, so that who fails on the hard texts is none the better for it. A method
+-- without any curves is no bar to the others. This is so in all views that compare methods, and the
+-- macro of the same name with `_over` takes what else they can be compared on:
+--
+--   from faithfulness_over(common := false)                 each on all instances that it has
+--   from faithfulness_over(methods := ['lime', 'saliency'])  those that these two have in common
+--
+-- Instances whose curves can't be summed (nothing to remove, or a probability that is no number)
+-- are left out, as in `faithfulness_by_instance`.
+--
 -- All but the flips are linear in the probabilities, so they are computed from sums over the
 -- instances with equally many units, whose curves have their points in the same places. That is
 -- several times as fast as the mean of a row per instance, and equal to it.
@@ -19,8 +30,19 @@
 --   flipped            Share of instances whose predicted class changes somewhere on the MoRF curve
 --   decision_flip_fraction  Mean share of the units to remove (MoRF) until the predicted class
 --                      changes, 1 where it never does; lower is better
-create view faithfulness as
-with pooled as (
+--   left_out           Number of instances that some method has curves of and that are not among n
+create macro faithfulness_over(common := true, methods := null) as table
+with chosen as materialized (
+    from compared_curves(common, methods)
+),
+
+kept as (
+    select c.*
+    from curves as c
+    semi join (from chosen where compared) as k using (instance_id, method, protocol, operation)
+),
+
+pooled as (
     select
         method,
         protocol,
@@ -32,7 +54,7 @@ with pooled as (
         count(*) as n,
         sum(probability) as p,
         sum(ln(greatest(probability, 1e-30))) as log_p
-    from curves
+    from kept
     group by all
 ),
 
@@ -89,7 +111,7 @@ first_flips as (
         any_value(units) as units,
         bool_or(flipped) filter ("order" = 'morf') as flipped,
         min(removed) filter ("order" = 'morf' and flipped) as removed
-    from curves
+    from kept
     group by instance_id, method, protocol, operation
 ),
 
@@ -98,11 +120,21 @@ flips as (
         method,
         protocol,
         operation,
-        count(*) as n,
         avg(flipped::int) as flipped,
         avg(case when flipped then removed / units when not flipped then 1 end)
             as decision_flip_fraction
     from first_flips
+    group by all
+),
+
+sizes as (
+    select
+        method,
+        protocol,
+        operation,
+        count(*) filter (compared) as n,
+        any_value(total) - n as left_out
+    from chosen
     group by all
 )
 
@@ -120,7 +152,12 @@ select
     auc_random,
     auc_lerf - auc_morf as auc_difference,
     flipped,
-    decision_flip_fraction
-from flips
-join linear using (method, protocol, operation)
+    decision_flip_fraction,
+    left_out
+from sizes
+left join flips using (method, protocol, operation)
+left join linear using (method, protocol, operation)
 order by method, protocol, operation;
+
+create view faithfulness as
+from faithfulness_over();

@@ -7,6 +7,9 @@
 -- short text the number removed is a rounded one. A metric is null where the order that it needs
 -- was not run. LeRF is run at 1 - f for every f that MoRF is run at.
 --
+-- Curves that can't be summed, with nothing to remove or a probability that is no number, have no
+-- row; `left_out` of `faithfulness` counts them.
+--
 -- Columns:
 --   units              Number of removable tokens or words
 --   probability        p(0)
@@ -64,6 +67,7 @@ curve as (
         min(removed) filter (morf and flipped) as removed_to_flip
     from points
     group by all
+    having min(units) > 0 and bool_and(isfinite(probability))
 )
 
 select

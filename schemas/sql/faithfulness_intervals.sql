@@ -12,12 +12,29 @@
 --   value   As in `faithfulness`
 --   low     2.5 % percentile over the replicates
 --   high    97.5 % percentile over the replicates
-create view faithfulness_intervals as
-with weights as (
+--   n       Number of instances
+--   left_out  As in `faithfulness`: number of instances that are not compared
+create macro faithfulness_intervals_over(common := true, methods := null) as table
+with chosen as materialized (
+    from compared_curves(common, methods)
+),
+
+sizes as (
+    select
+        method,
+        protocol,
+        operation,
+        count(*) filter (compared) as n,
+        any_value(total) - n as left_out
+    from chosen
+    group by all
+),
+
+weights as (
     select
         instance_id,
         bootstrap_weights(instance_id) as weights
-    from (select distinct instance_id from curves)
+    from (select distinct instance_id from chosen where compared)
 ),
 
 -- Unnested after the join, so that the join is a small one.
@@ -27,6 +44,7 @@ drawn as (
         unnest(w.weights) as weight,
         unnest(range(1001)) as replicate
     from faithfulness_by_instance as f
+    semi join (from chosen where compared) as k using (instance_id, method, protocol, operation)
     join weights as w using (instance_id)
 ),
 
@@ -63,7 +81,13 @@ select
     metric,
     any_value(mean) filter (replicate = 0) as value,
     quantile_cont(mean, 0.025) filter (replicate > 0) as low,
-    quantile_cont(mean, 0.975) filter (replicate > 0) as high
+    quantile_cont(mean, 0.975) filter (replicate > 0) as high,
+    n,
+    left_out
 from long
+join sizes using (method, protocol, operation)
 group by all
 order by method, protocol, operation, metric;
+
+create view faithfulness_intervals as
+from faithfulness_intervals_over();

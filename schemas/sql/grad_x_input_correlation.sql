@@ -8,19 +8,32 @@
 -- explain the gold class, which is `--target gold`. For signed scores over the tokens of the text,
 -- see `agreement`. It tells how alike two methods are, not that either is faithful.
 --
+-- All methods are compared on the same instances, those that every one of them has scores of;
+-- `grad_x_input_correlation_over` takes others, as `agreement_over` does.
+--
 -- Columns:
---   n         Number of instances that both attributed
+--   n         Number of instances that are compared
 --   constant  Number of them without a correlation: one token, or equal magnitudes for all
 --   spearman  Mean of Spearman's correlation over the others
 --   std       Their standard deviation (over n, as numpy's); null without any
-create view grad_x_input_correlation as
-with magnitudes as (
+--   left_out  Number of instances that some method has scores of and that are not among n
+create macro grad_x_input_correlation_over(common := true, methods := null) as table
+with chosen as materialized (
+    from compared(
+        'scores',
+        common,
+        case when methods is not null then list_append(methods, 'grad_x_input') end
+    )
+),
+
+magnitudes as (
     select
         instance_id,
         method,
         len(scores) as n,
         list_transform(scores, lambda s: abs(s)) as scores
     from attributions
+    semi join (from chosen where compared) as k using (instance_id, method)
     where layer is null
 ),
 
@@ -68,14 +81,27 @@ correlations as (
     from centred as other
     join centred as reference using (instance_id)
     where reference.method = 'grad_x_input' and other.method <> 'grad_x_input'
+),
+
+-- A row for each that is compared with it, also on no instance.
+others as (
+    select method, any_value(total) as total
+    from chosen
+    where method <> 'grad_x_input' and 'grad_x_input' in (select method from chosen)
+    group by method
 )
 
 select
     method,
-    count(*) as n,
-    count(*) - count(spearman) as constant,
+    count(c.method) as n,
+    count(c.method) - count(spearman) as constant,
     avg(spearman) as spearman,
-    stddev_pop(spearman) as std
-from correlations
+    stddev_pop(spearman) as std,
+    any_value(total) - count(c.method) as left_out
+from others as o
+left join correlations as c using (method)
 group by method
 order by method;
+
+create view grad_x_input_correlation as
+from grad_x_input_correlation_over();

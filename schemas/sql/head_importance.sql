@@ -8,6 +8,9 @@
 -- `taylor_logits` / `taylor_logits_norm`. To prune a share of the heads, take away those of the
 -- largest ranks.
 --
+-- Several methods are compared on the same instances; `head_importance_over(common := false)` has
+-- each method's own.
+--
 -- Columns:
 --   layer               Encoder layer, from 0
 --   head                Head of the layer, from 0
@@ -22,8 +25,13 @@
 --   taylor_loss         Mean of |context . d loss / d context|, summed over the tokens
 --   taylor_logits       The same for the sum of the logits
 --   taylor_logits_norm  The l2 norm of taylor_logits over the heads of the layer
-create view head_importance as
-with averaged as (
+--   left_out            Number of instances that some method has heads of and that are not among n
+create macro head_importance_over(common := true, methods := null) as table
+with chosen as materialized (
+    from compared('heads', common, methods)
+),
+
+averaged as (
     select
         h.method,
         h.layer,
@@ -33,8 +41,10 @@ with averaged as (
         avg(h.attr_max::double) as importance,
         avg(h.attention_mean::double) as attention,
         avg(h.taylor_loss::double) as taylor_loss,
-        avg(h.taylor_logits::double) as taylor_logits
+        avg(h.taylor_logits::double) as taylor_logits,
+        any_value(k.total) - n as left_out
     from heads as h
+    join (from chosen where compared) as k using (instance_id, method)
     join instances as i using (instance_id)
     group by all
 )
@@ -51,6 +61,10 @@ select
     attention,
     taylor_loss,
     taylor_logits,
-    sqrt(sum(taylor_logits ** 2) over (partition by method, layer)) as taylor_logits_norm
+    sqrt(sum(taylor_logits ** 2) over (partition by method, layer)) as taylor_logits_norm,
+    left_out
 from averaged
 order by method, layer, head;
+
+create view head_importance as
+from head_importance_over();

@@ -7,6 +7,9 @@
 -- information flow). After the last layer only that position is looked at, so what is found at the
 -- others is what the optimisation had no time to remove. Roles: see `information_tokens`.
 --
+-- Methods are compared on the same instances; `information_flow_over(common := false)` has each
+-- method's own.
+--
 -- Columns:
 --   layer      Encoder layer after which the bottleneck sits, from 0
 --   role       readout, special, rationale, punctuation or text
@@ -16,8 +19,19 @@
 --   bits       Mean information per token
 --   total      Mean information per instance in all such tokens
 --   share      Mean share of the instance's information that is in such tokens
-create view information_flow as
-with by_instance as (
+--   left_out   Number of instances that some method has bits of and that are not compared
+create macro information_flow_over(common := true, methods := null) as table
+with chosen as materialized (
+    from compared('information', common, methods)
+),
+
+lacking as (
+    select method, any_value(total) - count(*) filter (compared) as left_out
+    from chosen
+    group by method
+),
+
+by_instance as (
     select
         instance_id,
         method,
@@ -27,6 +41,7 @@ with by_instance as (
         count(*) as tokens,
         sum(bits::double) as bits
     from information_tokens
+    semi join (from chosen where compared) as k using (instance_id, method)
     group by all
 ),
 
@@ -46,7 +61,12 @@ select
     sum(tokens)::bigint as tokens,
     sum(bits) / sum(tokens) as bits,
     avg(bits) as total,
-    avg(share) as share
+    avg(share) as share,
+    left_out
 from shares
+join lacking using (method)
 group by all
 order by method, layer, role, correct;
+
+create view information_flow as
+from information_flow_over();

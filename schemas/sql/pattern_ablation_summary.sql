@@ -20,6 +20,7 @@
 --
 -- Right is an instance whose output is still above 0, which is what its patterns explain. A model
 -- that says nothing is right by chance, so that `nothing` and `random` are what to compare with.
+-- Instances with an output that isn't finite are left out, with all of their kinds.
 --
 -- Columns:
 --   subset         Subset of the corpus; null for all instances
@@ -44,6 +45,7 @@ with summed as (
         avg(a.heads_kept) as heads,
         avg(a.skips_kept) as skips
     from pattern_ablation as a
+    anti join (from pattern_ablation where not isfinite(output)) as u using (instance_id, method)
     join instances as i using (instance_id)
     group by grouping sets ((a.method, i.subset, a.kind), (a.method, a.kind))
     having grouping(i.subset) = 1 or i.subset is not null

@@ -11,7 +11,7 @@
 -- Columns:
 --   level           embedding or attention
 --   subset          Subset of the corpus; null for all instances
---   n               Number of words, special tokens included
+--   n               Number of words, special tokens included, whose influences are finite
 --   concentration   Sum of |influence| of the patterns over the sum of |input influence|
 --   mean            Mean over words of influence / input influence; a word without any has none
 --   median          The median of the same
@@ -28,6 +28,7 @@ select
     avg((sign(p.influence) = sign(p.input_influence))::int) as sign_agreement
 from patterns as p
 join instances as i using (instance_id)
+where isfinite(p.influence) and isfinite(p.input_influence)
 group by grouping sets ((p.method, p.level, i.subset), (p.method, p.level))
 having grouping(i.subset) = 1 or i.subset is not null
 order by p.method, p.level, i.subset nulls first;

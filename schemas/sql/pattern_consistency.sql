@@ -110,7 +110,7 @@ counted as (
         any_value(accuracy) as accuracy,
         any_value(nodes) as nodes,
         any_value(heads) as heads,
-        avg(abs(influence::double)) as influence,
+        avg(abs(influence::double)) filter (isfinite(influence)) as influence,
         count(*) / any_value(n) as share
     from taken
     group by method, level, subset, source_role, pattern

@@ -34,5 +34,6 @@ select
     sum(abs(n.influence::double)) as weight
 from pattern_nodes as n
 join instances as i using (instance_id)
+where isfinite(n.influence)
 group by all
 order by n.method, n.level, i.subset, n.layer, weight desc, from_role, to_role, n.head;

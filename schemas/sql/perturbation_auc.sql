@@ -21,19 +21,35 @@
 --   negative_probability  The same of LeRF; higher is better
 --   positive_accuracy_forced  As positive_accuracy, with accuracy 0 at fraction 1
 --   negative_accuracy_forced  As negative_accuracy, with accuracy 0 at fraction 1
-create view perturbation_auc as
-with points as (
+--   left_out              As in `faithfulness`: number of instances that are not compared
+create macro perturbation_auc_over(common := true, methods := null) as table
+with chosen as materialized (
+    from compared_curves(common, methods)
+),
+
+sizes as (
+    select
+        method,
+        protocol,
+        operation,
+        count(*) filter (compared) as n,
+        any_value(total) - n as left_out
+    from chosen
+    group by all
+),
+
+points as (
     select
         c.method,
         c.protocol,
         c.operation,
         c."order",
         c.fraction,
-        count(*) as n,
         count(i.label) as labelled,
         avg((c.prediction = i.label)::int) as accuracy,
         avg(c.probability) as probability
     from curves as c
+    semi join (from chosen where compared) as k using (instance_id, method, protocol, operation)
     join instances as i using (instance_id)
     where c."order" in ('morf', 'lerf')
     group by all
@@ -57,14 +73,20 @@ select
     method,
     protocol,
     operation,
-    max(n) as n,
-    max(labelled) as labelled,
+    n,
+    coalesce(max(labelled), 0) as labelled,
     sum(area) filter ("order" = 'morf') as positive_accuracy,
     sum(area) filter ("order" = 'lerf') as negative_accuracy,
     sum(area_probability) filter ("order" = 'morf') as positive_probability,
     sum(area_probability) filter ("order" = 'lerf') as negative_probability,
     sum(area_forced) filter ("order" = 'morf') as positive_accuracy_forced,
-    sum(area_forced) filter ("order" = 'lerf') as negative_accuracy_forced
-from stepped
-group by method, protocol, operation
+    sum(area_forced) filter ("order" = 'lerf') as negative_accuracy_forced,
+    left_out
+from sizes
+left join stepped using (method, protocol, operation)
+where n = 0 or "order" is not null
+group by all
 order by method, protocol, operation;
+
+create view perturbation_auc as
+from perturbation_auc_over();

@@ -7,7 +7,13 @@
 -- (Mathew et al. 2021) chooses the same number, their mean length in words (5 there), or all words
 -- of a shorter text, and takes each chosen word for a span of its own: as in its code, both words
 -- of a span of two then match it, and recall may exceed 1. The corpus's means are over the
--- instances that some method attributed.
+-- instances that some method ranks.
+--
+-- Methods are compared on the same instances, those that all of them rank. To compare each on all
+-- that it ranks, or some of them alone:
+--
+--   from plausibility_over(common := false)
+--   from plausibility_over(methods := ['lime', 'saliency'])
 --
 -- As in ERASER's code, token F1 is the mean of the instances' F1, and IoU F1 that of the mean
 -- precision and the mean recall.
@@ -35,25 +41,46 @@
 --   text_words           Number of words of these texts; null where one of them isn't stored
 --   unseen               Number of these words that are in none of the n instances: beyond the cut
 --                        or in windows that are left out. The rationale may mark some
---   unranked             Number of instances with a rationale that are left out, since what they
---                        have of it marks no word or all of them
-create view plausibility as
-with found as materialized (
+--   unranked             Number of the method's instances with a rationale that can't be ranked,
+--                        since what they have of it marks no word or all of them
+--   left_out             Number of instances that some method ranks and that are not among n
+create macro plausibility_over(common := true, methods := null) as table
+with every as materialized (
     from plausibility_by_instance
+    where methods is null or list_contains(methods, method)
+),
+
+ranked as (
+    select
+        instance_id,
+        count(*) as by_methods,
+        any_value(marked) as marked,
+        any_value(words) as words
+    from every
+    group by instance_id
+),
+
+groups as (
+    select method, count(*) as ranked
+    from every
+    group by method
+),
+
+found as (
+    select e.*
+    from every as e
+    join ranked as r using (instance_id)
+    where not common or r.by_methods = (select count(*) from groups)
 ),
 
 sizes as (
     select
         avg(marked / words) as share,
-        greatest(1, floor(avg(marked) + 0.5))::bigint as number
-    from (
-        select any_value(marked) as marked, any_value(words) as words
-        from found
-        group by instance_id
-    )
+        case when count(*) > 0 then greatest(1, floor(avg(marked) + 0.5))::bigint end as number
+    from ranked
 ),
 
-chosen as (
+picked as (
     select
         f.method,
         f.marked as m,
@@ -75,7 +102,7 @@ matched as (
         *,
         matching_spans(firsts, lasts, true_firsts, true_lasts) as eraser_matches,
         matching_spans(hatexplain, hatexplain, true_firsts, true_lasts) as hatexplain_matches
-    from chosen
+    from picked
 ),
 
 of_corpus as (
@@ -176,32 +203,31 @@ attributed as (
 
 select
     method,
-    n,
+    coalesce(n, 0) as n,
     token_f1,
     token_iou,
-    coalesce(2 * iou_precision * iou_recall / nullif(iou_precision + iou_recall, 0), 0) as iou_f1,
+    harmonic_mean(iou_precision, iou_recall) as iou_f1,
     average_precision,
     auprc,
     share as eraser_share,
     eraser_token_f1,
-    coalesce(
-        2 * eraser_precision * eraser_recall / nullif(eraser_precision + eraser_recall, 0), 0
-    ) as eraser_iou_f1,
+    harmonic_mean(eraser_precision, eraser_recall) as eraser_iou_f1,
     number as hatexplain_words,
     hatexplain_token_f1,
-    coalesce(
-        2 * hatexplain_precision * hatexplain_recall
-        / nullif(hatexplain_precision + hatexplain_recall, 0),
-        0
-    ) as hatexplain_iou_f1,
-    cut,
-    texts,
+    harmonic_mean(hatexplain_precision, hatexplain_recall) as hatexplain_iou_f1,
+    coalesce(cut, 0) as cut,
+    coalesce(texts, 0) as texts,
     text_words,
     unseen,
-    instances - n as unranked
-from own
-join of_corpus using (method)
-join whole using (method)
-join attributed using (method)
+    instances - ranked as unranked,
+    (select count(*) from ranked) - coalesce(n, 0) as left_out
+from groups
+left join own using (method)
+left join of_corpus using (method)
+left join whole using (method)
+left join attributed using (method)
 cross join sizes
 order by method;
+
+create view plausibility as
+from plausibility_over();

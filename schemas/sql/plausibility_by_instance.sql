@@ -40,7 +40,7 @@ with chosen as (
 spans as (
     select
         *,
-        len(list_intersect(chosen, marked)) as common,
+        len(list_intersect(chosen, marked)) as found,
         list_filter(chosen, lambda w: not list_contains(chosen, w - 1)) as firsts,
         list_filter(chosen, lambda w: not list_contains(chosen, w + 1)) as lasts,
         list_filter(marked, lambda w: not list_contains(marked, w - 1)) as true_firsts,
@@ -86,8 +86,8 @@ select
     method,
     words,
     m as marked,
-    common / m as token_f1,
-    common / (2 * m - common) as token_iou,
+    found / m as token_f1,
+    found / (2 * m - found) as token_iou,
     matches / len(firsts) as iou_precision,
     matches / len(true_firsts) as iou_recall,
     2 * matches / (len(firsts) + len(true_firsts)) as iou_f1,

@@ -13,9 +13,24 @@
 --   high    97.5 % percentile over the replicates
 --   n       Number of instances
 --   cut     Number of them that are not a whole text: cut at the model's limit, or windows
-create view plausibility_intervals as
-with found as materialized (
+--   left_out  Number of instances that some method ranks and that are not among n
+create macro plausibility_intervals_over(common := true, methods := null) as table
+with every as materialized (
     from plausibility_by_instance
+    where methods is null or list_contains(methods, method)
+),
+
+ranked as (
+    select instance_id, count(*) as by_methods
+    from every
+    group by instance_id
+),
+
+found as (
+    select e.*
+    from every as e
+    join ranked as r using (instance_id)
+    where not common or r.by_methods = (select count(distinct method) from every)
 ),
 
 weights as (
@@ -39,7 +54,8 @@ sizes as (
     select
         f.method,
         count(*) as n,
-        count(*) filter (i.truncated or i."window" is not null) as cut
+        count(*) filter (i.truncated or i."window" is not null) as cut,
+        (select count(*) from ranked) - n as left_out
     from found as f
     join instances as i using (instance_id)
     group by f.method
@@ -67,8 +83,7 @@ replicates as (
         replicate,
         token_f1,
         token_iou,
-        coalesce(2 * iou_precision * iou_recall / nullif(iou_precision + iou_recall, 0), 0)
-            as iou_f1,
+        harmonic_mean(iou_precision, iou_recall) as iou_f1,
         average_precision,
         auprc
     from sums
@@ -87,8 +102,12 @@ select
     quantile_cont(mean, 0.025) filter (replicate > 0) as low,
     quantile_cont(mean, 0.975) filter (replicate > 0) as high,
     n,
-    cut
+    cut,
+    left_out
 from long
 join sizes using (method)
 group by all
 order by method, metric;
+
+create view plausibility_intervals as
+from plausibility_intervals_over();

@@ -25,6 +25,7 @@ create view trigger_candidates as
 with strongest as (
     select *
     from heads
+    where isfinite(top1)
     qualify row_number() over (
         partition by instance_id, method
         order by top1 desc, layer, head

@@ -6,7 +6,7 @@
 -- and the curves that remove words have the same ranking. Words are those of the first text, which
 -- rationales are about, and as far as the model's limit let them in. Instances without a rationale
 -- have no row, nor have those whose rationale marks no word or all of them: no ranking is better
--- than another there.
+-- than another there. Nor have scores that aren't all finite.
 --
 -- Columns:
 --   words   Number of words
@@ -63,7 +63,7 @@ scored as (
     from attributions as a
     join bounds as b using (instance_id)
     left join methods as m using (method)
-    where a.layer is null
+    where a.layer is null and isfinite(list_sum(a.scores))
 )
 
 select
