@@ -16,6 +16,7 @@ from typing import NamedTuple
 # A view follows those that it reads.
 _NAMES = (
     "tokens",
+    "word_within",
     "words",
     "documents",
     "document_tokens",

@@ -8,7 +8,8 @@
 -- Columns:
 --   segment     0 for the first text, 1 for the second
 --   word_id     Index of the word within its text, from 0
---   word        The word as it stands in the text; null for a pre-tokenised corpus
+--   word        The word as it stands in the text, without the whitespace around it; null for a
+--               pre-tokenised corpus
 --   position    Index of the word's first token in the instance, from 0
 --   tokens      Number of tokens of the word
 --   score_sum   Sum of the scores of the word's tokens
@@ -55,12 +56,40 @@ placed as (
         list_select(e.segment, e.starts) as segments,
         list_select(e.word_ids, e.starts) as word_ids,
         list_select(e.rationale, e.starts) as rationales,
+        -- Where each word is, and what no other word of its text has before and after it.
         list_transform(
             e.starts,
-            lambda start, w: substring(
-                case when e.segment[start] = 1 then t.text_pair else t.text end,
-                e.char_start[start] + 1,
-                e.char_end[e.ends[w]] - e.char_start[start]
+            lambda start, w: {
+                'segment': e.segment[start],
+                'first': e.char_start[start],
+                'past': e.char_end[e.ends[w]],
+                'before': least(
+                    case
+                        when w > 1 and e.segment[e.starts[w - 1]] = e.segment[start]
+                            then greatest(e.char_start[start] - e.char_end[e.ends[w - 1]], 0)
+                        else e.char_start[start]
+                    end,
+                    64
+                ),
+                'after': case
+                    when e.segment[e.starts[w + 1]] = e.segment[start]
+                        then least(
+                            greatest(e.char_start[e.starts[w + 1]] - e.char_end[e.ends[w]], 0), 64
+                        )
+                    else 64
+                end
+            }
+        ) as spans,
+        list_transform(
+            spans,
+            lambda span: word_within(
+                substring(
+                    case when span['segment'] = 1 then t.text_pair else t.text end,
+                    span['first'] - span['before'] + 1,
+                    span['past'] - span['first'] + span['before'] + span['after']
+                ),
+                span['before'],
+                span['past'] - span['first']
             )
         ) as words
     from edges as e
