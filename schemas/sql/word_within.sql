@@ -7,27 +7,26 @@
 -- of characters in front of what the offsets enclose, `width` the number that they enclose.
 create macro word_within(excerpt, before, width) as
     case
-        -- ASCII is neither accent nor invisible.
-        when strlen(excerpt) = length(excerpt) then ''
+        -- Nothing dropped, since ASCII is neither accent nor invisible, and no whitespace: as most.
+        when strlen(excerpt) = length(excerpt)
+            and not regexp_matches(excerpt[before + 1:before + width], '^[\x00-\x20]|[\x00-\x20]$')
+            then excerpt[before + 1:before + width]
         else regexp_extract(
             excerpt[:before],
             '(?:^|[\p{Z}\t-\r\x1c-\x1f\x{85}])([\p{M}\p{Cf}\x{fffd}]+)$',
             1
         )
-    end
-    || coalesce(
-        nullif(
-            regexp_replace(
-                excerpt[before + 1:before + width],
-                '^[\p{Z}\t-\r\x1c-\x1f\x{85}]+|[\p{Z}\t-\r\x1c-\x1f\x{85}]+$',
-                '',
-                'g'
+        || coalesce(
+            nullif(
+                regexp_replace(
+                    excerpt[before + 1:before + width],
+                    '^[\p{Z}\t-\r\x1c-\x1f\x{85}]+|[\p{Z}\t-\r\x1c-\x1f\x{85}]+$',
+                    '',
+                    'g'
+                ),
+                ''
             ),
-            ''
-        ),
-        excerpt[before + 1:before + width]
-    )
-    || case
-        when strlen(excerpt) = length(excerpt) then ''
-        else regexp_extract(excerpt[before + width + 1:], '^[\p{M}\p{Cf}\x{fffd}]+')
+            excerpt[before + 1:before + width]
+        )
+        || regexp_extract(excerpt[before + width + 1:], '^[\p{M}\p{Cf}\x{fffd}]+')
     end;

@@ -47,56 +47,62 @@ with edges as (
     from instances
 ),
 
--- What is the same under every method.
+-- What of each word is the same under every method: where its tokens begin and end in the text, and
+-- the characters before and after, up to 64, that no other word has.
 placed as (
     select
-        e.instance_id,
-        e.starts,
-        e.ends,
-        list_select(e.segment, e.starts) as segments,
-        list_select(e.word_ids, e.starts) as word_ids,
-        list_select(e.rationale, e.starts) as rationales,
-        -- Where each word is, and what no other word of its text has before and after it.
+        instance_id,
+        row_id,
+        starts,
+        ends,
+        list_select(segment, starts) as segments,
+        list_select(word_ids, starts) as word_ids,
+        list_select(rationale, starts) as rationales,
+        list_select(char_start, starts) as firsts,
+        list_select(char_end, ends) as pasts,
         list_transform(
-            e.starts,
-            lambda start, w: {
-                'segment': e.segment[start],
-                'first': e.char_start[start],
-                'past': e.char_end[e.ends[w]],
-                'before': least(
-                    case
-                        when w > 1 and e.segment[e.starts[w - 1]] = e.segment[start]
-                            then greatest(e.char_start[start] - e.char_end[e.ends[w - 1]], 0)
-                        else e.char_start[start]
-                    end,
-                    64
-                ),
-                'after': case
-                    when e.segment[e.starts[w + 1]] = e.segment[start]
-                        then least(
-                            greatest(e.char_start[e.starts[w + 1]] - e.char_end[e.ends[w]], 0), 64
-                        )
-                    else 64
-                end
+            list_zip(
+                segments, firsts, pasts, list_prepend(null, segments), list_prepend(null, pasts),
+                segments[2:], firsts[2:]
+            ),
+            lambda w: {
+                'segment': w[1],
+                'first': w[2],
+                'width': w[3] - w[2],
+                'before': least(if(w[1] = w[4], greatest(w[2] - w[5], 0), w[2]), 64),
+                'after': if(w[1] = w[6], least(greatest(w[7] - w[3], 0), 64), 64)
             }
-        ) as spans,
+        )[:len(starts)] as spans
+    from edges
+),
+
+-- Only what is around each word is looked at, since texts may be long.
+excerpted as (
+    select
+        p.* exclude (row_id),
         list_transform(
-            spans,
-            lambda span: word_within(
-                substring(
-                    case when span['segment'] = 1 then t.text_pair else t.text end,
-                    span['first'] - span['before'] + 1,
-                    span['past'] - span['first'] + span['before'] + span['after']
-                ),
-                span['before'],
-                span['past'] - span['first']
+            p.spans,
+            lambda span: substring(
+                if(span['segment'] = 1, t.text_pair, t.text),
+                span['first'] - span['before'] + 1,
+                span['before'] + span['width'] + span['after']
             )
-        ) as words
-    from edges as e
+        ) as excerpts
+    from placed as p
     -- The text of several windows is stored once.
     left join (
         select row_id, text, text_pair from instances where text is not null
     ) as t using (row_id)
+),
+
+spelled as (
+    select
+        * exclude (spans, excerpts),
+        list_transform(
+            list_zip(excerpts, spans),
+            lambda w: word_within(w[1], w[2]['before'], w[2]['width'])
+        ) as words
+    from excerpted
 ),
 
 scored as (
@@ -113,7 +119,7 @@ scored as (
         unnest(list_transform(p.starts, lambda start, w: a.scores[start:p.ends[w]])) as scores,
         unnest(p.rationales) as rationale
     from attributions as a
-    join placed as p using (instance_id)
+    join spelled as p using (instance_id)
     left join methods as m using (method)
 )
 
