@@ -24,6 +24,7 @@ from pipeline.outcome import Outcome, outcome
 from pipeline.plan import Task, plan, sweep, units_of_run
 from pipeline.prepare import note, prepare
 from pipeline.settings import Settings
+from schemas import UsageTypeError
 
 # What Beam adds to a message, and the last line of a traceback.
 _STEP = re.compile(r" \[while running '[^']*'\]")
@@ -73,6 +74,8 @@ def run(options: Options) -> Summary:
             committed by then is kept.
     """
     start = time.monotonic()
+    if not isinstance(options, Options):
+        raise UsageTypeError(f"run takes pipeline.Options, not a {type(options).__name__}")
     workers = connect(options)
     with locked(options.output):
         return _run(options, workers, start)

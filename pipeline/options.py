@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
+from schemas import UsageTypeError
 from transforms.perturb import Evaluation
 from transforms.row import Overflow, Words
+
+_PLACES = {
+    "model": "a folder that save_pretrained has written, or a hub id",
+    "corpus": "a file, a folder, a glob or a data set's id",
+    "output": "a folder",
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,14 @@ class Options:
     repair: bool = False
     runner: str = "FnApiRunner"
     beam: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, kinds in _PLACES.items():
+            value = getattr(self, name)
+            if isinstance(value, PathLike):
+                object.__setattr__(self, name, str(value))
+            elif not isinstance(value, str):
+                raise UsageTypeError(f"{name} is {kinds}, not a {type(value).__name__}")
 
     @property
     def beam_flags(self) -> list[str]:

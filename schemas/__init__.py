@@ -3,7 +3,7 @@
 Nothing in here computes; every other package may import it, and it imports none of ours.
 """
 
-from schemas.errors import UsageError
+from schemas.errors import UsageError, UsageTypeError
 from schemas.layout import Unit, failures_path, parse_unit_path, unit_path
 from schemas.tables import CONTENT_FIELDS, TABLES, Failure, table_schema
 from schemas.views import VIEWS, View
@@ -15,6 +15,7 @@ __all__ = [
     "Failure",
     "Unit",
     "UsageError",
+    "UsageTypeError",
     "View",
     "failures_path",
     "parse_unit_path",

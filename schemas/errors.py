@@ -31,3 +31,7 @@ def one_line(text: str, most: int = MOST) -> str:
     """A message as it is stored: on one line, cut (``cut``), and of what UTF-8 can say."""
     plain = text.encode(errors="backslashreplace").decode()
     return cut(" ".join(plain.split()), most)
+
+
+class UsageTypeError(UsageError, TypeError):
+    """An argument of a kind that a function doesn't take, from Python."""

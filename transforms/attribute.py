@@ -19,6 +19,7 @@ from transforms.batch import Batch, Instance, collate, pack
 from transforms.bottleneck import Statistics
 from transforms.captured import Captured
 from transforms.details import Details, LayerRow, Real, is_finite
+from transforms.given import check_instances, check_model
 from transforms.model import Model
 from transforms.passes import CorpusStatistics
 from transforms.recovery import halving
@@ -135,8 +136,11 @@ def attribute(
 
     Raises:
         UsageError: If a method or the target is unknown, a method is not for this model, or it
-            needs statistics and there are none.
+            needs statistics and there are none; ``UsageTypeError`` if the model or the instances
+            are something else.
     """
+    check_model(model)
+    check_instances(instances)
     chosen = [choice.fitted(model) for choice in _chosen(methods)]
     if instances:
         _check_statistics(chosen, statistics)

@@ -19,6 +19,7 @@ from torch.nn import functional
 from schemas import UsageError
 from transforms.batch import Batch, Instance, Rows, collate, pack, row_cost
 from transforms.capture import Watch
+from transforms.given import check_instances, check_model
 from transforms.model import Model
 from transforms.recovery import fitting
 
@@ -256,6 +257,8 @@ def collect(model: Model, instances: Sequence[Instance], budget: int) -> Statist
     Raises:
         UsageError: If there are fewer than two tokens, or a feature never varies.
     """
+    check_model(model)
+    check_instances(instances)
     return moments(model, instances, budget).statistics()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from schemas import Failure
 from transforms.batch import Instance
 from transforms.contrast import with_contrast
+from transforms.given import check_model, rows_of
 from transforms.model import Model
 from transforms.row import EncodeOptions, Row, RowError
 from transforms.texts import from_text
@@ -13,9 +14,16 @@ from transforms.windows import NoRoomError, around_readout, windows
 
 
 def encode(
-    model: Model, texts: Iterable[str | Row], options: EncodeOptions | None = None
+    model: Model,
+    texts: Iterable[str | tuple[str, str] | Row],
+    options: EncodeOptions | None = None,
 ) -> list[Instance]:
-    """Encodes texts or rows, for use from Python.
+    """Encodes texts, pairs of texts or rows, for use from Python.
+
+    Args:
+        model: The model.
+        texts: What to encode.
+        options: How; None for the model's limit, and of rows of ids for all of its positions.
 
     Returns:
         An instance per text; with ``overflow="stride"`` longer texts are several, one after the
@@ -23,10 +31,16 @@ def encode(
 
     Raises:
         RowError: If one of them can't be encoded.
+        UsageTypeError: If something else is given.
     """
-    options = options or EncodeOptions(model.max_length)
-    rows = (t if isinstance(t, Row) else Row(f"text-{i}", t) for i, t in enumerate(texts))
-    found = [instance for row in rows for instance in encode_windows(model, row, options)]
+    check_model(model)
+    of_texts = options or EncodeOptions(model.max_length)
+    of_ids = options or EncodeOptions(model.capacity)
+    found = [
+        instance
+        for row in rows_of(texts)
+        for instance in encode_windows(model, row, of_texts if row.input_ids is None else of_ids)
+    ]
     for instance in found:
         _check_tokens(instance)
     return found

@@ -1,6 +1,7 @@
 """Loading a model so that it can be explained: safetensors, no remote code, nothing missing."""
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from schemas import UsageError
+from schemas import UsageError, UsageTypeError
 from transforms.anatomy import Anatomy, anatomy_of
 from transforms.capture import IMPLEMENTATION
 from transforms.folder import check_files, loading
@@ -61,6 +62,11 @@ def load_model(
         TokenizerError: If the tokenizer can't be used here, though the model can.
         UsageError: If the folder holds no model that can be explained; says what is missing.
     """
+    if not isinstance(folder, str | PathLike):
+        raise UsageTypeError(
+            f"load_model takes the path of a folder, not a {type(folder).__name__}: save it with "
+            "save_pretrained, its tokenizer beside it"
+        )
     folder = Path(folder)
     check_files(folder, allow_pickle=allow_pickle)
     with loading(folder / "config.json"):
