@@ -1,9 +1,13 @@
 """What a run looks like inside DuckDB: tables over its files, its manifest, views and comments."""
 
+import atexit
+import itertools
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,20 @@ import duckdb
 import pyarrow as pa
 
 from schemas import TABLES, VIEWS, table_schema
-from schemas.tables import EVALUATIONS, columns_added
+from schemas.layout import GLOBS, PUBLISHED_GLOBS
+from schemas.tables import EVALUATIONS
 
+_HIVE = "/method=*/"  # In the globs of tables whose files lie apart by their method.
+_TYPE_NAMES = {
+    pa.bool_(): "boolean",
+    pa.int8(): "tinyint",
+    pa.int16(): "smallint",
+    pa.int32(): "integer",
+    pa.int64(): "bigint",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.string(): "varchar",
+}
 _GLOB = str.maketrans({character: f"[{character}]" for character in "*?["})
 
 _METHODS = """
@@ -42,6 +58,8 @@ _METHOD_COMMENTS = {
     "word_score": "What a word's score is of its tokens', wherever words are ranked: sum or max",
 }
 
+_NUMBERS = itertools.count()  # Of connections.
+
 
 def literal(text: str) -> str:
     """Returns a text as an SQL string literal."""
@@ -70,31 +88,57 @@ def dict_rows(
 def add_table(
     connection: duckdb.DuckDBPyConnection, table: str, patterns: Sequence[str], *, double: bool
 ) -> None:
-    """Adds a table of ``schemas.tables``.
+    """Adds a table of ``schemas.tables``, a view over the files that there are when it is asked.
+
+    It has the table's columns even where there are no files, or where files were written before a
+    column was thought of, which then is null. Of files that lie in folders by their method, those
+    of the methods that are asked for are opened, and the first of all for its columns.
 
     Args:
         connection: Where to.
         table: Name of the table.
-        patterns: Globs of its files, each of which matches at least one; with none of them the
-            table is empty, with its types.
+        patterns: Paths or globs of its files, none of which has to match any.
         double: Whether an empty table has float64 where it else had float32.
     """
     schema = table_schema(table, double=double)
-    if patterns:
-        globs = ", ".join(literal(pattern) for pattern in patterns)
-        files = f"read_parquet([{globs}], union_by_name = false, hive_partitioning = false)"
-        added = [schema.field(name) for name in columns_added(schema)]
-        if added:
-            described = connection.execute(f"describe select * from {files}").fetchall()
-            there = {column[0] for column in described}
-            added = [field for field in added if field.name not in there]
-        # The files of a run all have the columns of when it was begun.
-        nulls = "".join(f", null::{field.type} as {identifier(field.name)}" for field in added)
-        connection.execute(f"create view {table} as select *{nulls} from {files}")
-    else:
-        connection.register("_empty", _plain(schema).empty_table())
-        connection.execute(f"create table {table} as select * from _empty")
-        connection.unregister("_empty")
+    columns = {field.name: _type_name(field.type) for field in schema}
+    files, chosen = _files(table, patterns), "*"
+    if _is_published(table, patterns):
+        columns["filename"] = "varchar"
+        method = f"regexp_extract(filename, '/{table}/([^/]+)/[^/]+$', 1)"
+        chosen = f"* exclude (filename) replace ({method} as method)"
+    there = {name for name, *_ in connection.execute(f"describe from {files}").fetchall()}
+    if not there >= set(columns):
+        nulls = ", ".join(f"null::{kind} as {identifier(name)}" for name, kind in columns.items())
+        # Where there is no file, DuckDB has nothing but a column "empty".
+        typed = f'select {nulls}, null::boolean as "empty" where false'
+        files = f'(select * exclude ("empty") from ({typed} union all by name from {files}))'
+    connection.execute(f"create view {table} as select {chosen} from {files}")
+
+
+def _files(table: str, patterns: Sequence[str]) -> str:
+    """The table function that reads some files of a table."""
+    if not patterns:
+        return '(select true as "empty" where false)'
+    hive = _HIVE in GLOBS[table] and all(pattern.endswith(GLOBS[table]) for pattern in patterns)
+    options = {
+        "union_by_name": "false",
+        "allow_empty": "true",
+        # Whether the method is told by the path alone.
+        "hive_partitioning": "true, hive_types_autocast = false" if hive else "false",
+        "filename": "true" if _is_published(table, patterns) else "false",
+    }
+    given = ", ".join(f"{name} = {value}" for name, value in options.items())
+    return f"read_parquet([{', '.join(map(literal, patterns))}], {given})"
+
+
+def _is_published(table: str, patterns: Sequence[str]) -> bool:
+    """Whether these are globs of published files that lie in folders by their method."""
+    return (
+        _HIVE in GLOBS[table]
+        and bool(patterns)
+        and all(pattern.endswith(PUBLISHED_GLOBS[table]) for pattern in patterns)
+    )
 
 
 def add_manifest(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> None:
@@ -155,12 +199,15 @@ def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
 def lock(connection: duckdb.DuckDBPyConnection, root: str) -> None:
     """Keeps queries to the files below a folder, and the settings as they are.
 
-    A pattern over escaped characters does not begin with the folder's name as it is, so both ways
-    of writing it are allowed. Sorting and grouping may still spill, to the system's temporary
-    folder.
+    DuckDB would write the files that it reads, so what queries of others may be asked of has to be
+    read through a file system that can't. A pattern over escaped characters does not begin with
+    the folder's name as it is, so both ways of writing it are allowed. Sorting and grouping may
+    still spill.
     """
-    spill = str(Path(tempfile.gettempdir()) / f"attribeam-spill-{os.getpid()}")
-    connection.execute(f"set temp_directory = {literal(spill)}")
+    spill_to_temporary(connection)
+    for extension in ("autoinstall_known_extensions", "autoload_known_extensions"):
+        connection.execute(f"set {extension} = false")
+    connection.execute("set allow_persistent_secrets = false")
     connection.execute(f"set allowed_directories = [{literal(root)}, {literal(escape_glob(root))}]")
     connection.execute("set enable_external_access = false")
     # Else an unknown table's name would be looked up among the caller's Python variables.
@@ -168,12 +215,32 @@ def lock(connection: duckdb.DuckDBPyConnection, root: str) -> None:
     connection.execute("set lock_configuration = true")
 
 
-def _plain(schema: pa.Schema) -> pa.Schema:
-    """Dictionaries come from Parquet as text, but from Arrow as an enumeration."""
-    return pa.schema(
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in schema
-    )
+def spill_to_temporary(connection: duckdb.DuckDBPyConnection) -> None:
+    """Lets a connection spill below the system's temporary folder, until the process ends."""
+    spill = Path(_spills(os.getpid())) / str(next(_NUMBERS))
+    connection.execute(f"set temp_directory = {literal(str(spill))}")
+
+
+@cache
+def _spills(process: int) -> str:
+    """A folder for what the connections of a process spill."""
+    folder = tempfile.mkdtemp(prefix="attribeam-spill-")
+    atexit.register(_remove, folder, process)
+    return folder
+
+
+def _remove(folder: str, process: int) -> None:
+    if os.getpid() == process:  # And not in a fork of it.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _type_name(kind: pa.DataType) -> str:
+    """DuckDB's name of a type; dictionaries come from Parquet as text."""
+    if pa.types.is_list(kind):
+        return f"{_type_name(kind.value_type)}[]"
+    if pa.types.is_dictionary(kind):
+        return _type_name(kind.value_type)
+    return _TYPE_NAMES[kind]
 
 
 def _sql_type(value: object) -> str:

@@ -15,7 +15,6 @@ The same run and options make the same files, so that an upload that was cut sho
 """
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -31,7 +30,13 @@ import pyarrow.parquet as pq
 from huggingface_hub import get_token
 
 from analysis.card import Card, Config, render
-from analysis.database import add_manifest, add_table, add_views, escape_glob, literal
+from analysis.database import (
+    add_manifest,
+    add_table,
+    add_views,
+    escape_glob,
+    spill_to_temporary,
+)
 from analysis.hub import check_token, upload
 from analysis.local import local_names
 from analysis.publish_tables import table_path, write_query, write_tables
@@ -229,13 +234,10 @@ def _connect(stage: Path, manifest: Mapping[str, Any]) -> duckdb.DuckDBPyConnect
     """The views over what is published, so that the card says nothing of anything else."""
     connection = duckdb.connect()
     # Not locked: links lead out of the folder, and nobody else's SQL runs here.
-    spill = Path(tempfile.gettempdir()) / f"attribeam-spill-{os.getpid()}"
-    connection.execute(f"set temp_directory = {literal(str(spill))}")
+    spill_to_temporary(connection)
     double = manifest["identity"]["settings"]["dtype"] == "float64"
     for table, pattern in PUBLISHED_GLOBS.items():
-        found = any(stage.glob(pattern))
-        patterns = [f"{escape_glob(str(stage))}/{pattern}"] if found else []
-        add_table(connection, table, patterns, double=double)
+        add_table(connection, table, [f"{escape_glob(str(stage))}/{pattern}"], double=double)
     try:
         add_manifest(connection, manifest)
         add_views(connection)

@@ -1,7 +1,5 @@
 """A query over a run; its result as a table for people, or CSV, JSON or Parquet for programs."""
 
-import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,28 +26,6 @@ TABLE_ROWS = 40
 _BATCH = 10_000
 _ERROR_LINES = 6
 
-# What changes nothing but the database in memory. EXPLAIN and PRAGMA, which may, are read.
-_IN_MEMORY = {
-    duckdb.StatementType.ALTER,
-    duckdb.StatementType.ANALYZE,
-    duckdb.StatementType.CALL,
-    duckdb.StatementType.CREATE,
-    duckdb.StatementType.DELETE,
-    duckdb.StatementType.DROP,
-    duckdb.StatementType.INSERT,
-    duckdb.StatementType.MERGE_INTO,
-    duckdb.StatementType.MULTI,  # PIVOT
-    duckdb.StatementType.SELECT,
-    duckdb.StatementType.SET,
-    duckdb.StatementType.TRANSACTION,
-    duckdb.StatementType.UPDATE,
-    duckdb.StatementType.VACUUM,
-    duckdb.StatementType.VARIABLE_SET,
-}
-_READ = {duckdb.StatementType.EXPLAIN, duckdb.StatementType.PRAGMA}
-_WRITING_WORDS = re.compile(r"\battach\b|\bexport\b|copy|import|execute", re.IGNORECASE)
-_COPY = re.compile(r"\bcopy\b", re.IGNORECASE)
-
 
 def run_query(
     folder: str | Path,
@@ -70,7 +46,8 @@ def run_query(
         out: Where to; standard output if None. Parquet needs a binary stream, or a text stream
             over one.
         width: Characters a line of a table may have; None takes the terminal's.
-        external_access: Let the query read other files than the run's, and write files.
+        external_access: Let the query read other files than the run's, and write files. Without
+            it, files are reached through nothing that could write one, whatever the SQL is.
 
     Raises:
         UsageError: If it is no run folder, or the query fails, with DuckDB's own message.
@@ -83,7 +60,7 @@ def run_query(
     text = _statements(sql)
     with open_run(folder, external_access=external_access) as connection:
         try:
-            reader = _execute(connection, text, external_access)
+            reader = _execute(connection, text)
         except duckdb.Error as error:
             raise UsageError(_explained(error, connection)) from error
         writer = partial(_write_table, width=width) if format == "table" else _WRITERS[format]
@@ -92,9 +69,15 @@ def run_query(
 
 def _statements(sql: str) -> str:
     if not sql.strip().endswith(".sql"):
+        try:
+            sql.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError("The query is no UTF-8: write it in a .sql file that is.") from error
         return sql
     try:
-        return Path(sql.strip()).read_text(encoding="utf-8")
+        return Path(sql.strip()).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{sql.strip()} is no UTF-8 ({error}): save it as such.") from error
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{sql.strip()} can't be read ({error}). Give SQL, or the path of a .sql file."
@@ -108,50 +91,17 @@ def _binary(stream: IO[Any]) -> IO[bytes]:
     return binary
 
 
-def _execute(
-    connection: duckdb.DuckDBPyConnection, sql: str, external_access: bool
-) -> pa.RecordBatchReader:
+def _execute(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
     statements = connection.extract_statements(sql)
     if not statements:
         raise UsageError("There is no statement in the query: give one, such as 'from cost'.")
     for statement in statements:
-        if not external_access and _writes(connection, statement):
-            raise UsageError(
-                f"A query may not write files or load code: {statement.query.strip()}. "
-                f"Choose a format ({', '.join(FORMATS)}) and redirect the output instead."
-            )
+        try:
+            _ = statement.type
+        except ValueError as error:  # One that DuckDB's Python side has no name for.
+            raise UsageError(f"A query can't have {statement.query.strip()}.") from error
         relation = connection.sql(statement)
     return relation.to_arrow_reader(_BATCH)
-
-
-def _writes(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> bool:
-    """Whether a statement may write a file, which DuckDB allows within the run's folder."""
-    try:
-        kind = statement.type
-    except ValueError:  # One that DuckDB's Python side has no name for: UPDATE EXTENSIONS.
-        return True
-    if kind in _READ:
-        return _WRITING_WORDS.search(statement.query) is not None
-    return kind not in _IN_MEMORY or _copies(connection, statement.query)
-
-
-def _copies(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Whether a statement has a COPY in a WITH clause; a text or a column may be called so too."""
-    if not _COPY.search(sql):
-        return False
-    try:
-        ((_, plan),) = connection.execute(f"explain (format json) {sql}").fetchall()
-    except duckdb.ParserException:  # It can't be explained.
-        return True
-    except duckdb.Error:
-        return False  # Nor can it be run, which says more.
-    return any("COPY" in name for name in _operators(json.loads(plan)))
-
-
-def _operators(nodes: list[dict[str, Any]]) -> Iterator[str]:
-    for node in nodes:
-        yield node["name"]
-        yield from _operators(node["children"])
 
 
 def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -180,6 +130,13 @@ def _write_table(
 
 def _explained(error: duckdb.Error, connection: duckdb.DuckDBPyConnection) -> str:
     message = _first_lines(error)
+    if isinstance(error, duckdb.PermissionException) or message.startswith("PermissionError"):
+        return (
+            "A query may not write files or load code, nor read any files but the run's: "
+            f"{message.splitlines()[0].rstrip('.')}. To write, choose a format "
+            f"({', '.join(FORMATS)}) and redirect the output. --external-access lifts it all, for "
+            "SQL that you trust."
+        )
     if message.startswith("Catalog Error: Table with name"):
         names = connection.execute(
             "select table_name from duckdb_tables() where not internal "

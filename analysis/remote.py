@@ -4,11 +4,12 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 from fsspec.utils import glob_translate  # type: ignore[import-untyped]
 
+from analysis.readonly import Positioned, ReadOnlyFiles, SharedFile
 from schemas import UsageError
 from schemas.layout import MANIFEST
 
@@ -23,7 +24,7 @@ def is_remote(folder: str | Path) -> bool:
     return isinstance(folder, str) and _REMOTE.fullmatch(folder) is not None
 
 
-class RemoteFolder(fsspec.AbstractFileSystem):
+class RemoteFiles(ReadOnlyFiles):
     """The files below one address, as they were when it was opened; nothing else, and read-only.
 
     They are listed once: DuckDB asks again and again what there is and how large it is, and each
@@ -34,8 +35,6 @@ class RemoteFolder(fsspec.AbstractFileSystem):
         root: The address, which all files' addresses begin with, and a ``/``.
         manifest: What ``run.json`` holds.
     """
-
-    cachable = False  # Another one of the same address lists it again.
 
     def __init__(self, address: str) -> None:
         super().__init__()
@@ -62,15 +61,6 @@ class RemoteFolder(fsspec.AbstractFileSystem):
         manifests = [name for name in self._files if name.endswith(f"/{MANIFEST}")]
         self.root = min(manifests, key=len).removesuffix(MANIFEST)
 
-    def has(self, pattern: str) -> bool:
-        """Whether a glob, relative to the root, matches any file."""
-        matches = re.compile(glob_translate(pattern)).match
-        return any(
-            matches(name.removeprefix(self.root))
-            for name in self._files
-            if name.startswith(self.root)
-        )
-
     def glob(self, path: str, maxdepth: int | None = None, **_: Any) -> list[str]:
         """Addresses that match a glob, which is one too, in order."""
         matches = re.compile(glob_translate(path)).match
@@ -90,13 +80,9 @@ class RemoteFolder(fsspec.AbstractFileSystem):
         """When a file was changed: never, as long as this folder is open."""
         return datetime.fromtimestamp(0, UTC)
 
-    def _open(self, path: str, mode: str = "rb", **_: Any) -> IO[bytes]:
-        if mode != "rb":
-            raise PermissionError(f"{path} can't be written: a run elsewhere is read-only")
-        if path not in self._files:
-            raise FileNotFoundError(path)
-        opened: IO[bytes] = self._inner.open(path, mode)
-        return opened
+    def opened(self, path: str) -> Positioned:
+        """Opens a file that was there when the folder was opened."""
+        return SharedFile(self._inner.open(path, "rb"), self.info(path)["size"])
 
 
 def _file_system(protocol: str, address: str) -> Any:

@@ -1,7 +1,7 @@
 """Opening a run's folder: its manifest, and a DuckDB connection with its tables and views."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from analysis.database import (
     lock,
 )
 from analysis.manifest import misshapen
-from analysis.remote import RemoteFolder, is_remote
+from analysis.readonly import LocalFiles, ReadOnlyFiles
+from analysis.remote import RemoteFiles, is_remote
 from schemas import UsageError
 from schemas.layout import (
     CARD,
@@ -82,20 +83,27 @@ def open_run(folder: str | Path, *, external_access: bool = False) -> duckdb.Duc
         return _open_remote(str(folder), external_access)
     manifest = load_manifest(folder)
     root = Path(folder).resolve()
-    connection = duckdb.connect()
-    _fill(connection, str(root), manifest, f"{escape_glob(str(root))}/", _finds(root))
-    if not external_access:
-        lock(connection, str(root))
-    return connection
+    if external_access:
+        connection = duckdb.connect()
+        _fill(connection, str(root), manifest, f"{escape_glob(str(root))}/")
+        return connection
+    return _connected(LocalFiles(root), str(root), manifest, locked=True)
 
 
 def _open_remote(address: str, external_access: bool) -> duckdb.DuckDBPyConnection:
-    files = RemoteFolder(address)
+    files = RemoteFiles(address)
     manifest = _parsed(files.manifest, f"{address.rstrip('/')}/{MANIFEST}")
+    return _connected(files, address, manifest, locked=not external_access)
+
+
+def _connected(
+    files: ReadOnlyFiles, folder: str, manifest: Mapping[str, Any], *, locked: bool
+) -> duckdb.DuckDBPyConnection:
+    """A connection that reads a run through a file system, and perhaps nothing else."""
     connection = duckdb.connect()
     connection.register_filesystem(files)
-    _fill(connection, address, manifest, escape_glob(files.root), files.has)
-    if not external_access:
+    _fill(connection, folder, manifest, escape_glob(files.root))
+    if locked:
         lock(connection, files.root)
     return connection
 
@@ -121,7 +129,7 @@ def write_database(folder: str | Path) -> Path:
         with duckdb.connect(str(temporary)) as connection:
             # Views are bound once when they are made, and then again wherever they are asked.
             connection.execute(f"set file_search_path = {literal(str(root))}")
-            _fill(connection, str(root), manifest, "", _finds(root))
+            _fill(connection, str(root), manifest, "")
         temporary.replace(path)
     except (OSError, duckdb.IOException) as error:
         raise UsageError(f"{path} can't be written: {error}") from error
@@ -160,27 +168,18 @@ def _unreadable(path: str | Path, error: Exception) -> UsageError:
     )
 
 
-def _finds(root: Path) -> Callable[[str], bool]:
-    return lambda pattern: any(root.glob(pattern))
-
-
 def _fill(
     connection: duckdb.DuckDBPyConnection,
     folder: str,
     manifest: Mapping[str, Any],
     prefix: str,
-    found: Callable[[str], bool],
 ) -> None:
-    """Adds the tables of a run, whose paths begin with the prefix, and the views over them.
-
-    ``found`` says whether there are files that match a glob below the folder.
-    """
+    """Adds the tables of a run, whose paths begin with the prefix, and the views over them."""
     double = manifest["identity"]["settings"]["dtype"] == "float64"
     globs = PUBLISHED_GLOBS if manifest.get("layout") == PUBLISHED else GLOBS
     try:
         for table, pattern in globs.items():
-            patterns = [f"{prefix}{pattern}"] if found(pattern) else []
-            add_table(connection, table, patterns, double=double)
+            add_table(connection, table, [f"{prefix}{pattern}"], double=double)
         add_manifest(connection, manifest)
         add_views(connection)
         add_comments(connection)

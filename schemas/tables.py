@@ -335,11 +335,6 @@ def table_schema(table: str, *, double: bool = False) -> pa.Schema:
     return pa.schema(fields)
 
 
-def columns_added(schema: pa.Schema) -> list[str]:
-    """The columns of a table's schema that files written before these were added don't have."""
-    return [field.name for field in schema if b"added" in (field.metadata or {})]
-
-
 def without_added(schema: pa.Schema) -> pa.Schema:
     """A table's schema without the columns that older files don't have."""
     return pa.schema(field for field in schema if b"added" not in (field.metadata or {}))

@@ -7,10 +7,13 @@ More of it stands beside what it is about: pickled weights in ``test_loading``, 
 
 import io
 import json
+import os
 import pickle
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -407,12 +410,15 @@ def test_column_names_of_a_corpus_reach_no_terminal(
 # Queries --------------------------------------------------------------------------------------
 
 
-Ask = Callable[[str], object]
+Ask = Callable[[str], pa.Table]
 
 
 @pytest.fixture(scope="module")
-def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, with what a stranger may have put into its folder and what must not be reached."""
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run, with what a stranger may have put into its folder and what must not be reached.
+
+    The user's home, and the folder that commands are given in, are the one that it lies in.
+    """
     around = tmp_path_factory.mktemp("strangers")
     folder = write_run(synthetic_run(rows=4), around / "run")
     (folder / "import").mkdir()
@@ -420,17 +426,28 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "import/load.sql").touch()
     (folder / "own.duckdb_extension").write_bytes(b"x" * 600)
     (around / "run-2").mkdir()
-    for secret in (around / "secret.csv", around / "run-2/secret.csv"):
+    # What an address of the run would be, were it a path.
+    (around / "run:").mkdir()
+    for secret in (around / "secret.csv", around / "run-2/secret.csv", around / "run:/secret.csv"):
         secret.write_text("a\nsecret\n")
     (folder / "link.csv").symlink_to(around / "secret.csv")
-    return folder
+    (folder / "out").symlink_to(around)
+    os.mkfifo(folder / "pipe.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(around)
+        patch.setenv("HOME", str(around))
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def asked(strangers: Path) -> Iterator[Ask]:
     """Runs a query as ``run_query`` does, on a connection that is opened once."""
     with open_run(strangers) as connection:
-        yield lambda sql: _execute(connection.cursor(), sql, False).read_all()
+        yield lambda sql: _execute(connection.cursor(), sql).read_all()
+
+
+COPY = "copy (select 1 as a) to '{run}/new.csv'"
+SERIALIZED = "json_serialize_sql('with t as (co' || 'py (select 1) to ''{run}/new.csv'') from t')"
 
 
 @pytest.mark.parametrize(
@@ -441,33 +458,187 @@ def asked(strangers: Path) -> Iterator[Ask]:
         "from query('with t as (co' || 'py (select 1) to ''{run}/new.csv'') from t')",
         "set variable x = (with t as (copy (select 1) to '{run}/new.csv') from t)",
         "explain analyze with t as (copy (select 1) to '{run}/new.csv') select 1",
+        f"select * from json_execute_serialized_sql({SERIALIZED})",
+        f"pragma json_execute_serialized_sql({SERIALIZED})",
         "import database '{run}/import'",
         "pragma import_database('{run}/import')",
-        "/* */ copy (select 1) to '{run}/new.csv'",
-        "begin; copy (select 1) to '{run}/new.csv'; commit",
+        f"/* */ {COPY}",
+        f"begin; {COPY}; commit",
+        f"prepare p as {COPY}; execute p",
         "execute x",
+        "copy (select 1 as a) to 'run://new.csv'",
+        "copy (select 1 as a) to 'run://run.json' (format csv, use_tmp_file false)",
+        "copy (select 1 as a) to 'run://out/new.csv'",
+        "copy (select 1 as a) to 'run:/new.csv'",
+        "copy (select 1 as a) to 'run:new.csv'",
+        "copy (select 1 as a) to './run:/new.csv'",
+        "copy (select 1 as a) to 'new.csv'",
+        "copy (select 1 as a) to 'file://{run}/new.csv'",
+        "copy (select 1 as a) to '{run}/new.parquet' (format parquet)",
+        "copy (select 1 as a) to '{run}/new.json' (format json)",
+        "copy (select 1 as a) to '{run}/run.json' (use_tmp_file false)",
+        "copy (select 1 as a, 2 as b) to '{run}/new' (format csv, partition_by (a))",
+        "copy (select 1 as a, 2 as b) to 'run://new' (format csv, partition_by (a))",
+        "copy (select 1 as a) to '{run}/new' (format csv, per_thread_output)",
+        "copy (select 1 as a) to '{run}' (format csv, per_thread_output, overwrite)",
+        "copy (select 1 as a) to 'run://instances' (format csv, per_thread_output, overwrite)",
+        "create table x as select 1 as a; copy x to '{run}/new.csv'",
+        "create table x (a varchar); copy x from '{run}/../secret.csv'",
+        "export database '{run}/new'",
+        "export database 'run://new'",
+        "attach '{run}/new.db'",
+        "attach 'run://new.db' as x; create table x.y as select 1; checkpoint x",
+        "attach '{run}/new.db' as x (encryption_key 'x')",
+        "attach if not exists 'new.db' as x (type duckdb)",
+        "attach 'sqlite:new.db'",
+        "install httpfs",
+        "install '{run}/own.duckdb_extension'",
+        "force install httpfs from 'https://example.org'",
         "load '{run}/own.duckdb_extension'",
+        "load 'run://own.duckdb_extension'",
         "load httpfs",
         "update extensions",
         "create secret s (type s3)",
+        "create persistent secret s (type http)",
+        "create or replace persistent secret s in local_file (type http)",
         "call enable_logging(storage = 'file', storage_path = '{run}/new')",
+        "call enable_logging('QueryLog')",
+        "call enable_profiling()",
+        "pragma enable_profiling = 'json'",
         "pragma profiling_output = '{run}/new.json'",
+        "set profiling_output = '{run}/new.json'",
+        "set log_query_path = '{run}/new.log'",
+        "set logging_storage = 'file'",
+        "set secret_directory = '{run}'",
+        "set temp_directory = '{run}'",
+        "set home_directory = '{run}'",
+        "set extension_directories = ['{run}']",
+        "set global enable_external_access = true",
         "reset enable_external_access",
+        "reset global lock_configuration",
         "set allowed_directories = ['/']",
+        "set allowed_paths = ['{run}/run.json']",
+        "set allowed_configs = ['allowed_paths']",
+        "set python_enable_replacements = true",
+        "set autoload_known_extensions = true",
+        "from read_text('{run}/run.json')",
         "from read_text('{run}/../secret.csv')",
         "from read_text('{run}-2/secret.csv')",
+        "from read_text('run://../secret.csv')",
+        "from read_text('run://instances/../../secret.csv')",
+        "from read_text('run://{run}/../secret.csv')",
+        "from read_text('run:/secret.csv')",
+        "from read_csv('run://link.csv')",
+        "from read_csv('run://out/secret.csv')",
+        "from read_csv('run://pipe.csv')",
+        "from read_csv('secret.csv')",
+        "from read_csv('/dev/stdin')",
+        "from read_blob('/dev/zero')",
+        "from read_json('{run}/run.json')",
+        "from read_ndjson('{run}/run.json')",
+        "from read_duckdb('{run}/attribeam.duckdb')",
+        "from parquet_metadata('{run}/instances/*.parquet')",
+        "from parquet_schema('{run}/instances/*.parquet')",
+        "from parquet_kv_metadata('{run}/instances/*.parquet')",
+        "from read_parquet('{run}/instances/*.parquet')",
+        "from read_parquet(['run://instances/*.parquet', '{run}/instances/*.parquet'])",
         "from '{run}/link.csv'",
+        "from 'run.json'",
+        "from query_table('{run}/link.csv')",
+        "from query('from ''{run}/link.csv'' ')",
+        "from glob('*')",
+        "from glob('{run}/*')",
         "from glob('{run}/../*')",
+        "from glob('run://../*')",
         "from sniff_csv('/etc/passwd')",
         "select getenv('HOME')",
+        "from strangers",
+        "from os",
         "from 'https://example.org/x.csv'",
+        "from 's3://bucket/x.parquet'",
+        "from 'hf://datasets/a/b/x.csv'",
     ],
 )
 def test_a_query_only_reads_the_run(sql: str, strangers: Path, asked: Ask) -> None:
-    before = files(strangers.parent)
+    before = _state(strangers.parent)
     with pytest.raises((UsageError, duckdb.Error)):
         asked(sql.format(run=strangers))
-    assert files(strangers.parent) == before
+    assert _state(strangers.parent) == before
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "from glob('run://out/*')",
+        "attach ':memory:' as x; create table x.y as select 1; checkpoint x",
+        "create secret s (type http)",
+        "select write_log('x'); from duckdb_logs",
+        "checkpoint",
+        "force checkpoint",
+        "vacuum analyze",
+        "from duckdb_secrets()",
+        "from duckdb_temporary_files()",
+        "copy from database memory to nothing",
+    ],
+)
+def test_what_a_query_may_try_changes_no_file(sql: str, strangers: Path, asked: Ask) -> None:
+    before = _state(strangers.parent)
+    try:
+        found = str(asked(sql))
+    except duckdb.Error:
+        found = ""
+    assert "secret.csv" not in found
+    assert _state(strangers.parent) == before
+
+
+def _state(folder: Path) -> dict[str, tuple[int, bytes | None]]:
+    """All that a folder holds, and when it was changed."""
+    found = {}
+    for path in folder.rglob("*"):
+        regular = path.is_file() and not path.is_symlink()
+        found[str(path)] = (path.lstat().st_mtime_ns, path.read_bytes() if regular else None)
+    return found
+
+
+def test_files_of_the_run_can_be_read_by_name(strangers: Path, asked: Ask) -> None:
+    text = asked("select content from read_text('run://run.json')")
+    assert str(text.column(0)[0]) == (strangers / "run.json").read_text()
+    names = asked("from glob('run://instances/*.parquet')").column(0).to_pylist()
+    assert names == [f"run://{n}" for n in sorted(files(strangers)) if n.startswith("instances/")]
+    assert asked("select count(*) from read_parquet('run://instances/*')").column(0)[0].as_py() > 0
+
+
+def test_what_is_spilled_lies_in_the_temporary_folder_and_goes(
+    strangers: Path, tmp_path: Path
+) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from analysis import open_run
+connection = open_run({str(strangers)!r})
+spill, = connection.execute("select current_setting('temp_directory')").fetchone()
+for path in ("/..", "/../..", "/../../..", ".csv", "-2"):
+    try:
+        connection.execute(f"copy (select 1 as a) to '{{spill}}{{path}}/new.csv'")
+    except Exception:
+        continue
+    sys.exit(f"{{path}} was written to")
+connection.execute("export database " + repr(spill))
+print(spill)
+"""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    given = [sys.executable, "-c", program]
+    done = subprocess.run(given, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert tmp_path in Path(done.stdout.strip()).parents
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_says_what_to_do(strangers: Path) -> None:
+    outcome = command("query", strangers, COPY.format(run=strangers))
+    assert outcome.status == 2 and outcome.out == ""
+    assert outcome.err.startswith("attribeam: A query may not write files")
+    assert "--external-access" in outcome.err and outcome.err.count("\n") == 1
 
 
 def test_nor_does_a_file_of_queries(strangers: Path, tmp_path: Path) -> None:
