@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from schemas import Failure, UsageError
 from schemas.errors import one_line
 from transforms.batch import Batch, Instance, collate, pack
+from transforms.borrowed import borrowed
 from transforms.bottleneck import Statistics
 from transforms.captured import Captured
 from transforms.details import Details, LayerRow, Real, is_finite
@@ -158,9 +159,10 @@ def attribute(
         ),
     )
     fitting = job.fitting()
-    for batch in pack([len(instances[n]) for n in fitting], job.budget, model.head_size):
-        job.run([fitting[at] for at in batch])
-        progress(len(batch))
+    with borrowed(model.network):
+        for batch in pack([len(instances[n]) for n in fitting], job.budget, model.head_size):
+            job.run([fitting[at] for at in batch])
+            progress(len(batch))
     progress(len(instances) - len(fitting))
     return job.out
 

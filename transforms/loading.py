@@ -75,7 +75,7 @@ def load_model(
     class_name, task = _task_of(folder, config)
     _check_variant(folder, config, anatomy)
     words = load_tokenizer(folder, trust_remote_code=trust_remote_code) if tokenizer else None
-    with loading(f"the weights in {folder}"):
+    with loading(f"the weights in {folder}"), torch.inference_mode(False):
         network, report = getattr(transformers, class_name).from_pretrained(
             folder,
             config=config,
@@ -87,10 +87,12 @@ def load_model(
             ignore_mismatched_sizes=True,  # They are refused below, by name.
         )
     _check_weights(folder, report)
-    torch.set_float32_matmul_precision("highest")
+    # What is made under inference_mode lets no gradient pass, wherever it is used.
+    with torch.inference_mode(False):
+        network = network.eval().requires_grad_(False).to(device)
     capacity = int(config.max_position_embeddings) - anatomy.first_position(config)
     return Model(
-        network=network.eval().requires_grad_(False).to(device),
+        network=network,
         anatomy=anatomy,
         task=task,
         tokenizer=words,

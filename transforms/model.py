@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from transforms.anatomy import Anatomy, HeadStep, LayerParts, optional_part, part
 from transforms.batch import Rows
+from transforms.borrowed import borrowed
 from transforms.capture import Recorder, Watch, recording
 from transforms.readout import patch_last_layer
 
@@ -28,7 +29,8 @@ class Model:
     """A transformer with frozen weights, its anatomy, and its tokenizer if it has one.
 
     Attributes:
-        network: The transformers model, in evaluation mode, without gradients for weights.
+        network: The transformers model. Whatever mode it is in and whatever attention function it
+            has, while it runs here it has ours and drops nothing out (``borrowed``).
         anatomy: Where its parts are.
         task: What it predicts: a class, or the word at a [MASK].
         tokenizer: The fast tokenizer; None if the folder has none (pre-tokenised corpora only).
@@ -182,9 +184,10 @@ class Model:
         inputs = {"input_ids": rows.input_ids, "position_ids": self.positions(rows)}
         if self.token_types > 1:
             inputs["token_type_ids"] = rows.token_types
-        embedded: torch.Tensor = part(self.network, self.anatomy.embeddings)(**inputs)
-        projection = optional_part(self.network, self.anatomy.projection)
-        return embedded if projection is None else projection(embedded)
+        with borrowed(self.network):
+            embedded: torch.Tensor = part(self.network, self.anatomy.embeddings)(**inputs)
+            projection = optional_part(self.network, self.anatomy.projection)
+            return embedded if projection is None else projection(embedded)
 
     def run(
         self, rows: Rows, *, watch: Watch = _NOTHING, enter: torch.Tensor | None = None
@@ -213,6 +216,7 @@ class Model:
         readout = None if watch.whole else rows.readout
         layers = self.layers if watch.layers or watch.outputs else ()
         with (
+            borrowed(self.network),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed),
             recording(
                 self.encoder,

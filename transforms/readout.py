@@ -21,6 +21,8 @@ from transforms.capture import Recorder, current_recorder, record_attention
 
 def patch_last_layer(layer: nn.Module, anatomy: Anatomy, heads: int) -> None:
     """Lets a model's last layer compute the readout position only, when a recorder asks for it."""
+    if getattr(layer.forward, "func", None) is _forward:
+        return  # Another model has the same network.
     layer.forward = partial(_forward, layer, layer.forward, anatomy, heads)
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from transforms.batch import Flags, Instance, Rows, pack, put
+from transforms.borrowed import borrowed
 from transforms.model import Model
 from transforms.recovery import halving
 
@@ -112,12 +113,13 @@ class Variants:
             len(instance) - (int(removed.sum()) if operation != "mask" else 0)
             for instance, operation, removed in self.inputs
         ]
-        for batch in pack(lengths, token_budget, self.model.head_size):
-            for part, logits in halving(self._forward, batch):
-                if isinstance(logits, Exception):
-                    self.errors[part[0]] = logits
-                else:
-                    self.logits[part] = logits
+        with borrowed(self.model.network):
+            for batch in pack(lengths, token_budget, self.model.head_size):
+                for part, logits in halving(self._forward, batch):
+                    if isinstance(logits, Exception):
+                        self.errors[part[0]] = logits
+                    else:
+                        self.logits[part] = logits
         for at in np.flatnonzero(~np.isfinite(self.logits).all(axis=1)):
             self.errors.setdefault(int(at), ArithmeticError("the logits are not finite"))
         self.probabilities = torch.from_numpy(self.logits).softmax(-1).numpy()
