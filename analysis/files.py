@@ -57,13 +57,13 @@ def unfinished(folder: str | Path) -> str | None:
         return None
     num_shards = manifest["identity"]["settings"]["num_shards"]
     names = {shard_name(shard, num_shards) for shard in range(num_shards)}
-    wanted = [Path(folder) / unit.folder for unit in units(manifest)]
+    places = [Path(folder) / unit.folder for unit in units(manifest)]
     there = sum(
         len(names.intersection(path.name for path in place.iterdir()))
-        for place in wanted
+        for place in places
         if place.is_dir()
     )
-    return not_finished(there, len(wanted) * num_shards)
+    return not_finished(there, len(places) * num_shards)
 
 
 def not_finished(there: int, expected: int) -> str | None:

@@ -186,8 +186,8 @@ def _same(rows: Sequence[Row]) -> str:
             "has no curves there that can be used"
         )
     return (
-        f"Methods are compared on the same {counted(n, 'instance')}{others}, so that they may "
-        "differ surely even where intervals overlap."
+        f"Methods are compared on the same {counted(n, 'instance')}, so that they may differ "
+        f"surely even where intervals overlap{others}."
     )
 
 

@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from textwrap import wrap
 from typing import Any
 
@@ -23,6 +24,8 @@ from schemas.errors import cut, one_line
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 # Characters of a message: a query's errors show the query.
 _LONGEST = 4000
+# The commands whose answers lack what a run has not done yet. The report says so on its page.
+_OF_A_RUN = ("query", "open", "plot", "prune", "triggers", "attack")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,6 +79,8 @@ def _main(given: list[str]) -> int:
         "attack": _attack,
         "methods": _methods,
     }
+    if arguments.command in _OF_A_RUN:
+        _tell_unfinished(arguments.folder)
     return commands[arguments.command](arguments)
 
 
@@ -374,6 +379,15 @@ def _reason(found: Any, what: str) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _tell_unfinished(folder: str) -> None:
+    from analysis.files import unfinished
+    from analysis.remote import is_remote
+
+    with suppress(UsageError, OSError):  # Which the command itself raises, in its turn.
+        if not is_remote(folder) and (sentence := unfinished(folder)):
+            print(f"{folder} is {sentence}", file=sys.stderr)
 
 
 def _quiet(*, verbose: bool) -> None:
