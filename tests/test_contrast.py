@@ -94,9 +94,8 @@ def test_a_tokenizer_that_always_writes_a_blank(tiny: LoadTiny, text: str) -> No
 
 def test_the_pieces_of_wordpiece(bert: Model) -> None:
     assert contrast(bert, "the [MASK].", "Film", "PLOT") == ["film", "plot"]
-    assert (
-        contrast(bert, "[MASK]", "caf\u00e9", "cafe\u0301 ".strip() + "s"[:0] or "x")[0] == "cafe"
-    )
+    for written in ("caf\u00e9", "cafe\u0301"):
+        assert contrast(bert, "[MASK] film", written, "good") == ["cafe", "good"]
     # Within a word, the piece that goes on with it.
     assert contrast(bert, "un[MASK] film", "interest", "good") == ["##interest", "##good"]
 

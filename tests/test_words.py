@@ -6,6 +6,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.tables import attributions_table, instances_table
+from schemas import table_schema
 from schemas.views import VIEWS
 from tests.conftest import LoadTiny
 from tests.models import MAX_LENGTH
@@ -87,15 +89,20 @@ def words(views: duckdb.DuckDBPyConnection, instances: list[Instance]) -> list[d
         "instances": instances_table([(i, prediction) for i in instances], double=True),
         "attributions": attributions_table(found, "one", double=True),
     }
+    return select(views, tables, ["word_within", "words"], "from words order by all")
+
+
+def select(
+    views: duckdb.DuckDBPyConnection, tables: dict[str, pa.Table], names: list[str], query: str
+) -> list[dict[str, Any]]:
+    """What a query comes to, over some tables and views."""
     for name, table in tables.items():
         views.register("given", table)
         views.execute(f"create or replace table {name} as from given")
     for view in VIEWS:
-        if view.name in ("word_within", "words"):
+        if view.name in names:
             views.execute(view.sql.replace("create ", "create or replace ", 1))
-    rows = views.execute("from words order by instance_id, position")
-    names = [column[0] for column in rows.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+    return views.sql(query).to_arrow_table().to_pylist()
 
 
 def check(views: duckdb.DuckDBPyConnection, instances: list[Instance]) -> None:
@@ -140,3 +147,61 @@ def test_words_of_the_tokenizer_have_no_whitespace_either(
 def test_words_of_ids_have_no_text(tiny: LoadTiny, views: duckdb.DuckDBPyConnection) -> None:
     instances = encode(tiny("bert"), [Row("a", input_ids=[2, 8, 9, 3])])
     assert [row["word"] for row in words(views, instances)] == [None, None]
+
+
+# Kinds of tokens ------------------------------------------------------------------------------
+
+
+def kinds(views: duckdb.DuckDBPyConnection, instances: list[Instance]) -> list[str]:
+    """The role of each token, by the view ``information_tokens``."""
+    logits = np.zeros(2)
+    prediction = Prediction(logits, logits + 0.5, 0)
+    bits = [
+        {"instance_id": i.instance_id, "method": "one", "layer": 0, "bits": [1.0] * len(i)}
+        for i in instances
+    ]
+    schema = table_schema("information", double=True)
+    tables = {
+        "instances": instances_table([(i, prediction) for i in instances], double=True),
+        "information": pa.Table.from_pylist(bits, schema),
+    }
+    query = "select role from information_tokens order by instance_id, position"
+    return [row["role"] for row in select(views, tables, ["information_tokens"], query)]
+
+
+def test_kinds_of_tokens_are_told_by_the_text(
+    tiny: LoadTiny, views: duckdb.DuckDBPyConnection
+) -> None:
+    text = "the film , \u2014 \u201cgood\u201d \u00e9 7 😀 !"
+    for model in (tiny("roberta"), tiny("bert")):
+        instance = encode(model, [text])[0]
+        found = kinds(views, [instance])
+        assert found[0] == "readout" and found[-1] == "special"
+        for role, start, end in zip(
+            found[1:-1], instance.char_start[1:-1], instance.char_end[1:-1], strict=True
+        ):
+            piece = text[start:end]
+            assert role == ("text" if any(map(str.isalnum, piece)) else "punctuation"), piece
+        assert {"text", "punctuation"} <= set(found)
+
+
+def test_kinds_of_tokens_of_a_pair_in_windows(
+    tiny: LoadTiny, views: duckdb.DuckDBPyConnection
+) -> None:
+    options = EncodeOptions(12, overflow="stride")
+    instances = encode(tiny("bert"), [("!", "good , " * 12)], options)
+    assert len(instances) > 1
+    expected = [
+        {"[CLS]": "readout", "[SEP]": "special", "good": "text"}.get(token, "punctuation")
+        for instance in instances
+        for token in instance.tokens
+    ]
+    assert kinds(views, instances) == expected
+
+
+def test_kinds_of_tokens_without_a_text(tiny: LoadTiny, views: duckdb.DuckDBPyConnection) -> None:
+    model = tiny("roberta")
+    assert model.tokenizer is not None
+    ids = model.tokenizer.convert_tokens_to_ids(["<s>", "the", "Ġfilm", ",", "Ġ", "!", "</s>"])
+    found = kinds(views, encode(model, [Row("a", input_ids=ids)]))
+    assert found == ["readout", "text", "text", *["punctuation"] * 3, "special"]
