@@ -6,12 +6,15 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from schemas import UsageError
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
 from transforms import Instance, Model, attribute, choose, load_model
 from transforms.batch import collate, row_cost
+from transforms.capture import IMPLEMENTATION
 from transforms.captured import Captured
 from transforms.passes import Backward, Path, Rule, check_pass, quadrature
 
@@ -207,10 +210,13 @@ def test_a_run_leaves_no_hooks(tiny: LoadTiny) -> None:
     assert hooks() == 0
 
 
-def test_attention_that_does_not_come_by_is_noticed(tiny_folder: Any) -> None:
+def test_attention_that_does_not_come_by_is_noticed(
+    tiny_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a network that asks nobody for its attention function."""
     model = load_model(tiny_folder("bert", "classification"))
     instances = random_instances(model, [5])
-    model.network.set_attn_implementation("sdpa")
+    monkeypatch.setitem(AttentionInterface._global_mapping, IMPLEMENTATION, sdpa_attention_forward)
     captured(model, instances)
     with pytest.raises(RuntimeError, match="1 of 3 layers"):
         captured(model, instances, "raw_attention")
