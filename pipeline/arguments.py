@@ -176,8 +176,9 @@ def _add_held_out_options(parser: argparse.ArgumentParser) -> None:
     add("--split", help="split of the corpus")
     add("--limit", type=whole, metavar="N", help="take only the first N rows")
     add("--model", metavar="DIR_OR_ID", help="the run's model (where the run says)")
-    for role in ("text", "pair", "label", "id", "good", "bad"):
+    for role in ("text", "pair", "label", "id", "split", "good", "bad"):
         add(f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column")
+    add("--delimiter", metavar="CHARACTER", help="between the fields of CSV and TSV")
     add("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs")
     add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
     add("--trust-remote-code", action="store_true", help="run code that comes with the model")
@@ -250,11 +251,13 @@ def _add_publish(commands: Any) -> None:
 
 def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("corpus")
-    for role in ("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad"):
+    roles = ("text", "pair", "label", "id", "split", "rationale", "roles", "subset", "good", "bad")
+    for role in roles:
         group.add_argument(
             f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column"
         )
     add = group.add_argument
+    add("--delimiter", metavar="CHARACTER", help="between the fields of CSV and TSV (by the name)")
     add("--max-length", type=whole, metavar="N", help="most tokens of an instance (the model's)")
     add("--overflow", default="truncate", metavar="truncate|fail|stride", help="for longer texts")
     add(

@@ -158,7 +158,7 @@ def calibrate(
     Returns:
         The measurements; nothing is written anywhere.
     """
-    sampled = look(checked, options, clock)
+    sampled = look(checked, clock)
     # On this machine, wherever the workers will be.
     settings = replace(checked.settings(options, sampled.count), device=checked.device)
     start = clock()
@@ -213,12 +213,10 @@ def _calibration(
     )
 
 
-def look(checked: Checked, options: Options, clock: Clock = perf_counter) -> Sampled:
+def look(checked: Checked, clock: Clock = perf_counter) -> Sampled:
     """Reads the corpus once, and encodes some of its rows to see how long they are."""
     start = clock()
-    count, rows = sample_rows(
-        checked.source, checked.columns, checked.model, limit=options.limit, most=_MOST_ROWS
-    )
+    count, rows = sample_rows(checked.corpus, most=_MOST_ROWS)
     seconds = clock() - start
     pairs = []
     for row in rows:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from textwrap import wrap
-from typing import Any
+from typing import IO, Any
 
 from pipeline.__main__ import interrupted
 from pipeline.__main__ import main as process
@@ -113,6 +113,8 @@ def _plan(parser: argparse.ArgumentParser, given: Sequence[str], others: list[st
         arguments.device,
         sample=arguments.sample,
         price=arguments.price_per_hour,
+        # What reads JSON reads nothing else.
+        tell=lambda note: _tell(note, sys.stderr if arguments.format == "json" else sys.stdout),
     )
     print_estimate(estimate, arguments.format, sys.stdout)
     return DONE
@@ -126,7 +128,7 @@ def _run(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str
 
     options = run_options(arguments, params, others)
     try:
-        summary = run(options)
+        summary = run(options, _tell)
     except Exception as error:
         reason = cause(error)
         if reason is None:
@@ -225,6 +227,8 @@ def _prune(arguments: argparse.Namespace) -> int:
             print(f"\r{done} of {total} models", end="\n" * (done == total), file=sys.stderr)
 
     result = prune(options, rates=arguments.rates, seeds=arguments.seeds, progress=show)
+    for note in result.held_out.notes:
+        _tell(note)
     print(
         f"accuracy on {_counted(len(result.held_out.instances), 'text')} of "
         f"{result.held_out.corpus}, heads ranked on {result.ranked_on} of the run"
@@ -273,6 +277,8 @@ def _attack(arguments: argparse.Namespace) -> int:
         least=arguments.least,
         both=arguments.both,
     )
+    for note in result.held_out.notes:
+        _tell(note)
     number = _counted(len(result.held_out.instances), "text")
     print(f"triggers of the run in {number} of {result.held_out.corpus}")
     for line in left_out(result.held_out):
@@ -375,6 +381,13 @@ def _reason(found: Any, what: str) -> str:
     alike = "" if reason.alike else "with other numbers or names"
     details = ", ".join(each for each in (share, alike) if each)
     return f"{what}{f' ({details})' if details else ''}: {harmless(reason.message)}"
+
+
+def _tell(note: str, out: IO[str] | None = None) -> None:
+    """Shows what was guessed of a corpus, which may say anything, as a line."""
+    from analysis.terminal import harmless
+
+    print(" ".join(harmless(note).split()), file=out or sys.stdout, flush=True)
 
 
 def _counted(number: int, noun: str) -> str:

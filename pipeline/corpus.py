@@ -1,13 +1,12 @@
-"""The corpus of a run: which columns mean what, and its normalised copy in the run's folder.
+"""The corpus of a run, and its normalised copy in the run's folder.
 
 Whatever the source, a run first copies the columns it needs to ``corpus/rows-NNNNN.parquet``, one
 file a shard. Workers then need nothing but the run's folder, a shard's rows are one read, and a
 source that moves or changes under a long run does no harm.
 """
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -16,256 +15,111 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.files import discard_folder, join, list_checked, read_parquet, write_parquet
-from pipeline.sources import Record, Source
-from schemas import UsageError
-from schemas.layout import CORPUS, corpus_path
-from transforms import Model, Row
-
-# The names that columns go by in the data sets people have, most telling first.
-_GUESSES: dict[str, tuple[str, ...]] = {
-    "text": (
-        *("text", "premise", "sentence1", "question1", "question", "sentence", "content"),
-        *("review", "document", "query", "tweet", "comment", "body"),
-    ),
-    "label": ("label", "labels", "gold_label", "class", "target"),
-    "id": ("id", "instance_id", "idx", "guid", "uid"),
-    "rationale": ("rationale", "rationales"),
-    "roles": ("roles",),
-    "subset": ("subset", "subtask"),
-    "good": ("good",),
-    "bad": ("bad",),
-    "input_ids": ("input_ids",),
-    "token_type_ids": ("token_type_ids",),
-    "attention_mask": ("attention_mask",),
-    "special_tokens_mask": ("special_tokens_mask",),
-}
-_PAIRS = {
-    "text": ("text_pair", "text2"),
-    "premise": ("hypothesis",),
-    "sentence1": ("sentence2",),
-    "question1": ("question2",),
-    "question": ("sentence", "context", "passage"),
-    "sentence": ("sentence_pair", "text_pair"),
-}
-ROLES = ("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad")
-
-_SCHEMA = pa.schema(
-    [
-        ("instance_id", pa.string()),
-        ("text", pa.string()),
-        ("text_pair", pa.string()),
-        ("split", pa.string()),
-        ("label", pa.int64()),
-        ("rationale", pa.list_(pa.int8())),
-        ("roles", pa.list_(pa.string())),
-        ("subset", pa.string()),
-        ("input_ids", pa.list_(pa.int32())),
-        ("token_type_ids", pa.list_(pa.int32())),
-        ("attention_mask", pa.list_(pa.int8())),
-        ("special_tokens_mask", pa.list_(pa.int8())),
-        ("good", pa.string()),
-        ("bad", pa.string()),
-        ("problem", pa.string()),
-    ]
+from pipeline.columns import GUESSED, choose_columns, said
+from pipeline.files import (
+    DamagedError,
+    discard_folder,
+    exists,
+    join,
+    list_checked,
+    read_parquet,
+    write_parquet,
 )
-
-
-def choose_columns(source: Source, given: Mapping[str, str | None], model: Model) -> dict[str, str]:
-    """Decides which column of a source plays which role.
-
-    Args:
-        source: The source.
-        given: Columns named by the user by role (``ROLES``); ``none`` for no column.
-        model: The model, which says whether words to contrast and a tokenizer are there.
-
-    Returns:
-        Column by role, for the roles that are played.
-
-    Raises:
-        UsageError: If a named column isn't there, or a needed role has no column.
-    """
-    columns: dict[str, str] = {}
-    for role, guesses in _GUESSES.items():
-        found = _column(source, role, given.get(role), guesses)
-        if found:
-            columns[role] = found
-    if "text" in columns:
-        pair = _column(source, "pair", given.get("pair"), _PAIRS.get(columns["text"], ()))
-        if pair:
-            columns["pair"] = pair
-    return _checked(source, columns, given, model)
-
-
-def _column(source: Source, role: str, given: str | None, guesses: Iterable[str]) -> str | None:
-    if given == "none":
-        return None
-    if given is not None:
-        if given not in source.columns:
-            raise UsageError(
-                f"{source.name} has no column {given!r} (--{role}-column); "
-                f"its columns are {', '.join(source.columns)}"
-            )
-        return given
-    return next((name for name in guesses if name in source.columns), None)
-
-
-def _checked(
-    source: Source, columns: dict[str, str], given: Mapping[str, str | None], model: Model
-) -> dict[str, str]:
-    listed = ", ".join(source.columns) or "none that could be read"
-    # A text that was named wins over ids that happen to be there, and so does one that can be read.
-    of_ids = ("input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
-    if "input_ids" not in columns or given.get("text") or ("text" in columns and model.tokenizer):
-        columns = {k: v for k, v in columns.items() if k not in of_ids}
-    if "input_ids" in columns:
-        of_texts = ("text", "pair", "rationale", "roles")
-        columns = {k: v for k, v in columns.items() if k not in of_texts}
-    elif "text" not in columns:
-        raise UsageError(
-            f"{source.name} has no text column that could be guessed; its columns are {listed}: "
-            "name one with --text-column"
-        )
-    elif model.tokenizer is None:
-        raise UsageError(f"{model.no_tokenizer}; its columns are {listed}")
-    if model.task == "masked_lm":
-        for role in ("good", "bad"):
-            if role not in columns:
-                raise UsageError(
-                    f"a masked LM is explained by the contrast of two words, but {source.name} has "
-                    f"no column {role!r}; its columns are {listed}: name one with --{role}-column"
-                )
-        return {k: v for k, v in columns.items() if k != "label"}
-    return {k: v for k, v in columns.items() if k not in ("good", "bad")}
-
-
-# Normalising ----------------------------------------------------------------------------------
-
-
-# A class's number as text; that of a column with gaps has become a float on its way (pandas).
-_NUMBER = re.compile(r"(-?\d{1,18})(\.0+)?")
-
-
-class _Unreadable(ValueError):
-    """A value that isn't what its column should hold."""
+from pipeline.labels import Labels, read_labels
+from pipeline.sources import Record, Source, open_source
+from pipeline.values import SCHEMA, Normaliser
+from schemas import UsageError
+from schemas.layout import CORPUS, Unit, corpus_path, unit_path
+from transforms import Model, Row
 
 
 @dataclass(frozen=True)
-class _Normaliser:
-    """Turns records into rows of ``_SCHEMA``."""
+class Corpus:
+    """A corpus that is understood.
 
+    Attributes:
+        source: Where its rows come from.
+        columns: Column by role.
+        labels: How its labels become numbers of classes.
+        limit: Most rows that are taken; None for all.
+    """
+
+    source: Source
     columns: Mapping[str, str]
-    labels: tuple[str, ...]
+    labels: Labels
+    limit: int | None = None
 
-    def row(self, position: int, record: Record) -> dict[str, Any]:
-        """The normalised row of a record; ``problem`` says what is wrong with it if anything."""
-        row: dict[str, Any] = dict.fromkeys(_SCHEMA.names)
-        row |= {"split": record.split, "problem": record.problem}
-        for role, column in self.columns.items():
-            value = record.values.get(column)
-            if value is None:
-                continue
-            try:
-                row[{"pair": "text_pair", "id": "instance_id"}.get(role, role)] = self._value(
-                    role, value
-                )
-            except _Unreadable as error:
-                row["problem"] = row["problem"] or str(error)
-        row["instance_id"] = row["instance_id"] or _content_id(position, record)
-        return row
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was guessed and left out; the first says which column is what."""
+        return [*said(self.source, self.columns), *self.labels.notes]
 
-    def _value(self, role: str, value: Any) -> Any:
-        if role in ("text", "pair"):
-            return _string(value, role)
-        if role in ("id", "subset"):
-            return _string(str(value), role)
-        if role == "roles":
-            words = value.split() if isinstance(value, str) else value
-            return [None if word is None else _string(word, role) for word in words]
-        if role == "label":
-            return self._label(value)
-        if role in ("good", "bad"):
-            return _string(str(value).strip(), role)
-        return _integers(value, role)
+    def records(self) -> Iterator[Record]:
+        """Its rows as they stand in the source, with the columns that are needed."""
+        return islice(self.source.records({*self.columns.values()}), self.limit)
 
-    def _label(self, value: Any) -> int | None:
-        """A label as the number of a class; None for -1, the usual mark of a missing label."""
-        if isinstance(value, bool | int | np.integer):
-            return None if value == -1 else _int64(int(value))
-        if isinstance(value, float):
-            if math.isnan(value):
-                return None
-            if value.is_integer():
-                return self._label(int(value))
-        text = str(value).strip()
-        if not text:
-            return None
-        if number := _NUMBER.fullmatch(text):
-            return self._label(int(number[1]))
-        names = [label.lower() for label in self.labels]
-        if text.lower() in names:
-            return names.index(text.lower())
-        raise _Unreadable(f"the label {text!r} is none of the model's ({', '.join(self.labels)})")
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Its rows, normalised."""
+        normaliser = Normaliser(self.columns, self.labels)
+        return (normaliser.row(at, record) for at, record in enumerate(self.records()))
 
 
-def _string(value: Any, role: str) -> str:
-    if not isinstance(value, str):
-        raise _Unreadable(f"the {role} is a {type(value).__name__}, not a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise _Unreadable(f"the {role} holds a lone surrogate: {error.reason}") from error
-    return value
+def open_corpus(
+    corpus: str,
+    model: Model,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    columns: Mapping[str, str | None] | None = None,
+    delimiter: str | None = None,
+    begun: Mapping[str, Any] | None = None,
+) -> Corpus:
+    """Opens a corpus for a model.
+
+    Args:
+        corpus: What ``sources.open_source`` takes.
+        model: The model.
+        split: Split to take.
+        limit: Most rows to take; None for all.
+        columns: Columns named by the user by role (``columns.ROLES``); ``none`` for no column.
+        delimiter: What separates the fields of CSV and TSV.
+        begun: What ``run.json`` says of the corpus, if a run goes on: columns that aren't named
+            are those of the run, whatever would be guessed now.
+
+    Raises:
+        UsageError: If there is nothing there that can be read, a column is missing, or labels can
+            be read in two ways.
+    """
+    given: dict[str, str | None] = dict(columns or {})
+    source = open_source(corpus, split, delimiter=delimiter, split_column=given.get("split"))
+    told = source.split_column is not None and "split" not in given
+    if begun is not None and told and "split" not in begun["columns"]:
+        as_begun = open_source(corpus, split, delimiter=delimiter, split_column="none")
+        source = as_begun if as_begun.fingerprint == begun["fingerprint"] else source
+    if begun is not None and source.fingerprint == begun["fingerprint"]:
+        given = {**dict.fromkeys((*GUESSED, "pair"), "none"), **begun["columns"], **given}
+    return understood(source, given, model, limit)
 
 
-def _int64(number: int) -> int:
-    if not -(2**63) <= number < 2**63:
-        raise _Unreadable(f"the label {number} is not the number of a class")
-    return number
-
-
-def _integers(value: Any, role: str) -> list[int]:
-    if isinstance(value, str):
-        value = value.replace(",", " ").strip("[] ").split()
-    try:
-        numbers = [int(item) for item in value]
-        if any(isinstance(item, float) and not item.is_integer() for item in value):
-            raise ValueError("some have decimals")
-        pa.array(numbers, _SCHEMA.field(role).type.value_type)
-    except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
-        raise _Unreadable(f"{role} is not a list of small integers: {error}") from error
-    return numbers
-
-
-def _content_id(position: int, record: Record) -> str:
-    """Identity of a row without one: a hash of its content and its position."""
-    content = repr(sorted(record.values.items(), key=lambda item: str(item[0])))
-    digest = blake2b(f"{position}\0{content}".encode(errors="surrogatepass"), digest_size=8)
-    return f"row-{position}-{digest.hexdigest()}"
+def understood(
+    source: Source, given: Mapping[str, str | None], model: Model, limit: int | None = None
+) -> Corpus:
+    """Decides what the columns and labels of a source are (``open_corpus``)."""
+    columns = choose_columns(source, given, model)
+    labels = read_labels(source, columns.get("label"), model.labels, limit)
+    return Corpus(source, columns, labels, limit)
 
 
 # Staging --------------------------------------------------------------------------------------
 
 
-def stage(
-    source: Source,
-    columns: Mapping[str, str],
-    model: Model,
-    root: str,
-    *,
-    shard_size: int,
-    limit: int | None,
-    windows: bool = False,
-) -> int:
+def stage(corpus: Corpus, root: str, *, shard_size: int, windows: bool = False) -> int:
     """Copies a corpus into the run's folder, normalised, one file a shard.
 
     Args:
-        source: The corpus.
-        columns: Column by role.
-        model: The model, for the names of its labels.
+        corpus: The corpus.
         root: The run's folder.
         shard_size: Rows a shard.
-        limit: Most rows to take; None for all.
         windows: Whether long texts are to become windows, which have ids too.
 
     Returns:
@@ -276,21 +130,43 @@ def stage(
             window of another would have.
     """
     discard_folder(join(root, CORPUS))
-    normaliser = _Normaliser(columns, tuple(model.labels))
-    records = islice(source.records(), limit)
-    rows = (normaliser.row(position, record) for position, record in enumerate(records))
+    rows = corpus.rows()
     count = shard = 0
     hashes: list[np.ndarray] = []
     while chunk := list(islice(rows, shard_size)):
-        write_parquet(join(root, corpus_path(shard)), pa.Table.from_pylist(chunk, _SCHEMA))
+        write_parquet(join(root, corpus_path(shard)), pa.Table.from_pylist(chunk, SCHEMA))
         hashes.append(np.array([_hash(row["instance_id"]) for row in chunk], np.uint64))
         count, shard = count + len(chunk), shard + 1
     if not count:
-        raise UsageError(f"{source.name} has no rows")
-    _check_unique(source, columns, root, hashes)
+        raise UsageError(f"{corpus.source.name} has no rows")
+    _check_unique(corpus, root, hashes)
     if windows:
-        _check_windows(source, columns, root, hashes)
+        _check_windows(corpus, root, hashes)
     return count
+
+
+def check_again(root: str, num_shards: int) -> None:
+    """Checks that a corpus that was copied again is the one that the run's tables are of.
+
+    Raises:
+        UsageError: If a row has another id, label or split: an earlier version read it otherwise.
+    """
+    for shard in range(num_shards):
+        path = join(root, unit_path(Unit("instances"), shard, num_shards))
+        try:
+            known = read_parquet(path, ["row_id", "label", "split"]) if exists(path) else None
+        except DamagedError:
+            continue  # It will be made again as well.
+        if known is None:
+            continue
+        rows = {row.instance_id: (row.label, row.split) for row in read_rows(root, shard)}
+        for row in known.to_pylist():
+            if rows.get(row["row_id"]) != (row["label"], row["split"]):
+                raise UsageError(
+                    f"the copy of the corpus in {root} is gone or damaged, and made again it has "
+                    f"another row than {row['row_id']!r} in the run's tables, since an earlier "
+                    "version made it: use another --output"
+                )
 
 
 def staged(root: str, num_shards: int) -> bool:
@@ -303,9 +179,7 @@ def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def _check_unique(
-    source: Source, columns: Mapping[str, str], root: str, hashes: list[np.ndarray]
-) -> None:
+def _check_unique(corpus: Corpus, root: str, hashes: list[np.ndarray]) -> None:
     """Two rows of one id would be one row in every join, so they are refused."""
     values, counts = np.unique(np.concatenate(hashes), return_counts=True)
     repeated = set(values[counts > 1].tolist())
@@ -313,8 +187,8 @@ def _check_unique(
         for row in read_rows(root, shard):
             if _hash(row.instance_id) in repeated:
                 raise UsageError(
-                    f"{source.name} has more than one row with the id {row.instance_id!r} "
-                    f"(column {columns.get('id')!r}); --id-column names another, or none"
+                    f"{corpus.source.name} has more than one row with the id {row.instance_id!r} "
+                    f"(column {corpus.columns.get('id')!r}); --id-column names another, or none"
                 )
 
 
@@ -322,9 +196,7 @@ def _check_unique(
 _WINDOW = re.compile(r"(.*)/(0|[1-9]\d*)", re.DOTALL)
 
 
-def _check_windows(
-    source: Source, columns: Mapping[str, str], root: str, hashes: list[np.ndarray]
-) -> None:
+def _check_windows(corpus: Corpus, root: str, hashes: list[np.ndarray]) -> None:
     """Whether the row would have such a window isn't known yet; nobody should have to wonder."""
     every = np.unique(np.concatenate(hashes))
     for shard in range(len(hashes)):
@@ -333,9 +205,9 @@ def _check_windows(
         taken = np.isin(np.array([_hash(match[1]) for match in parents], np.uint64), every)
         for match in (match for match, hit in zip(parents, taken, strict=True) if hit):
             raise UsageError(
-                f"{source.name} has rows with the ids {match[1]!r} and {match[0]!r} "
-                f"(column {columns.get('id')!r}), and under --overflow stride the second could be "
-                "a window of the first; --id-column names another column, or none"
+                f"{corpus.source.name} has rows with the ids {match[1]!r} and {match[0]!r} "
+                f"(column {corpus.columns.get('id')!r}), and under --overflow stride the second "
+                "could be a window of the first; --id-column names another column, or none"
             )
 
 
@@ -356,22 +228,17 @@ def _row_of(values: dict[str, Any]) -> Row:
     return Row(**values)
 
 
-def sample_rows(
-    source: Source, columns: Mapping[str, str], model: Model, *, limit: int | None, most: int
-) -> tuple[int, list[Row]]:
+def sample_rows(corpus: Corpus, *, most: int) -> tuple[int, list[Row]]:
     """Reads a corpus once, for its number of rows and some of them at even distances.
 
     Args:
-        source: The corpus.
-        columns: Column by role.
-        model: The model, for the names of its labels.
-        limit: Most rows to take; None for all.
+        corpus: The corpus.
         most: Most rows of the sample; it has at least half as many, or all.
     """
-    normaliser = _Normaliser(columns, tuple(model.labels))
+    normaliser = Normaliser(corpus.columns, corpus.labels)
     kept: list[tuple[int, Record]] = []
     count, step = 0, 1
-    for position, record in enumerate(islice(source.records(), limit)):
+    for position, record in enumerate(corpus.records()):
         count += 1
         if position % step == 0:
             kept.append((position, record))

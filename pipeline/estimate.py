@@ -1,6 +1,6 @@
 """From what was measured on a few batches to what a whole run would take, here or elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from time import perf_counter
@@ -146,6 +146,7 @@ def estimate_run(
     sample: int | None = None,
     price: float | None = None,
     clock: Clock = perf_counter,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Estimate:
     """Checks options as a run does, measures on a few batches, and says what the run would take.
 
@@ -155,6 +156,7 @@ def estimate_run(
         sample: Instances to measure on; None for as many as take about half a minute.
         price: Dollars an hour and device; None for the accelerator's.
         clock: Gives seconds.
+        tell: Is given sentences on what was guessed of the corpus.
 
     Raises:
         UsageError: If anything about the options is wrong.
@@ -171,6 +173,8 @@ def estimate_run(
         accelerator.rate(options.dtype)  # Refuses what it can't compute in.
     options = replace(options, device="auto" if accelerator else device)
     checked = check(options, connect(options))
+    for note in checked.corpus.notes:
+        tell(note)
     parallel = _parallel(checked.device)
     threads = torch.get_num_threads()
     try:

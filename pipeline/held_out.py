@@ -8,7 +8,7 @@ they evaluate on.)
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,14 +19,13 @@ import pyarrow as pa
 
 from analysis import load_manifest, open_run
 from analysis.triggers import heads_of
-from pipeline.corpus import choose_columns, read_rows, stage
+from pipeline.corpus import Corpus, open_corpus, read_rows, stage
 from pipeline.files import join, write_parquet
 from pipeline.fingerprint import model_differences
 from pipeline.identity import base_name
 from pipeline.manifest import check_is_own
 from pipeline.options import Options
 from pipeline.prepare import check_numbers, load_checked, resolve_device, resolve_model
-from pipeline.sources import Source, open_source
 from schemas import Failure, UsageError, table_schema
 from schemas.layout import evaluation_path
 from transforms import EncodeOptions, Instance, Model, Prediction, attribute
@@ -47,6 +46,7 @@ class HeldOutOptions:
         split: Split of the corpus.
         limit: Most rows of it to take.
         columns: Column by role, where the guess is wrong.
+        delimiter: What separates the fields of CSV and TSV; None for what their names say.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         allow_pickle: Load pickled weights.
         trust_remote_code: Let the model bring its own code.
@@ -59,6 +59,7 @@ class HeldOutOptions:
     split: str | None = None
     limit: int | None = None
     columns: Mapping[str, str | None] = field(default_factory=dict)
+    delimiter: str | None = None
     device: str = "auto"
     allow_pickle: bool = False
     trust_remote_code: bool = False
@@ -80,6 +81,7 @@ class HeldOut:
         overlapping: Number of texts left out because they are in the run.
         unlabelled: Number of rows left out because they have no label.
         failures: Rows that could not be read, encoded or predicted.
+        notes: Sentences on what was guessed of the corpus.
     """
 
     options: HeldOutOptions
@@ -93,6 +95,7 @@ class HeldOut:
     overlapping: int
     unlabelled: int
     failures: list[Failure]
+    notes: list[str] = field(default_factory=list)
 
     def predict(self, instances: Sequence[Instance]) -> list[Prediction]:
         """What the model says of instances, as it is now (perhaps pruned).
@@ -150,20 +153,30 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
     manifest = heads_of(options.folder, options.method)
     own = _own_options(options, manifest)
     device = resolve_device(own.device)
-    source = open_source(own.corpus, own.split)
     folder = resolve_model(
         own.model, allow_pickle=own.allow_pickle, trust_remote_code=own.trust_remote_code
     )
     model = load_checked(folder, own)
     _check_identity(own, folder, model, manifest)
-    columns = choose_columns(source, own.columns, model)
-    if model.task == "classification" and "label" not in columns:
+    corpus = open_corpus(
+        own.corpus,
+        model,
+        split=own.split,
+        limit=own.limit,
+        columns=own.columns,
+        delimiter=own.delimiter,
+    )
+    if model.task == "classification" and "label" not in corpus.columns:
         raise UsageError(
-            f"an evaluation needs labels, but {source.name} has no label column; its columns are "
-            f"{', '.join(source.columns)}: name one with --label-column"
+            f"an evaluation needs labels, but {own.corpus} has no label column; its columns are "
+            f"{', '.join(corpus.source.columns)}: name one with --label-column"
         )
+    # A rationale or roles that don't fit their text are of no consequence here.
+    unneeded = ("rationale", "roles", "subset")
+    plain = {role: name for role, name in corpus.columns.items() if role not in unneeded}
+    needed = replace(corpus, columns=plain)
     encoding = EncodeOptions(own.max_length or model.max_length, own.overflow, words=own.words)
-    rows, instances, failures = _read(source, columns, model, own, encoding)
+    rows, instances, failures = _read(needed, model, encoding)
     labelled = [instance for instance in instances if instance.label is not None]
     kept, overlapping = _outside(options.folder, labelled)
     if not kept:
@@ -184,14 +197,16 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
         split=own.split or (splits.pop() if len(splits) == 1 else None),
         settings={
             "method": options.method,
-            "fingerprint": source.fingerprint,
+            "fingerprint": corpus.source.fingerprint,
             "split": own.split,
             "limit": own.limit,
-            "columns": columns,
+            "columns": dict(corpus.columns),
+            **({"labels": dict(corpus.labels.record)} if corpus.labels.record else {}),
         },
         overlapping=overlapping,
         unlabelled=len(instances) - len(labelled),
         failures=[*failures, *found.failures],
+        notes=needed.notes,
     )
 
 
@@ -210,6 +225,7 @@ def _own_options(options: HeldOutOptions, manifest: Mapping[str, Any]) -> Option
         split=options.split,
         limit=options.limit,
         columns=options.columns,
+        delimiter=options.delimiter,
         device=options.device,
         dtype=settings["dtype"],
         max_length=settings["max_length"],
@@ -235,19 +251,13 @@ def _check_identity(own: Options, folder: Path, model: Model, manifest: Mapping[
 
 
 def _read(
-    source: Source,
-    columns: Mapping[str, str],
-    model: Model,
-    own: Options,
-    encoding: EncodeOptions,
+    corpus: Corpus, model: Model, encoding: EncodeOptions
 ) -> tuple[int, list[Instance], list[Failure]]:
     """The number of rows of the corpus, those that can be encoded, and the others."""
-    # A rationale or roles that don't fit their text are of no consequence here.
-    plain = {k: v for k, v in columns.items() if k not in ("rationale", "roles", "subset")}
     instances: list[Instance] = []
     failures: list[Failure] = []
     with TemporaryDirectory(prefix="attribeam-") as folder:
-        count = stage(source, plain, model, folder, shard_size=_ROWS, limit=own.limit)
+        count = stage(corpus, folder, shard_size=_ROWS)
         for shard in range(-(-count // _ROWS)):
             good, bad = encode_rows(model, read_rows(folder, shard), encoding)
             instances += good

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
+from pipeline.corpus import Corpus
 from pipeline.files import is_local
 from pipeline.fingerprint import model_hashes, tokenizer_hashes
 from pipeline.options import Options
 from pipeline.settings import Settings
-from pipeline.sources import Source
 from transforms import Chosen, Model
 
 _LIBRARIES = ("apache-beam", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
@@ -24,8 +24,7 @@ def record(
     options: Options,
     settings: Settings,
     model: Model,
-    source: Source,
-    columns: Mapping[str, str],
+    corpus: Corpus,
     rows: int,
     chosen: Iterable[Chosen],
     padding: Mapping[str, int] | None = None,
@@ -36,8 +35,7 @@ def record(
         options: What was asked for.
         settings: What the workers get.
         model: The model.
-        source: The corpus.
-        columns: Column by role.
+        corpus: The corpus.
         rows: Rows of the corpus.
         chosen: The methods.
         padding: Rows of a pre-tokenised corpus that are padded (``padding.count_padding``).
@@ -47,8 +45,8 @@ def record(
         "identity": {
             "model": _model_identity(options, folder, model),
             "tokenizer": tokenizer_hashes(folder, model.tokenizer),
-            "corpus": {**_corpus_identity(options, source, columns, rows), "padding": padding},
-            "settings": _settings_identity(options, settings, model, columns),
+            "corpus": {**_corpus_identity(options, corpus, rows), "padding": padding},
+            "settings": _settings_identity(options, settings, model, corpus.columns),
         },
         "methods": {choice.name: _method_record(choice, settings) for choice in chosen},
         "evaluation": settings.evaluation_record(),
@@ -77,16 +75,20 @@ def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, A
     }
 
 
-def _corpus_identity(
-    options: Options, source: Source, columns: Mapping[str, str], rows: int
-) -> dict[str, Any]:
+def _corpus_identity(options: Options, corpus: Corpus, rows: int) -> dict[str, Any]:
+    more: dict[str, Any] = {}
+    if options.delimiter is not None:
+        more["delimiter"] = options.delimiter
+    if corpus.labels.record:
+        more["labels"] = dict(corpus.labels.record)
     return {
         "source": base_name(options.corpus),
-        "fingerprint": source.fingerprint,
+        "fingerprint": corpus.source.fingerprint,
         "split": options.split,
         "limit": options.limit,
         "rows": rows,
-        "columns": dict(columns),
+        "columns": dict(corpus.columns),
+        **more,
     }
 
 

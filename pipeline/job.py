@@ -3,6 +3,7 @@
 import builtins
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -64,8 +65,12 @@ class Summary:
         return self.outcome.failures
 
 
-def run(options: Options) -> Summary:
+def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> Summary:
     """Runs a job to its end, or continues one that was cut short or lacks methods.
+
+    Args:
+        options: What to run.
+        tell: Is given sentences on what was guessed of the corpus, if there is work to do.
 
     Raises:
         UsageError: If anything about the options is wrong, or another process is at work in the
@@ -78,10 +83,10 @@ def run(options: Options) -> Summary:
         raise UsageTypeError(f"run takes pipeline.Options, not a {type(options).__name__}")
     workers = connect(options)
     with locked(options.output):
-        return _run(options, workers, start)
+        return _run(options, workers, start, tell)
 
 
-def _run(options: Options, workers: Workers, start: float) -> Summary:
+def _run(options: Options, workers: Workers, start: float, tell: Callable[[str], None]) -> Summary:
     prepared = prepare(options, workers)
     settings = prepared.settings
     units = units_of_run(settings.tables)
@@ -90,6 +95,8 @@ def _run(options: Options, workers: Workers, start: float) -> Summary:
     if tasks:
         for sentence in prepared.notes:
             note(sentence)
+        for sentence in prepared.guessed:
+            tell(sentence)
         write_manifest(settings.output, prepared.manifest)
         if not is_dry_run(options):
             send_model(settings)

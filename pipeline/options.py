@@ -37,7 +37,8 @@ class Options:
         seed: Seed of all that is random.
         evaluation: What is perturbed; None for no curves.
         workers: Number of worker processes.
-        columns: Column by role (``corpus.ROLES``) where the guess is wrong; ``none`` for none.
+        columns: Column by role (``columns.ROLES``) where the guess is wrong; ``none`` for none.
+        delimiter: What separates the fields of CSV and TSV; None for what their names say.
         max_length: Most tokens of an instance; None for the model's limit.
         overflow: ``truncate`` or ``fail`` for longer texts, or ``stride`` for windows of them.
         stride: Tokens that neighbouring windows have in common; None for a quarter of a window.
@@ -67,6 +68,7 @@ class Options:
     evaluation: Evaluation | None = field(default_factory=Evaluation)
     workers: int = 1
     columns: Mapping[str, str | None] = field(default_factory=dict)
+    delimiter: str | None = None
     max_length: int | None = None
     overflow: Overflow = "truncate"
     stride: int | None = None

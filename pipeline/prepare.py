@@ -13,7 +13,7 @@ import torch
 from apache_beam.io.filesystem import BeamIOError
 from huggingface_hub import snapshot_download
 
-from pipeline.corpus import choose_columns, stage, staged
+from pipeline.corpus import Corpus, check_again, open_corpus, stage, staged
 from pipeline.damage import discard_damaged, find_damaged
 from pipeline.devices import check_precision
 from pipeline.engines import Workers
@@ -24,7 +24,6 @@ from pipeline.model_files import copy_of
 from pipeline.options import Options
 from pipeline.padding import count_padding, said
 from pipeline.settings import ModelCopy, Settings
-from pipeline.sources import Source, open_source
 from pipeline.statistics import ensure_statistics
 from schemas import UsageError
 from schemas.errors import INT64
@@ -53,6 +52,7 @@ class Prepared:
         manifest: ``run.json`` as it is to be once this call adds to the run.
         damaged: Files that were damaged, and are gone now.
         notes: What is to be said if there is anything to do.
+        guessed: Sentences on what was guessed of the corpus, to be said then too.
     """
 
     settings: Settings
@@ -60,6 +60,7 @@ class Prepared:
     manifest: dict[str, Any]
     damaged: list[str]
     notes: list[str]
+    guessed: list[str]
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ class Checked:
         chosen: The methods, their parameters fixed.
         target: Class to explain.
         evaluation: What is perturbed.
-        source: The corpus.
-        columns: Column by role.
+        corpus: The corpus.
         encoding: How texts become tokens.
     """
 
@@ -86,8 +86,7 @@ class Checked:
     chosen: list[Chosen]
     target: str | int
     evaluation: Evaluation | None
-    source: Source
-    columns: dict[str, str]
+    corpus: Corpus
     encoding: EncodeOptions
 
     def settings(self, options: Options, rows: int) -> Settings:
@@ -115,12 +114,13 @@ class Checked:
         )
 
 
-def check(options: Options, workers: Workers) -> Checked:
+def check(options: Options, workers: Workers, begun: Mapping[str, Any] | None = None) -> Checked:
     """Checks the options against each other, the model and the corpus.
 
     Args:
         options: The options.
         workers: Where the workers will run (``engines.connect``).
+        begun: What ``run.json`` says of the corpus, if a run goes on.
 
     Raises:
         UsageError: If anything is wrong.
@@ -143,9 +143,16 @@ def check(options: Options, workers: Workers) -> Checked:
     target = parse_target(options.target, model)
     evaluation = options.evaluation and _in_order(options.evaluation.checked(model))
     chosen = [choice.fitted(model) for choice in chosen]
-    source = open_source(options.corpus, options.split)
-    columns = choose_columns(source, options.columns, model)
-    _check_gold(target, chosen, model, source, columns)
+    corpus = open_corpus(
+        options.corpus,
+        model,
+        split=options.split,
+        limit=options.limit,
+        columns=options.columns,
+        delimiter=options.delimiter,
+        begun=begun,
+    )
+    _check_gold(target, chosen, model, corpus)
     return Checked(
         folder=folder,
         model=model,
@@ -154,9 +161,8 @@ def check(options: Options, workers: Workers) -> Checked:
         chosen=chosen,
         target=target,
         evaluation=evaluation,
-        source=source,
-        columns=columns,
-        encoding=_encoding(options, model, columns, need_label=target == "gold"),
+        corpus=corpus,
+        encoding=_encoding(options, model, corpus.columns, need_label=target == "gold"),
     )
 
 
@@ -182,30 +188,29 @@ def prepare(options: Options, workers: Workers) -> Prepared:
     """
     check_numbers(options)
     old = _open_output(options.output)
-    checked = check(options, workers)
+    checked = check(options, workers, old and old["identity"]["corpus"])
     with _undone(options.output.rstrip("/"), old):
         return _prepared(options, checked, old)
 
 
 def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) -> Prepared:
     """What needs the corpus: it is copied into the folder, and what is to be known of it is."""
-    model, source, columns = checked.model, checked.source, checked.columns
+    model, corpus = checked.model, checked.corpus
     root = options.output.rstrip("/")
     copy = partial(
         stage,
-        *(source, columns, model, root),
+        *(corpus, root),
         shard_size=options.shard_size,
-        limit=options.limit,
         windows=checked.encoding.overflow == "stride",
     )
     if old is None:
         # Of a call that was killed before it began; its model may have been another.
         discard_folder(join(root, STATISTICS))
     rows = copy() if old is None else int(old["identity"]["corpus"]["rows"])
-    options = replace(options, limit=_effective_limit(options.limit, rows, source, old))
+    options = replace(options, limit=_effective_limit(options.limit, rows, corpus, old))
     settings = checked.settings(options, rows)
-    padding = _padding(root, old, settings, model) if "input_ids" in columns else None
-    new = record(options, settings, model, source, columns, rows, checked.chosen, padding)
+    padding = _padding(root, old, settings, model) if "input_ids" in corpus.columns else None
+    new = record(options, settings, model, corpus, rows, checked.chosen, padding)
     manifest = merged(root, old, new)
     for sentence in said(padding, model):
         note(sentence)
@@ -215,19 +220,21 @@ def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) ->
     if old is not None and not staged(root, settings.num_shards):
         # Somebody has tidied up; it is the same corpus, since its fingerprint is.
         copy()
+        check_again(root, settings.num_shards)
     ensure_statistics(replace(settings, device=checked.device), model)
-    return Prepared(settings, rows, manifest, damaged, [*other_versions(old, new)])
+    notes = [*other_versions(old, new)]
+    return Prepared(settings, rows, manifest, damaged, notes, corpus.notes)
 
 
 def _effective_limit(
-    given: int | None, rows: int, source: Source, old: Mapping[str, Any] | None
+    given: int | None, rows: int, corpus: Corpus, old: Mapping[str, Any] | None
 ) -> int | None:
     """The limit that a run is known by: none where it is more than the corpus has rows.
 
     Args:
         given: The limit that was given.
         rows: Rows of the run's corpus.
-        source: The corpus.
+        corpus: The corpus.
         old: The manifest that is there: another limit that takes the same rows is the same.
     """
     if old is None:
@@ -236,7 +243,7 @@ def _effective_limit(
     if given == before or (given is not None and given < rows):
         return given
     most = rows + 1 if given is None else min(given, rows + 1)
-    there = sum(1 for _ in islice(source.records(), most))
+    there = sum(1 for _ in islice(corpus.source.records(()), most))
     return before if there == rows else given
 
 
@@ -410,8 +417,7 @@ def _check_gold(
     target: str | int,
     chosen: Sequence[Chosen],
     model: Model,
-    source: Source,
-    columns: dict[str, str],
+    corpus: Corpus,
 ) -> None:
     gold = [
         f"--set {choice.name}.target=gold"
@@ -419,10 +425,10 @@ def _check_gold(
         if choice.params.get("target") == "gold"
     ]
     gold += ["--target gold"] * (target == "gold")
-    if gold and model.task == "classification" and "label" not in columns:
+    if gold and model.task == "classification" and "label" not in corpus.columns:
         raise UsageError(
-            f"{gold[0]} needs labels, but {source.name} has no label column; its columns are "
-            f"{', '.join(source.columns)}: name one with --label-column"
+            f"{gold[0]} needs labels, but {corpus.source.name} has no label column; its columns "
+            f"are {', '.join(corpus.source.columns)}: name one with --label-column"
         )
 
 

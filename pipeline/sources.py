@@ -1,52 +1,73 @@
-"""Opening a corpus: Parquet, JSON lines, CSV, TSV, folders and globs of them, and datasets.
+"""Opening a corpus: files of any known format, folders and globs of them, and data sets.
 
 A source yields records one after another, in a fixed order, with bounded memory. A record that
 can't be read is not skipped: it comes out with a sentence that says what is wrong with it.
 """
 
-import codecs
 import csv
-import gzip
-import io
 import json
+import lzma
 import re
-import sys
+import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 import pyarrow as pa
-import pyarrow.parquet as pq
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.files import is_local, open_read
+from pipeline.fields import Field, Fields, ReadRow, find, guess, of_schema
+from pipeline.files import is_local
+from pipeline.hub_layout import in_dataset
+from pipeline.listing import SPLITS, DataFile, Listing, check_formats, is_of, matching, of_split
+from pipeline.readers import READ_ROWS, Reader, arrow_rows, format_of, reader_of
+from pipeline.streams import suffixes
 from schemas import UsageError
 
-_SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
-_READ_ROWS = 1024
 _UNREADABLE = (
-    *(OSError, EOFError, ValueError, zlib.error, csv.Error),
+    *(OSError, EOFError, ValueError, zlib.error, csv.Error, lzma.LZMAError, zipfile.BadZipFile),
     *(pa.ArrowException, BeamIOError),
 )
 
 
-# Values by column, and what is wrong with them if anything.
-_Row = tuple[dict[str, Any], str | None]
-
-
 class Record(NamedTuple):
-    """A row as it stands in the source, and what is wrong with it if anything."""
+    """A row as it stands in the source, and what is wrong with it if anything.
+
+    Attributes:
+        values: Values by column, of the columns that were asked for.
+        split: The split that it is of, if that is known.
+        problem: What is wrong with it.
+        part: The part of the source that it is in, by number.
+    """
 
     values: dict[str, Any]
     split: str | None
     problem: str | None = None
+    part: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of a source, or a data set.
+
+    Attributes:
+        name: What messages call it.
+        fields: Its columns; empty if it has no rows to tell them by.
+        split: The split that it is of, if that is known.
+        rows: Reads its rows, with the values of some columns.
+    """
+
+    name: str
+    fields: Fields
+    split: str | None
+    rows: Callable[[Collection[str]], Iterator[ReadRow]]
 
 
 @dataclass(frozen=True)
@@ -56,96 +77,126 @@ class Source:
     Attributes:
         name: As the user named it.
         fingerprint: Changes when the content does.
-        columns: Names of its columns.
-        records: Reads it from the start.
+        parts: What it is made of, in order.
+        split_column: The column that tells each row's split, if there is one.
+        split: The only split whose rows are taken, by that column; None for all rows.
+        notes: Sentences on what was left out.
     """
 
     name: str
     fingerprint: str
-    columns: tuple[str, ...]
-    records: Callable[[], Iterator[Record]]
+    parts: tuple[Part, ...]
+    split_column: str | None = None
+    split: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of all parts."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.fields))
+
+    def field(self, name: str) -> Field:
+        """What is known of a column, from all parts that have it.
+
+        Raises:
+            KeyError: If none has it.
+        """
+        found = [each for part in self.parts if (each := find(part.fields, name)) is not None]
+        if not found:
+            raise KeyError(name)
+        return replace(found[0], kinds=frozenset[str]().union(*(each.kinds for each in found)))
+
+    def records(self, columns: Collection[str] | None = None) -> Iterator[Record]:
+        """Reads the rows from the start.
+
+        Args:
+            columns: Columns, or fields of objects by dotted names; None for all columns.
+
+        Raises:
+            UsageError: If a file turns out to be unreadable, or no row is of the split.
+        """
+        wanted = {*(self.columns if columns is None else columns)} - {""}
+        read = wanted if self.split_column is None else wanted | {self.split_column}
+        seen: set[str] = set()
+        found = False
+        for number, part in enumerate(self.parts):
+            for values, problem in part.rows([name for name in read if find(part.fields, name)]):
+                split = self._split_of(part, values)
+                if self.split is None or split == self.split or (problem and split is None):
+                    found = True
+                    yield Record(values, split, problem, number)
+                elif split is not None and len(seen) < 8:
+                    seen.add(split)
+        if self.split is not None and not found:
+            listed = ", ".join(sorted(seen)) or "none"
+            raise UsageError(
+                f"{self.name} has no row of the split {self.split!r}; its column "
+                f"{self.split_column!r} has {listed} (--split-column names another, or none)"
+            )
+
+    def _split_of(self, part: Part, values: Mapping[str, Any]) -> str | None:
+        """The split that a row says it is of, or else that of its part."""
+        own = None if self.split_column is None else values.get(self.split_column)
+        return part.split if own is None or own == "" else str(own)
 
 
-def open_source(corpus: str, split: str | None) -> Source:
+def open_source(
+    corpus: str,
+    split: str | None,
+    *,
+    delimiter: str | None = None,
+    split_column: str | None = None,
+) -> Source:
     """Opens a corpus.
 
     Args:
-        corpus: A file, folder or glob (local or at a URL) of Parquet, JSON lines, CSV or TSV; a
-            folder written by ``save_to_disk``; or the id of a data set on the hub, with its
-            configuration after a colon if it has several.
-        split: Split to take, from a folder with a file per split or a data set.
+        corpus: A file, folder or glob (local or at a URL) of Parquet, Arrow, JSON lines, CSV or
+            TSV; a folder written by ``save_to_disk`` or cloned from the hub; or the id of a data
+            set on the hub. Of several configurations, the one after a colon.
+        split: Split to take: the files whose paths speak of it, the rows that say so, or that of a
+            data set.
+        delimiter: What separates the fields of CSV and TSV; None for what their names say.
+        split_column: The column that tells each row's split; ``none`` for none, None to guess.
 
     Raises:
         UsageError: If there is nothing there, or nothing that can be read as a corpus.
     """
-    with _readable(corpus):
+    given = None if delimiter is None else _character(delimiter)
+    with readable(corpus):
         if is_local(corpus) and Path(corpus).is_dir() and _is_saved(Path(corpus)):
-            return _saved_source(corpus, split)
-        paths = _matching(corpus)
-    if paths:
-        return _file_source(corpus, paths, split)
-    looks_like_file = Path(corpus).suffix in (".gz", *_READERS) or corpus.startswith((".", "/"))
+            return _saved_source(corpus, split, split_column)
+        listing, named = _listed(corpus)
+    if listing.files:
+        return _file_source(corpus, listing, split, given or named, split_column)
+    looks_like_file = format_of(corpus) or suffixes(corpus)[1] or corpus.startswith((".", "/"))
     if is_local(corpus) and not looks_like_file and _HUB_ID.fullmatch(corpus):
-        return _hub_source(corpus, split)
+        return _hub_source(corpus, split, split_column)
     raise UsageError(f"there is no corpus at {corpus}: no such file, folder or match of a glob")
 
 
-# Files ----------------------------------------------------------------------------------------
+def _character(delimiter: str) -> str:
+    """The character that a delimiter is written as."""
+    character = {"\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
+    if len(character) != 1 or character in '"\r\n':
+        raise UsageError(f"--delimiter is one character, or \\t, not {delimiter!r}")
+    return character
 
 
-def _matching(corpus: str) -> list[str]:
-    """Data files that a path, folder or glob names, sorted."""
-    if is_local(corpus) and Path(corpus).is_file():
-        return [corpus]
-    if is_local(corpus) and Path(corpus).is_dir():
-        paths = [str(path) for path in sorted(Path(corpus).iterdir())]
-        found = [path for path in paths if _format(path) and not Path(path).name.startswith(".")]
-        if not found:
-            raise UsageError(
-                f"the folder {corpus} holds no Parquet, JSON lines, CSV or TSV file and is no "
-                "data set written by save_to_disk"
-            )
-        return found
-    try:
-        matches = FileSystems.match([corpus])[0].metadata_list
-        if not matches and not is_local(corpus):
-            matches = FileSystems.match([corpus.rstrip("/") + "/*"])[0].metadata_list
-    except (BeamIOError, ValueError) as error:
-        raise UsageError(f"{corpus} can't be listed: {error}") from error
-    return sorted(m.path for m in matches if not is_local(m.path) or Path(m.path).is_file())
-
-
-def _format(path: str) -> str | None:
-    """The key of ``_READERS`` for a file by its name, compressed or not; None if there is none."""
-    suffix = Path(path.removesuffix(".gz")).suffix.lower()
-    return suffix if suffix in _READERS else None
-
-
-def _file_source(corpus: str, paths: list[str], split: str | None) -> Source:
-    if len(paths) > 1 and split is not None:
-        paths = _of_split(corpus, paths, split)
-    for path in paths:
-        if _format(path) is None:
-            raise UsageError(
-                f"{path} is of no known format; a corpus is .parquet, .jsonl, .csv or .tsv"
-            )
-    first = paths[0]
-    with _readable(first):
-        columns = _READERS[str(_format(first))].columns(first)
-        fingerprint = _content_hash(paths)
-
-    def records() -> Iterator[Record]:
-        for path in paths:
-            name = split or _split_of(path)
-            with _readable(path):
-                for values, problem in _READERS[str(_format(path))].rows(path):
-                    yield Record(values, name, problem)
-
-    return Source(corpus, fingerprint, tuple(columns), records)
+def _listed(corpus: str) -> tuple[Listing, str | None]:
+    """The files of a corpus, and the delimiter that the card of a data set names."""
+    if is_local(corpus):
+        folder, _, configuration = corpus.rpartition(":")
+        if Path(corpus).is_dir():
+            listing, named = in_dataset(Path(corpus), None)
+            return listing, named and _character(named)
+        if folder and Path(folder).is_dir() and not Path(corpus).exists():
+            listing, named = in_dataset(Path(folder), configuration)
+            return listing, named and _character(named)
+    return matching(corpus), None
 
 
 @contextmanager
-def _readable(path: str) -> Iterator[None]:
+def readable(path: str) -> Iterator[None]:
     """Names the file that turns out to be damaged or of another format than its name says."""
     try:
         yield
@@ -155,182 +206,117 @@ def _readable(path: str) -> Iterator[None]:
         raise UsageError(f"{path} can't be read: {error}") from error
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
-    """A file's content, decompressed if its name says so."""
-    with open_read(path) as handle:
-        if path.endswith(".gz"):
-            with gzip.open(handle) as content:
-                yield content  # type: ignore[misc]
-        else:
-            yield handle
+def _assembled(
+    corpus: str,
+    fingerprint: str,
+    parts: Iterable[Part],
+    split: str | None,
+    split_column: str | None,
+    notes: Iterable[str] = (),
+) -> Source:
+    """A source of parts; ``split`` is what rows are taken by if they say it themselves."""
+    source = Source(corpus, fingerprint, tuple(parts), notes=tuple(notes))
+    if split_column == "none":
+        return source
+    if split_column is None:
+        split_column = guess(corpus, "split", source.columns, ("split",))
+    elif all(find(part.fields, split_column) is None for part in source.parts):
+        raise UsageError(
+            f"{corpus} has no column {split_column!r} (--split-column); its columns are "
+            f"{', '.join(source.columns)}"
+        )
+    if split_column is None:
+        return source
+    return replace(source, split_column=split_column, split=split)
 
 
-def _of_split(corpus: str, paths: list[str], split: str) -> list[str]:
-    pattern = re.compile(rf"{re.escape(split)}([-_.].*)?")
-    chosen = [path for path in paths if pattern.fullmatch(Path(path).name)]
-    if not chosen:
-        names = ", ".join(Path(path).name for path in paths[:8])
-        raise UsageError(f"{corpus} has no file of the split {split!r}; it has {names}")
-    return chosen
+# Files ----------------------------------------------------------------------------------------
 
 
-def _split_of(path: str) -> str | None:
-    """The split that a file's name speaks of (``dev.parquet``, ``test-00000-of-00002.jsonl``)."""
-    stem = re.split(r"[-_.]", Path(path).name)[0]
-    return stem if stem in _SPLITS else None
+def _file_source(
+    corpus: str,
+    listing: Listing,
+    split: str | None,
+    delimiter: str | None,
+    split_column: str | None,
+) -> Source:
+    check_formats(listing.files)
+    pairs = [(each, _part(each, delimiter)) for each in listing.files]
+    source = _assembled(corpus, "", (p for _, p in pairs), split, split_column, listing.notes)
+    if split is not None:
+        pairs = _taken(corpus, pairs, split, source.split_column)
+    with readable(corpus):
+        fingerprint = _fingerprint([file for file, _ in pairs])
+    return replace(source, fingerprint=fingerprint, parts=tuple(part for _, part in pairs))
 
 
-def _content_hash(paths: Iterable[str]) -> str:
+def _taken(
+    corpus: str, pairs: list[tuple[DataFile, Part]], split: str, column: str | None
+) -> list[tuple[DataFile, Part]]:
+    """The files of a split, and all those whose rows tell theirs (in a column)."""
+    told = [column is not None and find(part.fields, column) is not None for _, part in pairs]
+    silent = [file for (file, _), by_row in zip(pairs, told, strict=True) if not by_row]
+    if any(told):
+        taken = {file.path for file in silent if is_of(file, split)}
+    else:
+        taken = {file.path for file in of_split(corpus, silent, split)}
+    return [
+        (file, part if by_row else replace(part, split=split))
+        for (file, part), by_row in zip(pairs, told, strict=True)
+        if by_row or file.path in taken
+    ]
+
+
+def _part(file: DataFile, delimiter: str | None) -> Part:
+    reader = reader_of(file.path, delimiter)
+    assert reader is not None
+    with readable(file.path):
+        fields = dict(reader.fields(file.path))
+    for name, given in file.classes.items():
+        if name in fields and fields[name].classes is None and isinstance(given, tuple):
+            fields[name] = replace(fields[name], classes=given)
+    if fields:
+        fields = {name: Field(frozenset({"text"})) for name in file.columns} | fields
+
+    def rows(columns: Collection[str]) -> Iterator[ReadRow]:
+        with readable(file.path):
+            yield from _rows(file, reader, columns)
+
+    return Part(file.name, fields, file.split, rows)
+
+
+def _rows(file: DataFile, reader: Reader, columns: Collection[str]) -> Iterator[ReadRow]:
+    """The rows of a file, with what its path says of all of them."""
+    given = {name: value for name, value in file.columns.items() if name in columns}
+    for values, problem in reader.rows(file.path, columns):
+        own = {name: value for name, value in values.items() if value is not None}
+        differ = [name for name in given if str(own.get(name, given[name])) != str(given[name])]
+        said = [f"{n} is {own[n]} in the file and {given[n]} in its path" for n in differ]
+        yield {**values, **given, **own}, problem or next(iter(said), None)
+
+
+def _fingerprint(files: Iterable[DataFile]) -> str:
     """Hash of the files' content; of their sizes and checksums where they are remote.
 
-    Of their names only what the rows depend on: the format and the split they speak of.
+    Of their paths only what the rows depend on: the format and what they speak of.
     """
     digest = blake2b(digest_size=16)
-    for path in paths:
-        digest.update(f"{_format(path)} {_split_of(path)}\0".encode())
-        if is_local(path):
-            with Path(path).open("rb") as handle:
-                while block := handle.read(1 << 20):
-                    digest.update(block)
-        else:
-            digest.update(f"{FileSystems.checksum(path)}".encode())
+    for file in files:
+        word = re.split(r"[-_.]", Path(file.path).name)[0]
+        digest.update(f"{format_of(file.path)} {word if word in SPLITS else None}\0".encode())
+        if file.columns or "/" in file.name:
+            digest.update(f"{file.split} {sorted(file.columns.items())}\0".encode())
+        _add_content(digest, file.path)
     return digest.hexdigest()
 
 
-def _parquet_columns(path: str) -> list[str]:
-    with _opened(path) as handle:
-        return list(pq.ParquetFile(handle).schema_arrow.names)
-
-
-def _parquet_rows(path: str) -> Iterator[_Row]:
-    with _opened(path) as handle:
-        for batch in pq.ParquetFile(handle).iter_batches(_READ_ROWS):
-            yield from _arrow_rows(batch)
-
-
-def _arrow_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[_Row]:
-    try:
-        yield from ((row, None) for row in batch.to_pylist())
-    except UnicodeDecodeError:
-        yield from (_undecoded_row(batch.slice(at, 1)) for at in range(len(batch)))
-
-
-def _undecoded_row(row: pa.RecordBatch | pa.Table) -> _Row:
-    """A row of a batch in which some string is not UTF-8."""
-    values, problem = {}, None
-    for name, column in zip(row.schema.names, row.columns, strict=True):
-        try:
-            values[name] = column[0].as_py()
-        except UnicodeDecodeError as error:
-            values[name] = None
-            problem = f"{name} is not valid UTF-8: {error.reason} at byte {error.start}"
-    return values, problem
-
-
-def _json_rows(path: str) -> Iterator[_Row]:
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            values = json.loads(line.decode())
-        except UnicodeDecodeError as error:
-            yield {}, f"line {number} is not valid UTF-8: {error.reason} at byte {error.start}"
-        except (ValueError, RecursionError) as error:
-            yield {}, f"line {number} is not JSON: {error}"
-        else:
-            if isinstance(values, dict):
-                yield values, None
-            else:
-                yield {}, f"line {number} is JSON but not an object"
-
-
-def _lines(path: str) -> Iterator[bytes]:
-    with _opened(path) as handle:
-        for number, line in enumerate(handle):
-            content = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
-            if content.strip():
-                yield content
-
-
-def _json_columns(path: str) -> list[str]:
-    if next(_lines(path), b"").lstrip().startswith(b"["):
-        raise UsageError(
-            f"{path} holds one JSON array; write one object a line instead (jq -c '.[]' does that)"
-        )
-    names: dict[str, None] = {}
-    for count, (values, _) in enumerate(_json_rows(path)):
-        names.update(dict.fromkeys(values))
-        if count >= _READ_ROWS:
-            break
-    return list(names)
-
-
-@dataclass(frozen=True)
-class _Delimited:
-    """CSV or TSV. CSV has quotes; TSV has none, so that a stray quote can't swallow lines."""
-
-    delimiter: str
-    quoting: Literal[0, 3]
-
-    def _reader(self, handle: Any) -> Iterator[list[str]]:
-        csv.field_size_limit(sys.maxsize)
-        # Bytes that are not UTF-8 become lone surrogates, which ``_row`` then finds.
-        text = io.TextIOWrapper(handle, "utf-8-sig", errors="surrogateescape", newline="")
-        return csv.reader(text, delimiter=self.delimiter, quoting=self.quoting)
-
-    def columns(self, path: str) -> list[str]:
-        """Names in the header line."""
-        with _opened(path) as handle:
-            return self._header(self._reader(handle))
-
-    def rows(self, path: str) -> Iterator[_Row]:
-        """Rows after the header line."""
-        with _opened(path) as handle:
-            reader = self._reader(handle)
-            header = self._header(reader)
-            for number, fields in enumerate(reader, 1):
-                if fields:
-                    yield self._row(header, fields, number)
-
-    @staticmethod
-    def _header(reader: Iterator[list[str]]) -> list[str]:
-        names = next(reader, [])
-        return [name.encode(errors="surrogateescape").decode(errors="replace") for name in names]
-
-    @staticmethod
-    def _row(header: list[str], fields: list[str], number: int) -> _Row:
-        values: dict[str, Any] = dict(zip(header, fields, strict=False))
-        undecoded = [name for name, value in values.items() if not _is_text(value)]
-        values |= dict.fromkeys(undecoded)
-        if len(fields) != len(header):
-            return values, f"row {number} has {len(fields)} fields, the header has {len(header)}"
-        return values, f"{undecoded[0]} is not valid UTF-8" if undecoded else None
-
-
-def _is_text(value: str) -> bool:
-    """Whether a string is without the lone surrogates that stand for undecoded bytes."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-class _Reader(NamedTuple):
-    columns: Callable[[str], list[str]]
-    rows: Callable[[str], Iterator[_Row]]
-
-
-_CSV = _Delimited(",", csv.QUOTE_MINIMAL)
-_TSV = _Delimited("\t", csv.QUOTE_NONE)
-_JSON = _Reader(_json_columns, _json_rows)
-_READERS = {
-    ".parquet": _Reader(_parquet_columns, _parquet_rows),
-    ".jsonl": _JSON,
-    ".ndjson": _JSON,
-    ".json": _JSON,
-    ".csv": _Reader(_CSV.columns, _CSV.rows),
-    ".tsv": _Reader(_TSV.columns, _TSV.rows),
-}
+def _add_content(digest: Any, path: str) -> None:
+    if not is_local(path):
+        digest.update(f"{FileSystems.checksum(path)}".encode())
+        return
+    with Path(path).open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
 
 
 # Data sets ------------------------------------------------------------------------------------
@@ -340,15 +326,19 @@ def _is_saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
-def _saved_source(corpus: str, split: str | None) -> Source:
+def _saved_source(corpus: str, split: str | None, split_column: str | None) -> Source:
     loaded = datasets.load_from_disk(corpus)
+    own = None
     if isinstance(loaded, datasets.DatasetDict):
-        loaded, split = _one_split(corpus, loaded, split), split or next(iter(loaded))
-    files = sorted(str(path) for path in Path(corpus).rglob("*.arrow"))
-    return _dataset_source(corpus, loaded, split, _content_hash(files))
+        loaded, own = _one_split(corpus, loaded, split), split or next(iter(loaded))
+    digest = blake2b(digest_size=16)
+    for path in sorted(map(str, Path(corpus).rglob("*.arrow"))):
+        digest.update(b"None None\0")
+        _add_content(digest, path)
+    return _dataset_source(corpus, loaded, own, digest.hexdigest(), split, split_column)
 
 
-def _hub_source(corpus: str, split: str | None) -> Source:
+def _hub_source(corpus: str, split: str | None, split_column: str | None) -> Source:
     name, _, configuration = corpus.partition(":")
     try:
         loaded = datasets.load_dataset(name, configuration or None, split=split)
@@ -357,9 +347,10 @@ def _hub_source(corpus: str, split: str | None) -> Source:
             f"there is no file {corpus}, and the data set {corpus} can't be loaded from the hub: "
             f"{type(error).__name__}: {error}"
         ) from error
+    own = split
     if isinstance(loaded, datasets.DatasetDict):
-        loaded, split = _one_split(corpus, loaded, split), split or next(iter(loaded))
-    return _dataset_source(corpus, loaded, split, loaded._fingerprint)
+        loaded, own = _one_split(corpus, loaded, split), split or next(iter(loaded))
+    return _dataset_source(corpus, loaded, own, loaded._fingerprint, split, split_column)
 
 
 def _one_split(corpus: str, splits: Any, split: str | None) -> Any:
@@ -371,13 +362,53 @@ def _one_split(corpus: str, splits: Any, split: str | None) -> Any:
     return splits[split]
 
 
-def _dataset_source(corpus: str, dataset: Any, split: str | None, fingerprint: str) -> Source:
-    names = tuple(dataset.column_names)
+def _dataset_source(
+    corpus: str,
+    dataset: Any,
+    own: str | None,
+    fingerprint: str,
+    split: str | None,
+    split_column: str | None,
+) -> Source:
+    """A source of a data set.
 
-    def records() -> Iterator[Record]:
-        with _readable(corpus):
-            for batch in dataset.with_format("arrow").iter(_READ_ROWS):
-                for values, problem in _arrow_rows(batch):
-                    yield Record(values, split, problem)
+    Args:
+        corpus: As the user named it.
+        dataset: The data set.
+        own: The split that it is, as one of several.
+        fingerprint: Changes when the content does.
+        split: The split that was asked for.
+        split_column: The column that tells each row's split, as ``open_source`` takes it.
+    """
+    schema = dataset.features.arrow_schema
 
-    return Source(corpus, fingerprint, names, records)
+    def rows(columns: Collection[str]) -> Iterator[ReadRow]:
+        tops = [name for name in dataset.column_names if _leads_to(name, columns)]
+        with readable(corpus):
+            # Without a column it would have no rows.
+            tops = tops or dataset.column_names[:1]
+            for batch in dataset.select_columns(tops).with_format("arrow").iter(READ_ROWS):
+                yield from arrow_rows(batch, columns)
+
+    said = _said_split(corpus) if dataset.split is None else str(dataset.split)
+    part = Part(corpus, of_schema(schema), own or said, rows)
+    source = _assembled(corpus, fingerprint, [part], None if own else split, split_column)
+    if own is not None or split is None or source.split_column is not None:
+        return source
+    if said not in (None, split):
+        raise UsageError(f"{corpus} is of the split {said!r}, not {split!r}")
+    return replace(source, parts=(replace(part, split=split),))
+
+
+def _said_split(corpus: str) -> str | None:
+    """The split that a saved data set is, by the data set of several that it lies in."""
+    folder = Path(corpus).resolve()
+    try:
+        splits = json.loads((folder.parent / "dataset_dict.json").read_text())["splits"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return folder.name if folder.name in splits else None
+
+
+def _leads_to(column: str, names: Collection[str]) -> bool:
+    return any(name == column or name.startswith(f"{column}.") for name in names)

@@ -201,7 +201,8 @@ def test_an_attack(attack: Attack, run: Path, connection: duckdb.DuckDBPyConnect
     outcome = attack("--triggers", 2, "--least", 0)
     assert (outcome.status, outcome.err) == (DONE, "")
     lines = outcome.out.splitlines()
-    assert lines[:2] == [
+    assert lines[:3] == [
+        "text: text, label: label, id: id; not used: rationale, structure",
         f"triggers of the run in {ALL - FOUND} texts of sentiment.parquet",
         f"{FOUND} left out: they are in the run",
     ]

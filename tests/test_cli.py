@@ -81,7 +81,8 @@ def refused(outcome: Outcome, *messages: str) -> None:
 def test_a_run_says_what_it_did_and_what_to_do_next(attribute: Run, out: Path) -> None:
     outcome = attribute("--shard-size", 4)
     assert (outcome.status, outcome.err) == (DONE, "")
-    first, tables, following = outcome.out.splitlines()
+    columns, first, tables, following = outcome.out.splitlines()
+    assert columns == "text: text, label: label, id: id"
     assert first.startswith("6 rows in 2 shards; 2 worked on in ")
     assert tables == f"tables: {out}"
     assert following == f'next:   attribeam query {out} "from cost"'
@@ -104,7 +105,7 @@ def test_failures_are_told_and_make_the_status(
     assert f'failures: attribeam query {quoted} "from failure_summary"' in outcome.out
     failures = table(odd, "failures").to_pylist()
     assert [failure["stage"] for failure in failures] == ["encode", "encode", "read"] * 2
-    assert [failure["message"].split(" (")[0] for failure in failures[:3]] == [
+    assert [re.split(r" \(|: ", failure["message"])[0] for failure in failures[:3]] == [
         "label 9 is outside the model's classes 0 to 2",
         "the text is empty",
         "text is not valid UTF-8",
@@ -118,7 +119,7 @@ def test_why_rows_failed_is_told(attribute: Run, out: Path, tmp_path: Path) -> N
     ask = f'attribeam query {out} "from'
     empty = write_jsonl(tmp_path / "empty.jsonl", [{"text": ""}, {"text": " "}])
     lines = attribute("--corpus", empty).out.splitlines()
-    assert lines[1:] == [
+    assert lines[2:] == [
         f"tables: {out}",
         "every row failed: the text is empty",
         f'next:   {ask} failure_summary"',
@@ -126,10 +127,10 @@ def test_why_rows_failed_is_told(attribute: Run, out: Path, tmp_path: Path) -> N
     shutil.rmtree(out)
     labels = [{"text": "film", "label": label} for label in ("one", "x" * 9000, "2", 7, 8)]
     lines = attribute("--corpus", write_jsonl(empty, labels)).out.splitlines()
-    assert lines[1] == f'4 failures: {ask} failure_summary"'
+    assert lines[2] == f'4 failures: {ask} failure_summary"'
     names = "is none of the model's (LABEL_0, LABEL_1, LABEL_2)"
     about = "2 of 4, with other numbers or names"
-    assert lines[2:] == [
+    assert lines[3:] == [
         f"most often ({about}): the label 'one' {names}",
         f"tables: {out}",
         f'next:   {ask} cost"',
@@ -146,8 +147,8 @@ def test_a_method_that_fails_everywhere_is_told(
     broken = replace(methods()["random"], compute=Mock(side_effect=KeyError("shape")))
     monkeypatch.setitem(registry._METHODS, "random", broken)
     lines = attribute().out.splitlines()
-    assert lines[2] == "nothing was attributed: KeyError: 'shape'"
-    assert lines[3].endswith('"from failure_summary"')
+    assert lines[3] == "nothing was attributed: KeyError: 'shape'"
+    assert lines[4].endswith('"from failure_summary"')
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_layers_are_added_to_a_finished_run(
     before = stamps(out)
     outcome = attribute(*usual, "--layers")
     assert (outcome.status, outcome.err) == (DONE, "")
-    assert outcome.out.startswith("6 rows in 2 shards; 2 worked on in ")
+    assert "\n6 rows in 2 shards; 2 worked on in " in outcome.out
     added = unit_files([Unit("layers", "attention_rollout")], 2)
     assert files(out) - set(before) == added
     after = stamps(out)
@@ -655,7 +656,8 @@ def test_a_corpus_that_is_not_there(attribute: Run, tmp_path: Path) -> None:
         ("c.jsonl", b"", "its columns are none that could be read"),
         ("c.csv", b"text,label\n", "has no rows"),
         ("c.parquet", b"", "can't be read: "),
-        ("c.json", b"[{}]", "holds one JSON array; write one object a line"),
+        ("c.json", b"[{}]", "its columns are none that could be read"),
+        ("c.json", b'{\n"text": 1\n}', "over several lines; write one object a line"),
         ("c.csv", b"id,text\na,x\na,y\n", "more than one row with the id 'a' (column 'id')"),
         ("c.xlsx", b"x", "is of no known format; a corpus is .parquet, .jsonl, .csv or .tsv"),
     ],

@@ -180,7 +180,8 @@ def test_a_run_is_pruned(prune: Prune, run: Path) -> None:
     outcome = prune()
     assert (outcome.status, outcome.err) == (DONE, "")
     lines = outcome.out.splitlines()
-    assert lines[:2] == [
+    assert lines[:3] == [
+        "text: text, label: label, id: id; not used: rationale, structure",
         f"accuracy on {ALL - RANKED} texts of sentiment.parquet, heads ranked on {RANKED} of "
         "the run",
         f"{RANKED} left out: they are in the run",
@@ -293,7 +294,8 @@ def test_rows_that_fail_and_rows_without_label(prune: Prune, run: Path, tmp_path
     )
     outcome = prune("--corpus", corpus)
     assert outcome.status == FAILED
-    assert outcome.out.splitlines()[:4] == [
+    assert outcome.out.splitlines()[:5] == [
+        "text: text, label: label",
         f"accuracy on 2 texts of dev.jsonl, heads ranked on {RANKED} of the run",
         "2 left out: they are in the run",
         "2 left out: they have no label",

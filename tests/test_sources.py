@@ -211,7 +211,8 @@ def test_every_field_of_a_csv_row_that_is_not_utf8_is_taken_out(tmp_path: Path) 
     assert columns == ("caf�", "text", "label")
     first, second = read(path)
     assert first.values == {"caf�": None, "text": None, "label": "1"}
-    assert first.problem == "caf� is not valid UTF-8"
+    assert str(first.problem).startswith("caf� is not valid UTF-8: ")
+    assert "iconv -f LATIN1 -t UTF-8" in str(first.problem)
     assert second.values == {"caf�": None, "text": "b"}
     assert second.problem == "row 2 has 2 fields, the header has 3"
 
@@ -420,7 +421,11 @@ UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "saved": (damaged_dataset, "saved can't be read: "),
     "no.jsonl.gz": (lambda path: path.write_bytes(b"{}"), "no.jsonl.gz can't be read: Not a gzip"),
     "half.jsonl.gz": (truncated_gzip, "half.jsonl.gz can't be read: Compressed file ended"),
-    "array.json": (lambda path: path.write_text('\n [{"text": "a"}]'), "one JSON array; write one"),
+    "half.json": (lambda path: path.write_text('\n [{"text": "a"}'), "doesn't end after item 1"),
+    "lines.json": (
+        lambda path: path.write_text('{\n"text": "a"\n}\n'),
+        "over several lines; write",
+    ),
     "text.txt": (lambda path: path.write_text("a"), "text.txt is of no known format; a corpus is "),
     "nothing": (lambda path: path.mkdir(), "nothing holds no Parquet, JSON lines, CSV or TSV"),
     "*.jsonl": (lambda path: None, r"no corpus at .*\*.jsonl: no such file, folder or match"),
@@ -500,7 +505,7 @@ def test_a_source_is_read_as_far_as_it_is_asked_for(
     )
     source = open_source(str(path), None)
     opened = lambda path: io.BufferedReader(Counted(path))  # noqa: E731
-    monkeypatch.setattr("pipeline.sources.open_read", opened)
+    monkeypatch.setattr("pipeline.streams.open_read", opened)
     Counted.total = 0
     assert len(list(islice(source.records(), 10))) == 10
     assert 0 < Counted.total < path.stat().st_size / 5
