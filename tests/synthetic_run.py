@@ -53,6 +53,7 @@ class SyntheticRun:
     attributions: list[Row] = field(default_factory=list)
     layers: list[Row] = field(default_factory=list)
     information: list[Row] = field(default_factory=list)
+    heads: list[Row] = field(default_factory=list)
     curves: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
     shards: dict[str, int] = field(default_factory=dict)
@@ -141,7 +142,8 @@ def write_run(run: SyntheticRun, folder: Path) -> Path:
             failed = [
                 row
                 for row in run.failures
-                if run.shards[row["instance_id"]] == shard and _unit_of(row, attributed) == unit
+                if run.shards[row["instance_id"]] == shard
+                and _unit_of(run, row, attributed) == unit
             ]
             if failed:
                 path = failures_path(unit, shard, num_shards)
@@ -149,15 +151,16 @@ def write_run(run: SyntheticRun, folder: Path) -> Path:
     return folder
 
 
-def _unit_of(failure: Row, attributed: set[tuple[str, str]]) -> Unit:
+def _unit_of(run: SyntheticRun, failure: Row, attributed: set[tuple[str, str]]) -> Unit:
     """The unit that met a failure: its files are beside the failure's."""
     name, stage, method = failure["instance_id"], failure["stage"], failure["method"]
     if stage == "perturb":
         return Unit("curves", method)
     if stage != "attribute":
         return Unit("instances", method)
-    later = (name, method) in attributed and METHODS[method]["tables"]
-    return Unit("layers" if later else "attributions", method)
+    first, *others = run.manifest["methods"][method]["tables"]
+    later = (name, method) in attributed and "layers" in others
+    return Unit("layers" if later else first, method)
 
 
 def write_table(run: SyntheticRun, rows: list[Row], table: str, path: Path) -> None:

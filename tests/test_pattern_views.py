@@ -584,3 +584,30 @@ def test_pattern_flow(tables: Tables, connection: duckdb.DuckDBPyConnection) -> 
         out[row["level"], row["subset"], row["layer"], row["from_role"]] += row["n"]
     inner = [key for key in into if key[2] < LAYERS]
     assert inner and all(into[key] == out[key] for key in inner)
+
+
+def test_what_is_not_finite_is_left_out() -> None:
+    """One influence and one output of another instance change nothing but what counts them."""
+    plain, broken = Tables(), Tables()
+    gone = plain.instances[0]["instance_id"]
+    plain.patterns = [row for row in plain.patterns if row["instance_id"] != gone]
+    plain.ablation = [row for row in plain.ablation if row["instance_id"] != gone]
+    for row in broken.patterns:
+        if row["instance_id"] == gone:
+            row["influence"] = float("nan")
+    for number, row in enumerate(row for row in broken.ablation if row["instance_id"] == gone):
+        row["output"] = float("inf") if number == 0 else row["output"]
+    keys = {
+        "pattern_concentration": ("method", "level", "subset"),
+        "pattern_ablation_summary": ("method", "subset", "kind"),
+        "pattern_flow": ("method", "level", "subset", "layer", "from_role", "to_role", "head"),
+    }
+    with plain.connect() as expected, broken.connect() as found:
+        for view, own in keys.items():
+            assert_rows(select(found, f"from {view}"), select(expected, f"from {view}"), *own)
+        for view in ("skip_share", "pattern_consistency", "pattern_consistency_accuracy"):
+            rows = select(found, f"from {view}")
+            values = [v for row in rows for v in row.values() if isinstance(v, float)]
+            assert values and np.isfinite(values).all(), view
+        query = "select layer, subset, influence_skip_share from skip_share"
+        assert_rows(select(found, query), select(expected, query), "layer", "subset")

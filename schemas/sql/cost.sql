@@ -20,7 +20,10 @@ with scored as (
         method,
         count(distinct instance_id) as instances,
         sum(len(scores)) as tokens,
-        sum(seconds::double) filter (isfinite(seconds)) as seconds
+        sum(seconds::double) filter (isfinite(seconds)) as seconds,
+        -- What the rates are of.
+        count(distinct instance_id) filter (isfinite(seconds)) as timed,
+        sum(len(scores)) filter (isfinite(seconds)) as timed_tokens
     from attributions
     group by method
 ),
@@ -55,7 +58,9 @@ spent as (
         o.method,
         count(*) as instances,
         sum(len(i.tokens)) as tokens,
-        null as seconds
+        null as seconds,
+        null as timed,
+        null as timed_tokens
     from others as o
     join instances as i using (instance_id)
     group by o.method
@@ -82,9 +87,9 @@ select
     coalesce(instances, 0) as instances,
     coalesce(tokens, 0)::bigint as tokens,
     seconds,
-    seconds / instances as seconds_per_instance,
-    instances / nullif(seconds, 0) as instances_per_second,
-    tokens / nullif(seconds, 0) as tokens_per_second,
+    seconds / nullif(timed, 0) as seconds_per_instance,
+    timed / nullif(seconds, 0) as instances_per_second,
+    timed_tokens / nullif(seconds, 0) as tokens_per_second,
     coalesce(failures, 0) as failures
 from begun
 full join spent using (method)

@@ -23,7 +23,7 @@ select
     avg((n.kind = 'skip')::int) as skip_share,
     count(*) filter (n.stay) as stays,
     avg((n.kind = 'skip')::int) filter (n.stay) as stay_skip_share,
-    sum(abs(n.influence::double)) filter (n.kind = 'skip' and isfinite(n.influence))
+    coalesce(sum(abs(n.influence::double)) filter (n.kind = 'skip' and isfinite(n.influence)), 0)
     / nullif(sum(abs(n.influence::double)) filter (isfinite(n.influence)), 0)
         as influence_skip_share
 from pattern_nodes as n
