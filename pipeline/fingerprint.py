@@ -57,8 +57,8 @@ def _weights(folder: Path, every: list[Path]) -> list[Path]:
     return every
 
 
-def tokenizer_hashes(
-    folder: Path, tokenizer: PreTrainedTokenizerFast | None
+def tokenizer_identity(
+    folder: Path, tokenizer: PreTrainedTokenizerFast | None = None
 ) -> dict[str, str | None] | None:
     """Hashes of a tokenizer; None if the model has none.
 
@@ -114,7 +114,7 @@ def model_differences(old: Mapping[str, Any], folder: Path, model: Model) -> lis
     """What differs between the model and tokenizer of a run and those in a folder."""
     new = {
         "model": model_hashes(folder, model.network.config),
-        "tokenizer": tokenizer_hashes(folder, model.tokenizer),
+        "tokenizer": tokenizer_identity(folder, model.tokenizer),
     }
     known = {"model": {key: old["model"].get(key) for key in new["model"] or ()}}
     return list(identity_differences({**known, "tokenizer": old["tokenizer"]}, new))

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.corpus import Corpus
 from pipeline.files import is_local
-from pipeline.fingerprint import model_hashes, tokenizer_hashes
+from pipeline.fingerprint import model_hashes, tokenizer_identity
 from pipeline.options import Options
 from pipeline.settings import Settings
 from transforms import Chosen, Model
@@ -44,7 +44,7 @@ def record(
     return {
         "identity": {
             "model": _model_identity(options, folder, model),
-            "tokenizer": tokenizer_hashes(folder, model.tokenizer),
+            "tokenizer": tokenizer_identity(folder, model.tokenizer),
             "corpus": {**_corpus_identity(options, corpus, rows), "padding": padding},
             "settings": _settings_identity(options, settings, model, corpus.columns),
         },

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from pipeline.fingerprint import model_hashes, tokenizer_hashes
+from pipeline.fingerprint import model_hashes, tokenizer_identity
 from tests.models import save_tiny, wordpiece_tokenizer
 from tests.tiny import Outcome, command, rows, write_jsonl
 from transforms import load_model
@@ -82,14 +82,14 @@ def test_a_sentencepiece_model_beside_a_tokenizer(tmp_path: Path) -> None:
     """Its bytes count only where nothing better is known."""
     save_tiny(tmp_path, "xlm-roberta")
     tokenizer = load_tokenizer(tmp_path, trust_remote_code=False)
-    before = tokenizer_hashes(tmp_path, tokenizer) or {}
+    before = tokenizer_identity(tmp_path, tokenizer) or {}
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"pieces")
-    after = tokenizer_hashes(tmp_path, tokenizer) or {}
+    after = tokenizer_identity(tmp_path, tokenizer) or {}
     assert {key for key in before if before[key] != after[key]} == {"files_sha256"}
     (tmp_path / "tokenizer.json").unlink()
-    alone = tokenizer_hashes(tmp_path, None) or {}
+    alone = tokenizer_identity(tmp_path, None) or {}
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"others")
-    other = tokenizer_hashes(tmp_path, None) or {}
+    other = tokenizer_identity(tmp_path, None) or {}
     assert alone["files_sha256"] != other["files_sha256"] and alone["content_sha256"] is None
 
 
@@ -99,7 +99,7 @@ def test_the_same_tokenizer_in_another_form(tmp_path: Path) -> None:
     AutoTokenizer.from_pretrained(old).save_pretrained(new)
     assert (new / "tokenizer.json").exists()
     both = [
-        tokenizer_hashes(folder, load_tokenizer(folder, trust_remote_code=False)) or {}
+        tokenizer_identity(folder, load_tokenizer(folder, trust_remote_code=False)) or {}
         for folder in (old, new)
     ]
     assert both[0]["content_sha256"] == both[1]["content_sha256"]

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file
 from transformers import BertForTokenClassification, BertModel
 
-from pipeline.fingerprint import tokenizer_hashes
+from pipeline.fingerprint import tokenizer_identity
 from schemas import UsageError
 from tests.models import (
     BYTE_LEVEL,
@@ -243,9 +243,9 @@ def test_a_sentencepiece_model_alone(tmp_path: Path) -> None:
     assert "is a sentencepiece model (sentencepiece.bpe.model)" in message
     assert "pip install 'sentencepiece<0.2.2'" in message
     assert load_model(tmp_path, tokenizer=False).tokenizer is None
-    hashes = tokenizer_hashes(tmp_path, None)
+    hashes = tokenizer_identity(tmp_path, None)
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"another")
-    assert tokenizer_hashes(tmp_path, None) != hashes
+    assert tokenizer_identity(tmp_path, None) != hashes
     # What is saved beside a tokenizer.json is not read.
     byte_level_tokenizer().save_pretrained(tmp_path)
     assert load_model(tmp_path).tokenizer is not None
