@@ -1,5 +1,6 @@
 """The files of a run: which there should be, and whether each can be read from end to end."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -145,6 +146,21 @@ def content_problems(file: Path | IO[bytes], unit: Unit | None, schema: pa.Schem
                 methods.update(pc.unique(batch.column("method")).to_pylist())
         if unit is not None and methods - {unit.method}:
             yield f"has rows of {', '.join(sorted(map(str, methods - {unit.method})))}"
+
+
+def corpus_problems(
+    file: Path | IO[bytes], path: str, manifest: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yields what is wrong with a file of the copy of the corpus, which lies at a path."""
+    corpus, settings = manifest["identity"]["corpus"], manifest["identity"]["settings"]
+    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        rows = sum(len(batch) for batch in parquet.iter_batches(_BATCH))
+    found = re.search(r"rows-(\d+)\.parquet$", path)
+    size = settings.get("shard_size")
+    if found is not None and isinstance(size, int):
+        expected = min(size, corpus["rows"] - int(found[1]) * size)
+        if rows != expected:
+            yield f"has {rows} rows instead of {expected}"
 
 
 def _difference(found: pa.Schema, expected: pa.Schema) -> str:

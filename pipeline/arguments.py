@@ -304,6 +304,11 @@ def _add_running_options(parser: argparse.ArgumentParser, devices: str) -> None:
         action="store_true",
         help="read every file that is there, and make those that are damaged again",
     )
+    add(
+        "--retry-failed",
+        action="store_true",
+        help="try again what failed for want of memory, a network or a device",
+    )
     add("--runner", default="FnApiRunner", metavar="NAME", help="a Beam runner (docs/engines.md)")
     add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
     add("--trust-remote-code", action="store_true", help="run code that comes with the model")

@@ -143,7 +143,7 @@ def _run(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str
         return DONE
     _report(summary)
     # Where an instance has nothing to remove, nothing has gone wrong.
-    return FAILED if summary.failures > summary.outcome.bare else DONE
+    return FAILED if summary.failures > summary.outcome.bare or summary.left else DONE
 
 
 def _query(arguments: argparse.Namespace) -> int:
@@ -354,6 +354,8 @@ def _report(summary: Any) -> None:
             f"{_counted(summary.rows, 'row')} in {_counted(summary.shards, 'shard')}; "
             f"{summary.worked} worked on{before} in {summary.seconds:.1f} s"
         )
+    for sentence in summary.left:
+        print(f"attribeam: {cut(sentence)}", file=sys.stderr)
     if summary.damaged:
         print(f"made again, since they were damaged: {_counted(summary.damaged, 'file')}")
     found = summary.outcome
@@ -363,6 +365,9 @@ def _report(summary: Any) -> None:
         bare = f" ({found.bare} with nothing to remove)" if found.bare else ""
         print(f'{number}{bare}: {ask} "from failure_summary"')
         print(_reason(found, "they all say" if len(found.reasons) == 1 else "most often"))
+    if found.passing:
+        what = "for want of memory, a network or a device"
+        print(f"{found.passing} {what}: the same command with --retry-failed tries them again")
     print(f"tables: {summary.output}")
     view = "faithfulness" if found.evaluated else "cost"
     if found.failures and not found.attributed:

@@ -13,6 +13,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline import progress
+from pipeline.again import discard_parts
 from pipeline.engines import Workers, connect, is_dry_run
 from pipeline.files import DamagedError
 from pipeline.graph import build
@@ -22,7 +23,7 @@ from pipeline.manifest import write_manifest
 from pipeline.model_files import send_model
 from pipeline.options import Options
 from pipeline.outcome import Outcome, outcome
-from pipeline.plan import Task, plan, sweep, units_of_run
+from pipeline.plan import Task
 from pipeline.prepare import note, prepare
 from pipeline.settings import Settings
 from schemas import UsageTypeError
@@ -48,6 +49,7 @@ class Summary:
         worked: Shards that this call had to work on.
         outcome: What is in the folder, from this call and earlier ones.
         damaged: Files that were found to be damaged, and were made again.
+        left: Sentences on those that were left as they are.
         seconds: Wall time of this call.
     """
 
@@ -57,6 +59,7 @@ class Summary:
     worked: int
     outcome: Outcome
     damaged: int
+    left: list[str]
     seconds: float
 
     @property
@@ -88,31 +91,30 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> Summa
 
 def _run(options: Options, workers: Workers, start: float, tell: Callable[[str], None]) -> Summary:
     prepared = prepare(options, workers)
-    settings = prepared.settings
-    units = units_of_run(settings.tables)
-    swept = sweep(settings.output)
-    tasks = plan(units, settings.num_shards, swept.kept)
-    if tasks:
+    work, settings = prepared.work, prepared.work.settings
+    if work.tasks:
         for sentence in prepared.notes:
             note(sentence)
         for sentence in prepared.guessed:
             tell(sentence)
         write_manifest(settings.output, prepared.manifest)
         if not is_dry_run(options):
+            discard_parts(settings.output, work.retried, settings.num_shards)
             send_model(settings)
         sizes = [
             min(options.shard_size, prepared.rows - shard * options.shard_size)
             for shard in range(settings.num_shards)
         ]
-        with progress.watching(settings.output, tasks, sizes):
-            execute(tasks, settings, options)
+        with progress.watching(settings.output, work.tasks, sizes):
+            execute(work.tasks, settings, options)
     return Summary(
         output=settings.output,
         rows=prepared.rows,
         shards=settings.num_shards,
-        worked=len(tasks),
-        outcome=outcome(settings.output, units, settings.num_shards),
-        damaged=len(prepared.damaged) + len(swept.damaged),
+        worked=len(work.tasks),
+        outcome=outcome(settings.output, work.units, settings.num_shards, work.spoiled),
+        damaged=len(work.again),
+        left=work.left,
         seconds=time.monotonic() - start,
     )
 

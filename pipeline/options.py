@@ -47,6 +47,7 @@ class Options:
         allow_pickle: Load pickled weights.
         trust_remote_code: Let the model bring its own code.
         repair: Read every file that is there, and make those that are damaged again.
+        retry_failed: Try again what failed for want of memory, a network or a device.
         runner: A Beam runner.
         beam: Further Beam options, as on the command line.
     """
@@ -77,6 +78,7 @@ class Options:
     allow_pickle: bool = False
     trust_remote_code: bool = False
     repair: bool = False
+    retry_failed: bool = False
     runner: str = "FnApiRunner"
     beam: Sequence[str] = ()
 

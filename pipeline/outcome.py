@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.files import count_rows, exists, join, list_files, read_parquet
 from schemas import Unit, unit_path
 from schemas.layout import FAILURES
+from transforms.recovery import is_passing
 from transforms.variants import NothingToRemoveError
 
 # What differs between messages that say the same of different rows.
@@ -24,11 +25,13 @@ class Reason(NamedTuple):
         number: Number of failures of the kind.
         message: The class of the error, if it says anything, and the message of the first.
         alike: Whether all of them have that very message.
+        passing: How many may not fail again: it was for want of memory, a network or a device.
     """
 
     number: int
     message: str
     alike: bool
+    passing: int = 0
 
 
 class Outcome(NamedTuple):
@@ -36,6 +39,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         failures: Rows of ``failures``, from this call and earlier ones.
+        passing: Those of them that may not fail again (``Reason.passing``).
         bare: Those of them that are of instances with nothing to remove, where nothing went wrong.
         reasons: Why they are there, the most frequent first.
         predicted: Whether any row of the corpus is an instance.
@@ -44,6 +48,7 @@ class Outcome(NamedTuple):
     """
 
     failures: int
+    passing: int
     bare: int
     reasons: list[Reason]
     predicted: bool
@@ -51,13 +56,16 @@ class Outcome(NamedTuple):
     evaluated: bool
 
 
-def outcome(root: str, units: Sequence[Unit], num_shards: int) -> Outcome:
+def outcome(
+    root: str, units: Sequence[Unit], num_shards: int, spoiled: Collection[str] = ()
+) -> Outcome:
     """Reads the failures of a run, and the footers of other files as far as need be.
 
     Args:
         root: The run's folder.
         units: The units of a call that is done.
         num_shards: Number of shards.
+        spoiled: Paths of files that are known to be damaged.
 
     Raises:
         DamagedError: If a file can't be read.
@@ -71,9 +79,10 @@ def outcome(root: str, units: Sequence[Unit], num_shards: int) -> Outcome:
         )
         return any(exists(path) and count_rows(path) for path in paths)
 
-    found = reasons(root)
+    found = reasons(root, spoiled)
     return Outcome(
         failures=sum(reason.number for reason in found),
+        passing=sum(reason.passing for reason in found),
         bare=sum(reason.number for reason in found if reason.message.startswith(_BARE)),
         reasons=found,
         predicted=any_rows(lambda unit: unit.table == "instances"),
@@ -82,7 +91,7 @@ def outcome(root: str, units: Sequence[Unit], num_shards: int) -> Outcome:
     )
 
 
-def reasons(root: str) -> list[Reason]:
+def reasons(root: str, spoiled: Collection[str] = ()) -> list[Reason]:
     """Why instances of a run failed, the most frequent reason first.
 
     Messages that differ in numbers or in what they quote are of one kind.
@@ -90,20 +99,25 @@ def reasons(root: str) -> list[Reason]:
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
     different: set[str] = set()
-    for error, message in _failures(root):
+    passing: Counter[str] = Counter()
+    for error, message in _failures(root, spoiled):
         said = message if error == "RowError" else f"{error}: {message}"
         kind = _OWN.sub("#", said)
         counts[kind] += 1
+        passing[kind] += is_passing(error, message)
         if first.setdefault(kind, said) != said:
             different.add(kind)
     return [
-        Reason(number, first[kind], kind not in different) for kind, number in counts.most_common()
+        Reason(number, first[kind], kind not in different, passing[kind])
+        for kind, number in counts.most_common()
     ]
 
 
-def _failures(root: str) -> Iterator[tuple[str, str]]:
+def _failures(root: str, spoiled: Collection[str]) -> Iterator[tuple[str, str]]:
     """Class and message of the failures, in order."""
     folder = join(root, FAILURES)
     for path in sorted(list_files(folder)):
+        if f"{FAILURES}/{path}" in spoiled:
+            continue
         table: pa.Table = read_parquet(join(folder, path), ["error", "message"])
         yield from zip(table["error"].to_pylist(), table["message"].to_pylist(), strict=True)

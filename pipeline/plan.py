@@ -3,12 +3,9 @@
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from pipeline.damage import discard_damaged, is_own
-from pipeline.files import TEMPORARY, discard, join, list_checked
-from schemas import TABLES, Unit, unit_path
-from schemas.layout import parse_failures_path, shard_name
+from schemas import TABLES, Unit
+from schemas.layout import shard_name
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,24 @@ def units_of_run(methods: Mapping[str, Container[str]]) -> list[Unit]:
     return units
 
 
-def plan(units: Iterable[Unit], num_shards: int, done: Iterable[str]) -> list[Task]:
+def in_order(units: Iterable[Unit]) -> list[Unit]:
+    """Units in the order in which they are committed, each once; methods stay in theirs."""
+    return sorted(dict.fromkeys(units), key=lambda unit: TABLES.index(unit.table))
+
+
+def plan(
+    units: Iterable[Unit],
+    num_shards: int,
+    done: Iterable[str],
+    again: Iterable[tuple[Unit, int]] = (),
+) -> list[Task]:
     """Plans the tasks of a run.
 
     Args:
         units: Units that every shard is to have.
         num_shards: Number of shards.
         done: Paths of the files that are there, relative to the run's folder.
+        again: Units of single shards that are to be made again, whether they are there or not.
 
     Returns:
         A task for each shard that lacks units, in order.
@@ -51,36 +59,6 @@ def plan(units: Iterable[Unit], num_shards: int, done: Iterable[str]) -> list[Ta
         for shard, name in enumerate(names):
             if f"{folder}/{name}" not in there:
                 missing[shard].append(unit)
-    return [Task(shard, num_shards, tuple(missing[shard])) for shard in sorted(missing)]
-
-
-class Swept(NamedTuple):
-    """What was found in a run's folder.
-
-    Attributes:
-        kept: Paths of the files that are left, relative to the folder.
-        damaged: Those of the files that were cut short, which are gone now.
-    """
-
-    kept: list[str]
-    damaged: list[str]
-
-
-def sweep(root: str) -> Swept:
-    """Deletes what a killed run left half written, and tables that a broken disk has cut short.
-
-    With a unit's failures goes its table, so that both are made again.
-    """
-    kept, damaged = [], []
-    for path, whole in list_checked(root):
-        if path.endswith(TEMPORARY):
-            discard(join(root, path))
-        elif not whole and is_own(path):
-            damaged.append(path)
-        else:
-            kept.append(path)
-    if damaged:
-        discard_damaged(root, damaged)
-        gone = {unit_path(*found) for found in map(parse_failures_path, damaged) if found}
-        kept = [path for path in kept if path not in gone]
-    return Swept(kept, damaged)
+    for unit, shard in again:
+        missing[shard].append(unit)
+    return [Task(shard, num_shards, tuple(in_order(missing[shard]))) for shard in sorted(missing)]

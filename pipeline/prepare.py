@@ -13,8 +13,9 @@ import torch
 from apache_beam.io.filesystem import BeamIOError
 from huggingface_hub import snapshot_download
 
+from pipeline.again import NOTHING, Run, Work, passing_parts
 from pipeline.corpus import Corpus, check_again, open_corpus, stage, staged
-from pipeline.damage import discard_damaged, find_damaged
+from pipeline.damage import sorted_out, sweep
 from pipeline.devices import check_precision
 from pipeline.engines import Workers
 from pipeline.files import discard, discard_folder, is_local, join, list_files
@@ -47,18 +48,16 @@ class Prepared:
     """A job that can start.
 
     Attributes:
-        settings: Settings for the workers.
+        work: What is to be done.
         rows: Number of rows of the corpus.
         manifest: ``run.json`` as it is to be once this call adds to the run.
-        damaged: Files that were damaged, and are gone now.
         notes: What is to be said if there is anything to do.
         guessed: Sentences on what was guessed of the corpus, to be said then too.
     """
 
-    settings: Settings
+    work: Work
     rows: int
     manifest: dict[str, Any]
-    damaged: list[str]
     notes: list[str]
     guessed: list[str]
 
@@ -215,15 +214,20 @@ def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) ->
     for sentence in said(padding, model):
         note(sentence)
     settings = settings.as_begun(manifest)
-    damaged = list(find_damaged(root, old)) if old is not None and options.repair else []
-    discard_damaged(root, damaged)
-    if old is not None and not staged(root, settings.num_shards):
-        # Somebody has tidied up; it is the same corpus, since its fingerprint is.
+    run = Run.of(settings, manifest, model)
+    kept, damaged = sweep(root, old if options.repair else None)
+    damage = sorted_out(damaged, run.units, settings.num_shards)
+    if old is not None and (damage.corpus or not staged(root, settings.num_shards)):
+        # Or somebody has tidied up; it is the same corpus, since its fingerprint is.
         copy()
         check_again(root, settings.num_shards)
-    ensure_statistics(replace(settings, device=checked.device), model)
-    notes = [*other_versions(old, new)]
-    return Prepared(settings, rows, manifest, damaged, notes, corpus.notes)
+    passing = passing_parts(root, run, kept) if options.retry_failed else NOTHING
+    everything = options.repair or options.retry_failed
+    work = run.work(kept, damage, passing, everything=everything)
+    # Of whichever method: it is known by whom it was made.
+    manifest["executions"][-1]["methods"] = list(work.settings.methods)
+    ensure_statistics(replace(work.settings, device=checked.device), model, damage.samples)
+    return Prepared(work, rows, manifest, [*other_versions(old, new)], corpus.notes)
 
 
 def _effective_limit(

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -26,7 +27,7 @@ from rich.text import Text
 from pipeline.files import count_rows, exists, is_local, join
 from pipeline.interruption import lastly
 from pipeline.plan import Task
-from schemas import failures_path, unit_path
+from schemas import Unit, failures_path, unit_path
 
 _REFRESH = 0.5
 _REFRESH_REMOTE = 15.0
@@ -49,6 +50,11 @@ class _Watch:
     def __init__(self, root: str, tasks: Sequence[Task], sizes: Sequence[int]) -> None:
         self._root = root
         self._open = [(t, unit) for t in tasks for unit in t.units]
+        # What is damaged and made again is there before. At a URL it takes too long to look.
+        self._before = {
+            (task.shard, unit): self._stamp(task, unit) if is_local(root) else None
+            for task, unit in self._open
+        }
         self._share = {t.shard: sizes[t.shard] / len(t.units) for t in tasks}
         self.total = sum(sizes[t.shard] for t in tasks)
         self.committed = 0.0
@@ -62,7 +68,7 @@ class _Watch:
         still = []
         for task, unit in self._open:
             where = unit, task.shard, task.num_shards
-            if exists(join(self._root, unit_path(*where))):
+            if self._stamp(task, unit) != self._before[task.shard, unit]:
                 self.committed += self._share[task.shard]
                 self.failures += self._failed(join(self._root, failures_path(*where)))
             else:
@@ -71,6 +77,17 @@ class _Watch:
         # A plan of very many files takes a while to look through; watching must stay cheap.
         self.pause = max(self.pause, 20 * (time.monotonic() - start))
         return min(self.total, max(self.committed, _within - self._start))
+
+    def _stamp(self, task: Task, unit: Unit) -> object:
+        """What changes when a file is committed."""
+        path = join(self._root, unit_path(unit, task.shard, task.num_shards))
+        if not is_local(self._root):
+            return exists(path) or None
+        try:
+            found = Path(path).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     @staticmethod
     def _failed(path: str) -> int:

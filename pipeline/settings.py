@@ -41,6 +41,8 @@ class Settings:
         by_largest: Methods whose words are ranked by their largest token whatever their rule is
             now, since the run was begun so.
         curve_targets: Store the class that curves follow; a run that was begun without goes on so.
+        filled: Per method the tables that it has in the run, whichever call has asked for them;
+            None where that is what this call asks for.
         layers: Scores by layer too, of the methods that have them.
         device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` too for workers that are elsewhere.
         token_budget: Largest batch in tokens of short rows; None for the device's default.
@@ -62,6 +64,7 @@ class Settings:
     encoding: EncodeOptions
     methods: dict[str, dict[str, Any]]
     evaluation: Evaluation | None
+    filled: Mapping[str, tuple[str, ...]] | None = None
     layers: bool = False
     device: str = "cpu"
     token_budget: int | None = None
@@ -84,6 +87,10 @@ class Settings:
         """Per method the tables that it fills."""
         evaluate = self.evaluation is not None
         return {c.name: c.tables(layers=self.layers, evaluate=evaluate) for c in self.chosen}
+
+    def tables_of(self, method: str) -> tuple[str, ...]:
+        """The tables that a method has in the run."""
+        return (self.tables if self.filled is None else self.filled)[method]
 
     def as_begun(self, manifest: Mapping[str, Any]) -> "Settings":
         """The same settings, but for what a run keeps that an older version began.

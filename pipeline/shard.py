@@ -209,7 +209,7 @@ class ShardWork:
         for several tables is one of the first of them, so that it is counted once.
         """
         method = str(unit.method)
-        scored = "attributions" in self.settings.tables[method]
+        scored = "attributions" in self.settings.tables_of(method)
         attributed = set(self._scores(method, found, valid)) if scored else valid
         rows, failures = self._rows(method, found, attributed)
         table = details_table(unit.table, rows, method, double=self.settings.double)
@@ -221,7 +221,7 @@ class ShardWork:
     def _recorded(self, method: str) -> set[str | None]:
         """Instances whose failure was committed with a table of the method's that is there."""
         task = self.shard.task
-        units = (Unit(table, method) for table in self.settings.tables[method])
+        units = (Unit(table, method) for table in self.settings.tables_of(method))
         paths = [
             join(self.settings.output, failures_path(unit, task.shard, task.num_shards))
             for unit in units

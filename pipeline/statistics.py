@@ -4,7 +4,7 @@ They lie in the run's folder, so that every worker, and every later call that co
 the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from hashlib import blake2b
 from heapq import nsmallest
 
@@ -31,7 +31,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def ensure_statistics(settings: Settings, model: Model) -> None:
+def ensure_statistics(settings: Settings, model: Model, again: Collection[int] = ()) -> None:
     """Estimates the statistics that the chosen methods need, unless they are there.
 
     The sample is those texts whose seeded hash is lowest: neither the order of the corpus nor the
@@ -40,13 +40,14 @@ def ensure_statistics(settings: Settings, model: Model) -> None:
     Args:
         settings: Settings of the run, whose corpus is staged.
         model: The model, on any device.
+        again: Samples whose statistics are damaged.
 
     Raises:
         UsageError: If the sample is too small for statistics.
     """
-    for sample in sorted(_samples(settings)):
+    for sample in sorted({*_samples(settings), *again}):
         path = join(settings.output, statistics_path(sample))
-        if is_whole(path):
+        if is_whole(path) and sample not in again:
             continue
         if model.device.type != settings.device.split(":")[0]:
             model = load_model(settings.model, device=settings.device, **settings.loading())

@@ -98,6 +98,12 @@ def statistics_path(sample: int) -> str:
     return f"{STATISTICS}/sample-{sample:05d}.parquet"
 
 
+def parse_statistics_path(path: str) -> int | None:
+    """Reads the size of the sample out of the path of its statistics; None if it is none."""
+    found = re.fullmatch(rf"{STATISTICS}/sample-(\d{{5,}})\.parquet", path)
+    return None if found is None else int(found[1])
+
+
 def model_path(digest: str, name: str | None = None) -> str:
     """Path of the copy of the model whose files have a digest, or of one of its files."""
     return f"{MODEL}/{digest}" if name is None else f"{MODEL}/{digest}/{name}"

@@ -191,7 +191,7 @@ class Hand:
 
     def lay_on(self) -> None:
         """Wraps what files are written by; the process is thrown away afterwards."""
-        from pipeline import corpus, damage, files, graph, plan, prepare
+        from pipeline import again, corpus, damage, files, graph, prepare
 
         real, hand = FileSystems, self
 
@@ -209,7 +209,7 @@ class Hand:
                 hand.step(WRITTEN, targets[0])
 
         files.FileSystems = Noted  # type: ignore[attr-defined]
-        for module in (corpus, damage, files, graph, plan, prepare):
+        for module in (again, corpus, damage, files, graph, prepare):
             for name in ("discard", "discard_folder"):
                 if name in vars(module):
                     setattr(module, name, self._noted(getattr(module, name)))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.plan import Swept, Task, plan, sweep, units_of_run
+from pipeline.damage import Swept, sorted_out, sweep
+from pipeline.plan import Task, plan, units_of_run
 from schemas import Unit, failures_path, parse_unit_path, unit_path
 from schemas.layout import parse_failures_path
 from tests.tiny import files
@@ -154,7 +155,8 @@ def test_sweeping_removes_what_is_half_written_and_nothing_else(tmp_path: Path) 
         (9999).to_bytes(4, "little") + b"PAR1",  # A footer longer than the file.
     ],
 )
-def test_sweeping_removes_tables_that_are_cut_short(content: bytes, tmp_path: Path) -> None:
+def test_sweeping_finds_tables_that_are_cut_short(content: bytes, tmp_path: Path) -> None:
+    """It leaves them where they are, until they are replaced."""
     unit = Unit("attributions", "a")
     cut, whole = unit_path(unit, 0, 2), unit_path(unit, 1, 2)
     others = {"mine.parquet", "pruning/a.parquet", "instances/shard-0.parquet"}
@@ -163,24 +165,33 @@ def test_sweeping_removes_tables_that_are_cut_short(content: bytes, tmp_path: Pa
     put(tmp_path, whole)
     swept = sweep(str(tmp_path))
     assert swept.damaged == [cut]
-    assert set(swept.kept) == files(tmp_path) == {whole, *others}
+    assert set(swept.kept) == {whole, *others}
+    assert files(tmp_path) == {cut, whole, *others}
 
 
-def test_with_failures_that_are_cut_short_their_table_goes(tmp_path: Path) -> None:
-    for unit in (Unit("instances"), Unit("curves", "a_b")):
-        for shard in range(2):
-            put(tmp_path, unit_path(unit, shard, 2))
-            put(tmp_path, failures_path(unit, shard, 2), FOOTER if shard else b"PAR1")
-    kept = {
-        path(unit, 1, 2)
-        for unit in (Unit("instances"), Unit("curves", "a_b"))
-        for path in (unit_path, failures_path)
-    }
-    swept = sweep(str(tmp_path))
-    assert set(swept.damaged) == {
-        failures_path(unit, 0, 2) for unit in (Unit("instances"), Unit("curves", "a_b"))
-    }
-    assert set(swept.kept) == files(tmp_path) == kept
+def test_it_is_told_whose_damaged_files_are() -> None:
+    unit = Unit("curves", "a_b")
+    own = [unit_path(unit, 0, 2), failures_path(unit, 0, 2), failures_path(Unit("instances"), 1, 2)]
+    others = ["corpus/rows-00003.parquet", "statistics/sample-00010.parquet"]
+    strays = [
+        unit_path(unit, 0, 3),
+        unit_path(Unit("curves", "c"), 0, 2),
+        failures_path(Unit("layers", "a_b"), 1, 2),
+        "statistics/sample-x.parquet",
+    ]
+    damage = sorted_out([*own, *others, *strays], [Unit("instances"), unit], 2)
+    assert damage.parts == {(unit, 0): own[:2], (Unit("instances"), 1): own[2:]}
+    assert (damage.corpus, damage.samples) == (others[:1], {10: others[1]})
+    assert damage.strays == strays
+
+
+def test_what_is_made_again_is_planned_though_it_is_there() -> None:
+    done = [unit_path(unit, shard, 2) for unit in UNITS for shard in range(2)]
+    other = Unit("attributions", "c")
+    again = [(UNITS[4], 1), (other, 1), (UNITS[1], 1)]
+    assert plan(UNITS, 2, done, again) == [Task(1, 2, (other, UNITS[1], UNITS[4]))]
+    # What is missing anyway is planned once.
+    assert plan(UNITS, 2, done[1:], [(UNITS[0], 0)]) == [Task(0, 2, (UNITS[0],))]
 
 
 def test_there_is_nothing_to_sweep_where_there_is_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline import Options, run
-from pipeline.job import count_failures
+from pipeline.outcome import reasons
 from schemas import UsageError
 from schemas.layout import statistics_path
 from tests.conftest import LoadTiny
@@ -103,7 +103,7 @@ def test_a_corpus_of_which_nothing_can_be_read(tiny_folder: Save, tmp_path: Path
     path = run_iba(model, write(tmp_path / "empty.csv", [" ", ""]), tmp_path / "run")
     assert not path.exists()
     assert scores(tmp_path / "run", ["iba"]) == {}
-    assert count_failures(str(tmp_path / "run")) == 2
+    assert [reason.number for reason in reasons(str(tmp_path / "run"))] == [2]
 
 
 def test_what_never_varies_has_no_statistics(tiny: LoadTiny) -> None:

@@ -21,6 +21,30 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
+# Classes of errors that say nothing of the instance they met: memory, devices, networks, disks.
+_PASSING = {
+    *("OutOfMemoryError", "MemoryError", "AcceleratorError"),
+    *("OSError", "ConnectionError", "ConnectionResetError", "ConnectionAbortedError"),
+    *("ConnectionRefusedError", "BrokenPipeError", "TimeoutError", "gaierror", "SSLError"),
+    *("ReadTimeout", "ConnectTimeout", "ConnectTimeoutError", "ReadTimeoutError", "ReadError"),
+    *("ConnectError", "RemoteProtocolError", "ProtocolError", "IncompleteRead", "MaxRetryError"),
+    *("ChunkedEncodingError", "HTTPError", "HfHubHTTPError", "LocalEntryNotFoundError"),
+}
+_DEVICE = ("out of memory", "cuda error", "cudnn error", "cublas_status")
+
+
+def is_passing(error: str, message: str) -> bool:
+    """Whether a failure, by its class and message, may not be met again at another time.
+
+    Memory that wasn't enough, a device or a network that was away: what they failed on is as good
+    as any other.
+    """
+    if error in _PASSING:
+        return True
+    said = message.lower()
+    return error == "RuntimeError" and any(text in said for text in (*_NO_MEMORY, *_DEVICE))
+
+
 def is_device_lost(error: Exception) -> bool:
     """Whether an accelerator can't go on after an error, as after a failed assertion in a kernel.
 
