@@ -248,8 +248,8 @@ def test_points_are_those_of_the_plain_definition(
     text, more = " ".join(data.draw(words)), {}
     if task == "masked_lm":
         mask = model.tokenizer.mask_token  # type: ignore[union-attr]
-        text += data.draw(st.sampled_from([" {}", " {},", " un{}ing film", "{}"])).format(mask)
-        more = {"good": "film", "bad": "plot"}
+        text += data.draw(st.sampled_from([" {}", " {},", " un-{}-ing film", " ({})"])).format(mask)
+        more = {"good": 20, "bad": 21}
     pair = " ".join(data.draw(words)) if data.draw(st.booleans()) else None
     row = Row("one", text, pair, **more)
     size = data.draw(st.sampled_from([16, MAX_LENGTH]))
@@ -588,6 +588,29 @@ def test_nothing_to_remove_is_a_failure(tiny: LoadTiny, protocol: Any) -> None:
     close(found[0], alone[0])
 
 
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (np.arange(8) * np.nan, "the scores are not finite"),
+        (np.append(np.arange(7.0), -np.inf), "the scores are not finite"),
+        (np.arange(7.0), "7 scores for an instance of 8 tokens"),
+    ],
+)
+def test_scores_that_rank_nothing_are_a_failure(
+    tiny: LoadTiny, scores: np.ndarray, message: str
+) -> None:
+    model = tiny("bert")
+    first, second = random_instances(model, [8, 8])
+    rankings = [Ranking(first, "one", scores, 0), *rankings_of([second], ["one"])]
+    found, failures = curves(
+        model, rankings, Evaluation(fractions=(0.5,)).checked(model), token_budget=500
+    )
+    assert [rows is None for rows in found] == [True, False]
+    assert [(f.instance_id, f.stage, f.message) for f in failures] == [
+        (first.instance_id, "perturb", message)
+    ]
+
+
 def test_a_row_that_breaks_the_model_is_one_failure(
     tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -656,6 +679,8 @@ def test_what_is_named_twice_is_done_once(tiny: LoadTiny) -> None:
         ({"fractions": (0.0,)}, "--fractions"),
         ({"fractions": (1.0,)}, "--fractions"),
         ({"fractions": (float("nan"),)}, "--fractions"),
+        ({"fractions": (0.5, 0.5 + 1e-11)}, "--fractions are at least 1e-9 apart"),
+        ({"fractions": (1e-11,)}, "--fractions are at least 1e-9 apart"),
     ],
 )
 def test_settings_that_are_refused(tiny: LoadTiny, settings: Any, message: str) -> None:

@@ -129,7 +129,7 @@ def test_occlusion_by_a_loop(
 ) -> None:
     model = tiny(family, task, "float64")
     more = {"good": "good", "bad": "dull"} if task == "masked_lm" else {}
-    texts = ["a film[MASK] uninteresting", TEXT + " [MASK]"] if more else ["a film", TEXT]
+    texts = ["a film-[MASK] uninteresting", TEXT + " [MASK]"] if more else ["a film", TEXT]
     instances = [text_instance(model, text, **more) for text in texts]
     found = rows(
         model, instances, "occlusion", target=1, operation=operation, unit=unit, output=output
@@ -454,10 +454,19 @@ def test_neighbours_remove_one_to_all_units() -> None:
     np.testing.assert_allclose(removed.mean(0), 0.6, atol=0.03)
 
 
-@pytest.mark.parametrize("params", [{"kernel_width": 0.0}, {"ridge": -1.0}])
-def test_lime_refuses_what_has_no_meaning(tiny: LoadTiny, params: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"kernel_width": 0.0}, "kernel_width is more than 0"),
+        ({"ridge": -1.0}, "kernel_width is more than 0"),
+        ({"samples": 1}, "samples is at least 2"),
+    ],
+)
+def test_lime_refuses_what_has_no_meaning(
+    tiny: LoadTiny, params: dict[str, float], message: str
+) -> None:
     model = tiny("bert")
-    with pytest.raises(UsageError, match="kernel_width is more than 0"):
+    with pytest.raises(UsageError, match=message):
         attribute(model, random_instances(model, [5]), choose("lime", {"lime": params}))
 
 

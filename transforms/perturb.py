@@ -79,6 +79,10 @@ class Evaluation:
                 raise UsageError(f"--{name}: {what}; there are {', '.join(known)}")
         if any(not 0 < fraction < 1 for fraction in self.fractions):
             raise UsageError("--fractions are between 0 and 1, which are themselves always added")
+        # Points are told apart by their fraction, of which the least relevant first have 1 - f.
+        distinct = {0.0, 1.0, *(round(1 - fraction, 9) for fraction in self.fractions)}
+        if len(distinct) < len({0.0, 1.0, *self.fractions}):
+            raise UsageError("--fractions are at least 1e-9 apart, and from 0 and 1")
         if "mask" in operations and model.mask_id is None:
             raise UsageError(
                 "--operations mask needs the model's mask token, which is unknown without a "
@@ -265,8 +269,13 @@ def curves(
 
 def _asked(
     variants: Variants, ranking: Ranking, evaluation: Evaluation, seed: int
-) -> list[tuple[Point, int]] | NothingToRemoveError:
+) -> list[tuple[Point, int]] | Exception:
     """The points of a ranking, each with the number of its input; or why it has none."""
+    if ranking.scores.shape != (len(ranking.instance),):
+        count = len(ranking.scores)
+        return ValueError(f"{count} scores for an instance of {len(ranking.instance)} tokens")
+    if not np.isfinite(ranking.scores).all():
+        return ArithmeticError("the scores are not finite")
     try:
         points = points_of(ranking.instance, ranking.scores, evaluation, seed, ranking.word_score)
     except NothingToRemoveError as error:

@@ -315,6 +315,8 @@ def _least_norm(features: Floats, targets: Floats) -> Floats:
 
 
 def _lime_needs(params: Params) -> tuple[Perturb, ...]:
+    if params["samples"] < 2:
+        raise UsageError("lime.samples is at least 2: the first is the text as it is")
     if params["kernel_width"] <= 0 or params["ridge"] < 0:
         raise UsageError("lime.kernel_width is more than 0, and lime.ridge is at least 0")
     return (Perturb(params["operation"]),)
