@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.files import join, read_parquet
 from schemas.layout import corpus_path
-from transforms import Model
+from transforms import Model, RowError
+from transforms.tokenised import without_padding
 
 _COLUMNS = ["input_ids", "attention_mask"]
 
@@ -32,19 +33,24 @@ def count_padding(root: str, num_shards: int, model: Model) -> dict[str, int] | 
     counts = np.zeros(3, np.int64)
     for shard in range(num_shards):
         table = read_parquet(join(root, corpus_path(shard)), _COLUMNS)
-        masks = _ends(table, "attention_mask")
-        left, right = masks[:, 0] == 0, masks[:, -1] == 0
-        counts += [left.sum(), right.sum(), 0]
-        if model.pad_id is None:
-            continue
-        ids = _ends(table, "input_ids")[np.isnan(masks[:, 0])]
-        padded = ids == model.pad_id
-        # As encoding has it: without a tokenizer, a single one at the start may be another token.
-        left = padded[:, 0] & (padded[:, 1] | (model.tokenizer is not None))
-        counts += [left.sum(), padded[:, 2].sum(), (left | padded[:, 2]).sum()]
+        masks, ids = _ends(table, "attention_mask"), _ends(table, "input_ids")
+        counts += [(masks[:, 0] == 0).sum(), (masks[:, 1] == 0).sum(), 0]
+        candidates = np.isnan(masks[:, 0]) & (ids == model.pad_id).any(1)
+        for row in np.flatnonzero(candidates).tolist():
+            counts += _unmasked(model, np.array(table["input_ids"][row].as_py(), np.int64))
     if not counts.any():
         return None
     return dict(zip(("left", "right", "without_mask"), counts.tolist(), strict=True))
+
+
+def _unmasked(model: Model, ids: NDArray[np.int64]) -> list[bool]:
+    """Whether encoding takes what is at either end for padding, and at any."""
+    try:
+        shown = without_padding(model, ids)
+    except RowError:  # It fails, and is counted there.
+        return [False] * 3
+    left, right = shown.start > 0, shown.stop < len(ids)
+    return [left, right, left or right]
 
 
 def said(padding: dict[str, int] | None, model: Model) -> Iterator[str]:
@@ -65,16 +71,13 @@ def said(padding: dict[str, int] | None, model: Model) -> Iterator[str]:
 
 
 def _ends(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """The first, second and last entry of each row's list, [N, 3]; NaN where there is none."""
-    ends = np.full((len(table), 3), np.nan)
+    """The first and the last entry of each row's list, [N, 2]; NaN where there is none."""
+    ends = np.full((len(table), 2), np.nan)
     if name not in table.column_names:
         return ends
     lists = table[name].combine_chunks()
     values, offsets = lists.values.to_numpy(zero_copy_only=False), lists.offsets.to_numpy()
-    length = np.where(lists.is_valid(), np.diff(offsets), 0)
-    for column, (least, at) in enumerate(
-        ((1, offsets[:-1]), (2, offsets[:-1] + 1), (1, offsets[1:] - 1))
-    ):
-        there = length >= least
-        ends[there, column] = values[at[there]]
+    there = np.asarray(lists.is_valid()) & (np.diff(offsets) > 0)
+    ends[there, 0] = values[offsets[:-1][there]]
+    ends[there, 1] = values[offsets[1:][there] - 1]
     return ends

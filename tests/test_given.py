@@ -3,12 +3,23 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline import Options, run
 from schemas import UsageError
 from tests.conftest import LoadTiny
-from transforms import Instance, Model, Row, attribute, collect, encode, load_model
+from transforms import (
+    EncodeOptions,
+    Instance,
+    Model,
+    Row,
+    attribute,
+    choose,
+    collect,
+    encode,
+    load_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +57,7 @@ def test_a_pair_of_texts(bert: Model) -> None:
         ([b"good"], "text 0 is a bytes"),
         ([("a", "b", "c")], "text 0 is a tuple"),
         ([("a", None)], "text 0 is a tuple"),
+        (pa.table({"text": ["good"]}), "the texts are a Table: give the column that holds them"),
         ([Row("a", 5)], "the text of row 'a' is a int"),  # type: ignore[arg-type]
         ([Row("a", "b", ["c"])], "the text_pair of row 'a' is a list"),  # type: ignore[arg-type]
     ],
@@ -70,6 +82,22 @@ def test_a_model_that_is_none_of_ours(bert: Model) -> None:
 @pytest.mark.parametrize("given", ["good", ["good"], None, [Row("a", "good")]])
 def test_instances_that_are_none(bert: Model, given: Any) -> None:
     assert "give encode(model, [TEXT])" in refusal(attribute, bert, given, "w")
+
+
+def test_options_and_methods_that_are_none(bert: Model) -> None:
+    assert "the options are a int: give EncodeOptions" in refusal(encode, bert, ["good"], 128)
+    instances = encode(bert, ["good"])
+    for methods in (None, 3, [None], choose("w")[0]):
+        assert "give names, or choose(NAMES)" in refusal(attribute, bert, instances, methods)
+    wrong: tuple[dict[str, Any], ...] = (
+        {"max_length": 0},
+        {"max_length": None},
+        {"max_length": 9, "overflow": "cut"},
+        {"max_length": 9, "words": "blanks"},
+    )
+    for options in wrong:
+        with pytest.raises(UsageError, match=r"(max_length|overflow|words) is "):
+            EncodeOptions(**options)
 
 
 def test_a_single_instance(bert: Model) -> None:

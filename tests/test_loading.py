@@ -251,6 +251,14 @@ def test_a_sentencepiece_model_alone(tmp_path: Path) -> None:
     assert load_model(tmp_path).tokenizer is not None
 
 
+def test_a_tokenizer_without_its_vocabulary(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "bert")
+    (tmp_path / "tokenizer.json").unlink()
+    model = load_model(tmp_path)
+    assert model.tokenizer is None
+    assert "(TokenizersBackend) has no vocabulary there (tokenizer.json" in model.no_tokenizer
+
+
 # Pickles --------------------------------------------------------------------------------------
 
 
@@ -267,6 +275,12 @@ def test_pickles_are_not_opened_unasked(pickled: Path) -> None:
     message = refusal(pickled)
     assert "pytorch_model.bin" in message
     assert "--allow-pickle" in message
+
+
+def test_what_a_trainer_leaves_is_no_weights(pickled: Path) -> None:
+    (pickled / "pytorch_model.bin").rename(pickled / "training_args.bin")
+    (pickled / "optimizer.pt").touch()
+    assert "has a config.json but no weights" in refusal(pickled)
 
 
 def test_pickles_are_opened_when_asked(pickled: Path) -> None:

@@ -20,6 +20,7 @@ from transforms import EncodeOptions, Instance, Model, Row, RowError, attribute,
 from transforms.batch import collate
 from transforms.encode import encode_row, encode_windows
 from transforms.tokenised import _longest_first
+from transforms.triggers import Trigger, attacked
 
 OPTIONS = EncodeOptions(MAX_LENGTH)
 TEXT = "the good film was not bad"
@@ -122,6 +123,31 @@ def test_what_could_be_a_token_is_no_padding(bare: Model) -> None:
     assert len(from_row(bare, input_ids=[2, 50, 0, 60, 3])) == 5
     unknown = replace(bare, pad_id=None)
     assert len(from_row(unknown, input_ids=[2, 50, 60, 3, 0, 0])) == 6
+
+
+def test_a_padding_token_that_closes_texts(tmp_path: Path) -> None:
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.pad_token = "[SEP]"
+    tiny_network("bert").save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    text = encode(model, ["the good film"])[0]
+    ids = text.input_ids.tolist()
+    assert alike(from_row(model, input_ids=[*ids, 3, 3, 3]), text)
+    assert alike(from_row(model, input_ids=ids), text)
+    bare = load_model(tmp_path, tokenizer=False)
+    bare.pad_id, bare.network.config.eos_token_id = 3, 3
+    assert from_row(bare, input_ids=[*ids, 3, 3, 3]).input_ids.tolist() == ids
+
+
+def test_an_id_that_no_tokenizer_has(tmp_path: Path) -> None:
+    # Embeddings are often padded to a multiple of 8 or 64.
+    tiny_network("bert", vocab_size=48).save_pretrained(tmp_path)
+    wordpiece_tokenizer().save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    instance = from_row(model, input_ids=[2, 8, 45, 3])
+    assert instance.tokens[2] == "45"
+    assert "id 48 is outside the model's vocabulary (48)" in message(model, input_ids=[2, 48, 3])
 
 
 def test_a_padding_token_of_the_tokenizer_wins(tmp_path: Path) -> None:
@@ -241,6 +267,28 @@ def test_a_token_type_that_the_model_lacks(bert: Model) -> None:
     assert [failure.message for failure in found.failures] == [
         "the token type 2 is none of the model's (0 to 1)"
     ]
+
+
+def test_a_family_with_two_token_types_where_most_have_one(tmp_path: Path) -> None:
+    tiny_network("roberta", type_vocab_size=2).double().save_pretrained(tmp_path)
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    model = load_model(tmp_path, dtype="float64")
+    pair = ("the film was very dull", "a good film")
+    with torch.no_grad():
+        own = plain(model)(**tokenizer(*pair, return_tensors="pt")).logits[0].numpy()
+    instance = encode(model, [pair])[0]
+    assert instance.token_types.max() == 1
+    np.testing.assert_allclose(logits(model, instance), own, rtol=0, atol=1e-12)
+
+
+def test_a_trigger_gets_the_token_type_of_its_place(bert: Model) -> None:
+    pair = encode(bert, [PAIR])[0]
+    fed = replace(pair, types=np.where(pair.segment == 0, 1, 0).astype(np.int32))
+    trigger = Trigger((5, 6), ("a", "b"), (0, 1), (1, 9), (0.5, 0.5), 1.0)
+    found = attacked(fed, trigger)
+    assert len(found) == len(pair) + 2
+    assert (found.token_types == 1 - found.segment).all()
 
 
 @pytest.mark.parametrize("limit", range(8, 20))

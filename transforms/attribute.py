@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from schemas import Failure, UsageError
+from schemas import Failure, UsageError, UsageTypeError
 from schemas.errors import one_line
 from transforms.batch import Batch, Instance, collate, pack
 from transforms.borrowed import borrowed
 from transforms.bottleneck import Statistics
 from transforms.captured import Captured
 from transforms.details import Details, LayerRow, Real, is_finite
-from transforms.given import check_instances, check_model
+from transforms.given import check_instances, check_model, kind_of
 from transforms.model import Model
 from transforms.passes import CorpusStatistics
 from transforms.recovery import halving
@@ -170,6 +170,8 @@ def attribute(
 def _chosen(methods: str | Sequence[str | Chosen]) -> list[Chosen]:
     if isinstance(methods, str):
         return choose(methods)
+    if not isinstance(methods, Sequence) or not all(isinstance(m, str | Chosen) for m in methods):
+        raise UsageTypeError(f"the methods are {kind_of(methods)}: give names, or choose(NAMES)")
     return [m if isinstance(m, Chosen) else choose([m])[0] for m in methods]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from schemas import Failure
 from transforms.batch import Instance
 from transforms.contrast import with_contrast
-from transforms.given import check_model, rows_of
+from transforms.given import check_model, check_options, rows_of
 from transforms.model import Model
 from transforms.row import EncodeOptions, Row, RowError
 from transforms.texts import from_text
@@ -34,6 +34,7 @@ def encode(
         UsageTypeError: If something else is given.
     """
     check_model(model)
+    check_options(options)
     of_texts = options or EncodeOptions(model.max_length)
     of_ids = options or EncodeOptions(model.capacity)
     found = [

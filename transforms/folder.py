@@ -36,7 +36,8 @@ def check_files(folder: Path, *, allow_pickle: bool) -> None:
         _check_index(index)
     if any(folder.glob("*.safetensors")):
         return
-    pickles = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt")))
+    found = {path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"))}
+    pickles = sorted(name for name in found if not name.startswith(_OF_TRAINING))
     if not pickles:
         raise UsageError(_no_weights(folder))
     if not allow_pickle:
@@ -73,6 +74,8 @@ def _no_config(folder: Path) -> str:
     return f"{no}; name a folder written by save_pretrained, or a hub id"
 
 
+# Pickles that a trainer leaves beside the weights.
+_OF_TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
 # Weights that transformers doesn't read, and the way out.
 _FOREIGN = {

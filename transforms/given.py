@@ -6,7 +6,7 @@ from typing import Any
 from schemas import UsageTypeError
 from transforms.batch import Instance
 from transforms.model import Model
-from transforms.row import Row
+from transforms.row import EncodeOptions, Row
 
 
 def check_model(model: Any) -> None:
@@ -19,7 +19,7 @@ def check_model(model: Any) -> None:
         return
     folder = repr(model) if isinstance(model, str) else "FOLDER"
     hint = "" if isinstance(model, str) else ", a folder that save_pretrained has written"
-    raise UsageTypeError(f"the model is {_kind(model)}: give load_model({folder}){hint}")
+    raise UsageTypeError(f"the model is {kind_of(model)}: give load_model({folder}){hint}")
 
 
 def check_instances(instances: Any) -> None:
@@ -31,11 +31,11 @@ def check_instances(instances: Any) -> None:
     if isinstance(instances, Instance):
         raise UsageTypeError("the instances are a single one: give a list of them")
     if isinstance(instances, str) or not isinstance(instances, Sequence):
-        raise UsageTypeError(f"the instances are {_kind(instances)}: give encode(model, [TEXT])")
+        raise UsageTypeError(f"the instances are {kind_of(instances)}: give encode(model, [TEXT])")
     for instance in instances:
         if not isinstance(instance, Instance):
             raise UsageTypeError(
-                f"one of the instances is {_kind(instance)}: give encode(model, [TEXT])"
+                f"one of the instances is {kind_of(instance)}: give encode(model, [TEXT])"
             )
 
 
@@ -46,11 +46,25 @@ def rows_of(texts: Any) -> Iterator[Row]:
         UsageTypeError: If they are something else, or a single one.
     """
     if isinstance(texts, str | Row):
-        raise UsageTypeError(f"the texts are {_kind(texts)}: give a list of them")
+        raise UsageTypeError(f"the texts are {kind_of(texts)}: give a list of them")
+    if hasattr(texts, "columns") or hasattr(texts, "column_names"):
+        raise UsageTypeError(f"the texts are {kind_of(texts)}: give the column that holds them")
     if isinstance(texts, Mapping | bytes) or not isinstance(texts, Iterable):
-        raise UsageTypeError(f"the texts are {_kind(texts)}: give a list of strings, pairs or rows")
+        raise UsageTypeError(
+            f"the texts are {kind_of(texts)}: give a list of strings, pairs or rows"
+        )
     for number, text in enumerate(texts):
         yield _row(number, text)
+
+
+def check_options(options: Any) -> None:
+    """Checks that options are some.
+
+    Raises:
+        UsageTypeError: If they aren't.
+    """
+    if options is not None and not isinstance(options, EncodeOptions):
+        raise UsageTypeError(f"the options are {kind_of(options)}: give EncodeOptions(MAX_LENGTH)")
 
 
 def _row(number: int, text: Any) -> Row:
@@ -58,7 +72,7 @@ def _row(number: int, text: Any) -> Row:
         for name in ("text", "text_pair"):
             value = getattr(text, name)
             if value is not None and not isinstance(value, str):
-                raise UsageTypeError(f"the {name} of row {text.instance_id!r} is {_kind(value)}")
+                raise UsageTypeError(f"the {name} of row {text.instance_id!r} is {kind_of(value)}")
         return text
     name = f"text-{number}"
     if isinstance(text, str):
@@ -66,10 +80,11 @@ def _row(number: int, text: Any) -> Row:
     if isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(t, str) for t in text):
         return Row(name, *text)
     raise UsageTypeError(
-        f"text {number} is {_kind(text)}: give a string, a pair of two, or a "
+        f"text {number} is {kind_of(text)}: give a string, a pair of two, or a "
         'transforms.Row("ID", TEXT) for what else there is to say'
     )
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a value is, as messages say it."""
     return "None" if value is None else f"a {type(value).__name__}"

@@ -19,7 +19,7 @@ from transforms.anatomy import Anatomy, anatomy_of
 from transforms.capture import IMPLEMENTATION
 from transforms.folder import check_files, loading
 from transforms.model import Model, Task
-from transforms.tokenizer import load_tokenizer, stated_limit
+from transforms.tokenizer import lacking, load_tokenizer, stated_limit
 
 # Types of the weights; under ``mixed`` the passes compute in bfloat16 (``Model.mixed``).
 DTYPES = {
@@ -100,6 +100,7 @@ def load_model(
         pad_id=_pad_id(config, words),
         max_length=min(capacity, stated_limit(words) or capacity),
         mixed=dtype == "mixed",
+        no_tokenizer=lacking(folder),
     )
 
 

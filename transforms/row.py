@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+import numpy as np
+
+from schemas import UsageError
 
 Overflow = Literal["truncate", "fail", "stride"]
 Words = Literal["whitespace", "tokenizer"]
@@ -50,6 +54,9 @@ class EncodeOptions:
         words: What a word is: a run of non-``whitespace`` characters (as rationales count them), or
             what the ``tokenizer`` splits texts into before it looks for pieces.
         need_label: Instances without a label fail (the gold class is to be explained).
+
+    Raises:
+        UsageError: If one of them is none of these.
     """
 
     max_length: int
@@ -57,6 +64,14 @@ class EncodeOptions:
     stride: int | None = None
     words: Words = "whitespace"
     need_label: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kinds in (("overflow", Overflow), ("words", Words)):
+            if getattr(self, name) not in get_args(kinds):
+                known = " or ".join(get_args(kinds))
+                raise UsageError(f"{name} is {known}, not {getattr(self, name)!r}")
+        if not isinstance(self.max_length, int | np.integer) or self.max_length < 1:
+            raise UsageError(f"max_length is a number of tokens, not {self.max_length!r}")
 
 
 class RowError(ValueError):

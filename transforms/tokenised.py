@@ -20,7 +20,7 @@ from transforms.windows import without
 _Numbers = NDArray[np.int64]
 
 # Tokens around texts. A tokenizer may have other special ones, and those stand for text.
-_FRAME = ("cls", "sep", "bos", "eos", "pad")
+_OPENING, _CLOSING = ("cls", "bos"), ("sep", "eos")
 
 # Special tokens between the two texts of a pair: BERT has one, RoBERTa two.
 _MOST_BETWEEN = 2
@@ -54,10 +54,6 @@ def from_ids(model: Model, row: Row, options: EncodeOptions) -> Instance:
     texts = _texts(special)
     segment = _segment(given.types, texts, len(ids))
     unknown = np.full(len(ids), -1, np.int32)
-    if model.tokenizer is None:
-        tokens = tuple(str(token) for token in ids)
-    else:
-        tokens = tuple(model.tokenizer.convert_ids_to_tokens(ids.tolist()))
     instance = Instance(
         instance_id=row.instance_id,
         input_ids=ids,
@@ -67,7 +63,7 @@ def from_ids(model: Model, row: Row, options: EncodeOptions) -> Instance:
         word_ids=np.where(special, -1, np.cumsum(~special) - 1).astype(np.int32),
         char_start=unknown,
         char_end=unknown,
-        tokens=tokens,
+        tokens=_names(model, ids.tolist()),
         split=row.split,
         label=row.label,
     )
@@ -76,6 +72,15 @@ def from_ids(model: Model, row: Row, options: EncodeOptions) -> Instance:
     if options.overflow == "fail":
         raise RowError(f"{len(ids)} tokens, but the limit is {options.max_length}")
     return _cut(instance, texts, options.max_length)
+
+
+def _names(model: Model, ids: list[int]) -> tuple[str, ...]:
+    """Token strings; an id that no tokenizer has stands for itself."""
+    names = (
+        [None] * len(ids) if model.tokenizer is None else model.tokenizer.convert_ids_to_tokens(ids)
+    )
+    pairs = zip(names, ids, strict=True)
+    return tuple(str(token) if name is None else name for name, token in pairs)
 
 
 def unpadded(row: Row) -> Row:
@@ -108,7 +113,7 @@ def _given(model: Model, row: Row) -> _Given:
     types = _column("token_type_ids", row.token_type_ids, len(ids))
     mask = _flags("attention_mask", row.attention_mask, len(ids))
     special = _flags("special_tokens_mask", row.special_tokens_mask, len(ids))
-    shown = _unmasked(model, ids) if mask is None else _under(mask)
+    shown = without_padding(model, ids) if mask is None else _under(mask)
     given = _Given(
         ids[shown],
         None if types is None else types[shown],
@@ -174,21 +179,35 @@ def _under(mask: Flags) -> slice:
     return shown
 
 
-def _unmasked(model: Model, ids: _Numbers) -> slice:
-    """The tokens of a row without mask: all but padding at the ends.
+def without_padding(model: Model, ids: _Numbers) -> slice:
+    """The tokens of a row that has no mask: all but padding at the ends.
 
-    A single padding id at the start may be an ordinary token where only the configuration says
-    which id is padding, and that is often a default.
+    A token that closes (or opens) texts may be the padding token too; the first of a run then is
+    no padding. A single one at the start may be an ordinary token where only the configuration says
+    which id is padding, since that is often a default.
+
+    Raises:
+        RowError: If there is nothing else.
     """
     if model.pad_id is None:
         return slice(0, len(ids))
     at = np.flatnonzero(ids != model.pad_id)
     if not len(at):
         raise RowError(f"input_ids holds nothing but padding (id {model.pad_id})")
-    start = int(at[0])
-    if start == 1 and model.tokenizer is None:
-        start = 0
-    return slice(start, int(at[-1]) + 1)
+    opening, closing = (model.pad_id in _frame(model, names) for names in (_OPENING, _CLOSING))
+    start, stop = int(at[0]), int(at[-1]) + 1
+    if opening or (start == 1 and model.tokenizer is None):
+        start = max(start - 1, 0)
+    if closing:
+        stop = min(stop + 1, len(ids))
+    return slice(start, stop)
+
+
+def _frame(model: Model, names: Sequence[str]) -> set[int]:
+    """Ids of special tokens by their names, of the tokenizer or else of the configuration."""
+    home = model.network.config if model.tokenizer is None else model.tokenizer
+    found = (getattr(home, f"{name}_token_id", None) for name in names)
+    return {int(token) for token in found if token is not None}
 
 
 # Special tokens and texts -----------------------------------------------------------------------
@@ -211,9 +230,8 @@ def _special(model: Model, ids: Ints, given: Flags | None) -> Flags:
         return np.isin(ids, [token for token in frame if token is not None])
     empty = whole(tokenizer, ("", ""))
     known = {t for t, own in zip(empty.ids, empty.special_tokens_mask, strict=True) if own}
-    known |= {getattr(tokenizer, f"{name}_token_id") for name in _FRAME}
-    known -= {None, tokenizer.mask_token_id, tokenizer.unk_token_id}
-    return np.isin(ids, sorted(known))
+    known |= _frame(model, (*_OPENING, *_CLOSING, "pad"))
+    return np.isin(ids, sorted(known - _frame(model, ("mask", "unk"))))
 
 
 def _texts(special: Flags) -> list[range]:

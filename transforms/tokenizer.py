@@ -1,5 +1,6 @@
 """Loading a model's tokenizer, which has to give character offsets."""
 
+import json
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -59,6 +60,19 @@ def _of_pieces(folder: Path, pieces: str) -> str:
         "install sentencepiece (pip install 'sentencepiece<0.2.2'), or save it as tokenizer.json "
         "where that is installed (AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)), "
         "or give a corpus that holds input_ids"
+    )
+
+
+def lacking(folder: Path) -> str:
+    """Why a folder gives no tokenizer, and what to do."""
+    config = folder / "tokenizer_config.json"
+    if not config.is_file():
+        return "the model's folder has no tokenizer, so the corpus must hold input_ids"
+    with loading(config):
+        kind = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class")
+    return (
+        f"the tokenizer in {folder} ({kind}) has no vocabulary there ({', '.join(_FILES)}): save "
+        "it beside the model, or give a corpus that holds input_ids"
     )
 
 
