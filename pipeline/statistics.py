@@ -51,7 +51,7 @@ def ensure_statistics(settings: Settings, model: Model, again: Collection[int] =
             continue
         if model.device.type != settings.device.split(":")[0]:
             model = load_model(settings.model, device=settings.device, **settings.loading())
-        rows = nsmallest(sample, _rows(settings), key=lambda row: _key(row, settings.seed))
+        rows = nsmallest(sample, _rows(settings), key=lambda row: _key(model, row, settings.seed))
         instances = _encoded(model, rows, settings, sample)
         if not instances:
             # Nothing of the corpus can be attributed either.
@@ -92,8 +92,8 @@ def _rows(settings: Settings) -> Iterator[Row]:
         yield from read_rows(settings.output, shard)
 
 
-def _key(row: Row, seed: int) -> tuple[bytes, str]:
-    row = unpadded(row)
+def _key(model: Model, row: Row, seed: int) -> tuple[bytes, str]:
+    row = unpadded(model, row)
     content = repr((seed, row.text, row.text_pair, row.input_ids, row.token_type_ids))
     return blake2b(content.encode(errors="surrogatepass"), digest_size=8).digest(), content
 

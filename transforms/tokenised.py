@@ -83,22 +83,19 @@ def _names(model: Model, ids: list[int]) -> tuple[str, ...]:
     return tuple(str(token) if name is None else name for name, token in pairs)
 
 
-def unpadded(row: Row) -> Row:
-    """A pre-tokenised row without what its mask hides; as it is where the mask doesn't fit."""
-    ids, mask = row.input_ids, row.attention_mask
-    if ids is None or mask is None or len(mask) != len(ids):
+def unpadded(model: Model, row: Row) -> Row:
+    """A pre-tokenised row without its padding; as it is where it can't be encoded."""
+    if row.input_ids is None:
         return row
-
-    def shown(values: Sequence[int] | None) -> Sequence[int] | None:
-        if values is None or len(values) != len(ids):
-            return values
-        return [value for value, flag in zip(values, mask, strict=True) if flag]
-
+    try:
+        given = _given(model, row)
+    except RowError:
+        return row
     return replace(
         row,
-        input_ids=shown(ids),
-        token_type_ids=shown(row.token_type_ids),
-        special_tokens_mask=shown(row.special_tokens_mask),
+        input_ids=given.ids.tolist(),
+        token_type_ids=None if given.types is None else given.types.tolist(),
+        special_tokens_mask=None if given.special is None else given.special.tolist(),
         attention_mask=None,
     )
 
