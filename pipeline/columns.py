@@ -145,7 +145,8 @@ def _checked(
 ) -> dict[str, str]:
     # A text that was named wins over ids that happen to be there, and so does one that can be read.
     of_ids = ("input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
-    if "input_ids" not in columns or given.get("text") or ("text" in columns and model.tokenizer):
+    named = given.get("text") not in (None, "none")
+    if "input_ids" not in columns or named or ("text" in columns and model.tokenizer):
         columns = {k: v for k, v in columns.items() if k not in of_ids}
     if "input_ids" in columns:
         of_texts = ("text", "pair", "rationale", "roles")

@@ -25,6 +25,7 @@ from pipeline.fingerprint import model_differences
 from pipeline.identity import base_name
 from pipeline.manifest import check_is_own
 from pipeline.options import Options
+from pipeline.padding import count_padding, said
 from pipeline.prepare import check_numbers, load_checked, resolve_device, resolve_model
 from schemas import Failure, UsageError, table_schema
 from schemas.layout import evaluation_path
@@ -176,7 +177,7 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
     plain = {role: name for role, name in corpus.columns.items() if role not in unneeded}
     needed = replace(corpus, columns=plain)
     encoding = EncodeOptions(own.max_length or model.max_length, own.overflow, words=own.words)
-    rows, instances, failures = _read(needed, model, encoding)
+    rows, instances, failures, notes = _read(needed, model, encoding)
     labelled = [instance for instance in instances if instance.label is not None]
     kept, overlapping = _outside(options.folder, labelled)
     if not kept:
@@ -206,7 +207,7 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
         overlapping=overlapping,
         unlabelled=len(instances) - len(labelled),
         failures=[*failures, *found.failures],
-        notes=needed.notes,
+        notes=notes,
     )
 
 
@@ -252,17 +253,20 @@ def _check_identity(own: Options, folder: Path, model: Model, manifest: Mapping[
 
 def _read(
     corpus: Corpus, model: Model, encoding: EncodeOptions
-) -> tuple[int, list[Instance], list[Failure]]:
-    """The number of rows of the corpus, those that can be encoded, and the others."""
+) -> tuple[int, list[Instance], list[Failure], list[str]]:
+    """The number of rows of the corpus, those that can be encoded, the others, and what to say."""
     instances: list[Instance] = []
     failures: list[Failure] = []
     with TemporaryDirectory(prefix="attribeam-") as folder:
         count = stage(corpus, folder, shard_size=_ROWS)
-        for shard in range(-(-count // _ROWS)):
+        shards = -(-count // _ROWS)
+        ids = "input_ids" in corpus.columns
+        padding = count_padding(folder, shards, model) if ids else None
+        for shard in range(shards):
             good, bad = encode_rows(model, read_rows(folder, shard), encoding)
             instances += good
             failures += bad
-    return count, instances, failures
+    return count, instances, failures, [*corpus.notes, *said(padding, model)]
 
 
 def _outside(folder: str, instances: Sequence[Instance]) -> tuple[list[Instance], int]:

@@ -211,8 +211,6 @@ def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) ->
     padding = _padding(root, old, settings, model) if "input_ids" in corpus.columns else None
     new = record(options, settings, model, corpus, rows, checked.chosen, padding)
     manifest = merged(root, old, new)
-    for sentence in said(padding, model):
-        note(sentence)
     settings = settings.as_begun(manifest)
     run = Run.of(settings, manifest, model)
     kept, damaged = sweep(root, old if options.repair else None)
@@ -227,7 +225,8 @@ def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) ->
     # Of whichever method: it is known by whom it was made.
     manifest["executions"][-1]["methods"] = list(work.settings.methods)
     ensure_statistics(replace(work.settings, device=checked.device), model, damage.samples)
-    return Prepared(work, rows, manifest, [*other_versions(old, new)], corpus.notes)
+    guessed = [*corpus.notes, *said(padding, model)]
+    return Prepared(work, rows, manifest, [*other_versions(old, new)], guessed)
 
 
 def _effective_limit(

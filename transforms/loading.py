@@ -90,6 +90,7 @@ def load_model(
     # What is made under inference_mode lets no gradient pass, wherever it is used.
     with torch.inference_mode(False):
         network = network.eval().requires_grad_(False).to(device)
+    without = {} if words else {"no_tokenizer": lacking(folder)}
     capacity = int(config.max_position_embeddings) - anatomy.first_position(config)
     return Model(
         network=network,
@@ -100,7 +101,7 @@ def load_model(
         pad_id=_pad_id(config, words),
         max_length=min(capacity, stated_limit(words) or capacity),
         mixed=dtype == "mixed",
-        no_tokenizer=lacking(folder),
+        **without,
     )
 
 
