@@ -354,8 +354,8 @@ def test_a_run_says_what_is_padding(tmp_path: Path) -> None:
     options = ("--methods", "saliency", "--no-evaluate", "--output", out)
     outcome = command("run", *arguments, *options)
     assert outcome.status == 1
-    assert "padded on the left: 2;" in outcome.err
-    assert "without an attention_mask: 1;" in outcome.err
+    assert "padded on the left: 2;" in outcome.out
+    assert "without an attention_mask: 1;" in outcome.out
     instances = {row["instance_id"]: row for row in table(out, "instances").to_pylist()}
     assert {name: len(row["tokens"]) for name, row in instances.items()} == {
         **{"left": 3, "right": 3, "none": 5, "bare": 3}
