@@ -1,8 +1,8 @@
 """``python -m benchmarks.fuzz [--examples N]``: corpora of any content, and damaged files.
 
-The same as ``tests/test_fuzz.py``, with another seed each time (or a given one) and many more
-examples, a third of them of each kind. What came of them is printed; what breaks a rule is shown as
-small as hypothesis can make it, and the exit status is 1.
+The same as ``tests/test_fuzz.py`` and ``tests/test_differential.py``, with another seed each time
+(or a given one) and many more examples, a quarter of them of each kind. What came of them is
+printed; what breaks a rule is shown as small as hypothesis can make it, and the exit status is 1.
 """
 
 import argparse
@@ -16,7 +16,9 @@ import torch
 import transformers
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
+from hypothesis import strategies as st
 
+from tests.differential import SHAPES, compare_messy, compare_shape
 from tests.fuzzing import (
     Corpus,
     Damaged,
@@ -57,7 +59,7 @@ def _fuzz(folder: Path, examples: int, seed: int, tally: Tally) -> None:
     model = save_tiny(folder / "model", "bert")
     finished = finished_run(model, folder)
     many = settings(
-        max_examples=max(1, examples // 3),
+        max_examples=max(1, examples // 4),
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -87,6 +89,18 @@ def _fuzz(folder: Path, examples: int, seed: int, tally: Tally) -> None:
     def damaged_run(damage: Damaged) -> None:
         check_damaged(finished, damage, folder / "copy", tally)
 
+    @seeded(seed)
+    @many
+    @given(st.sampled_from([*SHAPES, "messy"]), st.integers(0, 2**32))
+    def read_by_all(shape: str, number: int) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            if shape == "messy":
+                found = compare_messy(number, Path(name))
+            else:
+                found = compare_shape(shape, number, Path(name))
+        tally["files read as others read them" if found else "files refused"] += 1
+
+    read_by_all()
     whole()
     damaged_corpus()
     damaged_run()

@@ -22,6 +22,11 @@ _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
 _COLUMN = re.compile(r"([^=/]+)=([^/]*)")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _WORDS = re.compile(r"[-_. ]+")
+# What lies beside data sets and is none.
+_BESIDE = {
+    *("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json"),
+    *("state.json", "package.json", "dummy_data.zip"),
+}
 # Formats that people have corpora in and that are not read.
 _OTHER_FORMATS = {
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet: save it as CSV (UTF-8)"),
@@ -112,13 +117,13 @@ def in_folder(folder: Path) -> Listing:
         UsageError: If there are none.
     """
     entries = _entries(folder)
-    found = [path for path in entries if path.is_file() and format_of(path.name)]
+    found = [path for path in entries if path.is_file() and _is_data(path)]
     odd = [path for path in entries if not (path.is_file() or path.is_dir())]
     odd = [path for path in odd if path.exists() or format_of(path.name)]
     below = [
         path
         for path in _walk([each for each in entries if each.is_dir()], set())
-        if format_of(path.name)
+        if _is_data(path)
     ]
     notes = [f"left out: {path.name}, which is {_kind(path)}" for path in odd]
     if found and below:
@@ -136,9 +141,18 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
 
 
+def _is_data(path: Path) -> bool:
+    return format_of(path.name) is not None and path.name not in _BESIDE
+
+
 def _walk(folders: Sequence[Path], seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """The files below folders; links to folders are followed once."""
+    """The files below folders; links to folders are followed once.
+
+    Folders whose names begin with ``_`` hold logs and what isn't finished (Spark, Delta Lake).
+    """
     for folder in folders:
+        if folder.name.startswith("_"):
+            continue
         status = folder.stat()
         if (status.st_dev, status.st_ino) in seen:
             continue

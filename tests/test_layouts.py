@@ -162,6 +162,13 @@ def test_a_cloned_data_set_is_found_below(tmp_path: Path) -> None:
     assert texts(tmp_path, "train") == found[1:]
 
 
+def test_what_lies_beside_data_is_no_data(tmp_path: Path) -> None:
+    folder(tmp_path, "label=1/a.parquet", "_delta_log/0000.json", "_temporary/0/b.parquet")
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    (tmp_path / "_SUCCESS").touch()
+    assert texts(tmp_path) == [("label=1/a.parquet", None)]
+
+
 def test_what_is_below_data_files_is_said(tmp_path: Path) -> None:
     folder(tmp_path, "a.jsonl", "sub/b.jsonl", "sub/more/c.parquet", ".git/d.jsonl")
     source = open_source(str(tmp_path), None)
