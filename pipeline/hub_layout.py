@@ -61,6 +61,10 @@ def in_dataset(folder: Path, name: str | None) -> tuple[Listing, str | None]:
     listing = Listing(list(_files(folder, below, patterns))) if patterns else in_folder(below)
     delimiter = next((str(chosen[key]) for key in _DELIMITERS if key in chosen), None)
     files = [replace(each, classes=classes) for each in listing.files]
+    if name is None and len(configs) > 1:
+        every = ", ".join(str(each.get("config_name", "default")) for each in configs)
+        said = f"configuration {chosen.get('config_name', 'default')} of {every}"
+        return Listing(files, [said, *listing.notes, *notes], f" ({said})"), delimiter
     return Listing(files, [*listing.notes, *notes]), delimiter
 
 

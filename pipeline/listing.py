@@ -59,10 +59,17 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a corpus in order, and sentences on what was left out."""
+    """The files of a corpus.
+
+    Attributes:
+        files: The files, in order.
+        notes: Sentences on what was left out.
+        chosen: Which of its configurations they are, for messages; empty if there are no others.
+    """
 
     files: Sequence[DataFile]
     notes: Sequence[str] = ()
+    chosen: str = ""
 
 
 def matching(corpus: str) -> Listing:

@@ -167,7 +167,8 @@ def open_source(
             return _saved_source(corpus, split, split_column)
         listing, named = _listed(corpus)
     if listing.files:
-        return _file_source(corpus, listing, split, given or named, split_column)
+        name = corpus + listing.chosen
+        return _file_source(name, listing, split, given or named, split_column)
     looks_like_file = format_of(corpus) or suffixes(corpus)[1] or corpus.startswith((".", "/"))
     if is_local(corpus) and not looks_like_file and _HUB_ID.fullmatch(corpus):
         return _hub_source(corpus, split, split_column)
