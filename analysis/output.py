@@ -14,11 +14,24 @@ from schemas import UsageError
 
 
 def write_csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[str]) -> None:
-    """Writes a header and a line per row: null is empty, lists and structs are JSON."""
-    writer = csv.writer(out, lineterminator="\n")
+    """Writes a header and a line per row: null is empty, lists and structs are JSON.
+
+    Bytes are hexadecimal, as in ``write_json``.
+    """
+    writer = csv.writer(_Lines(out))
     writer.writerow(schema.names)
     for batch in batches:
         writer.writerows([_csv_cell(value) for value in row] for row in python_rows(batch))
+
+
+class _Lines:
+    """Takes lines as the csv module ends them, so that it quotes both of these characters."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+
+    def write(self, line: str) -> int:
+        return self._out.write(line.removesuffix("\r\n") + "\n")
 
 
 def write_json(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[str]) -> None:
@@ -54,6 +67,8 @@ def write_parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[
 def _csv_cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, bytes):
+        return _text(value)
     return _dumps(value) if isinstance(value, list | dict) else value
 
 

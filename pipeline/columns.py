@@ -1,6 +1,6 @@
 """Which column of a corpus plays which role: as the user says, or else by name and kind."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from pipeline.fields import find, guess, holds
 from pipeline.sources import Source
@@ -124,20 +124,30 @@ def _fits(source: Source, role: str, name: str) -> bool:
     return not kinds.isdisjoint(_FITTING[role])
 
 
+# Names that a sentence lists.
+_MOST = 30
+
+
+def some(names: Sequence[str]) -> str:
+    """Names for a sentence, not too many."""
+    more = f" and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
+    return ", ".join(names[:_MOST]) + more
+
+
 def listed(source: Source) -> str:
     """The columns of a source for a message, with what those hold that can't be a text."""
     names = []
     for name in source.columns:
         field = source.field(name)
         if field.inner:
-            names.append(f"{name} ({', '.join(f'{name}.{inner}' for inner in field.inner)})")
+            names.append(f"{name} ({some([f'{name}.{inner}' for inner in field.inner])})")
         elif _fits(source, "text", name) or (
             _fits(source, "label", name) and name.casefold() not in GUESSED["text"]
         ):
             names.append(name)
         else:
             names.append(f"{name} ({holds(field.kinds)})")
-    return ", ".join(names) or "none that could be read"
+    return some(names) or "none that could be read"
 
 
 def _checked(
@@ -178,7 +188,7 @@ def _check_parts(source: Source, columns: Mapping[str, str]) -> None:
             if role in columns and part.fields and find(part.fields, columns[role]) is None:
                 raise UsageError(
                     f"{part.name} has no column {columns[role]!r}, which is the {role} in other "
-                    f"files of {source.name}; its columns are {', '.join(part.fields)}"
+                    f"files of {source.name}; its columns are {some([*part.fields])}"
                 )
 
 
@@ -193,7 +203,7 @@ def said(source: Source, columns: Mapping[str, str]) -> list[str]:
         for name in source.columns
         if name not in used and not any(each.startswith(f"{name}.") for each in used)
     ]
-    lines = [f"{line}; not used: {', '.join(unused)}" if unused else line]
+    lines = [f"{line}; not used: {some(unused)}" if unused else line]
     for role, column in columns.items():
         without = [p.name for p in source.parts if p.fields and find(p.fields, column) is None]
         if without:

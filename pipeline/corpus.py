@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.columns import GUESSED, choose_columns, said
+from pipeline.fields import find
 from pipeline.files import (
     DamagedError,
     discard_folder,
@@ -58,9 +59,16 @@ class Corpus:
         """Its rows as they stand in the source, with the columns that are needed."""
         return islice(self.source.records({*self.columns.values()}), self.limit)
 
+    @property
+    def normaliser(self) -> Normaliser:
+        """What makes rows of its records."""
+        subset = self.columns.get("subset")
+        subsets = [find(part.fields, subset) for part in self.source.parts] if subset else []
+        return Normaliser(self.columns, self.labels, subsets)
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Its rows, normalised."""
-        normaliser = Normaliser(self.columns, self.labels)
+        normaliser = self.normaliser
         return (normaliser.row(at, record) for at, record in enumerate(self.records()))
 
 
@@ -235,7 +243,7 @@ def sample_rows(corpus: Corpus, *, most: int) -> tuple[int, list[Row]]:
         corpus: The corpus.
         most: Most rows of the sample; it has at least half as many, or all.
     """
-    normaliser = Normaliser(corpus.columns, corpus.labels)
+    normaliser = corpus.normaliser
     kept: list[tuple[int, Record]] = []
     count, step = 0, 1
     for position, record in enumerate(corpus.records()):

@@ -11,8 +11,9 @@ from schemas import UsageError
 
 _PLURALS = {"bytes": "bytes", "object": "objects", "nothing": "nothing", "other": "other values"}
 _LIST = "list of "
-# Names of columns that are made of objects are looked at down to here.
+# Names within objects are looked at down to here, and so many of an object: some are made of ids.
 _DEEPEST = 4
+_MOST_INNER = 1000
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ def find(fields: Fields, name: str) -> Field | None:
         if found is not None:
             return found
     return None
+
+
+def class_name(known: Field | None, value: Any) -> Any:
+    """The name of the class that a number is of, where the column tells; else the value."""
+    if known is None or known.classes is None or not isinstance(value, int):
+        return value
+    return known.classes[value] if 0 <= value < len(known.classes) else None
 
 
 def splits(name: str) -> Iterator[tuple[str, str]]:
@@ -179,6 +187,8 @@ class Seen:
         for name, value in values.items():
             kinds = self._kinds.get(name)
             if kinds is None:
+                if depth > 1 and len(self._kinds) >= _MOST_INNER:
+                    continue
                 kinds = self._kinds[name] = set()
             kinds |= _kinds_of_value(value)
             if isinstance(value, Mapping) and depth < _DEEPEST:

@@ -128,9 +128,7 @@ def in_folder(folder: Path) -> Listing:
     odd = [path for path in entries if not (path.is_file() or path.is_dir())]
     odd = [path for path in odd if path.exists() or format_of(path.name)]
     below = [
-        path
-        for path in _walk([each for each in entries if each.is_dir()], set())
-        if _is_data(path)
+        path for path in _walk([each for each in entries if each.is_dir()], set()) if _is_data(path)
     ]
     notes = [f"left out: {path.name}, which is {_kind(path)}" for path in odd]
     if found and below:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.fields import Field, Fields, ReadRow, find, guess, of_schema
+from pipeline.fields import Field, Fields, ReadRow, class_name, find, guess, of_schema
 from pipeline.files import is_local
 from pipeline.hub_layout import in_dataset
 from pipeline.listing import SPLITS, DataFile, Listing, check_formats, is_of, matching, of_split
@@ -136,7 +136,9 @@ class Source:
 
     def _split_of(self, part: Part, values: Mapping[str, Any]) -> str | None:
         """The split that a row says it is of, or else that of its part."""
-        own = None if self.split_column is None else values.get(self.split_column)
+        if self.split_column is None:
+            return part.split
+        own = class_name(find(part.fields, self.split_column), values.get(self.split_column))
         return part.split if own is None or own == "" else str(own)
 
 

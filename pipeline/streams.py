@@ -41,6 +41,10 @@ def suffixes(path: str) -> tuple[str, str]:
     """The suffix of a file's format and of its compression, either perhaps empty."""
     name = PurePosixPath(path)
     packed = name.suffix.lower()
+    if packed == ".gzip":
+        # As pandas' manual names a Parquet file, which is compressed inside.
+        inner = PurePosixPath(name.stem).suffix.lower()
+        return (inner, "") if inner == ".parquet" else (inner, ".gz")
     if packed in _OPENERS:
         return PurePosixPath(name.stem).suffix.lower(), packed
     return packed, ""

@@ -1,13 +1,14 @@
 """What becomes of a corpus's values: a row whose columns have the types that encoding takes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.fields import Field, class_name
 from pipeline.labels import LabelError, Labels
 from pipeline.sources import Record
 
@@ -44,10 +45,12 @@ class Normaliser:
     Attributes:
         columns: Column by role.
         labels: How labels are read.
+        subsets: What is known of the column of subsets, by part.
     """
 
     columns: Mapping[str, str]
     labels: Labels
+    subsets: Sequence[Field | None] = ()
 
     def row(self, position: int, record: Record) -> dict[str, Any]:
         """The normalised row of a record; ``problem`` says what is wrong with it if anything."""
@@ -55,6 +58,8 @@ class Normaliser:
         row["problem"] = record.problem
         for role, column in self.columns.items():
             value = record.values.get(column)
+            if role == "subset" and self.subsets:
+                value = class_name(self.subsets[record.part], value)
             if role == "split" or _is_nothing(role, value):
                 continue
             try:

@@ -225,11 +225,12 @@ def test_empty_result(folder: Path) -> None:
 def test_csv(folder: Path) -> None:
     sql = (
         "select 0.1::float as f, [0.5::float, null] as l, null as n, 'a,\"b\"\nc' as t, true as b, "
-        "sum(1) as s, 'nan'::double as x"
+        "sum(1) as s, 'nan'::double as x, 'a' || chr(13) || 'b' as r, '\\xAA\\x00'::blob as y"
     )
-    header, row = csv.reader(io.StringIO(asked(folder, sql, "csv")))
-    assert header == ["f", "l", "n", "t", "b", "s", "x"]
-    assert row == ["0.1", "[0.5, null]", "", 'a,"b"\nc', "true", "1", "nan"]
+    header, row = csv.reader(io.StringIO(asked(folder, sql, "csv"), newline=""))
+    assert header == ["f", "l", "n", "t", "b", "s", "x", "r", "y"]
+    assert row[:6] == ["0.1", "[0.5, null]", "", 'a,"b"\nc', "true", "1"]
+    assert row[6:] == ["nan", "a\rb", "aa00"]
     count = asked(folder, "from tokens", "csv").count("\n") - 1
     with open_run(folder) as connection:
         assert connection.execute("select count(*) from tokens").fetchone() == (count,)

@@ -144,6 +144,18 @@ def test_a_column_that_begins_late_is_seen(model: Model, tmp_path: Path) -> None
     assert rows(corpus, "label", "rationale")[-1] == (1, [1, 0])
 
 
+def test_names_by_the_thousand_are_not_listed(model: Model, tmp_path: Path) -> None:
+    votes = [{"text": "a", "votes": {f"user{n}{m}": n for m in range(50)}} for n in range(100)]
+    write_jsonl(tmp_path / "c.jsonl", votes)
+    assert open_corpus(str(tmp_path), model).notes == ["text: text; not used: votes"]
+    with pytest.raises(UsageError, match="no column 'x'") as caught:
+        open_corpus(str(tmp_path), model, columns={"text": "x"})
+    assert len(str(caught.value)) < 1000
+    path = text(tmp_path / "c.jsonl", json.dumps({"text": "a", **{f"c{n}": 0 for n in range(999)}}))
+    (note,) = open_corpus(str(path), model).notes
+    assert note.endswith(", c29 and 969 more")
+
+
 # Objects, lists, bytes
 
 NESTED = [{"review": {"text": "a", "stars": 5}}, {"review": None}, {"review": {"text": "b"}}]

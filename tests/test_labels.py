@@ -294,6 +294,25 @@ def test_labels_in_objects_have_names_too(of_classes: Callable[..., Model], tmp_
         assert labels_of(corpus) == [1, 0]
 
 
+def test_splits_and_subsets_have_names_too(
+    of_classes: Callable[..., Model], tmp_path: Path
+) -> None:
+    given = datasets.Dataset.from_dict(
+        {"text": ["x", "y"], "split": [1, 0], "subset": [0, -1]},
+        features=datasets.Features(
+            {
+                "text": datasets.Value("string"),
+                "split": datasets.ClassLabel(names=["train", "test"]),
+                "subset": datasets.ClassLabel(names=["sport", "art"]),
+            }
+        ),
+    )
+    path = str(as_parquet(tmp_path, given))
+    rows = open_corpus(path, of_classes(["a", "b"])).rows()
+    assert [(row["split"], row["subset"]) for row in rows] == [("test", "sport"), ("train", None)]
+    assert [record.values["text"] for record in open_source(path, "train").records()] == ["y"]
+
+
 # From end to end
 
 

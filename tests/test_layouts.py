@@ -222,6 +222,9 @@ def test_configurations_of_a_card(tmp_path: Path) -> None:
         CONFIGS.replace("data_dir: fr", "data_dir: fr\n  default: 1")
     )
     assert texts(tmp_path) == [("fr/train/x.jsonl", "train")]
+    source = open_source(str(tmp_path), None)
+    assert source.notes == ("configuration fr of en, de, fr, csv",)
+    assert source.name == f"{tmp_path} (configuration fr of en, de, fr, csv)"
 
 
 @pytest.mark.parametrize(
@@ -330,6 +333,13 @@ def test_packed_files(suffix: str, tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UsageError, match="can't be read: "):
         list(open_source(str(path), None).records())
+
+
+def test_a_table_as_pandas_names_it(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "df.parquet.gzip", compression="gzip")
+    path = file(tmp_path / "c.csv.gzip", gzip.compress(CSV))
+    for each in (path, tmp_path / "df.parquet.gzip"):
+        assert [record.values for record in open_source(str(each), None).records()] == ROWS
 
 
 def test_tables_of_arrow(tmp_path: Path) -> None:

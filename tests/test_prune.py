@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features, Value
 
 from analysis import open_run, verify
 from pipeline.cli import DONE, FAILED, USAGE
@@ -304,6 +305,28 @@ def test_rows_that_fail_and_rows_without_label(prune: Prune, run: Path, tmp_path
     with open_run(run) as connection:
         query = "select distinct split, n from pruning where corpus = 'dev.jsonl'"
         assert connection.execute(query).fetchall() == [("dev", 2)]
+
+
+def test_gold_labels_are_those_of_the_corpus_names(prune: Prune, tmp_path: Path) -> None:
+    """The corpus calls its classes as the model does, in another order."""
+    table = pq.read_table(CORPUS).slice(RANKED, 6)
+    names = ["positive", "negative"]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    labels = [1 - label for label in table["label"].to_pylist()]
+    swapped = Dataset.from_dict({"text": table["text"].to_pylist(), "label": labels}, features)
+    swapped.to_parquet(str(tmp_path / "swapped.parquet"))
+    plain = table.select(["text", "label"]).replace_schema_metadata(None)
+    pq.write_table(plain, tmp_path / "plain.parquet")
+    found = [
+        prune("--corpus", tmp_path / f"{name}.parquet").out.splitlines()
+        for name in ("swapped", "plain")
+    ]
+    assert found[0][1] == (
+        "labels by name: positive is class 1 (positive), negative is class 0 (negative)"
+    )
+    tables = [lines[4 - at : -3] for at, lines in enumerate(found)]
+    assert len(tables[0]) == 5
+    assert tables[0] == tables[1]
 
 
 # Bad usage

@@ -325,3 +325,45 @@ def test_what_an_earlier_call_left_behind_is_not_trusted(
     (mine / name).write_bytes((others / name).read_bytes())
     run(replace(again, model=str(model), output=str(mine)))
     assert (mine / name).read_bytes() == expected
+
+
+# Corpora that would be read otherwise now
+
+
+def run_of(model: Path, path: Path, out: Path, *more: object) -> Outcome:
+    usual = ("--model", model, "--corpus", path, "--output", out, "--device", "cpu")
+    return command("run", *usual, "--no-evaluate", "--methods", "random", *more)
+
+
+def test_a_run_goes_on_with_the_columns_that_it_began_with(model: Path, tmp_path: Path) -> None:
+    """Whatever would be guessed now; what is named still has to be what it was."""
+    path, out = tmp_path / "corpus.csv", tmp_path / "out"
+    path.write_text("text,Label,split\na film,1,dev\nthe play,0,test\n")
+    begun = ("--label-column", "none", "--split-column", "none")
+    assert run_of(model, path, out, *begun).status == 0
+    (out / unit_path(Unit("attributions", "random"), 0, 1)).unlink()
+    outcome = run_of(model, path, out)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith("text: text; not used: Label, split\n")
+    refused = run_of(model, path, out, "--label-column", "Label")
+    assert (refused.status, refused.out) == (2, "")
+    assert 'corpus.columns.label was null, now "Label"' in refused.err
+
+
+def test_a_copy_of_the_corpus_that_comes_out_otherwise_is_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    """Ids of rows without one, for example, once were made in another way."""
+    path, out = write_jsonl(tmp_path / "c.jsonl", [{"text": "a"}, {"text": "film"}]), tmp_path / "o"
+    assert run_of(model, path, out).status == 0
+    (out / "corpus" / "rows-00000.parquet").unlink()
+    assert run_of(model, path, out).status == 0
+    instances = out / unit_path(Unit("instances"), 0, 1)
+    table = pq.read_table(instances)
+    at = table.column_names.index("row_id")
+    pq.write_table(table.set_column(at, "row_id", pa.array(["row-0-x", "row-1-y"])), instances)
+    (out / "corpus" / "rows-00000.parquet").unlink()
+    refused = run_of(model, path, out)
+    assert (refused.status, refused.out) == (2, "")
+    assert "made again it has another row than 'row-0-x' in the run's tables" in refused.err
+    assert not (out / "corpus").exists()
