@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import transforms
+from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
 from tests.models import (
     FAMILIES,
@@ -47,7 +48,6 @@ from transforms import (
 )
 from transforms.anatomy import Anatomy
 from transforms.captured import Captured
-from transforms.details import Details
 from transforms.passes import CorpusStatistics
 from transforms.registry import Chosen
 
@@ -451,8 +451,10 @@ def test_random_knows_the_content_and_the_seed_alone(tiny: LoadTiny) -> None:
 # Batches --------------------------------------------------------------------------------------
 
 
-RELEVANCE = ("lrp", "partial_lrp", "transformer_attribution")
 DIFFERENCES = ("kernel_shap", "lime", "occlusion")
+# In float64 whatever the model is in.
+IN_DOUBLE = ("lrp", "partial_lrp")
+LOGITS = "logits"
 
 
 def cheap(method: str) -> list[Chosen]:
@@ -462,52 +464,115 @@ def cheap(method: str) -> list[Chosen]:
     return chosen(method, **{name: few[name] for name in few if name in params})
 
 
-def same(found: Attributions, expected: Attributions, tolerance: float) -> None:
+class Number(NamedTuple):
+    """Numbers of a result that are rounded alike, and the size of what they are sums of."""
+
+    array: NDArray[np.floating]
+    size: float
+
+
+# What rounding may come to in each of the numbers of each method and instance.
+Limits = dict[str, list[list[float]]]
+
+
+def numbers_of(found: Attributions, method: str, number: int) -> list[Number]:
+    """All numbers that a method gives for an instance, in one order; or its logits."""
+    logits = Number(found.predictions[number].logits, 0)  # type: ignore[union-attr]
+    size = float(np.abs(logits.array).max())
+    if method == LOGITS:
+        return [logits._replace(size=size)]
+    row = cast(Attribution, found.rows[method][number])
+    largest, total = np.abs(row.scores).max(), np.abs(row.scores).sum()
+    # Differences of logits round as logits do, and min-max divides by the largest of all rows.
+    least = size if method in DIFFERENCES else 1 if method == "attention_gradcam" else 0
+    numbers = [Number(row.scores, largest + least)]
+    if row.delta is not None:
+        numbers.append(Number(np.array([row.delta]), total + size))
+    for name in compared(row):
+        columns = [
+            np.concatenate([np.atleast_1d(value) for value in column])
+            for column in zip(*row.details[name], strict=True)
+            if all(np.asarray(value).dtype.kind == "f" for value in column)
+        ]
+        size = max((float(np.abs(column).max(initial=0)) for column in columns), default=0)
+        numbers += [Number(column, size) for column in columns]
+    return numbers
+
+
+def compared(row: Attribution) -> list[str]:
+    """The other tables whose rows are the same in any batch.
+
+    In single precision rounding decides between what is about equally large.
+    """
+    return [name for name in row.details if row.scores.dtype == np.float64 or name == "heads"]
+
+
+def limits_of(
+    model: Model, instances: Sequence[Instance], choice: list[Chosen], base: Attributions
+) -> Limits:
+    """What rounding may come to in the results for some instances."""
+    every = range(len(instances))
+
+    def flat(found: Attributions) -> list[Number]:
+        return [
+            one
+            for method in (LOGITS, *base.rows)
+            for number in every
+            for one in numbers_of(found, method, number)
+        ]
+
+    found = iter(
+        tolerances(
+            model,
+            lambda: [one.array for one in flat(attribute(model, instances, choice))],
+            base=[one.array for one in flat(base)],
+            scales=[one.size for one in flat(base)],
+        )
+    )
+    return {
+        method: [[next(found) for _ in numbers_of(base, method, number)] for number in every]
+        for method in (LOGITS, *base.rows)
+    }
+
+
+@cache
+def limits_on(tiny: LoadTiny, family: str, task: str, dtype: str, *lengths: int) -> Limits:
+    """What rounding may come to in the results of all methods for random instances."""
+    model = tiny(family, task, dtype)
+    instances = random_instances(model, lengths)
+    if dtype == "float64":
+        return limits_of(model, instances, EVERY, attribute(model, instances, EVERY))
+    single = [choice for choice in EVERY if choice.name not in IN_DOUBLE]
+    found = limits_of(model, instances, single, attribute(model, instances, single))
+    double = limits_on(tiny, family, task, "float64", *lengths)
+    return found | {method: double[method] for method in IN_DOUBLE}
+
+
+def same(found: Attributions, expected: Attributions, limits: Limits) -> None:
     """Checks that all numbers of two results are equal but for rounding."""
-    single = tolerance > 1e-7
-    predictions = list(zip(predictions_of(found), predictions_of(expected), strict=True))
-    for ours, theirs in predictions:
-        assert relative_error(ours.logits, theirs.logits) < tolerance
+    for ours, theirs in zip(predictions_of(found), predictions_of(expected), strict=True):
         assert ours.target == theirs.target
     assert found.rows.keys() == expected.rows.keys()
     for method, rows in expected.rows.items():
-        for row, other, (_, prediction) in zip(found.rows[method], rows, predictions, strict=True):
+        for row, other in zip(found.rows[method], rows, strict=True):
             assert row is not None and other is not None
-            logits = np.abs(prediction.logits).max()
-            # Rules that divide by numbers near zero magnify rounding.
-            allowed = max(tolerance, 1e-9) if method in RELEVANCE else tolerance
-            # Adam turns the sign of a tiny gradient into a whole step, and deviations of 0.003
-            # multiply what comes of it.
-            allowed = max(tolerance, 1e-4) if single and method == "iba_released" else allowed
-            # Differences of logits round as logits do; min-max divides by what is left of a sum.
-            least = logits if method in DIFFERENCES else 1 if method == "attention_gradcam" else 0
-            largest = np.abs(other.scores).max() + least
-            assert np.abs(row.scores - other.scores).max() <= allowed * largest
             assert row.target == other.target
-            same_details(row.details, other.details, allowed)
             assert (row.delta is None) == (other.delta is None)
-            if row.delta is not None:
-                # It is a small difference of scores' sum and logits, and rounds as they do.
-                scale = np.abs(other.scores).sum() + logits
-                assert abs(row.delta - cast(float, other.delta)) < tolerance * scale
+            same_details(row, other)
+    for method in (LOGITS, *expected.rows):
+        for number, allowed in enumerate(limits[method]):
+            pair = (numbers_of(one, method, number) for one in (found, expected))
+            for ours, theirs, limit in zip(*pair, allowed, strict=True):
+                assert np.abs(ours.array - theirs.array).max(initial=0) <= limit * theirs.size
 
 
-def same_details(ours: Details, theirs: Details, tolerance: float) -> None:
-    """Checks that rows of other tables are equal but for rounding."""
-    assert ours.keys() == theirs.keys()
-    # In single precision, rounding decides between what is about equally large.
-    discrete = tolerance < 1e-8
-    for table in theirs if discrete else theirs.keys() & {"heads"}:
-        assert len(ours[table]) == len(theirs[table])
-        numbers = [x for row in theirs[table] for x in row if isinstance(x, float)]
-        scale = max(map(abs, numbers), default=0)
-        for row, other in zip(ours[table], theirs[table], strict=True):
+def same_details(ours: Attribution, theirs: Attribution) -> None:
+    """Checks that what isn't a float in the rows of other tables is equal."""
+    assert ours.details.keys() == theirs.details.keys()
+    for table in compared(theirs):
+        for row, other in zip(ours.details[table], theirs.details[table], strict=True):
             for value, expected in zip(row, other, strict=True):
-                if isinstance(expected, float):
-                    assert abs(value - expected) <= tolerance * scale
-                elif isinstance(expected, np.ndarray) and expected.dtype.kind == "f":
-                    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-9)
-                elif discrete:
+                if theirs.scores.dtype == np.float64 and np.asarray(expected).dtype.kind != "f":
                     np.testing.assert_array_equal(value, expected)
 
 
@@ -525,7 +590,7 @@ def reordered(found: Attributions, order: list[int]) -> Attributions:
     return Attributions([found.predictions[i] for i in at], rows, found.failures)
 
 
-TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+EVERY = [kind for method in ALL_METHODS for kind in cheap(method)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -535,15 +600,16 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 def test_batch_mates_do_not_matter(
     tiny: LoadTiny, family: str, task: str, method: str, dtype: str
 ) -> None:
-    model = tiny(family, task, dtype)
-    instances = random_instances(model, [5, 11, 4, 23, 11])
+    model, lengths = tiny(family, task, dtype), (5, 11, 4, 23, 11)
+    instances = random_instances(model, lengths)
+    limits = limits_on(tiny, family, task, dtype, *lengths)
     alone = merged([attribute(model, [instance], cheap(method)) for instance in instances])
     for budget in (1, 40, 100_000):
         together = attribute(model, instances, cheap(method), token_budget=budget)
-        same(together, alone, TOLERANCE[dtype])
+        same(together, alone, limits)
     order = [3, 1, 4, 0, 2]
     shuffled = attribute(model, [instances[i] for i in order], cheap(method), token_budget=60)
-    same(reordered(shuffled, order), alone, TOLERANCE[dtype])
+    same(reordered(shuffled, order), alone, limits)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -555,11 +621,10 @@ def test_any_batch_gives_what_instances_give_alone(
     lengths = data.draw(st.lists(st.integers(4, 24), min_size=1, max_size=6), "lengths")
     order = data.draw(st.permutations(range(len(lengths))), "order")
     budget = data.draw(st.integers(1, 400), "token budget")
-    choice = [kind for method in ALL_METHODS for kind in cheap(method)]
     instances = random_instances(model, lengths)
-    alone = merged([attribute(model, [instance], choice) for instance in instances])
-    shuffled = attribute(model, [instances[i] for i in order], choice, token_budget=budget)
-    same(reordered(shuffled, order), alone, 1e-11)
+    alone = merged([attribute(model, [instance], EVERY) for instance in instances])
+    shuffled = attribute(model, [instances[i] for i in order], EVERY, token_budget=budget)
+    same(reordered(shuffled, order), alone, limits_of(model, instances, EVERY, alone))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -567,11 +632,11 @@ def test_any_batch_gives_what_instances_give_alone(
 def test_other_methods_do_not_matter(tiny: LoadTiny, task: str, dtype: str) -> None:
     model = tiny("roberta", task, dtype)
     instances = random_instances(model, [9, 15])
-    together = attribute(model, instances, [c for m in ALL_METHODS for c in cheap(m)])
+    together = attribute(model, instances, EVERY)
     for method in ALL_METHODS:
         alone = attribute(model, instances, cheap(method))
         part = Attributions(together.predictions, {method: together.rows[method]}, [])
-        same(part, alone, TOLERANCE[dtype])
+        same(part, alone, limits_on(tiny, "roberta", task, dtype, 9, 15))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -581,7 +646,7 @@ def test_the_same_call_gives_the_same_bytes(tiny: LoadTiny, family: str, task: s
     instances = random_instances(model, [9, 15, 4])
 
     def content() -> list[tuple[bytes, float | None]]:
-        found = attribute(model, instances, [c for m in ALL_METHODS for c in cheap(m)])
+        found = attribute(model, instances, EVERY)
         logits = [(prediction.logits.tobytes(), None) for prediction in predictions_of(found)]
         rows = [cast(Attribution, row) for rows in found.rows.values() for row in rows]
         return logits + [(row.scores.tobytes(), row.delta) for row in rows]

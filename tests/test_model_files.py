@@ -111,7 +111,7 @@ def test_a_copy_is_made_once_and_goes_on_where_it_was(settings: Settings, tmp_pa
 
 def test_a_run_on_this_machine_copies_nothing(options: Options, tmp_path: Path) -> None:
     here = replace(options, runner="FnApiRunner", beam=())
-    settings = check(here).settings(here, rows=4)
+    settings = check(here, connect(here)).settings(here, rows=4)
     assert settings.model_copy is None
     send_model(settings)
     assert not (tmp_path / "out").exists()

@@ -130,6 +130,17 @@ class Rows:
         """Some of the rows, by their numbers [b]."""
         return Rows(**{k: None if v is None else v[numbers] for k, v in vars(self).items()})  # type: ignore[arg-type]
 
+    def alone(self, number: int) -> "Rows":
+        """One of the rows as a batch of its own, without its padding."""
+        row, length = slice(number, number + 1), int(self.attention_mask[number].sum())
+        names = ("input_ids", "attention_mask", "segment", "position_ids")
+        tokens = {name: getattr(self, name) for name in names}
+        return Rows(
+            **{k: None if v is None else v[row, :length].contiguous() for k, v in tokens.items()},  # type: ignore[arg-type]
+            readout=self.readout[row],
+            contrast=None if self.contrast is None else self.contrast[row],
+        )
+
     def with_ids(self, input_ids: torch.Tensor) -> "Rows":
         """The same rows with other tokens."""
         return Rows(**{**vars(self), "input_ids": input_ids})

@@ -1,0 +1,73 @@
+"""Tolerances from how far rounding moves a result, measured where the test runs.
+
+What a program computes is the exact answer to a question that is off by rounding. So a result may
+be off by as far as it moves when each weight of the model is off by its own rounding, times a small
+number: every step rounds, and not the weights alone. How far that is, the model and the formula
+decide, and hardly the processor. What is well conditioned has to be right to the last digits; what
+divides by a difference close to zero, or takes whole steps by the sign of a small number, may be
+off by as much as it must, and no more.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from transforms import Model
+
+# Of the movement in two draws. Errors against the authors' numbers and between batches were at most
+# XXX times that movement under all settings of ``make processors``, and on Intel's code paths.
+MULTIPLE = 10
+DRAWS = 2
+# Units in the last place of an array's largest number, where nothing moves.
+LEAST = 16
+# A result that rounding moves by such a share of itself couldn't be tested.
+MOST = 1e-3
+
+
+@contextmanager
+def jittered(model: Model, draw: int) -> Iterator[None]:
+    """For its duration each weight of a model is off by up to one rounding, at random."""
+    random = np.random.default_rng([20, draw])
+    weights = list(model.network.parameters())
+    before = [weight.data for weight in weights]
+    for weight in weights:
+        share = random.uniform(-1, 1, tuple(weight.shape)) * torch.finfo(weight.dtype).eps
+        weight.data = (weight.data.double() * torch.from_numpy(1 + share)).to(weight.dtype)
+    try:
+        yield
+    finally:
+        for weight, data in zip(weights, before, strict=True):
+            weight.data = data
+
+
+def tolerances(
+    model: Model,
+    compute: Callable[[], Sequence[ArrayLike]],
+    *,
+    base: Sequence[ArrayLike] | None = None,
+    scales: Sequence[float] | None = None,
+) -> list[float]:
+    """What each array of a result may be off by, in units of its largest number.
+
+    Args:
+        model: The model that it is computed with.
+        compute: Computes it; called with rounded weights.
+        base: The result with the weights as they are, if it is there already.
+        scales: Units instead, for arrays that are small differences of something larger.
+    """
+    start = [np.asarray(array, np.float64) for array in (compute() if base is None else base)]
+    units = [size or 1.0 for size in scales or (np.abs(array).max(initial=0) for array in start)]
+    moved = np.zeros(len(start))
+    for draw in range(DRAWS):
+        with jittered(model, draw):
+            arrays = compute()
+        each = [
+            np.abs(np.asarray(array) - other) for array, other in zip(arrays, start, strict=True)
+        ]
+        moved = np.maximum(moved, [distance.max(initial=0) for distance in each] / np.array(units))
+    assert moved.max() < MOST, "rounding decides on the result"
+    found: list[float] = (MULTIPLE * moved + LEAST * torch.finfo(model.dtype).eps).tolist()
+    return found
