@@ -296,6 +296,11 @@ def _watch(root: str, path: str) -> None:
     """
     try:
         first = _content(path)
+        if first == b"":
+            # It is just being written; or the disk has no locks, and this process made the file to
+            # find that out.
+            time.sleep(LOOK)
+            first = _content(path) or None
     except Exception as error:
         raise UsageError(f"--output {root} can't be read: {_reason(error)}") from error
     if first is None:

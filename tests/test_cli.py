@@ -23,6 +23,7 @@ from pipeline import cli
 from pipeline.cli import DONE, FAILED, INTERRUPTED, USAGE
 from schemas import Unit, UsageError, unit_path
 from tests.models import save_tiny
+from tests.patience import HANG
 from tests.tiny import (
     Outcome,
     assert_alike,
@@ -808,7 +809,7 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG,
         check=False,
     )
 

@@ -1,6 +1,7 @@
 """HTA x Input against its authors' numbers and against whole Jacobians."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from schemas import UsageError
-from tests.authors import ALL_AT_ONCE, BUDGETS, DTYPES, ONE_BY_ONE, golden_numbers, golden_rows
+from tests.authors import (
+    ALL_AT_ONCE,
+    BUDGETS,
+    DTYPES,
+    IN_FLOAT32,
+    ONE_BY_ONE,
+    golden_numbers,
+    golden_rows,
+)
+from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
 from tests.models import (
     FAMILIES,
@@ -36,15 +46,23 @@ def hta(
     return [cast(Any, row).scores for row in found.rows["hta_x_input"]]
 
 
+@cache
+def allowed(model: Model) -> list[float]:
+    """What rounding may come to for each of the golden texts."""
+    instances = encode(model, golden_rows())
+    return tolerances(model, lambda: hta(model, instances))
+
+
 @BUDGETS
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_authors_numbers(golden: LoadTiny, dtype: str, budget: int) -> None:
     model = golden("bert-golden", dtype)
-    scores = hta(model, encode(model, golden_rows()), token_budget=budget)
+    instances = encode(model, golden_rows())
+    scores = hta(model, instances, token_budget=budget)
+    limits = allowed(model)
     for instance in range(5):
-        # The goldens are in float32.
         expected = golden_numbers("hta")[f"bert-golden/hta_cls/{instance}"]
-        assert relative_error(scores[instance], expected) < 1e-5
+        assert relative_error(scores[instance], expected) < limits[instance] + IN_FLOAT32
 
 
 def by_jacobian(model: Model, instance: Instance) -> NDArray[np.floating]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from schemas import UsageError
 from tests.authors import DTYPES, golden_numbers, golden_rows
+from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
 from tests.test_norms import shortened
@@ -438,12 +439,17 @@ def test_parameters(tiny: LoadTiny) -> None:
 @pytest.mark.parametrize("budget", [1, 40, AT_ONCE])
 def test_statistics_of_the_goldens(golden: LoadTiny, dtype: str, budget: int) -> None:
     model = golden("bert-golden", dtype)
-    found, expected = collect(model, encode(model, golden_rows()), budget), golden_statistics()
-    assert found.count == expected.count
-    tolerance = {"float64": 1e-12, "float32": 1e-6}[dtype]
-    for ours, theirs in ((found.mean, expected.mean), (found.std, expected.std)):
+    instances, expected = encode(model, golden_rows()), golden_statistics()
+
+    def statistics() -> list[NDArray[np.float64]]:
+        found = collect(model, instances, budget)
+        assert found.count == expected.count
+        return [found.mean, found.std]
+
+    theirs = [expected.mean, expected.std]
+    for ours, other, limit in zip(statistics(), theirs, tolerances(model, statistics), strict=True):
         assert ours.dtype == np.float64
-        assert relative_error(ours, theirs) < tolerance
+        assert relative_error(ours, other) < limit
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,7 +12,8 @@ import pytest
 from pipeline.__main__ import main
 from schemas.layout import LOCK, MANIFEST
 from tests.killing import CREATE, FORK, HALF, RENAME, Blow, Hand, Job, Losses, losses, torn
-from tests.test_kill import until, workers
+from tests.patience import HANG, until
+from tests.test_kill import workers
 from tests.tiny import command, files
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ class Process:
 
     def end(self) -> tuple[int | None, str]:
         """Its status and what it said, but of progress; that it ends is checked, not when."""
-        self.process.join(120)
+        self.process.join(HANG)
         assert not self.process.is_alive()
         said = self._log.read_text().splitlines(keepends=True)
         told = "".join(line for line in said if not line.startswith("attributing: "))
@@ -121,7 +122,7 @@ def test_with_workers(job: Job, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("run", "--model", job.model, "--corpus", job.folder / "corpus.jsonl", *SLOW)
     process = Process(tmp_path / "log", *words, "--output", out, "--workers", 2)
-    until((out / "instances").exists, 120)
+    until((out / "instances").exists)
     pid = process.process.pid
     assert pid is not None
     alive = workers(pid)
@@ -149,7 +150,7 @@ def test_while_a_query_is_answered(job: Job) -> None:
     assert query.stdout is not None
     query.stdout.readline()
     query.send_signal(signal.SIGINT)
-    assert query.communicate(timeout=120)[1] == f"{SENTENCE}\n"
+    assert query.communicate(timeout=HANG)[1] == f"{SENTENCE}\n"
     assert query.returncode == 130
 
 
@@ -177,7 +178,7 @@ def test_what_does_not_listen_is_ended(body: str) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANG)
     assert (process.returncode, err) == (143, "the end\n")
     assert out.endswith("let go\n")
 
@@ -192,11 +193,11 @@ def test_what_is_ignored_stays_ignored() -> None:
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "print('done')\n"
     )
-    assert started("-c", code).communicate(timeout=120) == ("done\n", "")
+    assert started("-c", code).communicate(timeout=HANG) == ("done\n", "")
 
 
 def test_a_value_that_is_returned_stays() -> None:
     code = "import sys\nfrom pipeline.__main__ import main\nsys.exit(main())"
     process = started("-c", code, "verify", "/lost")
-    assert "/lost is no run folder" in process.communicate(timeout=120)[1]
+    assert "/lost is no run folder" in process.communicate(timeout=HANG)[1]
     assert process.returncode == 2

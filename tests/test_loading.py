@@ -14,6 +14,7 @@ from transformers import BertForTokenClassification, BertModel
 
 from pipeline.fingerprint import tokenizer_identity
 from schemas import UsageError
+from tests.conditioning import SINGLE
 from tests.models import (
     BYTE_LEVEL,
     FAMILIES,
@@ -355,7 +356,7 @@ def test_one_output_as_two_classes(tmp_path: Path, family: str) -> None:
     with torch.no_grad():
         own = network(**tokenizer("the film is not good", return_tensors="pt")).logits[0]
     # The same sums in another order: the last layer is computed for one position alone.
-    np.testing.assert_allclose(logits, [0, own[1]], atol=1e-5)
+    np.testing.assert_allclose(logits, [0, own[1]], atol=SINGLE)
     assert model.labels == ["not", "LABEL_1"]
 
 
@@ -489,7 +490,7 @@ def test_a_decoder(tmp_path: Path) -> None:
 # Precision ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.1)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", SINGLE), ("bfloat16", 0.1)])
 def test_precisions_agree(
     tiny_folder: Callable[[str, str], Path], dtype: str, tolerance: float
 ) -> None:

@@ -19,6 +19,7 @@ from pipeline import lock
 from pipeline.lock import LostLeaseError, locked
 from schemas import UsageError
 from schemas.layout import LOCK
+from tests.patience import HANG, until
 from tests.tiny import files
 
 OTHER = {"host": "elsewhere", "pid": 7, "started": "2026-01-01T00:00:00+00:00", "token": "x"}
@@ -26,8 +27,8 @@ OTHER = {"host": "elsewhere", "pid": 7, "started": "2026-01-01T00:00:00+00:00", 
 
 @pytest.fixture(params=["lock", "lease"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways, in a hurry."""
-    for name, seconds in {"RENEW": 0.05, "WATCH": 0.4, "LOOK": 0.02, "SETTLE": 0.1}.items():
+    """Both ways, in a hurry, but that nobody is taken for dead who is only slow."""
+    for name, seconds in {"RENEW": 0.05, "WATCH": HANG, "LOOK": 0.02, "SETTLE": 0.1}.items():
         monkeypatch.setattr(lock, name, seconds)
     if request.param == "lease":
         monkeypatch.setattr(lock, "fcntl", None)
@@ -71,8 +72,12 @@ def test_an_error_lets_go(kind: str, tmp_path: Path) -> None:
 
 
 def test_what_a_dead_process_left_is_taken(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(lock, "WATCH", 0.4)
     (tmp_path / LOCK).write_text(json.dumps(OTHER))
     start = time.monotonic()
     with locked(str(tmp_path)):
@@ -86,8 +91,10 @@ def test_what_a_dead_process_left_is_taken(
     assert files(tmp_path) == set()
 
 
-def test_no_two_have_it_at_once(kind: str, tmp_path: Path) -> None:
+def test_no_two_have_it_at_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the one before takes the file away while the next one opens it."""
+    # So long a lease is not left alone between looking for one and writing it.
+    monkeypatch.setattr(lock, "SETTLE", 2.0)
     inside: list[int] = []
     most, had = [0], [0]
     start = threading.Barrier(4)
@@ -151,12 +158,10 @@ def test_what_cannot_be_written_to(kind: str, tmp_path: Path) -> None:
 def test_a_lease_is_kept_for_as_long_as_it_is_renewed(kind: str, tmp_path: Path) -> None:
     with locked(str(tmp_path)):
         seen = set()
-        end = time.monotonic() + 2 * lock.WATCH
-        while time.monotonic() < end:
+        while len(seen) < 10:
             with pytest.raises(UsageError, match="in use"), locked(str(tmp_path)):
                 pass
             seen.add((tmp_path / LOCK).read_bytes())
-        assert len(seen) > 3
 
 
 @only_leases
@@ -164,9 +169,8 @@ def test_a_lease_that_goes_while_it_is_watched_is_free(kind: str, tmp_path: Path
     path = tmp_path / LOCK
     path.write_text(json.dumps(OTHER))
     threading.Timer(0.1, path.unlink).start()
-    start = time.monotonic()
-    with locked(str(tmp_path)):
-        assert time.monotonic() - start < lock.WATCH + lock.SETTLE
+    with locked(str(tmp_path)):  # Watched for longer, the test would not end.
+        assert path.exists()
 
 
 @only_leases
@@ -175,7 +179,7 @@ def test_who_was_taken_for_dead_stops(kind: str, tmp_path: Path) -> None:
     path = tmp_path / LOCK
     with pytest.raises(LostLeaseError, match="process 7 on elsewhere"), locked(str(tmp_path)):
         path.write_text(json.dumps(OTHER))
-        time.sleep(5)
+        time.sleep(HANG)
         raise AssertionError("was not interrupted")
     assert json.loads(path.read_text()) == OTHER
 
@@ -197,7 +201,7 @@ def test_a_thread_finds_out_at_the_end(kind: str, tmp_path: Path) -> None:
         try:
             with locked(str(tmp_path)):
                 (tmp_path / LOCK).write_text(json.dumps(OTHER))
-                time.sleep(0.5)
+                until(lambda: "lease" not in {one.name for one in threading.enumerate()})
         except LostLeaseError as error:
             found.append(error)
 
@@ -222,6 +226,5 @@ def test_a_network_that_is_away_for_a_moment(
     monkeypatch.setattr(lock, "_content", content)
     with locked(str(tmp_path)):
         before = (tmp_path / LOCK).read_bytes()
-        time.sleep(0.5)
-        assert (tmp_path / LOCK).read_bytes() != before
+        until(lambda: (tmp_path / LOCK).read_bytes() not in (before, b""))
     assert files(tmp_path) == set()

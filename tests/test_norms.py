@@ -1,5 +1,6 @@
 """Norm-based methods and attention flow against the authors' code and against their definitions."""
 
+from functools import cache
 from typing import Any
 
 import networkx as nx
@@ -13,10 +14,12 @@ from tests.authors import (
     ALL_AT_ONCE,
     BUDGETS,
     DTYPES,
+    IN_FLOAT32,
     WITH_GOLDENS,
     golden_numbers,
     golden_rows,
 )
+from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, random_instances, relative_error
 from transforms import Attribution, Instance, Model, attribute, choose, encode
@@ -55,9 +58,28 @@ def results(
     return [row for row in found.rows[method] if row is not None]
 
 
-def check_family(model: Model, name: str, method: str, budget: int, tolerance: float) -> int:
-    """Compares all that the goldens have of a method; returns how many things that is."""
-    compared = 0
+def numbers_of(row: Attribution) -> list[NDArray[np.floating]]:
+    """Scores, and those of each layer, and its mixing ratios where there are any."""
+    layers = [(layer.rollout, layer.local, layer.mixing) for layer in row.layers or []]
+    return [row.scores, *(x for layer in layers for x in layer if x is not None)]
+
+
+@cache
+def allowed(model: Model, method: str, **params: str) -> float:
+    """The most that rounding may come to."""
+
+    def compute() -> list[NDArray[np.floating]]:
+        return [part for row in results(model, method, **params) for part in numbers_of(row)]
+
+    return max(tolerances(model, compute))
+
+
+def check_family(model: Model, name: str, method: str, budget: int, own: float) -> int:
+    """Compares all that the goldens have of a method; returns how many things that is.
+
+    They are off by rounding of their own.
+    """
+    compared, tolerance = 0, own + allowed(model, method)
     for number, row in enumerate(results(model, method, budget)):
         assert row.layers is not None and len(row.layers) == 4
 
@@ -68,7 +90,7 @@ def check_family(model: Model, name: str, method: str, budget: int, tolerance: f
         if rollout is None or local is None:
             continue
         assert relative_error(row.scores, rollout[-1] / rollout[-1].sum()) < tolerance
-        assert row.scale == pytest.approx(np.log(rollout[-1].sum()), abs=1e-5)
+        assert row.scale == pytest.approx(np.log(rollout[-1].sum()), abs=4 * tolerance)
         for at, layer in enumerate(row.layers):
             raw = layer.rollout * np.exp(layer.scale)
             assert relative_error(raw, rollout[at]) < tolerance
@@ -84,17 +106,16 @@ def check_family(model: Model, name: str, method: str, budget: int, tolerance: f
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("method", FAMILY)
 def test_norm_family_on_bert(golden: LoadTiny, method: str, dtype: str, budget: int) -> None:
-    tolerance = {"float64": 1e-10, "float32": 1e-5}[dtype]
     model = golden("bert-golden", dtype)
-    assert check_family(model, "bert-golden", method, budget, tolerance) == 4 * len(WITH_GOLDENS)
+    assert check_family(model, "bert-golden", method, budget, 0) == 4 * len(WITH_GOLDENS)
 
 
 @BUDGETS
 @pytest.mark.parametrize("method", ["norm_n", "norm_n_res", "norm_n_resln", "globenc"])
 @pytest.mark.parametrize("name", OTHERS)
 def test_norm_family_on_others(golden: LoadTiny, name: str, method: str, budget: int) -> None:
-    # The goldens are in float32 themselves; ALTI's code knows the last two alone.
-    compared = check_family(golden(name), name, method, budget, 1e-5)
+    # ALTI's code knows the last two alone.
+    compared = check_family(golden(name), name, method, budget, IN_FLOAT32)
     has_it = name == "electra-golden" or method in ("norm_n_resln", "globenc")
     assert (compared > 0) == has_it
 
@@ -132,17 +153,18 @@ def test_alti_from_the_vectors(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["bert-golden", "roberta-golden", "distilbert-golden"])
 def test_alti(golden: LoadTiny, name: str, dtype: str, budget: int) -> None:
-    # The goldens are in float32, and differences of l1 norms lose digits.
+    # The goldens are in float32, and differences of l1 norms lose digits: they are off by 4e-5.
     for level, key in (("attention_norm", "ALTI"), ("output_norm", "ALTI_LN2")):
         found = results(golden(name, dtype), "alti", budget, level=level)
+        limit = allowed(golden(name, dtype), "alti", level=level)
         for number in WITH_GOLDENS:
             expected = golden_numbers("norms")[f"{name}/local/{key}/{number}"]
             layers = found[number].layers or []
             for layer, local in zip(layers, expected, strict=True):
-                assert relative_error(layer.local, local) < 4e-5
+                assert relative_error(layer.local, local) < limit + 4e-5
             if level == "attention_norm":
                 final = golden_numbers("norms")[f"{name}/final/ALTI/{number}"]
-                assert relative_error(found[number].scores, final) < 1e-5
+                assert relative_error(found[number].scores, final) < limit + IN_FLOAT32
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian, jvp
 
-from tests.authors import DTYPES
+from tests.authors import DTYPES, IN_FLOAT32
+from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
 from tests.models import (
     FAMILIES,
@@ -25,6 +26,7 @@ from tests.test_influence import (
     SETTINGS,
     TOGETHER,
     PlainPath,
+    allowed,
     golden_part,
     golden_states,
     states_of,
@@ -32,6 +34,7 @@ from tests.test_influence import (
 from tests.test_norms import shortened
 from transforms import Instance, Model, load_model
 from transforms.anatomy import LayerParts
+from transforms.influence import InfluenceStates
 from transforms.passes import quadrature
 from transforms.patterns import SKIP, Pattern, Refinement, refine, refinement
 
@@ -47,15 +50,34 @@ def refined(model: Model, instances: Sequence[Instance], points: int = POINTS) -
 # The authors' numbers -------------------------------------------------------------------------
 
 
+def refined_scores(states: InfluenceStates) -> list[torch.Tensor]:
+    found = refinement(states)
+    return [
+        found.node_scores.transpose(0, 1),
+        found.head_scores.transpose(0, 1),
+        found.skip_scores.T,
+    ]
+
+
+def pattern_numbers(states: InfluenceStates) -> list[torch.Tensor]:
+    """Influence of patterns of words, the steps of those of heads, and that of the words."""
+    coarse, fine = refine(states)[::2], refine(states)[1::2]
+    return [
+        torch.tensor([one.influence for one in coarse]),
+        torch.tensor(np.transpose([one.steps for one in fine])),
+        torch.tensor([one.input_influence for one in coarse]),
+    ]
+
+
 @TOGETHER
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("task", "setting", "points"), SETTINGS)
 def test_refinement(
     golden: LoadTiny, task: str, setting: str, points: int, dtype: str, together: bool
 ) -> None:
-    # The authors' numbers are in single precision: more than that cannot be asked of double.
-    limit = {"float64": 4e-6, "float32": 5e-6}[dtype]
-    for number, states in golden_states(golden, task, points, dtype, together):
+    limits = allowed(golden, task, dtype, refined_scores)
+    states_of_each = golden_states(golden, task, points, dtype, together)
+    for (number, states), own in zip(states_of_each, limits, strict=True):
         found = refinement(states)
         expected = {
             name: golden_part(f"{task}/{setting}/{name}/{number}")
@@ -68,12 +90,17 @@ def test_refinement(
         assert (found.heads.T.numpy() == expected["attn_nodes"]).all()
         # Where the influence is negative the authors refine that of the negated output.
         sign = np.where(found.influence.numpy() < 0, -1, 1)
-        for scores, theirs in (
-            (found.node_scores.transpose(0, 1), expected["emb_scores"] * sign[:, None]),
-            (found.head_scores.transpose(0, 1), expected["head_scores"] * sign[:, None]),
-            (found.skip_scores.T, skips * sign),
+        for scores, theirs, limit in zip(
+            refined_scores(states),
+            (
+                expected["emb_scores"] * sign[:, None],
+                expected["head_scores"] * sign[:, None],
+                skips * sign,
+            ),
+            own,
+            strict=True,
         ):
-            assert relative_error(scores, theirs) < limit
+            assert relative_error(scores, theirs) < limit + IN_FLOAT32
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -81,22 +108,30 @@ def test_refinement(
 def test_influence_of_patterns(
     golden: LoadTiny, task: str, setting: str, points: int, dtype: str
 ) -> None:
-    for number, states in golden_states(golden, task, points, dtype, True):
+    limits = allowed(golden, task, dtype, pattern_numbers)
+    found = golden_states(golden, task, points, dtype, True)
+    for (number, states), own in zip(found, limits, strict=True):
         patterns = refine(states)
         assert [pattern.level for pattern in patterns[:2]] == ["embedding", "attention"]
         assert patterns[0].heads is None
         coarse, fine = patterns[::2], patterns[1::2]
-        emb_influence = golden_part(f"{task}/{setting}/emb_influence/{number}")
         combs = golden_part(f"{task}/{setting}/attn_combs/{number}")
-        assert relative_error([one.influence for one in coarse], emb_influence) < 5e-6
-        assert relative_error(np.transpose([one.steps for one in fine]), combs) < 5e-6
-        # One by one, too, however small.
+        total = golden_part(f"{task}/{setting}/input_influence/{number}")
+        theirs = (
+            golden_part(f"{task}/{setting}/emb_influence/{number}"),
+            combs,
+            total[[one.source for one in coarse]],
+        )
+        for ours, other, limit in zip(pattern_numbers(states), theirs, own, strict=True):
+            assert relative_error(ours, other) < limit + IN_FLOAT32
+        # One by one, too, however small: the authors' are off by up to 4e-5, and rounding of the
+        # weights moves ours by up to 6e-6 in float32.
         np.testing.assert_allclose(
             [one.influence for one in fine], combs[-1], rtol=2e-4 if dtype == "float32" else 5e-5
         )
-        total = golden_part(f"{task}/{setting}/input_influence/{number}")
+        for one, same in zip(coarse, fine, strict=True):
+            assert one.source == same.source and one.input_influence == same.input_influence
         for one in patterns:
-            assert one.input_influence == pytest.approx(total[one.source], rel=1e-5, abs=4e-6)
             assert one.concentration == pytest.approx(one.influence / one.input_influence)
             assert one.influence == one.steps[-1]
 
@@ -288,12 +323,21 @@ def test_skips_are_chosen_where_they_are(tiny: LoadTiny) -> None:
 def test_batch_mates_are_of_no_consequence(tiny: LoadTiny, task: str, dtype: str) -> None:
     model = tiny("electra", task, dtype)
     instances = random_instances(model, [5, 23, 11])
-    limit = {"float64": 1e-10, "float32": 1e-5}[dtype]
+    names = ("influence", "node_scores", "head_scores", "skip_scores")
+
+    def numbers(found: Refinement) -> list[torch.Tensor]:
+        return [getattr(found, name) for name in names]
+
     for found, instance in zip(refined(model, instances), instances, strict=True):
         (alone,) = refined(model, [instance])
         assert (found.nodes == alone.nodes).all() and (found.heads == alone.heads).all()
-        for name in ("influence", "node_scores", "head_scores", "skip_scores"):
-            assert relative_error(getattr(found, name), getattr(alone, name)) < limit
+        limits = tolerances(
+            model,
+            lambda one=instance: numbers(refined(model, [one])[0]),  # type: ignore[misc]
+            base=numbers(alone),
+        )
+        for ours, theirs, limit in zip(numbers(found), numbers(alone), limits, strict=True):
+            assert relative_error(ours, theirs) < limit
 
 
 def assert_alike(found: Sequence[Pattern], expected: Sequence[Pattern]) -> None:

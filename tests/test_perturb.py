@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import UsageError
+from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, MAX_LENGTH, TASKS, plain, random_instance, random_instances
 from transforms import EncodeOptions, Instance, Model, Row, attribute
@@ -628,7 +629,7 @@ def test_a_row_that_breaks_the_model_is_one_failure(
     found, failures = curves(model, rankings, evaluation, token_budget=NO_LIMIT)
     assert found[1] is None
     for number in (0, 2):
-        close(found[number], expected[number], 1e-5)
+        close(found[number], expected[number], SINGLE)
     assert [(f.instance_id, f.error, f.message) for f in failures] == [
         ("random-1", "ValueError", "nine is unlucky")
     ]

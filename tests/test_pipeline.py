@@ -22,6 +22,7 @@ from pipeline.plan import Task, units_of_run
 from pipeline.prepare import prepare
 from schemas import Unit, UsageError
 from schemas.layout import statistics_path
+from tests.conditioning import SINGLE
 from tests.models import save_tiny
 from tests.tiny import (
     Rows,
@@ -84,13 +85,13 @@ def same(first: Path, second: Path) -> None:
     found, expected = scores(first, SCORED), scores(second, SCORED)
     assert found.keys() == expected.keys()
     for key, values in expected.items():
-        np.testing.assert_allclose(found[key], values, rtol=1e-5, atol=1e-5, err_msg=str(key))
+        np.testing.assert_allclose(found[key], values, rtol=SINGLE, atol=SINGLE, err_msg=str(key))
     for method in SCORED:
         ours, theirs = (curves(folder, method) for folder in (first, second))
         assert ours.keys() == theirs.keys()
         for point, (probability, removed) in theirs.items():
             assert ours[point][1] == removed
-            assert ours[point][0] == pytest.approx(probability, abs=1e-5), point
+            assert ours[point][0] == pytest.approx(probability, abs=SINGLE), point
 
 
 def curves(folder: Path, method: str) -> dict[tuple[Any, ...], tuple[float, int]]:
@@ -192,7 +193,7 @@ def test_the_seed_is_of_the_random_method_alone(
     run(options(model, corpus, tmp_path, seed=1, methods="random,saliency", evaluation=None))
     found, expected = scores(tmp_path, ["random", "saliency"]), scores(reference[0], SCORED)
     for (method, name), values in found.items():
-        alike = np.allclose(values, expected[method, name], rtol=1e-5, atol=1e-5)
+        alike = np.allclose(values, expected[method, name], rtol=SINGLE, atol=SINGLE)
         assert alike == (method == "saliency")
 
 

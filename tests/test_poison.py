@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from analysis import verify
 from pipeline import Options, run
 from schemas import Failure
+from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny
 from tests.models import random_instances, relative_error, statistics_of
 from tests.tiny import rows, table, write_jsonl
@@ -299,7 +300,9 @@ def test_it_fails_alone_in_a_run(
         found, wanted = values(tmp_path, name, column, sick), values(healthy, name, column, sick)
         assert set(found) == set(wanted)
         for key, value in wanted.items():
-            np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-6, err_msg=str(key))
+            np.testing.assert_allclose(
+                found[key], value, rtol=SINGLE, atol=SINGLE, err_msg=str(key)
+            )
 
 
 def test_a_perturbed_input_fails_its_curves_alone(
@@ -331,4 +334,4 @@ def test_a_perturbed_input_fails_its_curves_alone(
     wanted = values(healthy, "curves", "probability", sick)
     assert set(found) == set(wanted)
     for key, value in wanted.items():
-        np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found[key], value, rtol=SINGLE, atol=SINGLE)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from analysis.report import write_report
+from tests.patience import HANG
 from tests.synthetic_run import METHODS, SyntheticRun, synthetic_run, write_run
 from tests.test_report import EVIL
 
@@ -19,6 +20,10 @@ CHROMIUM = next(
 )
 if CHROMIUM is None:
     pytest.skip("the browser tests need chromium on the path", allow_module_level=True)
+
+# What the browser is waited for, in milliseconds.
+PATIENCE = 1000 * HANG
+playwright.expect.set_options(timeout=PATIENCE)
 
 ROWS = 60
 NEEDLE = "needle <b>bold</b>"
@@ -50,7 +55,9 @@ def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         # A container's root has no sandbox.
         browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu"],
+            timeout=PATIENCE,
         )
         yield browser
         browser.close()
@@ -65,6 +72,7 @@ def page(browser: Any, report: Path) -> Iterator[Any]:
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda request: said.append(request.url))
+    page.set_default_timeout(PATIENCE)
     page.goto(report.as_uri())
     page.wait_for_selector("html[data-ready]")
     yield page
@@ -251,6 +259,7 @@ def test_a_script_in_the_corpus_does_nothing(page: Any) -> None:
 
 def test_not_even_one_that_got_in_would_run(browser: Any, report: Path) -> None:
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(report.as_uri())
     ran = page.evaluate(
         "() => { const made = document.createElement('script'); window.ran = false;"

@@ -16,6 +16,7 @@ from pipeline.plan import Task, units_of_run
 from pipeline.settings import Settings
 from pipeline.shard import Attributor, Shard, UnitResult
 from schemas import Failure, Unit, failures_path, table_schema, unit_path
+from tests.conditioning import SINGLE
 from tests.models import MAX_LENGTH
 from tests.tiny import assert_alike, content, files, rows, table, texts
 from transforms import EncodeOptions, Instance, Model, Row, registry
@@ -213,7 +214,7 @@ def test_one_lost_file_is_the_same_again(
     assert ids(result) == [str(name) for name in before["instance_id"].to_pylist()]
     values = {"instances": "logits", "attributions": "scores", "curves": "logit"}[table_name]
     for new, old in zip(result.table[values].to_pylist(), before[values].to_pylist(), strict=True):
-        assert new == pytest.approx(old, rel=1e-5, abs=1e-6)
+        assert new == pytest.approx(old, rel=SINGLE, abs=SINGLE)
 
 
 def test_a_method_added_later_is_as_if_it_had_been_there(
@@ -228,7 +229,7 @@ def test_a_method_added_later_is_as_if_it_had_been_there(
         found = table(tmp_path, unit.table, unit.method)[column].to_pylist()
         expected = table(whole[0], unit.table, unit.method)[column].to_pylist()
         for new, old in zip(found, expected, strict=True):
-            assert new == pytest.approx(old, rel=1e-4, abs=1e-6)
+            assert new == pytest.approx(old, rel=SINGLE, abs=SINGLE)
 
 
 # Failures
@@ -296,7 +297,7 @@ def test_logits_that_are_no_numbers(
     clean = dict(zip(ids(whole[1][INSTANCES]), whole[1][INSTANCES].table["logits"], strict=True))
     found = results[INSTANCES]
     for name, logits in zip(ids(found), found.table["logits"], strict=True):
-        assert logits.as_py() == pytest.approx(clean[name].as_py(), rel=1e-5)
+        assert logits.as_py() == pytest.approx(clean[name].as_py(), rel=SINGLE, abs=SINGLE)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pipeline import Options, run
 from pipeline.outcome import reasons
 from schemas import UsageError
 from schemas.layout import statistics_path
+from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny
 from tests.models import random_instances
 from tests.tiny import scores
@@ -132,4 +133,6 @@ def test_a_text_that_the_model_fails_on_does_not_count(tiny: LoadTiny) -> None:
     finally:
         embeddings[token] = kept
     assert found.count == len(good)
-    np.testing.assert_allclose(found.mean, collect(model, [good], 1000).mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        found.mean, collect(model, [good], 1000).mean, rtol=SINGLE, atol=SINGLE
+    )

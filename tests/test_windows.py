@@ -18,6 +18,7 @@ from analysis import open_run, verify
 from pipeline import Options, run
 from schemas import Failure, Unit, UsageError, unit_path
 from schemas.layout import statistics_path
+from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny
 from tests.models import save_tiny
 from tests.tiny import WORDS, Rows, table, write_jsonl
@@ -294,7 +295,7 @@ def test_what_a_window_says_depends_on_it_alone(
         (alone,) = table(tmp_path / "out", "attributions", method).to_pylist()
         rows = table(out, "attributions", method).to_pylist()
         (window,) = (row for row in rows if row["instance_id"] == "r3/1")
-        np.testing.assert_allclose(alone["scores"], window["scores"], rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(alone["scores"], window["scores"], rtol=SINGLE, atol=SINGLE)
 
 
 def test_documents_by_hand(out: Path, connection: duckdb.DuckDBPyConnection) -> None:

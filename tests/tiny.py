@@ -7,13 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import progress
 from pipeline.cli import main
 from schemas import CONTENT_FIELDS, Unit, table_schema, unit_path
+from tests.conditioning import SINGLE
+from tests.patience import HANG
 
 SENTENCE = "the film is not good but a play was very dull and bad"
 WORDS = SENTENCE.split()
@@ -64,12 +68,19 @@ def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any] | str | bytes]) ->
 
 
 def command(*arguments: object) -> Outcome:
-    """Runs the command line in this process; an exception it doesn't expect is a test's failure."""
+    """Runs the command line in this process; an exception it doesn't expect is a test's failure.
+
+    What it says depends on no clock: there are no lines on the progress of a run that takes long.
+    """
     out, err = io.StringIO(), io.StringIO()
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
-        with redirect_stdout(out), redirect_stderr(err):
+        with (
+            mock.patch.object(progress, "_LOG_EVERY", HANG),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
             status = main([str(argument) for argument in arguments])
     except SystemExit as stop:  # Of argparse.
         status = int(stop.code or 0)
@@ -129,7 +140,7 @@ def assert_alike(found: pa.Table, expected: pa.Table) -> None:
             ours, theirs = ours.flatten(), theirs.flatten()
         if pa.types.is_floating(ours.type):
             pair = (column.to_numpy(zero_copy_only=False) for column in (ours, theirs))
-            np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(*pair, rtol=SINGLE, atol=SINGLE, err_msg=name)
         else:
             assert ours.to_pylist() == theirs.to_pylist(), name
 

@@ -133,13 +133,10 @@ class Rows:
     def alone(self, number: int) -> "Rows":
         """One of the rows as a batch of its own, without its padding."""
         row, length = slice(number, number + 1), int(self.attention_mask[number].sum())
-        names = ("input_ids", "attention_mask", "segment", "position_ids")
-        tokens = {name: getattr(self, name) for name in names}
-        return Rows(
-            **{k: None if v is None else v[row, :length].contiguous() for k, v in tokens.items()},  # type: ignore[arg-type]
-            readout=self.readout[row],
-            contrast=None if self.contrast is None else self.contrast[row],
-        )
+        tokens = ("input_ids", "attention_mask", "token_types", "position_ids")
+        parts = {k: None if v is None else v[row] for k, v in vars(self).items()}
+        cut = {k: v if v is None or k not in tokens else v[:, :length] for k, v in parts.items()}
+        return Rows(**{k: None if v is None else v.contiguous() for k, v in cut.items()})  # type: ignore[arg-type]
 
     def with_ids(self, input_ids: torch.Tensor) -> "Rows":
         """The same rows with other tokens."""
