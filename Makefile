@@ -8,7 +8,7 @@ OUT    := demo-out
 # Threads that spin while they wait make torch many times slower on a machine that is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint bench extras clean
+.PHONY: demo test processors lint bench extras clean
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,9 @@ demo: $(READY)  ## Attribute and evaluate the bundled corpus with the bundled mo
 test: $(READY)  ## Lint and all tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+processors: $(READY)  ## The tests of numbers with other processors' arithmetic (SETTINGS="..." for some)
+	$(BIN)/python -m tests.processors $(SETTINGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

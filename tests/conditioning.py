@@ -3,9 +3,9 @@
 What a program computes is the exact answer to a question that is off by rounding. So a result may
 be off by as far as it moves when each weight of the model, and what comes out of each of its
 modules, is off by a rounding of its own, times a small number. How far that is, the model and the
-formula decide, and hardly the processor. What is well conditioned has to be right to the last digits; what
-divides by a difference close to zero, or takes whole steps by the sign of a small number, may be
-off by as much as it must, and no more.
+formula decide, and hardly the processor. What is well conditioned has to be right to the last
+digits; what divides by a difference close to zero, or takes whole steps by the sign of a small
+number, may be off by as much as it must, and no more.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +18,11 @@ from torch import nn
 
 from transforms import Model
 
-# Of the movement in two draws. Errors against the authors' numbers and between batches were at most
-# XXX times that movement under all settings of ``make processors``, and on Intel's code paths.
+# Of the movement that is seen: a draw or two are no bound of what another order of summing does.
 MULTIPLE = 10
-DRAWS = 2
+# Roundings by which all is off, a draw each. By one, steps that rounding decides on are seen; by
+# more, what a single rounding leaves as it is, or not, by chance. That is divided by their number.
+ROUNDINGS = (1, 16)
 # Units in the last place of an array's largest number, where nothing moves.
 LEAST = 16
 # A result that rounding moves by such a share of itself couldn't be tested.
@@ -32,12 +33,13 @@ SINGLE = 1e-4
 
 
 @contextmanager
-def jittered(model: Model, draw: int) -> Iterator[None]:
-    """For its duration weights, and what comes out of modules, are off by up to one rounding."""
-    random = np.random.default_rng([20, draw])
+def jittered(model: Model, roundings: int = 1) -> Iterator[None]:
+    """For its duration weights, and what comes out of modules, are off by so many roundings."""
+    random = np.random.default_rng(roundings)
 
     def rounded(tensor: torch.Tensor) -> torch.Tensor:
-        share = random.uniform(-1, 1, tuple(tensor.shape)) * torch.finfo(tensor.dtype).eps
+        most = roundings * torch.finfo(tensor.dtype).eps
+        share = random.uniform(-most, most, tuple(tensor.shape))
         return (tensor.double() * torch.from_numpy(1 + share)).to(tensor.dtype)
 
     weights = list(model.network.parameters())
@@ -74,13 +76,11 @@ def tolerances(
     start = [np.asarray(array, np.float64) for array in (compute() if base is None else base)]
     units = [size or 1.0 for size in scales or (np.abs(array).max(initial=0) for array in start)]
     moved = np.zeros(len(start))
-    for draw in range(DRAWS):
-        with jittered(model, draw):
-            arrays = compute()
-        each = [
-            np.abs(np.asarray(array) - other) for array, other in zip(arrays, start, strict=True)
-        ]
-        moved = np.maximum(moved, [distance.max(initial=0) for distance in each] / np.array(units))
+    for roundings in ROUNDINGS:
+        with jittered(model, roundings):
+            pairs = zip(compute(), start, strict=True)
+        most = [np.abs(np.asarray(array) - other).max(initial=0) for array, other in pairs]
+        moved = np.maximum(moved, np.array(most) / units / roundings)
     assert moved.max() < MOST, "rounding decides on the result"
     found: list[float] = (MULTIPLE * moved + LEAST * torch.finfo(model.dtype).eps).tolist()
     return found
