@@ -57,7 +57,8 @@ class Process:
 
 
 def _command(words: list[str], log: str, blow: tuple[Blow, Path] | None) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Whatever the tests ignore.
+    heard()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(said, stream)
@@ -141,7 +142,14 @@ def started(*arguments: object) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heard,
     )
+
+
+def heard() -> None:
+    """Has a process hear the signals that the tests themselves may ignore, as under ``nohup``."""
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_DFL)
 
 
 def test_while_a_query_is_answered(job: Job) -> None:
