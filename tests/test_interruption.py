@@ -48,11 +48,11 @@ class Process:
         os.kill(self.process.pid, number)
 
     def end(self) -> tuple[int | None, str]:
-        """Its status and what it said, but of progress; that it ends is checked, not when."""
+        """Its status and what it said, but of progress and columns; that it ends is checked."""
         self.process.join(HANG)
         assert not self.process.is_alive()
         said = self._log.read_text().splitlines(keepends=True)
-        told = "".join(line for line in said if not line.startswith("attributing: "))
+        told = "".join(line for line in said if not line.startswith(("attributing: ", "text: ")))
         return self.process.exitcode, told
 
 
@@ -142,7 +142,7 @@ def started(*arguments: object) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heard,
+        preexec_fn=heard,  # noqa: PLW1509  There are no threads.
     )
 
 

@@ -165,7 +165,7 @@ def test_a_worker_finds_its_own_device(
         # The launching machine has no GPU, and needs none, not even for statistics.
         options = replace(options, device=device, methods="iba")
         prepared = prepare(options, connect(options))
-        assert prepared.settings.device == device
+        assert prepared.work.settings.device == device
         shutil.rmtree(tmp_path / "out")
     (execution,) = prepared.manifest["executions"]
     assert (execution["device"], execution["device_name"]) == ("cuda", None)

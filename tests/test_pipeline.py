@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -375,7 +376,7 @@ def test_another_class_can_be_explained(
 
 def test_the_graph_gives_a_record_a_file(model: Path, corpus: Path, tmp_path: Path) -> None:
     own = options(model, corpus, tmp_path, methods="saliency")
-    settings = prepare(own, connect(own)).settings
+    settings = prepare(own, connect(own)).work.settings
     units = units_of_run({"saliency": ("attributions", "curves")})
     tasks = [Task(0, SHARDS, tuple(units)), Task(2, SHARDS, (Unit("instances"),))]
     points = 2 * 3  # orders, fractions
@@ -418,9 +419,11 @@ def test_nothing_is_staged_before_all_is_checked(
 def test_progress_is_what_is_committed_or_what_this_process_says(
     model: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    run(options(model, corpus, tmp_path, methods="random", evaluation=None))
+    done, out = tmp_path / "done", tmp_path / "out"
+    run(options(model, corpus, done, methods="random", evaluation=None))
     units = tuple(units_of_run(dict.fromkeys(("random", "saliency"), ("attributions",))))
-    watch = progress._Watch(str(tmp_path), [Task(n, SHARDS, units) for n in (0, 2)], [5, 5, 2])
+    watch = progress._Watch(str(out), [Task(n, SHARDS, units) for n in (0, 2)], [5, 5, 2])
+    shutil.copytree(done, out)
     # Two of three units of both shards are there.
     assert watch.look() == watch.look() == pytest.approx(7 * 2 / 3)
     progress.advance(5)

@@ -144,8 +144,8 @@ REFUSED: dict[str, tuple[Callable[[Path, Mark], object], str]] = {
     "Auto": (configured(architectures=["AutoModelForMaskedLM"]), "can be explained"),
     "an attribute": (configured(architectures=["__name__ForMaskedLM"]), "can be explained"),
     "numbers": (configured(architectures=[5]), "is 5; only"),
-    "an object": (configured(architectures={"a": 1}), "unnamed architecture; only"),
-    "no list": (configured(architectures=5), "unnamed architecture; only"),
+    "an object": (configured(architectures={"a": 1}), "doesn't say what it is"),
+    "no list": (configured(architectures=5), "doesn't say what it is"),
 }
 
 

@@ -138,7 +138,7 @@ def _task_of(folder: Path, config: PretrainedConfig) -> tuple[str, Task]:
             if task == "classification":
                 _check_outputs(folder, config)
             return name, task
-    if not names:
+    if not name:
         raise UsageError(
             f'{folder} doesn\'t say what it is (see "architectures" in its config.json): name its '
             'class there, such as "architectures": ["BertForSequenceClassification"]'
