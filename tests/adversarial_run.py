@@ -156,7 +156,10 @@ def _make_parts(run: SyntheticRun, rng: np.random.Generator) -> None:
         chance = rng.random()
         if chance < 0.3 and (one["rationale"] is None) == (other["rationale"] is None):
             words = max(_first_words(one))
-            one |= {"row_id": f"row {number}", "window": 0, "text": one["text"] + " ü" * 20}
+            _move(other, [len(one["text"]) + 1, len(one["text_pair"] or "")])
+            one |= {"row_id": f"row {number}", "window": 0}
+            one |= {"text": one["text"] + " " + "ü" * 200 + " ü" * 20}
+            one |= {"text_pair": (one["text_pair"] or "") + "ü" * 200}
             other |= {"row_id": f"row {number}", "window": 1, "text": None, "text_pair": None}
             other["word_ids"] = [
                 word + words if word is not None and segment == 0 else word
@@ -164,6 +167,13 @@ def _make_parts(run: SyntheticRun, rng: np.random.Generator) -> None:
             ]
         elif chance < 0.6:
             one |= {"truncated": True, "text": f"{one['text']}\u2003and\u00a0more"}
+
+
+def _move(instance: Row, by: list[int]) -> None:
+    """Moves an instance's characters further on in either text."""
+    for name in ("char_start", "char_end"):
+        pairs = zip(instance[name], instance["segment"], strict=True)
+        instance[name] = [at if at is None else at + by[segment] for at, segment in pairs]
 
 
 def _first_words(instance: Row) -> list[int]:
