@@ -4,7 +4,7 @@
 processor than it runs on, and without any. Whether a setting changes anything is measured: what
 gives the same bits as no setting at all is ignored on this machine, which is said beside its tests.
 
-    python -m tests.processors [SETTING=VALUE | unset ...]
+    python -m tests.processors [SETTING=VALUE | unset | test_FILE ...]
 """
 
 import json
@@ -100,14 +100,16 @@ def changed(setting: str, names: set[str]) -> str:
     return f"other bits in {', '.join(differing)}"
 
 
-def main(settings: list[str]) -> int:
-    """Runs the tests under each setting; returns 1 if any failed, 2 for a word that is none."""
+def main(words: list[str]) -> int:
+    """Runs tests under settings, all unless named; returns 1 if any failed, 2 for a wrong word."""
+    tests = [one for one in words if one in TESTS]
+    settings = [one for one in words if one not in TESTS]
     wrong = [one for one in settings if one != UNSET and "=" not in one]
     if wrong:
-        print(f"{wrong[0]} is neither {UNSET} nor SETTING=VALUE", file=sys.stderr)
+        print(f"{wrong[0]} is neither {UNSET}, SETTING=VALUE nor one of TESTS", file=sys.stderr)
         return 2
     names = {one.split("=")[0] for one in (*SETTINGS, *settings)}
-    files = [f"tests/{name}.py" for name in TESTS]
+    files = [f"tests/{name}.py" for name in tests or TESTS]
     pytest = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "worksteal"]
     told, failed = [], False
     for setting in settings or SETTINGS:
