@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from analysis.runs import load_manifest
 from schemas import TABLES, Unit, failures_path, table_schema, unit_path
-from schemas.layout import FAILURES, PUBLISHED, shard_name
+from schemas.layout import CORPUS, FAILURES, PUBLISHED, STATISTICS, shard_name
 from schemas.tables import without_added
 
 _BATCH = 8192
@@ -114,7 +114,23 @@ def survey(root: Path, manifest: Mapping[str, Any]) -> Survey:
         for path in _committed(root)
         if path not in known
     ]
+    problems += _problems_beside(root, manifest)
     return Survey(problems, there, len(units(manifest)) * num_shards, shards, sound)
+
+
+def _problems_beside(root: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what is wrong with the copy of the corpus and statistics, as far as they are there."""
+    for file in sorted((*root.glob(f"{CORPUS}/rows-*"), *root.glob(f"{STATISTICS}/sample-*"))):
+        path = file.relative_to(root).as_posix()
+        if file.suffix != ".parquet":
+            continue
+        try:
+            with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+                parquet.read()
+            found = [*corpus_problems(file, path, manifest)] if path.startswith(CORPUS) else []
+        except (pa.ArrowException, OSError) as error:
+            found = [f"damaged ({str(error).splitlines()[0]})"]
+        yield from (f"{path}: {problem}. {_REPAIR}" for problem in found)
 
 
 def _committed(root: Path) -> list[str]:

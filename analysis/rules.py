@@ -32,6 +32,11 @@ def repeated(table: str, keys: str, what: str = "") -> Check:
     )
 
 
+# How far a probability moves when the same input is predicted among others. In sound runs the first
+# point of a curve is its instance's own to the last digits (6e-8 in float32); coarser numbers round
+# more, and a GPU adds in another order. A mix of two models is mostly off by far more.
+_TOLERANCE = "case settings_dtype when 'float64' then 1e-6 when 'float32' then 1e-4 else 0.03 end"
+
 INSTANCES = (
     Check(
         "instances: {count} ids occur more than once, such as {example}",
@@ -196,6 +201,35 @@ CURVES = (
         select count(*), min(instance_id || ' under ' || method)
         from curves
         where removed < 0 or (fraction = 0 and removed > 0) or (fraction = 1 and removed = 0)
+        """,
+    ),
+    Check(
+        "curves: {count} begin with another probability than their instance has, such as "
+        "{example}: another model, tokenizer or text made one of the two",
+        f"""
+        select count(*), min(instance_id || ' under ' || method)
+        from (
+            select
+                instance_id,
+                method,
+                probability,
+                probabilities[
+                    1 + coalesce(
+                        curves.target,
+                        case settings_target::varchar
+                            when 'predicted' then instances.prediction
+                            when 'gold' then label
+                            else try_cast(settings_target::varchar as int)
+                        end
+                    )
+                ] as whole,
+                {_TOLERANCE} as tolerance
+            from curves
+            join instances using (instance_id)
+            cross join run
+            where fraction = 0
+        )
+        where not coalesce(abs(probability - whole) <= tolerance, false)
         """,
     ),
     Check(

@@ -555,6 +555,10 @@ NAN = math.nan
 @pytest.mark.parametrize(
     ("change", "problems"),
     [
+        (
+            put("curves", "probability", 0.5, **PATHS_4, order="morf", fraction=0.0),
+            ["curves: 1 begin with another probability than their instance has, such as row-4 un"],
+        ),
         (drop("failures", stage="encode"), ["corpus: 9 rows, but 8 instances and 0 failed"]),
         (drop("instances", **AT_4), ["attributions: 3 belong to no instance, such as row-4"]),
         (double("instances", **AT_4), ["instances: 1 ids occur more than once, such as row-4"]),
@@ -681,6 +685,48 @@ def test_rows_that_do_not_add_up(
     out = io.StringIO()
     print_report(report, out, width=100)
     assert re.search(r"\n\d+ problems?\n$", out.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "step", "sound"),
+    [
+        ("float32", 3e-5, True),
+        ("float32", 3e-4, False),
+        ("float64", 3e-7, True),
+        ("float64", 3e-6, False),
+        ("mixed", 0.02, True),
+        ("bfloat16", 0.04, False),
+    ],
+)
+def test_how_far_the_beginning_of_a_curve_may_be(
+    dtype: str, step: float, sound: bool, tmp_path: Path
+) -> None:
+    run = synthetic_run(dtype=dtype)
+    start = first(run.curves, **PATHS_4, order="random", fraction=0.0)
+    start["probability"] += step if start["probability"] < 0.5 else -step
+    problems = verify(write_run(run, tmp_path)).problems
+    assert (problems == []) == sound, problems
+    assert sound or problems[0].startswith("curves: 1 begin with another probability")
+
+
+@pytest.mark.parametrize("target", ["predicted", "gold", 1])
+def test_the_class_of_curves_from_before_it_was_stored(target: str | int, tmp_path: Path) -> None:
+    """It is that of the run."""
+    run = synthetic_run()
+    run.manifest["identity"]["settings"]["target"] = target
+    for row in run.curves:
+        (instance,) = (i for i in run.instances if i["instance_id"] == row["instance_id"])
+        explained = {"predicted": instance["prediction"], "gold": instance["label"]}.get(
+            str(target), target
+        )
+        row["target"] = None
+        if row["fraction"] == 0:
+            row["probability"] = instance["probabilities"][explained]
+    wrong = first(run.curves, **PATHS_4, order="lerf", fraction=0.0)
+    assert verify(write_run(run, tmp_path / "sound")).problems == []
+    wrong["probability"] = 1 - wrong["probability"]
+    (problem,) = verify(write_run(run, tmp_path / "mixed")).problems
+    assert "such as row-4 under paths: another model, tokenizer or text made one" in problem
 
 
 def test_curves_without_attributions(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -136,6 +137,31 @@ def test_failures_of_other_methods_are_made_again(
         table(tmp_path / "a", "failures", "attattr_colsum"),
     )
     whole(out, tmp_path / "a")
+
+
+def test_verify_reads_the_copy_of_the_corpus_and_statistics(out: Path) -> None:
+    copies = ["corpus/rows-00001.parquet", "statistics/sample-00004.parquet"]
+    for path in copies:
+        flip(out / path)
+    problems = verify(out).problems
+    assert [problem.split(": damaged (")[0] for problem in problems] == copies
+    assert all(problem.endswith("Run the same command again with --repair") for problem in problems)
+    shutil.copy(out / "corpus" / "rows-00000.parquet", out / copies[0])
+    assert verify(out).problems[0].startswith("statistics/")
+    for path in copies:
+        (out / path).unlink()  # As somebody may who won't add to the run.
+    assert verify(out).problems == []
+
+
+def test_rows_that_are_missing_from_the_copy_of_the_corpus(run: Run, out: Path) -> None:
+    path = out / "corpus" / "rows-00001.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    assert verify(out).problems == [
+        "corpus/rows-00001.parquet: has 2 rows instead of 3. Run the same command again with "
+        "--repair"
+    ]
+    assert "damaged: 1 file" in run("--methods", "random", "--repair").out
+    assert verify(out).problems == []
 
 
 def edit_method(out: Path, name: str, **changes: Any) -> None:
