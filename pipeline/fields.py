@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.streams import is_text
 from schemas import UsageError
 
 _PLURALS = {"bytes": "bytes", "object": "objects", "nothing": "nothing", "other": "other values"}
@@ -236,7 +237,7 @@ def _classes_of(schema: pa.Schema) -> dict[str, Any]:
     try:
         info = json.loads(content).get("info") or {}
         return classes_in(info.get("features"))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"its metadata of datasets is damaged: {error!r}") from error
 
 
@@ -245,6 +246,9 @@ def classes_in(features: Any) -> dict[str, Any]:
 
     Returns:
         Names by column; of a column of objects, the same by field.
+
+    Raises:
+        ValueError: If a name is no text.
     """
     found: dict[str, Any] = {}
     for name, feature in features.items() if isinstance(features, Mapping) else ():
@@ -253,6 +257,8 @@ def classes_in(features: Any) -> dict[str, Any]:
         if feature.get("_type") == "ClassLabel":
             names = feature.get("names") or map(str, range(feature.get("num_classes") or 0))
             found[str(name)] = tuple(map(str, names))
+            if not all(map(is_text, found[str(name)])):
+                raise ValueError(f"the classes of {name!r} have names with lone surrogates")
         elif "_type" not in feature:
             found[str(name)] = classes_in(feature)
     return found

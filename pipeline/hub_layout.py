@@ -17,6 +17,7 @@ _CARD = "README.md"
 # What a configuration may say; anything else would change how its files are read.
 _KNOWN = {"config_name", "data_files", "data_dir", "default", "description", "version", "features"}
 _DELIMITERS = ("sep", "delimiter")
+_MOST_VALUES = 100_000
 
 
 def _card(folder: Path) -> tuple[dict[str, Any], list[str]]:
@@ -30,9 +31,28 @@ def _card(folder: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, []
     try:
         found = yaml.safe_load("\n".join(lines[: ends[0]]))
-    except yaml.YAMLError as error:
+        _check_size(found)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         return {}, [f"the YAML in {_CARD} can't be read: {' '.join(str(error).split())}"]
     return (found if isinstance(found, dict) else {}), []
+
+
+def _check_size(content: Any) -> None:
+    """Checks that content ends: in YAML, a part may stand for itself, or for much of the rest.
+
+    Raises:
+        ValueError: If it doesn't end soon.
+    """
+    held, seen = [content], 0
+    while held:
+        value = held.pop()
+        seen += 1
+        if seen > _MOST_VALUES:
+            raise ValueError("it has too many parts")
+        if isinstance(value, Mapping):
+            held.extend(value.values())
+        elif isinstance(value, list):
+            held.extend(value)
 
 
 def in_dataset(folder: Path, name: str | None) -> tuple[Listing, str | None]:
@@ -135,10 +155,22 @@ def _classes(folder: Path, card: Mapping[str, Any], config: Any) -> dict[str, An
             len(infos) == 1 or str(info.get("config_name")) == str(config or "default")
         ):
             return _of_card(info.get("features"))
+    for name in ("dataset_info.json", "dataset_infos.json"):
+        if (folder / name).is_file():
+            return _of_infos(folder / name, config)
+    return {}
+
+
+def _of_infos(path: Path, config: Any) -> dict[str, Any]:
+    """Names of classes, as ``datasets`` wrote them beside data of one or several configurations."""
     try:
-        return classes_in(json.loads((folder / "dataset_info.json").read_text())["features"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return {}
+        infos = json.loads(path.read_text(encoding="utf-8"))
+        if "features" not in infos:
+            only = next(iter(infos.values())) if len(infos) == 1 else {}
+            infos = infos.get(str(config or "default"), only)
+        return classes_in(infos.get("features"))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path} can't be read: {error}") from error
 
 
 def _of_card(features: Any) -> dict[str, Any]:

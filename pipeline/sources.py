@@ -33,7 +33,7 @@ from schemas import UsageError
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, zlib.error, csv.Error, lzma.LZMAError, zipfile.BadZipFile),
-    *(pa.ArrowException, BeamIOError),
+    *(pa.ArrowException, BeamIOError, RecursionError),
 )
 
 

@@ -88,7 +88,15 @@ def with_card(folder: Path, given: datasets.Dataset) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("write", [saved, as_parquet, with_card])
+def with_infos(folder: Path, given: datasets.Dataset) -> Path:
+    given.to_csv(str(folder / "train.csv"))
+    features = {"label": {"_type": "ClassLabel", "names": given.features["label"].names}}
+    infos = {"default": {"features": features}}
+    (folder / "dataset_infos.json").write_text(json.dumps(infos))
+    return folder
+
+
+@pytest.mark.parametrize("write", [saved, as_parquet, with_card, with_infos])
 def test_the_names_of_the_corpus_win(
     write: Callable[..., Path], of_classes: Callable[..., Model], tmp_path: Path
 ) -> None:
@@ -149,6 +157,17 @@ def test_names_that_can_be_read_in_two_ways(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         open_corpus(str(as_parquet(tmp_path, dataset([0, 1], names))), of_classes(classes))
+
+
+def test_names_that_are_no_text_are_refused(
+    of_classes: Callable[..., Model], tmp_path: Path
+) -> None:
+    path = as_parquet(tmp_path, dataset([0], ["a", "b"]))
+    table = pq.read_table(path)
+    metadata = table.schema.metadata[b"huggingface"].replace(b'"b"', b'"\\ud800"')
+    pq.write_table(table.replace_schema_metadata({b"huggingface": metadata}), path)
+    with pytest.raises(UsageError, match=r"c\w+\.parquet can't be read: .* lone surrogates"):
+        open_corpus(str(path), of_classes(["a", "b"]))
 
 
 def test_a_number_without_a_name_fails(of_classes: Callable[..., Model], tmp_path: Path) -> None:

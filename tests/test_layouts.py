@@ -243,9 +243,19 @@ def test_cards_that_are_not_followed(card: str, message: str, tmp_path: Path) ->
         open_source(str(tmp_path), None)
 
 
-def test_a_card_that_can_not_be_read_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "card",
+    [
+        "configs: [",
+        "configs: &a [*a, *a]",
+        "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n"
+                                   for a, b in zip("abcdefghi", "bcdefghij", strict=True)),
+    ],
+    ids=["half", "endless", "large"],
+)  # fmt: skip
+def test_a_card_that_can_not_be_read_is_said(card: str, tmp_path: Path) -> None:
     folder(tmp_path, "a.jsonl")
-    (tmp_path / "README.md").write_text("---\nconfigs: [\n---\n")
+    (tmp_path / "README.md").write_text(f"---\n{card}\n---\n")
     assert texts(tmp_path) == [("a.jsonl", None)]
     (note,) = open_source(str(tmp_path), None).notes
     assert note.startswith("the YAML in README.md can't be read: ")
