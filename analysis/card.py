@@ -344,6 +344,7 @@ class _Metrics(NamedTuple):
 
     protocol: str
     operation: str
+    left_out: int
     heads: list[str]
     rows: list[list[Markdown]]
 
@@ -360,6 +361,7 @@ def _metrics(card: Card) -> Iterator[_Metrics]:
         yield _Metrics(
             protocol,
             operation,
+            rows[0]["left_out"],
             [f"{name.replace('_', ' ')} {arrows[name]}" for name in names],
             [
                 [

@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from analysis.runs import load_manifest
+from analysis.database import escape_glob
+from analysis.remote import RemoteFiles, is_remote
+from analysis.runs import load_manifest, parse_manifest
 from schemas import TABLES, Unit, failures_path, table_schema, unit_path
-from schemas.layout import CORPUS, FAILURES, PUBLISHED, STATISTICS, shard_name
+from schemas.layout import CORPUS, FAILURES, PUBLISHED, STATISTICS
 from schemas.tables import without_added
 
 _BATCH = 8192
@@ -50,21 +52,36 @@ def unfinished(folder: str | Path) -> str | None:
 
     Files are counted by their names and not read: a run has one per unit and shard.
 
+    Args:
+        folder: The run's folder or, as a text, its address.
+
     Raises:
-        UsageError: If the folder is no run folder.
+        UsageError: If it is no run folder.
     """
-    manifest = load_manifest(folder)
+    if is_remote(folder):
+        files = RemoteFiles(str(folder))
+        manifest = parse_manifest(files.manifest, str(folder))
+        there = {
+            path.removeprefix(files.root) for path in files.glob(f"{escape_glob(files.root)}**")
+        }
+    else:
+        manifest = load_manifest(folder)
+        places = [Path(folder) / unit.folder for unit in units(manifest)]
+        there = {
+            path.relative_to(folder).as_posix()
+            for place in places
+            if place.is_dir()
+            for path in place.iterdir()
+        }
     if manifest.get("layout") == PUBLISHED:
         return None
     num_shards = manifest["identity"]["settings"]["num_shards"]
-    names = {shard_name(shard, num_shards) for shard in range(num_shards)}
-    places = [Path(folder) / unit.folder for unit in units(manifest)]
-    there = sum(
-        len(names.intersection(path.name for path in place.iterdir()))
-        for place in places
-        if place.is_dir()
-    )
-    return not_finished(there, len(places) * num_shards)
+    expected = [
+        unit_path(unit, shard, num_shards)
+        for unit in units(manifest)
+        for shard in range(num_shards)
+    ]
+    return not_finished(len(there.intersection(expected)), len(expected))
 
 
 def not_finished(there: int, expected: int) -> str | None:

@@ -212,7 +212,12 @@ def _write(
         for table in ("methods", "run"):
             write_query(connection, table, table_path(stage, table, None, run.split, 0, 1))
         metrics = _dictionaries(connection, "from faithfulness")
-        costs = _dictionaries(connection, "select method, seconds_per_instance from cost")
+        # On the same instances as the metrics.
+        costs = _dictionaries(
+            connection,
+            "select method, any_value(seconds_per_instance) as seconds_per_instance"
+            " from cost_faithfulness group by method",
+        )
     card = Card(
         repo_id=repo_id,
         manifest=run.manifest,

@@ -51,7 +51,7 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
         raise UsageError(f"{folder} is no run folder: {_lacking(Path(folder))}") from None
     except OSError as error:
         raise _unreadable(path, error) from error
-    return _parsed(text, path)
+    return parse_manifest(text, path)
 
 
 def open_run(folder: str | Path, *, external_access: bool = False) -> duckdb.DuckDBPyConnection:
@@ -92,7 +92,7 @@ def open_run(folder: str | Path, *, external_access: bool = False) -> duckdb.Duc
 
 def _open_remote(address: str, external_access: bool) -> duckdb.DuckDBPyConnection:
     files = RemoteFiles(address)
-    manifest = _parsed(files.manifest, f"{address.rstrip('/')}/{MANIFEST}")
+    manifest = parse_manifest(files.manifest, f"{address.rstrip('/')}/{MANIFEST}")
     return _connected(files, address, manifest, locked=not external_access)
 
 
@@ -136,8 +136,12 @@ def write_database(folder: str | Path) -> Path:
     return path
 
 
-def _parsed(text: bytes, path: str | Path) -> dict[str, Any]:
-    """Reads a manifest, which lies at the path."""
+def parse_manifest(text: bytes, path: str | Path) -> dict[str, Any]:
+    """Reads a manifest, which lies at the path.
+
+    Raises:
+        UsageError: If it is none that this version can read.
+    """
     try:
         manifest = json.loads(text.decode("utf-8"))
     except ValueError as error:

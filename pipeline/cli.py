@@ -403,8 +403,11 @@ def _tell_unfinished(folder: str) -> None:
     from analysis.files import unfinished
     from analysis.remote import is_remote
 
+    # Elsewhere it takes a listing more; on a hub, runs are published, which are whole or say so.
+    if is_remote(folder) and folder.startswith("hf:"):
+        return
     with suppress(UsageError, OSError):  # Which the command itself raises, in its turn.
-        if not is_remote(folder) and (sentence := unfinished(folder)):
+        if sentence := unfinished(folder):
             print(f"{folder} is {sentence}", file=sys.stderr)
 
 

@@ -175,6 +175,17 @@ def test_on_the_command_line(elsewhere: list[Elsewhere], folder: Path) -> None:
     assert len(there.out.splitlines()) == len(here.out.splitlines()) > 1
 
 
+def test_a_run_elsewhere_that_is_not_finished_says_so(
+    elsewhere: list[Elsewhere], tmp_path: Path
+) -> None:
+    address = "s3://bucket/runs/a [raw] run"
+    assert command("query", address, "from cost").err == ""
+    next((tmp_path / "s3/bucket/runs/a [raw] run/curves").rglob("shard-00001-*")).unlink()
+    there = command("query", address, "from cost")
+    assert there.status == 0
+    assert there.err.startswith(f"{address} is not finished: 29 of 30 files are there")
+
+
 @pytest.mark.parametrize("external_access", [False, True])
 def test_nothing_but_the_run_is_reached_there(
     external_access: bool, elsewhere: list[Elsewhere], tmp_path: Path
