@@ -361,7 +361,7 @@ def _metrics(card: Card) -> Iterator[_Metrics]:
         yield _Metrics(
             protocol,
             operation,
-            rows[0]["left_out"],
+            min(row["left_out"] for row in rows),
             [f"{name.replace('_', ' ')} {arrows[name]}" for name in names],
             [
                 [

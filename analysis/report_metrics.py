@@ -171,7 +171,8 @@ def _faithfulness_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Shee
 
 def _same(rows: Sequence[Row]) -> str:
     """On which instances methods are compared, and how many are left out of that."""
-    n, left_out = rows[0]["n"], rows[0]["left_out"]
+    # A method without any curve that can be used has none that is compared.
+    n, left_out = max((row["n"], row["left_out"]) for row in rows)
     if len(rows) == 1 and not left_out:
         return f"The method has {counted(n, 'instance')}."
     if not n:
@@ -179,15 +180,20 @@ def _same(rows: Sequence[Row]) -> str:
             f"There is nothing to compare: none of the {counted(left_out, 'instance')} has curves "
             "of every method that can be used."
         )
-    others = ""
-    if left_out:
-        others = (
-            f"; {left_out:,} more {'is' if left_out == 1 else 'are'} left out, since some method "
-            "has no curves there that can be used"
-        )
     return (
         f"Methods are compared on the same {counted(n, 'instance')}, so that they may differ "
-        f"surely even where intervals overlap{others}."
+        f"surely even where intervals overlap{_others(left_out, 'curves')}."
+    )
+
+
+def _others(left_out: int, what: str) -> str:
+    """How many instances are left out of a comparison, since not all methods have them."""
+    if not left_out:
+        return ""
+    are = "is" if left_out == 1 else "are"
+    return (
+        f"; {left_out:,} more {are} left out, since some method has no {what} there that can be "
+        "used"
     )
 
 
@@ -195,13 +201,13 @@ def _plausibility_sheet(connection: duckdb.DuckDBPyConnection, rows: list[Row]) 
     intervals: dict[tuple[Any, ...], tuple[float, float]] = {}
     if has_view("plausibility_intervals"):
         intervals = _intervals(query_rows(connection, "from plausibility_intervals"))
-    n = max(row["n"] for row in rows)
+    n, left_out = max((row["n"], row["left_out"]) for row in rows)
     return Sheet(
         "plausibility",
         "Plausibility",
         f"How well a method's highest words are those of human rationales, over "
-        f"{counted(n, 'instance')}.{_parts(rows)} That people agree does not make an explanation "
-        "faithful.",
+        f"{counted(n, 'instance')}{_others(left_out, 'scores')}.{_parts(rows)} That people agree "
+        "does not make an explanation faithful.",
         *_sheet(
             rows,
             _PLAUSIBILITY,
@@ -226,7 +232,7 @@ def _parts(rows: Sequence[Row]) -> str:
             f"({share:.0%}) are in none of them"
         )
     return (
-        f" Of these, {row['cut']:,} {parts}, cut at the limit or windows{unseen}. What "
+        f" Of the {row['n']:,}, {row['cut']:,} {parts}, cut at the limit or windows{unseen}. What "
         "the rationale marks there is not asked for, so that these values can't be "
         "compared with those of whole texts, which are mostly lower."
     )

@@ -65,6 +65,8 @@ SCANS = {
     "words": "select count(*), avg(score_max) from words",
     "documents": "select count(*), avg(agreeing) from documents",
     "document_tokens": "select count(*), avg(score) from document_tokens",
+    "compared": "select count(*) from {view}('scores', true, null) where compared",
+    "compared_curves": "select count(*) from {view}(true, null) where compared",
     "faithfulness_by_instance": "select count(*), avg(auc_difference) from {view}",
     "plausibility_by_instance": "select count(*), avg(auprc) from {view}",
     "word_ranks": "select count(*), sum(len(ranked)) from {view}",

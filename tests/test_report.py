@@ -276,7 +276,7 @@ def test_plausibility_of_parts_of_texts_says_so(page: Page, tmp_path: Path) -> N
         ).fetchall()
     assert row[1:3] == (1, 2)
     found = note(Page(write_report(folder)))
-    assert f"over {row[0]} instances. Of these, 1 is a part of a text, cut" in found
+    assert f"over {row[0]} instances. Of the {row[0]}, 1 is a part of a text, cut" in found
     assert f"and 2 of the {row[3]} words of these texts" in found
 
 
