@@ -34,6 +34,18 @@ class Survey(NamedTuple):
     sound: dict[str, list[str]]
 
 
+def linked_folders(root: Path) -> list[str]:
+    """Folders of a run, and of methods in them, that are links: nobody follows these.
+
+    What is in them is neither found when a run goes on nor by queries, which reach nothing outside
+    the run's folder.
+    """
+    found = (path for pattern in ("*", "*/*") for path in root.glob(pattern))
+    return sorted(
+        path.relative_to(root).as_posix() for path in found if path.is_symlink() and path.is_dir()
+    )
+
+
 def units(manifest: Mapping[str, Any]) -> list[Unit]:
     """The units of a run: every one of them has a file per shard.
 
@@ -132,6 +144,10 @@ def survey(root: Path, manifest: Mapping[str, Any]) -> Survey:
         if path not in known
     ]
     problems += _problems_beside(root, manifest)
+    problems += [
+        f"{path}: a link, which queries and runs don't follow. Put the folder itself there"
+        for path in linked_folders(root)
+    ]
     return Survey(problems, there, len(units(manifest)) * num_shards, shards, sound)
 
 

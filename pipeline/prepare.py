@@ -13,6 +13,7 @@ import torch
 from apache_beam.io.filesystem import BeamIOError
 from huggingface_hub import snapshot_download
 
+from analysis.files import linked_folders
 from pipeline.again import NOTHING, Run, Work, passing_parts
 from pipeline.corpus import Corpus, check_again, open_corpus, stage, staged
 from pipeline.damage import sorted_out, sweep
@@ -399,6 +400,12 @@ def _open_output(root: str) -> dict[str, Any] | None:
         if is_local(root) and Path(root).exists() and not Path(root).is_dir():
             raise UsageError(f"--output {root} is a file; name a folder")
         manifest = read_manifest(root)
+        if is_local(root) and (links := linked_folders(Path(root))):
+            raise UsageError(
+                f"--output {root} has folders that are links ({', '.join(links[:3])}), which "
+                "nothing that reads a run follows: put the folders themselves there, or make "
+                f"{root} as a whole a link"
+            )
         if manifest is not None:
             check_is_own(f"--output {root}", manifest)
     except UsageError:

@@ -164,6 +164,31 @@ def test_rows_that_are_missing_from_the_copy_of_the_corpus(run: Run, out: Path) 
     assert verify(out).problems == []
 
 
+@pytest.mark.parametrize("name", ["attributions", "curves/method=saliency", "corpus"])
+def test_folders_that_are_links_are_refused(name: str, run: Run, out: Path, tmp_path: Path) -> None:
+    """Queries reach nothing outside the run's folder, so that rows would be missing in silence."""
+    (out / name).rename(tmp_path / "elsewhere")
+    (out / name).symlink_to(tmp_path / "elsewhere")
+    before = stamps(out)
+    outcome = run("--methods", "saliency")
+    assert (outcome.status, outcome.out, stamps(out)) == (2, "", before)
+    assert f"has folders that are links ({name}), which nothing that reads a run" in outcome.err
+    assert (
+        f"{name}: a link, which queries and runs don't follow. Put the" in verify(out).problems[0]
+    )
+
+
+def test_a_run_as_a_whole_may_be_a_link(
+    model: Path, corpus: Path, out: Path, finished: Path, tmp_path: Path
+) -> None:
+    out.rename(tmp_path / "elsewhere")
+    out.symlink_to(tmp_path / "elsewhere")
+    outcome = command(*arguments(model, corpus, out, "--methods", "saliency"))
+    assert outcome.out.startswith("nothing left to do")
+    assert command("query", out, "from faithfulness").status == 0
+    whole(out, finished)
+
+
 def edit_method(out: Path, name: str, **changes: Any) -> None:
     manifest = json.loads((out / "run.json").read_text())
     manifest["methods"][name] |= changes
