@@ -1,19 +1,14 @@
 """What a run looks like inside DuckDB: tables over its files, its manifest, views and comments."""
 
-import atexit
-import itertools
 import json
-import os
-import shutil
-import tempfile
+import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from analysis.spill import spill_to_temporary
 from schemas import TABLES, VIEWS, table_schema
 from schemas.layout import GLOBS, PUBLISHED_GLOBS
 from schemas.tables import EVALUATIONS
@@ -31,20 +26,6 @@ _TYPE_NAMES = {
 }
 _GLOB = str.maketrans({character: f"[{character}]" for character in "*?["})
 
-_METHODS = """
-create table methods (
-    method varchar,
-    params json,
-    signed boolean,
-    class_dependent boolean,
-    additive boolean,
-    stochastic boolean,
-    tables varchar[],
-    paper varchar,
-    passes varchar[],
-    word_score varchar
-)
-"""
 _METHOD_COMMENTS = {
     "method": "Name in `attribeam methods`",
     "params": "Parameters of this run: params->>'steps'",
@@ -57,8 +38,12 @@ _METHOD_COMMENTS = {
     "passes": "Passes through the model that the method needs",
     "word_score": "What a word's score is of its tokens', wherever words are ranked: sum or max",
 }
-
-_NUMBERS = itertools.count()  # Of connections.
+# Those that are no texts.
+_METHOD_TYPES = {
+    "params": "json",
+    **dict.fromkeys(("signed", "class_dependent", "additive", "stochastic"), "boolean"),
+    **dict.fromkeys(("tables", "passes"), "varchar[]"),
+}
 
 
 def literal(text: str) -> str:
@@ -141,34 +126,84 @@ def _is_published(table: str, patterns: Sequence[str]) -> bool:
     )
 
 
-def add_manifest(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> None:
+def add_manifest(
+    connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any], path: str | None = None
+) -> None:
     """Adds ``methods``, a row per method, and ``run``, one row with the run's identity.
 
     The columns of ``run`` are named by section: ``model_source``, ``corpus_rows``,
     ``settings_seed``. Whatever is neither a number nor a text nor a list of texts is JSON.
+
+    Args:
+        connection: Where to.
+        manifest: The run's manifest, which says what columns there are.
+        path: Where it is read from whenever it is asked, as a glob; None for as it is now.
     """
-    connection.execute(_METHODS)
-    for name, method in manifest["methods"].items():
-        row = [name, json.dumps(method["params"])]
-        row += [method.get(key) for key in tuple(_METHOD_COMMENTS)[2:-1]]
-        # Before there was a choice, it was the largest.
-        row.append(method.get("word_score") or "max")
-        connection.execute("insert into methods values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-    values: dict[str, Any] = {"format": manifest["format"]}
-    for section, entries in manifest["identity"].items():
+    if path is None:
+        source = f"(select {literal(json.dumps(manifest))} as content)"
+    else:
+        source = f"read_text({literal(path)})"
+    named = f"(select content, unnest(json_keys(content, '/methods')) as method from {source})"
+    # A method's name is a part of paths, and so can be of these.
+    of_method = "'/methods/' || method || '/"
+    columns = ", ".join(
+        _entry(f"{of_method}{name}'", _METHOD_TYPES.get(name, "varchar"), name)
+        for name in tuple(_METHOD_COMMENTS)[1:]
+    )
+    # Before there was a choice, a word's score was the largest.
+    replaced = "replace (coalesce(word_score, 'max') as word_score)"
+    connection.execute(
+        f"create view methods as select * {replaced} from (select method, {columns} from {named})"
+    )
+    entries = {"format": ("/format", manifest["format"])}
+    for section, values in manifest["identity"].items():
         # Only the tokenizer may be missing.
-        known = {"sha256": None} if entries is None else entries
-        values |= {f"{section}_{key}": value for key, value in known.items()}
-    values |= {key: manifest.get(key) for key in ("evaluation", "executions")}
-    columns = ", ".join(f"?::{_sql_type(value)} as {identifier(n)}" for n, value in values.items())
-    parameters = [json.dumps(v) if _sql_type(v) == "json" else v for v in values.values()]
-    connection.execute(f"create table run as select {columns}", parameters)
+        for key, value in ({"sha256": None} if values is None else values).items():
+            entries[f"{section}_{key}"] = (f"/identity/{_pointed(section)}/{_pointed(key)}", value)
+    for key in ("evaluation", "executions"):
+        entries[key] = (f"/{key}", {})  # JSON, whatever it is by now.
+    columns = ", ".join(
+        _entry(literal(pointer), _sql_type(value), name)
+        for name, (pointer, value) in entries.items()
+    )
+    connection.execute(f"create view run as select {columns} from {source}")
 
 
-def add_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Adds the views and macros of ``schemas.views`` over the tables."""
+def _entry(pointer: str, kind: str, name: str) -> str:
+    """SQL for an entry of the manifest, whose JSON is the column ``content``.
+
+    Args:
+        pointer: SQL of its JSON pointer.
+        kind: Its type in SQL.
+        name: The column that it becomes.
+    """
+    match kind:
+        case "json":
+            entry = f"nullif(json_extract(content, {pointer}), 'null')"
+        case "varchar[]":
+            entry = f"json_extract(content, {pointer})::varchar[]"
+        case _:
+            entry = f"json_extract_string(content, {pointer})::{kind}"
+    return f"{entry} as {identifier(name)}"
+
+
+def _pointed(key: str) -> str:
+    """A key as a part of a JSON pointer."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def add_views(connection: duckdb.DuckDBPyConnection, *, main: bool = True) -> None:
+    """Adds the views and macros of ``schemas.views`` over the tables.
+
+    Args:
+        connection: Where to.
+        main: Whether this is the database that queries begin in. In another, table macros have
+            other names: called from there, they would answer with the main one's tables.
+    """
+    macros = [name for view in VIEWS for kind, name in view.created if kind == "macro table"]
+    called = re.compile(rf"\b({'|'.join(macros)})(?= *\()")
     for view in VIEWS:
-        connection.execute(view.sql)
+        connection.execute(view.sql if main else called.sub(r"\1__inside", view.sql))
 
 
 def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
@@ -187,7 +222,10 @@ def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
         for kind, name in view.created:
             statements.append(f"comment on {kind} {name} is {literal(view.comment)}")
         explained[view.name] = inherited | view.columns
-    columns = connection.execute("select table_name, column_name from duckdb_columns()").fetchall()
+    columns = connection.execute(
+        "select table_name, column_name from duckdb_columns() "
+        "where database_name = current_database()"
+    ).fetchall()
     for relation, column in columns:
         if comment := explained.get(relation, {}).get(column):
             name = f"{relation}.{identifier(column)}"
@@ -196,8 +234,8 @@ def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(";\n".join(["begin", *statements, "commit"]))
 
 
-def lock(connection: duckdb.DuckDBPyConnection, root: str) -> None:
-    """Keeps queries to the files below a folder, and the settings as they are.
+def lock(connection: duckdb.DuckDBPyConnection, roots: Sequence[str]) -> None:
+    """Keeps queries to the files below some folders, and the settings as they are.
 
     DuckDB would write the files that it reads, so what queries of others may be asked of has to be
     read through a file system that can't. A pattern over escaped characters does not begin with
@@ -208,30 +246,12 @@ def lock(connection: duckdb.DuckDBPyConnection, root: str) -> None:
     for extension in ("autoinstall_known_extensions", "autoload_known_extensions"):
         connection.execute(f"set {extension} = false")
     connection.execute("set allow_persistent_secrets = false")
-    connection.execute(f"set allowed_directories = [{literal(root)}, {literal(escape_glob(root))}]")
+    allowed = [literal(way) for root in roots for way in (root, escape_glob(root))]
+    connection.execute(f"set allowed_directories = [{', '.join(allowed)}]")
     connection.execute("set enable_external_access = false")
     # Else an unknown table's name would be looked up among the caller's Python variables.
     connection.execute("set python_enable_replacements = false")
     connection.execute("set lock_configuration = true")
-
-
-def spill_to_temporary(connection: duckdb.DuckDBPyConnection) -> None:
-    """Lets a connection spill below the system's temporary folder, until the process ends."""
-    spill = Path(_spills(os.getpid())) / str(next(_NUMBERS))
-    connection.execute(f"set temp_directory = {literal(str(spill))}")
-
-
-@cache
-def _spills(process: int) -> str:
-    """A folder for what the connections of a process spill."""
-    folder = tempfile.mkdtemp(prefix="attribeam-spill-")
-    atexit.register(_remove, folder, process)
-    return folder
-
-
-def _remove(folder: str, process: int) -> None:
-    if os.getpid() == process:  # And not in a fork of it.
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _type_name(kind: pa.DataType) -> str:

@@ -1,15 +1,15 @@
 """Where a page about a run is written."""
 
 from pathlib import Path
-from uuid import uuid4
 
-from schemas import UsageError
+from analysis.replacing import replace_file, unwritable
 
 
 def write_page(folder: str | Path, name: str, output: str | Path | None, content: str) -> Path:
     """Writes a page to the file that was asked for, or into the run's folder under its own name.
 
     A link of that name in the run's folder, which may be anyone's, is replaced and not followed.
+    An interruption leaves what was there before.
 
     Args:
         folder: The run's folder.
@@ -23,14 +23,16 @@ def write_page(folder: str | Path, name: str, output: str | Path | None, content
     Raises:
         UsageError: If it can't be written.
     """
-    path = Path(folder) / name if output is None else Path(output)
-    target = path.with_name(f".{name}.{uuid4().hex}.tmp") if output is None else path
+    if output is None:
+        path = Path(folder) / name
+        replace_file(path, content.encode())
+        return path
+    path = Path(output)
     try:
-        target.write_text(content, encoding="utf-8", newline="\n")
-        if target != path:
-            target.replace(path)
+        if path.exists() and not path.is_file():  # As /dev/stdout.
+            path.write_bytes(content.encode())
+        else:
+            replace_file(path.resolve(), content.encode())
     except OSError as error:
-        if target != path:
-            target.unlink(missing_ok=True)
-        raise UsageError(f"{path} can't be written: {error}") from error
+        raise unwritable(path, error) from error
     return path

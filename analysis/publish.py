@@ -35,12 +35,12 @@ from analysis.database import (
     add_table,
     add_views,
     escape_glob,
-    spill_to_temporary,
 )
 from analysis.hub import check_token, upload
 from analysis.local import local_names
 from analysis.publish_tables import table_path, write_query, write_tables
 from analysis.publishable import Publishable, open_publishable
+from analysis.spill import spill_to_temporary
 from schemas import TABLES, UsageError
 from schemas.layout import (
     CARD,

@@ -1,7 +1,7 @@
 """A query over a run; its result as a table for people, or CSV, JSON or Parquet for programs."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -35,6 +35,7 @@ def run_query(
     *,
     width: int | None = None,
     external_access: bool = False,
+    others: Mapping[str, str | Path] | None = None,
 ) -> None:
     """Runs SQL over a run and writes the result of its last statement.
 
@@ -48,6 +49,7 @@ def run_query(
         width: Characters a line of a table may have; None takes the terminal's.
         external_access: Let the query read other files than the run's, and write files. Without
             it, files are reached through nothing that could write one, whatever the SQL is.
+        others: Other runs by the names that the query has for them (``open_run``).
 
     Raises:
         UsageError: If it is no run folder, or the query fails, with DuckDB's own message.
@@ -58,7 +60,7 @@ def run_query(
     if format == "parquet":
         stream = _binary(stream)
     text = _statements(sql)
-    with open_run(folder, external_access=external_access) as connection:
+    with open_run(folder, external_access=external_access, others=others) as connection:
         try:
             reader = _execute(connection, text)
         except duckdb.Error as error:
@@ -134,13 +136,14 @@ def _explained(error: duckdb.Error, connection: duckdb.DuckDBPyConnection) -> st
         return (
             "A query may not write files or load code, nor read any files but the run's: "
             f"{message.splitlines()[0].rstrip('.')}. To write, choose a format "
-            f"({', '.join(FORMATS)}) and redirect the output. --external-access lifts it all, for "
-            "SQL that you trust."
+            f"({', '.join(FORMATS)}) and redirect the output. Another run is named beforehand: "
+            "--with NAME=DIR. For SQL that you trust, --external-access lifts it all."
         )
     if message.startswith("Catalog Error: Table with name"):
         names = connection.execute(
-            "select table_name from duckdb_tables() where not internal "
-            "union all select view_name from duckdb_views() where not internal order by 1"
+            "select name from (select table_name as name, * from duckdb_tables() "
+            "union all by name select view_name as name, * from duckdb_views()) "
+            "where not internal and database_name = current_database() order by 1"
         ).fetchall()
         # DuckDB's guess at what was meant prefers its own catalogue.
         return f"{message.splitlines()[0]}\nThere are: {', '.join(chain.from_iterable(names))}."

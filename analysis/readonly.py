@@ -148,13 +148,16 @@ class LocalFiles(ReadOnlyFiles):
     """The files of a run's folder on this machine, as they are at any time.
 
     Links that lead out of the folder, and what is no regular file, are not there.
+
+    Args:
+        folder: The folder.
+        protocol: What their addresses begin with.
     """
 
-    protocol = LOCAL
-    root = f"{LOCAL}://"
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, protocol: str = LOCAL) -> None:
         super().__init__()
+        self.protocol = protocol
+        self.root = f"{protocol}://"
         self._folder = os.path.realpath(folder)
         self._inside: dict[str, bool] = {}
 
@@ -221,3 +224,39 @@ class LocalFiles(ReadOnlyFiles):
         if relative == path or relative.startswith("/") or ".." in relative.split("/"):
             raise PermissionError(f"{path} is not in the run's folder")
         return relative
+
+
+class RenamedFiles(ReadOnlyFiles):
+    """Files under another protocol, since a connection knows one of each.
+
+    Args:
+        files: The files.
+        protocol: What their addresses begin with instead.
+    """
+
+    def __init__(self, files: ReadOnlyFiles, protocol: str) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.root = f"{protocol}://"
+        self._files = files
+
+    def glob(self, path: str, maxdepth: int | None = None, **_: Any) -> list[str]:
+        """Addresses that match a glob, in order."""
+        pattern = glob.escape(self._files.root) + path.removeprefix(self.root)
+        return [self.root + p.removeprefix(self._files.root) for p in self._files.glob(pattern)]
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Size and type of a file."""
+        return {**self._files.info(self._other(path)), "name": path}
+
+    def modified(self, path: str) -> datetime:
+        """When a file was changed."""
+        changed: datetime = self._files.modified(self._other(path))
+        return changed
+
+    def opened(self, path: str) -> Positioned:
+        """Opens a file."""
+        return self._files.opened(self._other(path))
+
+    def _other(self, path: str) -> str:
+        return self._files.root + path.removeprefix(self.root)

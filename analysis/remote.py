@@ -1,5 +1,6 @@
 """Runs that lie elsewhere: ``hf://`` and ``s3://``, read-only, through fsspec's file systems."""
 
+import io
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from schemas.layout import MANIFEST
 
 # The package that reads each protocol.
 _PACKAGES = {"hf": "huggingface_hub", "s3": "s3fs"}
+PROTOCOLS = tuple(_PACKAGES)
 _REMOTE = re.compile(rf"({'|'.join(_PACKAGES)})://(.+)")
 _NAMES = "hf://datasets/user/name, hf://datasets/user/name@revision or s3://bucket/path"
 
@@ -82,7 +84,10 @@ class RemoteFiles(ReadOnlyFiles):
 
     def opened(self, path: str) -> Positioned:
         """Opens a file that was there when the folder was opened."""
-        return SharedFile(self._inner.open(path, "rb"), self.info(path)["size"])
+        size = self.info(path)["size"]
+        if path == f"{self.root}{MANIFEST}":  # It is here, and asked for by many queries.
+            return SharedFile(io.BytesIO(self.manifest), size)
+        return SharedFile(self._inner.open(path, "rb"), size)
 
 
 def _file_system(protocol: str, address: str) -> Any:

@@ -1,9 +1,11 @@
 """Opening a run's folder: its manifest, and a DuckDB connection with its tables and views."""
 
 import json
-from collections.abc import Mapping
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -13,12 +15,14 @@ from analysis.database import (
     add_table,
     add_views,
     escape_glob,
+    identifier,
     literal,
     lock,
 )
 from analysis.manifest import misshapen
-from analysis.readonly import LocalFiles, ReadOnlyFiles
-from analysis.remote import RemoteFiles, is_remote
+from analysis.readonly import LOCAL, LocalFiles, ReadOnlyFiles, RenamedFiles
+from analysis.remote import PROTOCOLS, RemoteFiles, is_remote
+from analysis.replacing import replace_file, unwritable
 from schemas import UsageError
 from schemas.layout import (
     CARD,
@@ -30,6 +34,13 @@ from schemas.layout import (
     PUBLISHED_GLOBS,
     UNFINISHED,
 )
+
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+# DuckDB's own databases and schemas, and protocols of addresses.
+_TAKEN = {
+    *("memory", "main", "temp", "system", "information_schema", "pg_catalog"),
+    *(LOCAL, *PROTOCOLS, "file", "http", "https"),
+}
 
 
 def load_manifest(folder: str | Path) -> dict[str, Any]:
@@ -54,14 +65,37 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
     return parse_manifest(text, path)
 
 
-def open_run(folder: str | Path, *, external_access: bool = False) -> duckdb.DuckDBPyConnection:
+class _Run(NamedTuple):
+    """A run to be opened.
+
+    Attributes:
+        folder: Its folder or address.
+        manifest: Its manifest.
+        files: What reads its files; None for DuckDB itself.
+        prefix: What the paths of its files begin with, as a glob.
+    """
+
+    folder: str
+    manifest: dict[str, Any]
+    files: ReadOnlyFiles | None
+    prefix: str
+
+
+def open_run(
+    folder: str | Path,
+    *,
+    external_access: bool = False,
+    others: Mapping[str, str | Path] | None = None,
+    settings: Mapping[str, str | int | float | bool] | None = None,
+) -> duckdb.DuckDBPyConnection:
     """Opens a run as an in-memory database over its Parquet files.
 
     The tables of ``schemas.tables`` are views over the committed files, empty but typed where there
     are none yet; ``methods`` has a row per method of the manifest and ``run`` one row with what
     identifies the run; on them lie the views and macros of ``schemas.views``. Every view and column
-    is commented: ``select * from duckdb_columns()`` shows it. Files that a run in progress commits
-    later are seen by the next query, if the table had any when it was opened.
+    is commented: ``select * from duckdb_columns()`` shows it. What a run in progress adds (files,
+    tables, methods) is seen by the next query; a query, and a relation that was made of one, has
+    the files that there were when it began.
 
     What was published is a run too: the folder that ``attribeam publish --dry-run`` wrote, or the
     data set. Addresses are read through fsspec (``huggingface_hub`` for ``hf``, which is there;
@@ -71,48 +105,71 @@ def open_run(folder: str | Path, *, external_access: bool = False) -> duckdb.Duc
     Args:
         folder: The run's folder; or, as a text, an address: ``hf://datasets/user/name``, perhaps
             with ``@revision``, or ``s3://bucket/path``.
-        external_access: Let queries read and write any file. Otherwise they reach nothing outside
-            the run's folder, and the settings are locked. Of a run elsewhere, that is nothing but
-            its own address: no file of this machine, and no other address. Even with access, what
-            is elsewhere can't be written, and of its protocol only the run can be read.
+        external_access: Let queries read and write any file. Otherwise they read the files of the
+            runs alone and write none, and the settings are locked. Even with access, what is
+            elsewhere can't be written, and of its protocol only the run can be read.
+        others: Other runs, each with a name: the tables and views of ``{"other": FOLDER}`` are
+            ``other.attributions`` and so on. Table macros are those of the main one.
+        settings: DuckDB's settings, such as ``threads`` and ``memory_limit``.
 
     Raises:
-        UsageError: If it is no run folder, or a file of it is damaged, or an address can't be read.
+        UsageError: If it is no run folder, or a file of it is damaged, or an address can't be read,
+            or a name or a setting can't be given.
     """
+    others = others or {}
+    _check_names(list(others))
+    run = _found(folder, LOCAL, external_access)
+    named = {name: _found(other, name, external_access) for name, other in others.items()}
+    try:
+        connection = duckdb.connect(config=dict(settings or {}))
+    except duckdb.Error as error:
+        raise UsageError(f"settings: {said(error)}") from error
+    for each in (run, *named.values()):
+        if each.files is not None:
+            connection.register_filesystem(each.files)
+    _fill(connection, run)
+    for name, other in named.items():
+        connection.execute(f"attach ':memory:' as {identifier(name)}; use {identifier(name)}")
+        _fill(connection, other, main=False)
+    connection.execute("use memory")
+    if not external_access:
+        lock(connection, [each.files.root for each in (run, *named.values()) if each.files])
+    return connection
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuses names of other runs that queries could not tell from something else."""
+    taken = set(_TAKEN)
+    for name in names:
+        if not _NAME.fullmatch(name) or name.lower() in taken:
+            raise UsageError(
+                f"{name!r} can't be the name of another run: it is made of letters, digits and _, "
+                f"unlike those of all others, and none of {', '.join(sorted(_TAKEN))}."
+            )
+        taken.add(name.lower())
+
+
+def _found(folder: str | Path, name: str, external_access: bool) -> _Run:
+    """A run whose files have a protocol by a name, if they don't have their own."""
     if is_remote(folder):
-        return _open_remote(str(folder), external_access)
+        remote = RemoteFiles(str(folder))
+        manifest = parse_manifest(remote.manifest, f"{str(folder).rstrip('/')}/{MANIFEST}")
+        files: ReadOnlyFiles = remote if name == LOCAL else RenamedFiles(remote, name)
+        return _Run(str(folder), manifest, files, escape_glob(files.root))
     manifest = load_manifest(folder)
     root = Path(folder).resolve()
     if external_access:
-        connection = duckdb.connect()
-        _fill(connection, str(root), manifest, f"{escape_glob(str(root))}/")
-        return connection
-    return _connected(LocalFiles(root), str(root), manifest, locked=True)
-
-
-def _open_remote(address: str, external_access: bool) -> duckdb.DuckDBPyConnection:
-    files = RemoteFiles(address)
-    manifest = parse_manifest(files.manifest, f"{address.rstrip('/')}/{MANIFEST}")
-    return _connected(files, address, manifest, locked=not external_access)
-
-
-def _connected(
-    files: ReadOnlyFiles, folder: str, manifest: Mapping[str, Any], *, locked: bool
-) -> duckdb.DuckDBPyConnection:
-    """A connection that reads a run through a file system, and perhaps nothing else."""
-    connection = duckdb.connect()
-    connection.register_filesystem(files)
-    _fill(connection, folder, manifest, escape_glob(files.root))
-    if locked:
-        lock(connection, files.root)
-    return connection
+        return _Run(str(root), manifest, None, f"{escape_glob(str(root))}/")
+    local = LocalFiles(root, name)
+    return _Run(str(root), manifest, local, local.root)
 
 
 def write_database(folder: str | Path) -> Path:
     """Writes a database of a run into its folder, for the plain ``duckdb`` command.
 
-    It holds no data but the views over the Parquet files beside it, by relative paths: the folder
-    can be moved, and ``duckdb`` is to be started in it. A published folder will do.
+    It holds no data but the views over the files beside it, by relative paths: the folder can be
+    moved, and ``duckdb`` is to be started in it. What is added to the run, be it methods or tables,
+    it shows as well. A published folder will do.
 
     Returns:
         The file, ``attribeam.duckdb``.
@@ -123,16 +180,19 @@ def write_database(folder: str | Path) -> Path:
     manifest = load_manifest(folder)
     root = Path(folder).resolve()
     path = root / DATABASE
-    temporary = root / f"{DATABASE}.tmp"
     try:
-        temporary.unlink(missing_ok=True)
-        with duckdb.connect(str(temporary)) as connection:
-            # Views are bound once when they are made, and then again wherever they are asked.
-            connection.execute(f"set file_search_path = {literal(str(root))}")
-            _fill(connection, str(root), manifest, "")
-        temporary.replace(path)
+        with tempfile.TemporaryDirectory(prefix="attribeam-open-") as elsewhere:
+            made = Path(elsewhere) / DATABASE
+            with duckdb.connect(str(made)) as connection:
+                # Views are bound once when they are made, and then again wherever they are asked.
+                connection.execute(f"set file_search_path = {literal(str(root))}")
+                _fill(connection, _Run(str(root), manifest, None, ""))
+            content = made.read_bytes()
+        # Earlier versions left it where they were interrupted.
+        (root / f"{DATABASE}.tmp").unlink(missing_ok=True)
     except (OSError, duckdb.IOException) as error:
-        raise UsageError(f"{path} can't be written: {error}") from error
+        raise unwritable(path, error) from error
+    replace_file(path, content)
     return path
 
 
@@ -172,25 +232,21 @@ def _unreadable(path: str | Path, error: Exception) -> UsageError:
     )
 
 
-def _fill(
-    connection: duckdb.DuckDBPyConnection,
-    folder: str,
-    manifest: Mapping[str, Any],
-    prefix: str,
-) -> None:
-    """Adds the tables of a run, whose paths begin with the prefix, and the views over them."""
-    double = manifest["identity"]["settings"]["dtype"] == "float64"
-    globs = PUBLISHED_GLOBS if manifest.get("layout") == PUBLISHED else GLOBS
+def _fill(connection: duckdb.DuckDBPyConnection, run: _Run, *, main: bool = True) -> None:
+    """Adds the tables of a run and the views over them, and of the main one what they mean."""
+    double = run.manifest["identity"]["settings"]["dtype"] == "float64"
+    globs = PUBLISHED_GLOBS if run.manifest.get("layout") == PUBLISHED else GLOBS
     try:
         for table, pattern in globs.items():
-            add_table(connection, table, [f"{prefix}{pattern}"], double=double)
-        add_manifest(connection, manifest)
-        add_views(connection)
-        add_comments(connection)
+            add_table(connection, table, [f"{run.prefix}{pattern}"], double=double)
+        add_manifest(connection, run.manifest, f"{run.prefix}{MANIFEST}")
+        add_views(connection, main=main)
+        if main:
+            add_comments(connection)
     except duckdb.Error as error:
         connection.close()
         raise UsageError(
-            f"The files of {folder} can't be read: {said(error)}. {_remedy(folder)}"
+            f"The files of {run.folder} can't be read: {said(error)}. {_remedy(run.folder)}"
         ) from error
 
 

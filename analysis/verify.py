@@ -1,7 +1,5 @@
 """Verifying a run: are all files there and whole, and do their rows add up?"""
 
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +22,12 @@ from analysis.checks import (
     UNDETAILED,
     UNEVALUATED,
 )
-from analysis.database import add_manifest, add_table, add_views, escape_glob, literal
+from analysis.database import add_manifest, add_table, add_views, escape_glob
 from analysis.files import Survey, content_problems, not_finished, survey
 from analysis.manifest import rows_of
 from analysis.published_files import survey_published
 from analysis.runs import load_manifest
+from analysis.spill import spill_to_temporary
 from analysis.terminal import harmless, print_rows
 from schemas import TABLES, UsageError, table_schema
 from schemas.layout import GLOBS, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
@@ -158,8 +157,7 @@ def _load(
     add_manifest(connection, manifest)
     add_views(connection)
     # Not locked: links may lead out of the folder, and nobody else's SQL runs here.
-    spill = Path(tempfile.gettempdir()) / f"attribeam-spill-{os.getpid()}"
-    connection.execute(f"set temp_directory = {literal(str(spill))}")
+    spill_to_temporary(connection)
     connection.execute(CURVE_KEYS)
     connection.execute(DETAIL_KEYS)
     connection.execute(DETAILED)

@@ -61,11 +61,19 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
     query = commands.add_parser("query", help="ask a run in SQL", allow_abbrev=False)
     query.add_argument("folder", metavar="DIR", help="folder or address (hf://, s3://) of a run")
     query.add_argument("sql", metavar="SQL", help="a query, or the path of a .sql file")
+    query.add_argument(
+        "--with",
+        dest="others",
+        metavar="NAME=DIR",
+        action="append",
+        default=[],
+        help="another run, whose tables the query calls NAME.attributions and so on; repeatable",
+    )
     query.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
     query.add_argument(
         "--external-access",
         action="store_true",
-        help="let the query read and write files outside the run",
+        help="let the query read and write files outside the runs",
     )
     opened = commands.add_parser(
         "open", help="write a database for the duckdb command", allow_abbrev=False

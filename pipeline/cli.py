@@ -9,8 +9,8 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from textwrap import wrap
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ from pipeline.__main__ import interrupted
 from pipeline.__main__ import main as process
 from pipeline.arguments import parsers
 from pipeline.configuration import columns_of, listed, read_config, run_options
+from pipeline.interruption import lastly
 from schemas import UsageError
 from schemas.errors import cut, one_line
 
@@ -81,7 +82,8 @@ def _main(given: list[str]) -> int:
     }
     if arguments.command in _OF_A_RUN:
         _tell_unfinished(arguments.folder)
-    return commands[arguments.command](arguments)
+    with _none_spilled():
+        return commands[arguments.command](arguments)
 
 
 # Commands -------------------------------------------------------------------------------------
@@ -154,8 +156,20 @@ def _query(arguments: argparse.Namespace) -> int:
         arguments.sql,
         arguments.format,
         external_access=arguments.external_access,
+        others=_others(arguments.others),
     )
     return DONE
+
+
+def _others(given: Sequence[str]) -> dict[str, str]:
+    """Other runs by the names that a query has for them."""
+    others: dict[str, str] = {}
+    for each in given:
+        name, is_there, folder = each.partition("=")
+        if not (is_there and folder) or name in others:
+            raise UsageError(f"--with takes NAME=DIR, each name once, and not {each!r}")
+        others[name] = folder
+    return others
 
 
 def _open(arguments: argparse.Namespace) -> int:
@@ -339,6 +353,24 @@ def _methods(_: argparse.Namespace) -> int:
             listed = ", ".join(f"{key}={value}" for key, value in preset.items())
             show(f"--set {method.name}.preset={name}: {listed}", "dim")
     return DONE
+
+
+@contextmanager
+def _none_spilled() -> Iterator[None]:
+    """Nothing that queries have spilled is there after the body, even if a signal ends it."""
+
+    def remove() -> None:
+        # Whoever spills has imported it.
+        if "analysis" in sys.modules:
+            from analysis.spill import remove_spilled
+
+            remove_spilled()
+
+    with lastly(remove):
+        try:
+            yield
+        finally:
+            remove()
 
 
 # What people see ------------------------------------------------------------------------------

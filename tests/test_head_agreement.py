@@ -75,10 +75,18 @@ def test_with_another_run(tmp_path: Path) -> None:
         ((method, other, heads, *numbers, n, other_n),) = connection.execute(query).fetchall()
     assert (method, other, heads, n, other_n) == ("attattr", "attattr", LAYERS * HEADS, 4, 4)
     assert numbers == pytest.approx(expected(*values), abs=1e-9)
-    # Another run's files are outside this one's folder.
+    # Another run's files are outside this one's folder, unless it is named beforehand.
     with open_run(folders[0]) as connection, pytest.raises(duckdb.PermissionException):
         connection.execute(query)
+    outcome = command("query", folders[0], query)
+    assert outcome.status == 2 and "--with NAME=DIR" in outcome.err
     assert command("query", folders[0], query, "--external-access").status == 0
+    named = "from head_agreement_with('other')"
+    for access in (False, True):
+        others = {"other": folders[1]}
+        with open_run(folders[0], others=others, external_access=access) as connection:
+            (found,) = connection.execute(named).fetchall()
+        assert found[3:5] == pytest.approx(numbers[:2], abs=1e-9)
 
 
 def test_it_is_explained(tmp_path: Path) -> None:

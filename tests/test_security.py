@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -632,6 +633,38 @@ print(spill)
     assert (done.returncode, done.stderr) == (0, "")
     assert tmp_path in Path(done.stdout.strip()).parents
     assert not list(tmp_path.iterdir())
+
+
+def test_a_query_that_is_interrupted_leaves_nothing(strangers: Path, tmp_path: Path) -> None:
+    sql = "select range, repeat('x', 1000) from range(1000000000)"
+    given = ["-m", "pipeline", "query", str(strangers), sql, "--format", "csv"]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    query = subprocess.Popen(
+        [sys.executable, *given],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+    assert query.stdout is not None
+    query.stdout.readline()
+    assert list(tmp_path.iterdir())  # Where it would spill.
+    query.send_signal(signal.SIGINT)
+    query.communicate(timeout=120)
+    assert query.returncode == 130
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_query_that_is_no_utf8(strangers: Path, tmp_path: Path) -> None:
+    script = tmp_path / "query.sql"
+    for text in (b"select 1 as \xff", "select 1".encode("utf-16")):
+        script.write_bytes(text)
+        outcome = command("query", strangers, script)
+        assert outcome.status == 2 and f"{script} is no UTF-8" in outcome.err
+    script.write_bytes("\ufeffselect 1 as a".encode())
+    assert command("query", strangers, script).status == 0
+    outcome = command("query", strangers, os.fsdecode(b"select 1 as \xff"))
+    assert outcome.status == 2 and "The query is no UTF-8" in outcome.err
 
 
 def test_a_refusal_says_what_to_do(strangers: Path) -> None:

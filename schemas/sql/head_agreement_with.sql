@@ -1,7 +1,9 @@
 -- Whether the same heads matter in another run, such as one on another corpus: a table macro, one
--- row per method of either run. Its argument is a glob of the other run's files:
+-- row per method of either run. Its argument is the name that the other run was given:
 --
---   attribeam query OUT "from head_agreement_with('OTHER/heads/*/*.parquet')" --external-access
+--   attribeam query OUT --with other=OTHER "from head_agreement_with('other')"
+--
+-- or, with --external-access, a glob of its files: 'OTHER/heads/*/*.parquet'.
 --
 -- The columns are method, other_method, heads (the number compared), the Pearson and Spearman
 -- correlations of the mean largest attribution over the heads, as in `head_agreement`, and the
@@ -14,7 +16,14 @@ with importance as (
     group by all
     union all
     select true as other, method, layer, head, avg(attr_max::double) as importance, count(*) as n
-    from read_parquet(files, hive_partitioning = false)
+    from query(
+        case
+            when contains(files, '/') then
+                'from read_parquet(''' || replace(files, '''', '''''')
+                || ''', hive_partitioning = false)'
+            else 'from "' || replace(files, '"', '""') || '".heads'
+        end
+    )
     where isfinite(attr_max)
     group by all
 ),
