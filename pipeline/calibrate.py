@@ -20,6 +20,7 @@ import torch
 from pipeline.corpus import sample_rows
 from pipeline.files import encode_parquet
 from pipeline.options import Options
+from pipeline.padding import padding_of
 from pipeline.plan import Task, units_of_run
 from pipeline.prepare import Checked
 from pipeline.settings import Settings
@@ -52,6 +53,7 @@ class Sampled:
         lengths: Tokens of the instances of each of them.
         seen: Number of rows looked at.
         seconds: What reading the corpus once took.
+        padding: What of the rows looked at is padding (``padding.count_padding``).
     """
 
     count: int
@@ -59,6 +61,7 @@ class Sampled:
     lengths: list[list[int]]
     seen: int
     seconds: float
+    padding: dict[str, int] | None = None
 
 
 class Group(NamedTuple):
@@ -218,13 +221,15 @@ def look(checked: Checked, clock: Clock = perf_counter) -> Sampled:
     start = clock()
     count, rows = sample_rows(checked.corpus, most=_MOST_ROWS)
     seconds = clock() - start
+    padding = padding_of(rows, checked.model) if "input_ids" in checked.corpus.columns else None
     pairs = []
     for row in rows:
         instances = encode_rows(checked.model, [row], checked.encoding)[0]
         if instances:
             pairs.append((row, [len(instance) for instance in instances]))
     pairs.sort(key=lambda pair: sum(pair[1]))
-    return Sampled(count, [row for row, _ in pairs], [of for _, of in pairs], len(rows), seconds)
+    found, lengths = [row for row, _ in pairs], [of for _, of in pairs]
+    return Sampled(count, found, lengths, len(rows), seconds, padding)
 
 
 def _attributor(

@@ -14,6 +14,7 @@ from pipeline.calibrate import Calibration, Clock, Group, calibrate
 from pipeline.devices import processors
 from pipeline.engines import connect
 from pipeline.options import Options
+from pipeline.padding import said
 from pipeline.prepare import check
 from schemas import UsageError
 
@@ -183,6 +184,10 @@ def estimate_run(
         calibration = calibrate(checked, options, sample=sample, clock=clock)
     finally:
         torch.set_num_threads(threads)
+    sampled = calibration.sampled
+    looked_at = None if sampled.seen == sampled.count else sampled.seen
+    for sentence in said(sampled.padding, checked.model, looked_at):
+        tell(sentence)
     return estimate(
         calibration,
         shard_size=options.shard_size,

@@ -4,7 +4,7 @@ Encoding leaves padding out (``transforms.tokenised``). Where that is more than 
 mask says, or moves texts to other positions, somebody should know.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.files import join, read_parquet
 from schemas.layout import corpus_path
-from transforms import Model, RowError
+from transforms import Model, Row, RowError
 from transforms.tokenised import without_padding
 
 _COLUMNS = ["input_ids", "attention_mask"]
@@ -30,9 +30,20 @@ def count_padding(root: str, num_shards: int, model: Model) -> dict[str, int] | 
         Number of rows that are padded on the ``left``, on the ``right``, and, of both,
         ``without_mask``: these end in padding tokens, and the corpus has no mask to say so.
     """
+    paths = (join(root, corpus_path(shard)) for shard in range(num_shards))
+    return _count((read_parquet(path, _COLUMNS) for path in paths), model)
+
+
+def padding_of(rows: Sequence[Row], model: Model) -> dict[str, int] | None:
+    """What ``count_padding`` gives, of rows that are not staged."""
+    columns = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
+    arrays = {name: pa.array(of, pa.list_(pa.int64())) for name, of in columns.items()}
+    return _count([pa.table(arrays)], model)
+
+
+def _count(tables: Iterable[pa.Table], model: Model) -> dict[str, int] | None:
     counts = np.zeros(3, np.int64)
-    for shard in range(num_shards):
-        table = read_parquet(join(root, corpus_path(shard)), _COLUMNS)
+    for table in tables:
         masks, ids = _ends(table, "attention_mask"), _ends(table, "input_ids")
         counts += [(masks[:, 0] == 0).sum(), (masks[:, 1] == 0).sum(), 0]
         candidates = np.isnan(masks[:, 0]) & (ids == model.pad_id).any(1)
@@ -53,10 +64,19 @@ def _unmasked(model: Model, ids: NDArray[np.int64]) -> list[bool]:
     return [left, right, left or right]
 
 
-def said(padding: dict[str, int] | None, model: Model) -> Iterator[str]:
-    """Sentences on what the mask of a corpus doesn't say by itself."""
+def said(
+    padding: dict[str, int] | None, model: Model, looked_at: int | None = None
+) -> Iterator[str]:
+    """Sentences on what the mask of a corpus doesn't say by itself.
+
+    Args:
+        padding: What was counted.
+        model: The model.
+        looked_at: Of how many rows, where not of all.
+    """
     if not padding:
         return
+    of = "" if looked_at is None else f" of {looked_at} looked at"
     if padding["without_mask"]:
         token = model.named(int(model.pad_id or 0))
         yield (
@@ -65,8 +85,8 @@ def said(padding: dict[str, int] | None, model: Model) -> Iterator[str]:
         )
     if padding["left"]:
         yield (
-            f"rows that are padded on the left: {padding['left']}; without the padding their texts "
-            "begin at the model's first position"
+            f"rows that are padded on the left: {padding['left']}{of}; without the padding their "
+            "texts begin at the model's first position"
         )
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.manifest import read_manifest
+from pipeline.padding import padding_of, said
 from tests.conftest import LoadTiny
 from tests.models import MAX_LENGTH, plain, save_tiny, tiny_network, wordpiece_tokenizer
 from tests.tiny import command, table
@@ -335,6 +336,14 @@ def test_no_room_for_special_tokens(bare: Model) -> None:
 # Runs -----------------------------------------------------------------------------------------
 
 
+def test_padding_of_a_part_of_the_corpus(bare: Model) -> None:
+    rows = [Row("a", input_ids=[0, 2, 8, 3], attention_mask=[0, 1, 1, 1]), Row("b", text="good")]
+    counts = padding_of(rows, bare)
+    assert counts == {"left": 1, "right": 0, "without_mask": 0}
+    (sentence,) = said(counts, bare, looked_at=2)
+    assert sentence.startswith("rows that are padded on the left: 1 of 2 looked at;")
+
+
 def test_a_run_says_what_is_padding(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "bert", tokenizer=False)
     rows = {
@@ -352,10 +361,12 @@ def test_a_run_says_what_is_padding(tmp_path: Path) -> None:
     arguments = ("--model", folder, "--corpus", tmp_path / "corpus.parquet")
     out = tmp_path / "out"
     options = ("--methods", "saliency", "--no-evaluate", "--output", out)
+    planned = command("plan", *arguments, "--methods", "saliency", "--no-evaluate", "--sample", 4)
     outcome = command("run", *arguments, *options)
-    assert outcome.status == 1
-    assert "padded on the left: 2;" in outcome.out
-    assert "without an attention_mask: 1;" in outcome.out
+    assert (planned.status, outcome.status) == (0, 1)
+    for printed in (planned.out, outcome.out):
+        assert "padded on the left: 2;" in printed
+        assert "without an attention_mask: 1;" in printed
     instances = {row["instance_id"]: row for row in table(out, "instances").to_pylist()}
     assert {name: len(row["tokens"]) for name, row in instances.items()} == {
         **{"left": 3, "right": 3, "none": 5, "bare": 3}

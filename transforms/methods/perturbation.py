@@ -372,6 +372,7 @@ register(
         cost="samples F",
         paper="Ribeiro et al. 2016, sections 3.3 and 3.4",
         equation="argmin_w sum_z k(z) (f(z) - w z - b)^2 + ridge ||w||^2",
+        version=2,  # Words of a pair are drawn in the order in which they stand.
     )
 )
 register(
@@ -392,5 +393,6 @@ register(
         cost="samples F",
         paper="Lundberg & Lee 2017, theorem 2",
         equation="argmin_phi sum_z k(z) (f(z) - phi z)^2, sum phi = f(x) - f(nothing)",
+        version=2,  # Words of a pair are drawn in the order in which they stand.
     )
 )
