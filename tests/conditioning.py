@@ -10,6 +10,7 @@ much as it must, and no more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,14 @@ _COMPUTING = (
     "native_layer_norm_backward"
 )
 _ROUNDED = frozenset(_COMPUTING.split())
+# Of them, one after the other, all that is computed takes its roundings; drawing is slow.
+_DRAWS = (1 << 18) + 3
+
+
+@cache
+def _computes(operator: Any) -> bool:
+    """Whether an operator of torch's is one of those that round."""
+    return operator._schema.name.removeprefix("aten::").removesuffix("_") in _ROUNDED
 
 
 class Rounding(TorchDispatchMode):
@@ -48,8 +57,10 @@ class Rounding(TorchDispatchMode):
 
     def __init__(self, roundings: int = 1) -> None:
         super().__init__()
-        self._roundings = roundings
-        self._random = torch.Generator().manual_seed(roundings)
+        draws = torch.rand(_DRAWS, generator=torch.Generator().manual_seed(roundings))
+        self._shares = roundings * (2 * draws.double() - 1)
+        self._factors: dict[torch.dtype, torch.Tensor] = {}
+        self._drawn = 0
 
     def __torch_dispatch__(
         self,
@@ -59,16 +70,24 @@ class Rounding(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         found = func(*args, **(kwargs or {}))
-        name = func._schema.name.removeprefix("aten::")
-        if name.removesuffix("_") not in _ROUNDED:
+        if not _computes(func):
             return found
         first = found[0] if isinstance(found, tuple) else found
         if isinstance(first, torch.Tensor) and first.is_floating_point():
-            most = self._roundings * torch.finfo(first.dtype).eps
-            share = torch.rand(first.shape, generator=self._random, dtype=torch.float64)
             # In place: what an operation that works in place leaves is rounded too.
-            first.copy_(first.double() * (1 + most * (2 * share - 1)))
+            first.mul_(self._next(first.numel(), first.dtype).view(first.shape))
         return found
+
+    def _next(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """What so many numbers are multiplied by: each 1 but for some roundings, at random."""
+        if dtype not in self._factors:
+            self._factors[dtype] = (1 + torch.finfo(dtype).eps * self._shares).to(dtype)
+        factors = self._factors[dtype]
+        if count > len(factors):
+            return factors.repeat(1 + count // len(factors))[:count]
+        start = self._drawn % (len(factors) - count + 1)
+        self._drawn += count
+        return factors[start : start + count]
 
 
 def tolerances(
