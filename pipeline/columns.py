@@ -124,6 +124,17 @@ def _fits(source: Source, role: str, name: str) -> bool:
     return not kinds.isdisjoint(_FITTING[role])
 
 
+def _no_text(source: Source) -> str:
+    if not source.columns:
+        return f"{source.name} is empty: it has no columns"
+    ids = any("list of integer" in source.field(name).kinds for name in source.columns)
+    of_ids = ", or call the one that holds ids of tokens input_ids" if ids else ""
+    return (
+        f"{source.name} has no text column that could be guessed; its columns are "
+        f"{listed(source)}: name one with --text-column{of_ids}"
+    )
+
+
 # Names that a sentence lists.
 _MOST = 30
 
@@ -162,12 +173,7 @@ def _checked(
         of_texts = ("text", "pair", "rationale", "roles")
         columns = {k: v for k, v in columns.items() if k not in of_texts}
     elif "text" not in columns:
-        raise UsageError(
-            f"{source.name} has no text column that could be guessed; its columns are "
-            f"{listed(source)}: name one with --text-column"
-            if source.columns
-            else f"{source.name} is empty: its columns are none that could be read"
-        )
+        raise UsageError(_no_text(source))
     elif model.tokenizer is None:
         raise UsageError(f"{model.no_tokenizer}; its columns are {listed(source)}")
     if model.task == "masked_lm":

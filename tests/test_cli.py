@@ -654,10 +654,10 @@ def test_a_corpus_that_is_not_there(attribute: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("c.jsonl", b"", "its columns are none that could be read"),
+        ("c.jsonl", b"", "is empty: it has no columns"),
         ("c.csv", b"text,label\n", "has no rows"),
         ("c.parquet", b"", "can't be read: "),
-        ("c.json", b"[{}]", "its columns are none that could be read"),
+        ("c.json", b"[{}]", "is empty: it has no columns"),
         ("c.json", b'{\n"text": 1\n}', "over several lines; write one object a line"),
         ("c.csv", b"id,text\na,x\na,y\n", "more than one row with the id 'a' (column 'id')"),
         ("c.xlsx", b"x", "is of no known format; a corpus is .parquet, .jsonl, .csv or .tsv"),

@@ -249,6 +249,9 @@ def test_what_can_be_no_text_is_known_before(
         open_corpus(str(path), model, columns={"text": "text"})
     with pytest.raises(UsageError, match="no text column that could be guessed; its columns are t"):
         open_corpus(str(path), model)
+    if kind == "lists of integers":
+        with pytest.raises(UsageError, match="or call the one that holds ids of tokens input_ids"):
+            open_corpus(str(path), model)
     if isinstance(values, list):
         lines = write_jsonl(tmp_path / "c.jsonl", [{"text": value} for value in values])
         with pytest.raises(UsageError, match=message):

@@ -112,7 +112,7 @@ def test_a_missing_text_column_is_explained(classifier: Model) -> None:
     message = "no text column that could be guessed; its columns are a, b: name one with --text-col"
     with pytest.raises(UsageError, match=message):
         columns_of("a b", classifier)
-    with pytest.raises(UsageError, match="its columns are none that could be read"):
+    with pytest.raises(UsageError, match="is empty: it has no columns"):
         columns_of("", classifier)
 
 

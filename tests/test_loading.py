@@ -29,7 +29,8 @@ from tests.models import (
     wordpiece_tokenizer,
 )
 from tests.tiny import command, table, write_jsonl
-from transforms import Row, RowError, attribute, choose, encode, load_model
+from transforms import EncodeOptions, Row, RowError, attribute, choose, encode, load_model
+from transforms.encode import encode_rows
 
 SMALL = {
     "hidden_size": 8,
@@ -258,6 +259,35 @@ def test_a_tokenizer_without_its_vocabulary(tmp_path: Path) -> None:
     model = load_model(tmp_path)
     assert model.tokenizer is None
     assert "(TokenizersBackend) has no vocabulary there (tokenizer.json" in model.no_tokenizer
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "content"),
+    [
+        ("bert", "spiece.model", b"x"),
+        ("bert", "vocab.txt", b""),
+        ("roberta", "vocab.txt", b"good\n"),
+    ],
+)
+def test_a_tokenizer_that_reads_no_vocabulary(
+    family: str, name: str, content: bytes, tmp_path: Path
+) -> None:
+    """Of a file of another class; then transformers makes one that knows special tokens alone."""
+    save_tiny(tmp_path, family, tokenizer=False)
+    (tmp_path / name).write_bytes(content)
+    message = refusal(tmp_path)
+    assert f"knows no tokens but special ones, whatever is in {name}: save it" in message
+
+
+def test_a_vocabulary_without_an_unknown_token(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "bert", tokenizer=False)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (tmp_path / "vocab.txt").write_text("good\nfilm\n")
+    model = load_model(tmp_path)
+    rows = [Row("a", text="good film"), Row("b", text="a film")]
+    instances, failures = encode_rows(model, rows, EncodeOptions(max_length=8))
+    assert [each.instance_id for each in (*instances, *failures)] == ["a", "b"]
+    assert "the tokenizer can't read the text: WordPiece error" in failures[0].message
 
 
 # Pickles --------------------------------------------------------------------------------------

@@ -29,7 +29,10 @@ def from_text(model: Model, row: Row, options: EncodeOptions) -> Instance:
         "".join(texts).encode()
     except UnicodeEncodeError:
         raise RowError("the text holds a lone surrogate, which is no character") from None
-    encoding = whole(model.tokenizer, texts)
+    try:
+        encoding = whole(model.tokenizer, texts)
+    except Exception as error:  # The library has no other; a vocabulary without [UNK], say.
+        raise RowError(f"the tokenizer can't read the text: {error}") from error
     too_long = len(encoding.ids) > options.max_length and options.overflow != "stride"
     if too_long:
         if options.overflow == "fail":

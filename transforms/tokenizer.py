@@ -27,7 +27,8 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
     """The tokenizer in a folder; None if there is none.
 
     Raises:
-        TokenizerError: If it gives no offsets, or takes a package that isn't there.
+        TokenizerError: If it gives no offsets, has no vocabulary, or takes a package that isn't
+            there.
         UsageError: If it can't be loaded.
     """
     pieces = next((name for name in _PIECES if (folder / name).is_file()), None)
@@ -51,7 +52,20 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
             f"the tokenizer in {folder} ({type(tokenizer).__name__}) is not a fast one, so it "
             f"gives no character offsets; {_BY_HAND}"
         )
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        # Made without a word when its files aren't there, or are another class's.
+        raise TokenizerError(_of_nothing(folder, type(tokenizer).__name__))
     return tokenizer
+
+
+def _of_nothing(folder: Path, kind: str) -> str:
+    names = [name for name in (*_FILES, *_PIECES) if (folder / name).is_file()]
+    return (
+        f"the tokenizer in {folder} ({kind}) knows no tokens but special ones, whatever is in "
+        f"{', '.join(names)}: save it beside the model as it was trained (save_pretrained), or "
+        "name its class in tokenizer_config.json (tokenizer_class), or give a corpus that holds "
+        "input_ids"
+    )
 
 
 def _of_pieces(folder: Path, pieces: str) -> str:
