@@ -1,12 +1,19 @@
 """The report's tables of metrics: methods against what each view says of them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import duckdb
 from markupsafe import Markup
 
 from analysis.figures import Row
+from analysis.report_notes import (
+    GOLD_CURVES,
+    not_common,
+    other_classes,
+    parts_of_texts,
+    same_instances,
+)
 from analysis.report_values import counted, finite, has_view, query_rows
 from schemas import VIEWS
 
@@ -141,9 +148,14 @@ def _faithfulness_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Shee
     if has_view("faithfulness_intervals"):
         intervals |= _intervals(query_rows(connection, "from faithfulness_intervals"))
     metrics = {**_FAITHFULNESS, "seconds_per_instance": _COST["seconds_per_instance"]}
+    gold = query_rows(connection, GOLD_CURVES) if rows else []
     ways = sorted({(row["protocol"], row["operation"]) for row in rows})
-    for number, (protocol, operation) in enumerate(ways):
-        own = [row for row in rows if (row["protocol"], row["operation"]) == (protocol, operation)]
+    for number, way in enumerate(ways):
+        protocol, operation = way
+        own, apart = (
+            [row for row in some if (row["protocol"], row["operation"]) == way]
+            for some in (rows, gold)
+        )
         what = "words" if protocol == "word" else "tokens"
         how = _REMOVED.get(operation, str(operation))
         if protocol == "compat":
@@ -153,48 +165,21 @@ def _faithfulness_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Shee
             f"Faithfulness, {what} {operation}" if len(ways) > 1 else "Faithfulness",
             f"How the probability of the explained class reacts as {what} are {how} along a "
             "method's ranking. ↑: higher is better, ↓: lower is better; a bar is the longer the "
-            f"better, a star the best. Below a value its 95 % interval over instances. {_same(own)}"
-            " A click on a heading sorts.",
+            "better, a star the best. Below a value its 95 % interval over instances. "
+            f"{same_instances(own)}{other_classes(apart)} A click on a heading sorts.",
             *_sheet(
                 own,
                 metrics,
                 {
                     (m, c): bounds
-                    for (m, c, *way), bounds in intervals.items()
-                    if way == [protocol, operation]
+                    for (m, c, *own_way), bounds in intervals.items()
+                    if tuple(own_way) == way
                 },
                 ("faithfulness", "degradation", "cost_faithfulness"),
                 "degradation",
+                [row["method"] for row in apart],
             ),
         )
-
-
-def _same(rows: Sequence[Row]) -> str:
-    """On which instances methods are compared, and how many are left out of that."""
-    # A method without any curve that can be used has none that is compared.
-    n, left_out = max((row["n"], row["left_out"]) for row in rows)
-    if len(rows) == 1 and not left_out:
-        return f"The method has {counted(n, 'instance')}."
-    if not n:
-        return (
-            f"There is nothing to compare: none of the {counted(left_out, 'instance')} has curves "
-            "of every method that can be used."
-        )
-    return (
-        f"Methods are compared on the same {counted(n, 'instance')}, so that they may differ "
-        f"surely even where intervals overlap{_others(left_out, 'curves')}."
-    )
-
-
-def _others(left_out: int, what: str) -> str:
-    """How many instances are left out of a comparison, since not all methods have them."""
-    if not left_out:
-        return ""
-    are = "is" if left_out == 1 else "are"
-    return (
-        f"; {left_out:,} more {are} left out, since some method has no {what} there that can be "
-        "used"
-    )
 
 
 def _plausibility_sheet(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> Sheet:
@@ -206,8 +191,8 @@ def _plausibility_sheet(connection: duckdb.DuckDBPyConnection, rows: list[Row]) 
         "plausibility",
         "Plausibility",
         f"How well a method's highest words are those of human rationales, over "
-        f"{counted(n, 'instance')}{_others(left_out, 'scores')}.{_parts(rows)} That people agree "
-        "does not make an explanation faithful.",
+        f"{counted(n, 'instance')}{not_common(left_out, 'scores')}.{parts_of_texts(rows)} "
+        "That people agree does not make an explanation faithful.",
         *_sheet(
             rows,
             _PLAUSIBILITY,
@@ -215,26 +200,6 @@ def _plausibility_sheet(connection: duckdb.DuckDBPyConnection, rows: list[Row]) 
             ("plausibility",),
             "auprc",
         ),
-    )
-
-
-def _parts(rows: Sequence[Row]) -> str:
-    """What is to be known where instances are not whole texts."""
-    row = max(rows, key=lambda row: (row["cut"], row["unseen"] or 0))
-    if not row["cut"]:
-        return ""
-    parts = "is a part of a text" if row["cut"] == 1 else "are parts of texts"
-    unseen = ""
-    if row["unseen"]:
-        share = row["unseen"] / row["text_words"]
-        unseen = (
-            f", and {row['unseen']:,} of the {counted(row['text_words'], 'word')} of these texts "
-            f"({share:.0%}) are in none of them"
-        )
-    return (
-        f" Of the {row['n']:,}, {row['cut']:,} {parts}, cut at the limit or windows{unseen}. What "
-        "the rationale marks there is not asked for, so that these values can't be "
-        "compared with those of whole texts, which are mostly lower."
     )
 
 
@@ -256,8 +221,12 @@ def _sheet(
     intervals: Mapping[tuple[Any, ...], tuple[float, float]],
     views: Sequence[str],
     first: str,
+    apart: Collection[str] = (),
 ) -> tuple[list[Column], list[Line]]:
-    """Columns of those metrics that some method has, and a line per method, the best first."""
+    """Columns of those metrics that some method has, and a line per method, the best first.
+
+    Methods that stand ``apart`` are compared with no other, and come last.
+    """
     meanings: dict[str, str] = {}
     for view in VIEWS:
         if view.name in views:
@@ -277,14 +246,14 @@ def _sheet(
     cells: dict[str, list[Cell]] = {row["method"]: [] for row in rows}
     for column in columns:
         values = {row["method"]: finite(row.get(column.name)) for row in rows}
-        for method, cell in _cells(column, values, intervals).items():
+        for method, cell in _cells(column, values, intervals, apart).items():
             cells[method].append(cell)
     lead = {row["method"]: finite(row.get(first)) for row in rows}
     sign = -1 if metrics[first][1] == "higher" else 1
 
-    def place(method: str) -> tuple[bool, float, str]:
+    def place(method: str) -> tuple[bool, bool, float, str]:
         value = lead[method]
-        return value is None, 0.0 if value is None else sign * value, method
+        return value is None, method in apart, 0.0 if value is None else sign * value, method
 
     return columns, [Line(method, cells[method]) for method in sorted(cells, key=place)]
 
@@ -293,24 +262,30 @@ def _cells(
     column: Column,
     values: Mapping[str, float | None],
     intervals: Mapping[tuple[Any, ...], tuple[float, float]],
+    apart: Collection[str],
 ) -> dict[str, Cell]:
     """A column: its values, which is best, and how far the others are from it."""
-    known = [value for value in values.values() if value is not None]
-    low, high = min(known), max(known)
+    known = [v for method, v in values.items() if v is not None and method not in apart]
+    low, high = min(known, default=0.0), max(known, default=0.0)
     best = {"higher": high, "lower": low}.get(column.better)
     cells = {}
     for method, value in values.items():
         if value is None:
             cells[method] = Cell(None, "")
             continue
+        among = method not in apart
         share = None
         # Of costs, whose largest may be a thousand times the others', a bar would say nothing.
-        if best is not None and high > low and column.name not in _COST:
+        if among and best is not None and high > low and column.name not in _COST:
             share = round((value - low if best == high else high - value) / (high - low), 3)
         bounds = intervals.get((method, column.name))
         interval = f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else ""
         cells[method] = Cell(
-            value, _shown(column.name, value), interval, value == best and high > low, share
+            value,
+            _shown(column.name, value),
+            interval,
+            among and value == best and high > low,
+            share,
         )
     return cells
 

@@ -213,6 +213,32 @@ def test_without_a_common_instance_nothing_is_compared(tmp_path: Path) -> None:
     assert columns == {"instances": dict.fromkeys(METHODS, 0.0)}
 
 
+def test_methods_whose_curves_are_of_another_class_are_named(tmp_path: Path) -> None:
+    run = synthetic_run(rows=12, failing=False)
+    run.manifest["methods"]["paths"]["params"]["target"] = "gold"
+    labels = {row["instance_id"]: row["label"] for row in run.instances}
+    wrong = sum(row["label"] != row["prediction"] for row in run.instances)
+    assert 0 < wrong < 12
+    for row in (row for row in run.curves if row["method"] == "paths"):
+        row["target"] = labels[row["instance_id"]]
+    page = Page(write_report(write_run(run, tmp_path / "differing")))
+    found = notes(page, "How the probability")
+    assert "paths follows the gold class (target=gold), all others the predicted one" in found
+    assert f"on {wrong} of these instances" in found
+    _, *rows = page.tables["faithfulness"]
+    assert [row[0][0] for row in rows][-1] == "paths"
+    for row in rows:
+        marks = [cell[1].get("style") or cell[1].get("class") for cell in row[2:]]
+        assert any(marks) == (row[0][0] != "paths")
+
+    # Where all are right, all classes are the same.
+    for row in run.curves:
+        row["target"] = labels[row["instance_id"]]
+    page = Page(write_report(write_run(run, tmp_path / "same")))
+    assert "gold class" not in notes(page, "How the probability")
+    assert any(row[-1][1] for row in page.tables["faithfulness"][1:] if row[0][0] == "paths")
+
+
 def test_a_method_without_scores_has_a_cost(tmp_path: Path) -> None:
     run = synthetic_run(rows=6, failing=False)
     run.manifest["methods"]["paths"]["tables"] = ["layers"]
