@@ -5,8 +5,8 @@ the formula, the paper it comes from, units, and under ``Columns:`` a sentence f
 needs one. The views need nothing but the tables of ``schemas.tables`` and ``methods``, so they work
 just as well over a published data set.
 
-A view that compares methods has two statements: a table macro, which takes what they are compared
-on, and the view, which is that macro with its defaults.
+A view that compares methods has two statements or more: a table macro, which takes what they are
+compared on, and the view, which is that macro with its defaults.
 """
 
 import re

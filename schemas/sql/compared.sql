@@ -1,11 +1,10 @@
 -- Which instances the methods are compared on by what a table has of them: a table macro, one row
 -- per instance and method. For curves see `compared_curves`.
 --
--- `kind` says what: `scores`, `gaps` (scores with a completeness gap), `mixing`, `information` or
--- `heads`. With `common`, `compared` is true for the instances of which every method has that;
--- without, for all that the method itself has. What holds a number that isn't finite can't be used.
--- A method that has nothing that can be used is no bar to the others. `methods` is a list of those
--- that are compared, null for all.
+-- `kind` says what: `scores`, `mixing`, `information` or `heads`. With `common`, `compared` is true
+-- for the instances of which every method has that; without, for all that the method itself has.
+-- What holds a number that isn't finite can't be used. A method that has nothing that can be used
+-- is no bar to the others. `methods` is a list of those that are compared, null for all.
 --
 -- Its columns are instance_id, method, `compared`, and `total`, the number of instances that any of
 -- the methods has.
@@ -18,14 +17,6 @@ with every as (
         isfinite(list_sum(scores)) as usable
     from attributions
     where layer is null
-    union all
-    select
-        'gaps' as of_kind,
-        instance_id,
-        method,
-        isfinite(delta) and isfinite(list_sum(scores) + coalesce(bias, 0)) as usable
-    from attributions
-    where delta is not null
     union all
     select
         'mixing' as of_kind,
@@ -62,19 +53,18 @@ own as (
     where of_kind = kind and (methods is null or list_contains(methods, method))
 ),
 
-sizes as (
-    select
-        count(distinct method) filter (usable) as needed,
-        count(distinct instance_id) as total
-    from own
-),
-
 counted as (
     select
         instance_id,
         count(*) filter (usable) as had
     from own
     group by instance_id
+),
+
+sizes as (
+    select
+        (select count(distinct method) from own where usable) as needed,
+        (select count(*) from counted) as total
 )
 
 select

@@ -8,6 +8,9 @@
 -- that has none which can be used is no bar to the others. `methods` is a list of those that are
 -- compared, null for all.
 --
+-- Almost always all are compared, so that it is several times as cheap to leave out of the curves
+-- those that aren't (an anti join) as to keep those that are.
+--
 -- Its columns are instance_id, method, protocol, operation, `compared`, and `total`, the number of
 -- instances that any of the methods has curves of.
 create macro compared_curves(common, methods) as table
@@ -23,16 +26,6 @@ with own as (
     group by all
 ),
 
-ways as (
-    select
-        protocol,
-        operation,
-        count(distinct method) filter (usable) as needed,
-        count(distinct instance_id) as total
-    from own
-    group by all
-),
-
 counted as (
     select
         instance_id,
@@ -40,6 +33,24 @@ counted as (
         operation,
         count(*) filter (usable) as had
     from own
+    group by all
+),
+
+ways as (
+    select
+        protocol,
+        operation,
+        count(distinct method) filter (usable) as needed
+    from own
+    group by all
+),
+
+totals as (
+    select
+        protocol,
+        operation,
+        count(*) as total
+    from counted
     group by all
 )
 
@@ -49,7 +60,8 @@ select
     o.protocol,
     o.operation,
     o.usable and (not common or c.had = w.needed) as compared,
-    w.total
+    t.total
 from own as o
 join ways as w using (protocol, operation)
+join totals as t using (protocol, operation)
 join counted as c using (instance_id, protocol, operation);

@@ -16,40 +16,51 @@
 --   median_relative_gap  Median of |delta| / |f(x) - f(baseline)|
 --   left_out             Number of instances with a gap of some method that are not among n
 create macro completeness_over(common := true, methods := null) as table
-with chosen as materialized (
-    from compared('gaps', common, methods)
-),
-
-gaps as (
+with every as materialized (
     select
+        instance_id,
         method,
         abs(delta::double) as gap,
-        abs(list_sum(scores) + coalesce(bias, 0) - delta) as difference
+        abs(list_sum(scores) + coalesce(bias, 0) - delta) as difference,
+        isfinite(gap) and isfinite(difference) is not false as usable
     from attributions
-    semi join (from chosen where compared) as k using (instance_id, method)
-    where delta is not null
+    where delta is not null and (methods is null or list_contains(methods, method))
 ),
 
-sizes as (
+counted as (
     select
-        method,
-        count(*) filter (compared) as n,
-        any_value(total) - n as left_out
-    from chosen
-    group by method
+        instance_id,
+        count(*) filter (usable) as had
+    from every
+    group by instance_id
+),
+
+needed as (
+    select count(distinct method) as methods
+    from every
+    where usable
+),
+
+chosen as (
+    select
+        e.method,
+        e.gap,
+        e.difference,
+        e.usable and (not common or c.had = (select needed.methods from needed)) as compared
+    from every as e
+    join counted as c using (instance_id)
 )
 
 select
     method,
-    n,
-    median(gap) as median_gap,
-    avg(gap) as mean_gap,
-    max(gap) as max_gap,
-    median(gap / nullif(difference, 0)) as median_relative_gap,
-    left_out
-from sizes
-left join gaps using (method)
-group by method, n, left_out
+    count(*) filter (compared) as n,
+    median(gap) filter (compared) as median_gap,
+    avg(gap) filter (compared) as mean_gap,
+    max(gap) filter (compared) as max_gap,
+    median(gap / nullif(difference, 0)) filter (compared) as median_relative_gap,
+    (select count(*) from counted) - n as left_out
+from chosen
+group by method
 order by method;
 
 create view completeness as

@@ -18,13 +18,21 @@ create view cost as
 with scored as (
     select
         method,
-        count(distinct instance_id) as instances,
-        sum(len(scores)) as tokens,
-        sum(seconds::double) filter (isfinite(seconds)) as seconds,
+        count(*) as instances,
+        sum(tokens) as tokens,
+        sum(seconds) as seconds,
         -- What the rates are of.
-        count(distinct instance_id) filter (isfinite(seconds)) as timed,
-        sum(len(scores)) filter (isfinite(seconds)) as timed_tokens
-    from attributions
+        count(timed_tokens) as timed,
+        sum(timed_tokens) as timed_tokens
+    from (
+        select
+            method,
+            sum(len(scores)) as tokens,
+            sum(seconds::double) filter (isfinite(seconds)) as seconds,
+            sum(len(scores)) filter (isfinite(seconds)) as timed_tokens
+        from attributions
+        group by method, instance_id
+    )
     group by method
 ),
 

@@ -25,25 +25,6 @@
 --   degradation  lerf - morf; higher is better
 --   left_out     As in `faithfulness`: number of instances that are not compared
 create macro degradation_over(common := true, methods := null) as table
-with chosen as (
-    from compared_curves(common, methods)
-    where compared
-),
-
-points as (
-    select
-        method,
-        protocol,
-        operation,
-        avg(probability::double) filter (fraction = 0) as top,
-        avg(probability::double) filter (fraction = 1) as bottom,
-        -- Sums of the same numbers in another order differ in their last digits.
-        case when abs(top - bottom) > 1e-12 then top - bottom end as span
-    from curves
-    semi join chosen using (instance_id, method, protocol, operation)
-    group by all
-)
-
 select
     method,
     protocol,
@@ -51,12 +32,12 @@ select
     n,
     top,
     bottom,
-    (auc_lerf - bottom) / span as lerf,
-    (auc_morf - bottom) / span as morf,
+    -- Sums of the same numbers in another order differ in their last digits.
+    (auc_lerf - bottom) / case when abs(top - bottom) > 1e-12 then top - bottom end as lerf,
+    (auc_morf - bottom) / case when abs(top - bottom) > 1e-12 then top - bottom end as morf,
     lerf - morf as degradation,
     left_out
-from faithfulness_over(common, methods)
-left join points using (method, protocol, operation)
+from faithfulness_and_ends(common, methods)
 order by method, protocol, operation;
 
 create view degradation as

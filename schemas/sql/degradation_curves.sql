@@ -15,20 +15,29 @@ with chosen as materialized (
     from compared_curves(common, methods)
 ),
 
+totals as (
+    select
+        protocol,
+        operation,
+        any_value(total) as total
+    from chosen
+    group by all
+),
+
 points as (
     select
-        c.method,
-        c.protocol,
-        c.operation,
-        c."order",
-        c.fraction,
+        method,
+        protocol,
+        operation,
+        "order",
+        fraction,
         count(*) as n,
-        avg(c.probability) as probability,
-        1 - avg(c.flipped::int) as kept,
-        any_value(k.total) - n as left_out
-    from curves as c
-    join chosen as k using (instance_id, method, protocol, operation)
-    where k.compared
+        avg(probability) as probability,
+        1 - avg(flipped::int) as kept
+    from curves
+    anti join (from chosen where compared is not true) as k
+        using (instance_id, method, protocol, operation)
+    where methods is null or list_contains(methods, method)
     group by all
 ),
 
@@ -52,8 +61,9 @@ select
     case when abs(top - bottom) > 1e-12 then (probability - bottom) / (top - bottom) end
         as normalised,
     kept,
-    left_out
+    total - n as left_out
 from ends
+join totals using (protocol, operation)
 order by method, protocol, operation, "order", fraction;
 
 create view degradation_curves as

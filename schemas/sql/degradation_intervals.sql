@@ -35,7 +35,9 @@ areas as (
         area_under_curve(lerf, max(units)) - area_under_curve(morf, max(units)) as area,
         avg(probability) filter (fraction = 0) - avg(probability) filter (fraction = 1) as span
     from curves
-    semi join (from chosen where compared) as k using (instance_id, method, protocol, operation)
+    anti join (from chosen where compared is not true) as k
+        using (instance_id, method, protocol, operation)
+    where methods is null or list_contains(methods, method)
     group by all
 ),
 

@@ -14,7 +14,8 @@
 --
 -- All but the flips are linear in the probabilities, so they are computed from sums over the
 -- instances with equally many units, whose curves have their points in the same places. That is
--- several times as fast as the mean of a row per instance, and equal to it.
+-- several times as fast as the mean of a row per instance, and equal to it. With the means of whole
+-- and of emptied inputs beside, that is a macro of its own, which `degradation` asks too.
 --
 -- Columns:
 --   n                  Number of instances
@@ -31,7 +32,7 @@
 --   decision_flip_fraction  Mean share of the units to remove (MoRF) until the predicted class
 --                      changes, 1 where it never does; lower is better
 --   left_out           Number of instances that some method has curves of and that are not among n
-create macro faithfulness_over(common := true, methods := null) as table
+create macro faithfulness_and_ends(common, methods) as table
 with chosen as materialized (
     from compared_curves(common, methods)
 ),
@@ -39,7 +40,9 @@ with chosen as materialized (
 kept as (
     select c.*
     from curves as c
-    semi join (from chosen where compared) as k using (instance_id, method, protocol, operation)
+    anti join (from chosen where compared is not true) as k
+        using (instance_id, method, protocol, operation)
+    where methods is null or list_contains(methods, method)
 ),
 
 pooled as (
@@ -79,6 +82,8 @@ ordered as (
         sum(n) filter (fraction = 0) as instances,
         sum(p) filter (fraction = 0) / instances as p0,
         sum(log_p) filter (fraction = 0) / instances as log_p0,
+        sum(n) filter (fraction = 1) as emptied,
+        sum(p) filter (fraction = 1) as p1,
         p0 - sum(p) filter (inside) / sum(n) filter (inside) as inner_drop,
         p0 - sum(p) / sum(n) as drop,
         sum(log_p) filter (inside) / sum(n) filter (inside) - log_p0 as log_change,
@@ -98,7 +103,9 @@ linear as (
         any_value(log_change) filter ("order" = 'morf') as log_odds,
         any_value(area) filter ("order" = 'morf') as auc_morf,
         any_value(area) filter ("order" = 'lerf') as auc_lerf,
-        any_value(area) filter ("order" = 'random') as auc_random
+        any_value(area) filter ("order" = 'random') as auc_random,
+        sum(p0 * instances) / sum(instances) as top,
+        sum(p1) / sum(emptied) as bottom
     from ordered
     group by all
 ),
@@ -153,11 +160,17 @@ select
     auc_lerf - auc_morf as auc_difference,
     flipped,
     decision_flip_fraction,
-    left_out
+    left_out,
+    top,
+    bottom
 from sizes
 left join flips using (method, protocol, operation)
 left join linear using (method, protocol, operation)
 order by method, protocol, operation;
+
+create macro faithfulness_over(common := true, methods := null) as table
+select * exclude (top, bottom)
+from faithfulness_and_ends(common, methods);
 
 create view faithfulness as
 from faithfulness_over();

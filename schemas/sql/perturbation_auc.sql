@@ -38,6 +38,20 @@ sizes as (
     group by all
 ),
 
+-- Of many instances, few may have curves.
+labels as (
+    select instance_id, label
+    from instances
+    semi join chosen using (instance_id)
+),
+
+kept as materialized (
+    from curves
+    anti join (from chosen where compared is not true) as k
+        using (instance_id, method, protocol, operation)
+    where "order" in ('morf', 'lerf') and (methods is null or list_contains(methods, method))
+),
+
 points as (
     select
         c.method,
@@ -48,10 +62,8 @@ points as (
         count(i.label) as labelled,
         avg((c.prediction = i.label)::int) as accuracy,
         avg(c.probability) as probability
-    from curves as c
-    semi join (from chosen where compared) as k using (instance_id, method, protocol, operation)
-    join instances as i using (instance_id)
-    where c."order" in ('morf', 'lerf')
+    from kept as c
+    join labels as i using (instance_id)
     group by all
 ),
 
