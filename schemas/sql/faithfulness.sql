@@ -12,6 +12,9 @@
 -- Instances whose curves can't be summed (nothing to remove, or a probability that is no number)
 -- are left out, as in `faithfulness_by_instance`.
 --
+-- Of methods that explain different classes (`target` of `curves`), curves begin at different
+-- probabilities: they can't be compared.
+--
 -- All but the flips are linear in the probabilities, so they are computed from sums over the
 -- instances with equally many units, whose curves have their points in the same places. That is
 -- several times as fast as the mean of a row per instance, and equal to it. With the means of whole
