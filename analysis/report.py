@@ -86,7 +86,8 @@ def _page(
         policy=_policy(sources),
         style=Markup(_template("report.css")),
         script=Markup(script),
-        lacking=lacking and f"This run is {lacking}. What is missing counts in nothing here.",
+        lacking=lacking
+        and f"This run is {lacking}. What is missing is in none of the numbers here.",
         tiles=run_tiles(connection, total),
         facts=list(run_facts(connection, manifest)),
         groups=list(run_groups(connection, manifest)),

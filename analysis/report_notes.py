@@ -46,8 +46,8 @@ def same_instances(rows: Sequence[Row]) -> str:
             "of every method that can be used."
         )
     return (
-        f"Methods are compared on the same {counted(n, 'instance')}, so that they may differ "
-        f"surely even where intervals overlap{not_common(left_out, 'curves')}."
+        f"Methods are compared on the same {counted(n, 'instance')}, so that two may differ "
+        f"surely even where their intervals overlap{not_common(left_out, 'curves')}."
     )
 
 
@@ -65,9 +65,10 @@ def other_classes(rows: Sequence[Row]) -> str:
     number, run = rows[0]["instances"], rows[0]["run"]
     theirs = "the predicted one" if run == "predicted" else f"class {run}"
     return (
-        f" {names} {follow} the gold class (target=gold), all others {theirs}: on {number:,} of "
-        f"these instances that is another. {their} curves begin at another probability there, so "
-        "that the values can't be compared with those of the others, and have neither bar nor star."
+        f" {names} {follow} the gold class (target=gold), all others {theirs}; on {number:,} of "
+        f"the compared instances these are two classes. {their} curves begin at another "
+        f"probability there: {their.lower()} values can't be compared with those of the others, "
+        "and have neither bar nor star."
     )
 
 
@@ -97,6 +98,6 @@ def parts_of_texts(rows: Sequence[Row]) -> str:
         )
     return (
         f" Of the {row['n']:,}, {row['cut']:,} {parts}, cut at the limit or windows{unseen}. What "
-        "the rationale marks there is not asked for, so that these values can't be "
-        "compared with those of whole texts, which are mostly lower."
+        "the rationale marks elsewhere counts for nothing, so that these values can't be compared "
+        "with those of whole texts, which are mostly lower."
     )

@@ -224,7 +224,7 @@ def test_methods_whose_curves_are_of_another_class_are_named(tmp_path: Path) -> 
     page = Page(write_report(write_run(run, tmp_path / "differing")))
     found = notes(page, "How the probability")
     assert "paths follows the gold class (target=gold), all others the predicted one" in found
-    assert f"on {wrong} of these instances" in found
+    assert f"on {wrong} of the compared instances" in found
     _, *rows = page.tables["faithfulness"]
     assert [row[0][0] for row in rows][-1] == "paths"
     for row in rows:
