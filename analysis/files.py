@@ -1,7 +1,7 @@
 """The files of a run: which there should be, and whether each can be read from end to end."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from analysis.database import escape_glob
+from analysis.readonly import LocalFiles
 from analysis.remote import RemoteFiles, is_remote
-from analysis.runs import load_manifest, parse_manifest
+from analysis.runs import linked_folders, load_manifest, parse_manifest
 from schemas import TABLES, Unit, failures_path, table_schema, unit_path
 from schemas.layout import CORPUS, FAILURES, PUBLISHED, STATISTICS
 from schemas.tables import without_added
@@ -32,18 +33,6 @@ class Survey(NamedTuple):
     expected: int
     shards: int
     sound: dict[str, list[str]]
-
-
-def linked_folders(root: Path) -> list[str]:
-    """Folders of a run, and of methods in them, that are links: nobody follows these.
-
-    What is in them is neither found when a run goes on nor by queries, which reach nothing outside
-    the run's folder.
-    """
-    found = (path for pattern in ("*", "*/*") for path in root.glob(pattern))
-    return sorted(
-        path.relative_to(root).as_posix() for path in found if path.is_symlink() and path.is_dir()
-    )
 
 
 def units(manifest: Mapping[str, Any]) -> list[Unit]:
@@ -148,7 +137,23 @@ def survey(root: Path, manifest: Mapping[str, Any]) -> Survey:
         f"{path}: a link, which queries and runs don't follow. Put the folder itself there"
         for path in linked_folders(root)
     ]
+    problems += unfollowed(root, [path for paths in sound.values() for path in paths])
     return Survey(problems, there, len(units(manifest)) * num_shards, shards, sound)
+
+
+def unfollowed(root: Path, paths: Iterable[str]) -> Iterator[str]:
+    """Yields which files are there and read from end to end, and yet not there for queries."""
+    files = LocalFiles(root)
+    for path in paths:
+        try:
+            files.info(f"{files.root}{path}")
+        except PermissionError:
+            if not (root / path).is_symlink():
+                continue  # Its folder is a link, and named as such.
+            yield (
+                f"{path}: a link that leads out of the folder, which queries don't follow. Put the "
+                "file itself there"
+            )
 
 
 def _problems_beside(root: Path, manifest: Mapping[str, Any]) -> Iterator[str]:

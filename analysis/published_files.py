@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.files import Survey, content_problems
+from analysis.files import Survey, content_problems, unfollowed
+from analysis.runs import linked_folders
 from schemas import TABLES, Unit, table_schema
 from schemas.layout import PUBLISHED, UNFINISHED
 from schemas.tables import EVALUATIONS
@@ -73,6 +74,11 @@ def survey_published(root: Path, manifest: Mapping[str, Any]) -> Survey:
             problems += [f"{path}: {problem}" for problem in _problems(part.path, unit, manifest)]
             if unit.table in sound:
                 sound[unit.table].append(path)
+    problems += [
+        f"{path}: a link, which queries don't follow. Put the folder itself there"
+        for path in linked_folders(root)
+    ]
+    problems += unfollowed(root, [path for paths in sound.values() for path in paths])
     shards = 0 if problems else manifest["identity"]["settings"]["num_shards"]
     return Survey(problems, there, expected, shards, sound)
 

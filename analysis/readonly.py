@@ -147,7 +147,8 @@ class SharedFile(Positioned):
 class LocalFiles(ReadOnlyFiles):
     """The files of a run's folder on this machine, as they are at any time.
 
-    Links that lead out of the folder, and what is no regular file, are not there.
+    Links that lead out of the folder, and what is no regular file, are not there; but a snapshot in
+    the hub's cache is all links, into the ``blobs`` beside all snapshots.
 
     Args:
         folder: The folder.
@@ -159,6 +160,7 @@ class LocalFiles(ReadOnlyFiles):
         self.protocol = protocol
         self.root = f"{protocol}://"
         self._folder = os.path.realpath(folder)
+        self._blobs = _blobs(self._folder)
         self._inside: dict[str, bool] = {}
 
     def glob(self, path: str, maxdepth: int | None = None, **_: Any) -> list[str]:
@@ -204,7 +206,7 @@ class LocalFiles(ReadOnlyFiles):
             if not os.path.islink(file):
                 return file
             file = os.path.realpath(file)
-            if self._is_below(file):
+            if self._is_below(file) or os.path.dirname(file) == self._blobs:
                 return file
         raise PermissionError(f"{path} leads out of the run's folder")
 
@@ -224,6 +226,14 @@ class LocalFiles(ReadOnlyFiles):
         if relative == path or relative.startswith("/") or ".." in relative.split("/"):
             raise PermissionError(f"{path} is not in the run's folder")
         return relative
+
+
+def _blobs(folder: str) -> str | None:
+    """Where the files of a snapshot in the hub's cache are; None of another folder."""
+    parent, grandparent = os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))
+    blobs = os.path.join(grandparent, "blobs")
+    is_there = os.path.basename(parent) == "snapshots" and os.path.isdir(blobs)
+    return blobs if is_there and not os.path.islink(blobs) else None
 
 
 class RenamedFiles(ReadOnlyFiles):

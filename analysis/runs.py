@@ -65,6 +65,30 @@ def load_manifest(folder: str | Path) -> dict[str, Any]:
     return parse_manifest(text, path)
 
 
+def linked_folders(root: Path) -> list[str]:
+    """Folders of a run, and of methods in them, that are links: nobody follows these.
+
+    What is in them is neither found when a run goes on nor by queries, which reach nothing outside
+    the run's folder.
+    """
+    patterns = ("*", "*/*", f"{PUBLISHED}/*/*")
+    found = {path for pattern in patterns for path in root.glob(pattern)}
+    return sorted(
+        path.relative_to(root).as_posix() for path in found if path.is_symlink() and path.is_dir()
+    )
+
+
+def _check_folders(root: Path) -> None:
+    """Refuses a run whose tables queries would not find, and take for empty."""
+    folders = {*GLOBS, PUBLISHED}
+    links = [path for path in linked_folders(root) if path.split("/")[0] in folders]
+    if links:
+        raise UsageError(
+            f"{root} has folders that are links ({', '.join(links[:3])}), which queries don't "
+            f"follow: put the folders themselves there, or make {root} as a whole a link."
+        )
+
+
 class _Run(NamedTuple):
     """A run to be opened.
 
@@ -113,8 +137,8 @@ def open_run(
         settings: DuckDB's settings, such as ``threads`` and ``memory_limit``.
 
     Raises:
-        UsageError: If it is no run folder, or a file of it is damaged, or an address can't be read,
-            or a name or a setting can't be given.
+        UsageError: If it is no run folder, or a folder of it is a link, or a file damaged, or an
+            address can't be read, or a name or a setting can't be given.
     """
     others = others or {}
     _check_names(list(others))
@@ -158,6 +182,7 @@ def _found(folder: str | Path, name: str, external_access: bool) -> _Run:
         return _Run(str(folder), manifest, files, escape_glob(files.root))
     manifest = load_manifest(folder)
     root = Path(folder).resolve()
+    _check_folders(root)
     if external_access:
         return _Run(str(root), manifest, None, f"{escape_glob(str(root))}/")
     local = LocalFiles(root, name)
@@ -179,6 +204,7 @@ def write_database(folder: str | Path) -> Path:
     """
     manifest = load_manifest(folder)
     root = Path(folder).resolve()
+    _check_folders(root)
     path = root / DATABASE
     try:
         with tempfile.TemporaryDirectory(prefix="attribeam-open-") as elsewhere:

@@ -13,7 +13,7 @@ import torch
 from apache_beam.io.filesystem import BeamIOError
 from huggingface_hub import snapshot_download
 
-from analysis.files import linked_folders
+from analysis.runs import linked_folders
 from pipeline.again import NOTHING, Run, Work, passing_parts
 from pipeline.corpus import Corpus, check_again, open_corpus, stage, staged
 from pipeline.damage import sorted_out, sweep

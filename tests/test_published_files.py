@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import publish_tables, verify
+from analysis import open_run, publish_tables, verify
 from analysis.publish import publish
 from schemas import UsageError
 from schemas.layout import UNFINISHED
@@ -74,10 +74,10 @@ def test_joined_files_are_sound(
 
 
 def link_files(original: Path, tmp_path: Path) -> None:
-    """Makes ``snapshot``, whose files are links, as the hub's cache has it."""
+    """Makes ``snapshots/main``, whose files are links, as the hub's cache has it."""
     for number, path in enumerate(p for p in original.rglob("*") if p.is_file()):
         blob = tmp_path / "blobs" / str(number)
-        link = tmp_path / "snapshot" / path.relative_to(original)
+        link = tmp_path / "snapshots" / "main" / path.relative_to(original)
         for file in (blob, link):
             file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, blob)
@@ -86,7 +86,30 @@ def link_files(original: Path, tmp_path: Path) -> None:
 
 def test_a_snapshot_of_links_is_sound(original: Path, tmp_path: Path) -> None:
     link_files(original, tmp_path)
-    assert verify(tmp_path / "snapshot").problems == []
+    folder = tmp_path / "snapshots" / "main"
+    assert verify(folder).problems == []
+    ask = "from faithfulness_by_instance order by all"
+    with open_run(folder) as linked, open_run(original) as plain:
+        found = linked.sql(ask).fetchall()
+        assert found and found == plain.sql(ask).fetchall()
+    # Elsewhere links lead out of the folder.
+    (tmp_path / "snapshots").rename(tmp_path / "others")
+    (problem, *_) = verify(tmp_path / "others" / "main").problems
+    assert "a link that leads out of the folder, which queries don't follow" in problem
+    done = command("query", tmp_path / "others" / "main", ask)
+    assert done.status == 2 and "leads out of the run's folder" in done.err
+
+
+def test_a_table_whose_folder_is_a_link(folder: Path, tmp_path: Path) -> None:
+    table = next(path for path in (folder / "data" / "curves").iterdir())
+    table.rename(tmp_path / "elsewhere")
+    table.symlink_to(tmp_path / "elsewhere")
+    name = table.relative_to(folder).as_posix()
+    assert any(problem.startswith(f"{name}: a link") for problem in verify(folder).problems)
+    for arguments in (("query", folder, "from curves"), ("open", folder), ("report", folder)):
+        done = command(*arguments)
+        assert done.status == 2
+        assert f"has folders that are links ({name}), which queries don't follow" in done.err
 
 
 def test_every_file_is_missed(folder: Path) -> None:
@@ -197,7 +220,7 @@ def test_nothing_is_written_between_its_files(
     folder = tmp_path / "other name"
     if where == "links":
         link_files(original, tmp_path)
-        folder = tmp_path / "snapshot"
+        folder = tmp_path / "snapshots" / "main"
     else:
         shutil.copytree(original, folder)
     if where == "clone":
