@@ -48,7 +48,7 @@ def main(material: Material) -> bool:
     found = attribute(model, instances, ["random"])
     targets = [p.target if p is not None else -1 for p in found.predictions]
     plain = np.mean([-np.log(p.probabilities[p.target]) for p in found.predictions if p])
-    features = int(model.network.config.hidden_size)
+    features = model.hidden_size
     print(f"{len(instances)} texts; cross entropy without a bottleneck {plain:.3f}")
     print("layer   beta  nats/feature  cross entropy  kept  area between      seeds  like 1e-5")
     few = instances[:FEW]

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from benchmarks.material import plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
 from transforms import Instance, Model, attribute, load_model
 from transforms.batch import collate
 from transforms.capture import Watch
+from transforms.parts import Norm
 
 FAMILY = "w,w_fixed_res,w_res,norm_n,norm_n_fixed_res,norm_n_res,norm_n_resln,globenc"
 ROUNDS = 3
@@ -111,21 +111,22 @@ def formed_vectors(model: Model, instance: Instance) -> Iterator[dict[str, torch
         _, recorder = model.run(rows, watch=Watch(attention=True, layers=True, whole=True))
         layers = zip(model.layers, recorder.attention, recorder.layers, strict=True)
         for part, attention, state in layers:
-            weight = part.output.weight.T.unflatten(0, (attention.shape[1], -1))
+            weight = part.attention.output.weight.T.unflatten(0, (attention.shape[1], -1))
             sent = state.values[0] @ weight
             vectors = (attention[0][..., None] * sent[:, None]).sum(0)
             residual = vectors.clone()
             tokens = range(len(vectors))
             residual[tokens, tokens] += state.entered[0]
-            first = _through(part.attention_norm, residual, state.attended[0])
-            second = _through(part.output_norm, first, state.widened[0])
+            first = _through(part.joins[0], residual, state.sums[0][0])
+            second = _through(part.joins[1], first, state.sums[1][0])
             yield {"N": vectors, "N_Res": residual, "N_ResLN": first, "N_Enc": second}
 
 
-def _through(norm: nn.LayerNorm, vectors: torch.Tensor, entering: torch.Tensor) -> torch.Tensor:
+def _through(norm: Norm, vectors: torch.Tensor, entering: torch.Tensor) -> torch.Tensor:
     """Vectors [T, T, d] through a layer norm whose sigma is that of what really enters it."""
     sigma = (entering.var(-1, correction=0) + norm.eps).sqrt()
-    return (vectors - vectors.mean(-1, keepdim=True)) * norm.weight / sigma[:, None, None]
+    sent: torch.Tensor = norm.centre(vectors) * norm.weight / sigma[:, None, None]
+    return sent
 
 
 if __name__ == "__main__":

@@ -373,7 +373,7 @@ def _size(tables: Sequence[pa.Table], counts: Sequence[int]) -> Size:
 def _full_batch(model: Model, budget: int | None) -> int:
     weights = sum(p.numel() * p.element_size() for p in model.network.parameters())
     # See ``row_cost``: about 18 hidden sizes a token and layer.
-    token = 18 * int(model.network.config.hidden_size) * model.num_layers * model.dtype.itemsize
+    token = 18 * model.hidden_size * model.num_layers * model.dtype.itemsize
     return weights + token * budget_for(model, budget)
 
 

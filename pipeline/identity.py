@@ -70,7 +70,7 @@ def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, A
         "task": model.task,
         "labels": model.labels,
         "num_layers": model.num_layers,
-        "num_heads": int(model.network.config.num_attention_heads),
+        "num_heads": model.num_heads,
         **model_hashes(folder, model.network.config),
     }
 

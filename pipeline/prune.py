@@ -153,7 +153,7 @@ def prune(
         raise UsageError(f"--seeds is between 0 and {_MOST_SEEDS}, not {seeds}")
     held_out = hold_out(options)
     model = held_out.model
-    shape = (model.num_layers, int(model.network.config.num_attention_heads))
+    shape = (model.num_layers, model.num_heads)
     with open_run(options.folder) as connection:
         importance = importances(connection, options.method, shape)
         query = "select max(n) from head_importance where method = ?"

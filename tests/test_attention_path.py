@@ -28,6 +28,7 @@ from transforms.attention_path import (
 )
 from transforms.batch import collate
 from transforms.captured import Captured
+from transforms.parts import Affine
 from transforms.passes import Forward, Rule, quadrature
 from transforms.targets import target_weights
 
@@ -221,8 +222,7 @@ class Plain:
         self.model, self.instance = model, instance
         self.target, self.output = target, output
         self.network = plain(model)
-        encoder = self.network.get_submodule(model.anatomy.encoder)
-        self.parts = [model.anatomy.parts_of(x) for x in getattr(encoder, model.anatomy.layers)]
+        self.parts = model.anatomy.layers_of(self.network, model.num_heads)
         with torch.no_grad():
             self.attention = self.run({})[1]
 
@@ -255,8 +255,10 @@ class Plain:
         def mix(_: Any, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
             return ((attention @ kept[0]).transpose(1, 2).flatten(2),)
 
-        hooks.callback(self.parts[layer].value.register_forward_hook(keep).remove)
-        hooks.callback(self.parts[layer].output.register_forward_pre_hook(mix).remove)
+        hooks.callback(self.parts[layer].attention.value.module.register_forward_hook(keep).remove)
+        hooks.callback(
+            self.parts[layer].attention.output.module.register_forward_pre_hook(mix).remove
+        )
 
     def explained(self, replaced: dict[int, torch.Tensor]) -> torch.Tensor:
         logits = self.run(replaced)[0]
@@ -555,7 +557,7 @@ def test_of_a_certain_model_scores_are_tiny(
 ) -> None:
     model = tiny("bert", "classification", dtype)
     head = model.head[-1]
-    assert isinstance(head, torch.nn.Linear)
+    assert isinstance(head, Affine) and head.bias is not None
     monkeypatch.setattr(head.bias, "data", head.bias.new_tensor([30.0, 0, -1e4]))
     states = states_of(model, random_instances(model, [8, 5]))
     for target in range(3):

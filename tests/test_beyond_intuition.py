@@ -134,11 +134,8 @@ class Defined:
                 replaced, with_kwargs=True
             )
         ]
-        layers = getattr(
-            network.get_submodule(self.model.anatomy.encoder), self.model.anatomy.layers
-        )
-        for layer in layers:
-            value = self.model.anatomy.parts_of(layer).value
+        for layer in self.model.anatomy.layers_of(network, self.model.num_heads):
+            value = layer.attention.value.module
             hooks.append(
                 value.register_forward_pre_hook(lambda _, args: kept.append(args[0][0].detach()))
             )
@@ -176,7 +173,7 @@ class Defined:
         layers = []
         for number in range(start, self.model.num_layers):
             part, hidden = self.model.layers[number], self.hidden[number]
-            sent = part.value(hidden) @ part.output.weight.T
+            sent = part.attention.value(hidden) @ part.attention.output.weight.T
             ratio = sent.norm(dim=-1) / hidden.norm(dim=-1)
             layers.append(self.attention[number].mean(0) * ratio[None])
         return (self.product(layers) * self.feedback(steps))[self.instance.readout]

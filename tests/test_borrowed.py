@@ -153,7 +153,7 @@ def during(model: Model) -> set[str]:
     def see(*_: object) -> None:
         seen.add(torch.get_float32_matmul_precision())
 
-    handle = model.layers[0].query.register_forward_pre_hook(see)
+    handle = model.layers[0].attention.query.module.register_forward_pre_hook(see)
     try:
         attribute(model, random_instances(model, [5]), "saliency")
     finally:

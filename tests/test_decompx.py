@@ -32,6 +32,7 @@ from tests.models import (
 )
 from transforms import Attribution, Instance, Model, attribute, choose, encode, load_model
 from transforms.batch import collate
+from transforms.parts import Affine, Norm
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 
@@ -116,10 +117,10 @@ class Frozen:
         self.model, self.instance, self.add = model, instance, add
         self.entered = model.embed(collate([instance], model.pad_id, model.device).rows)[0]
 
-    def linear(self, module: nn.Linear, parts: torch.Tensor) -> torch.Tensor:
+    def linear(self, module: Affine, parts: torch.Tensor) -> torch.Tensor:
         return self.add(parts @ module.weight.T, module.bias)
 
-    def norm(self, module: nn.LayerNorm, parts: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    def norm(self, module: Norm, parts: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         deviation = (real.var(-1, unbiased=False, keepdim=True) + module.eps).sqrt()
         centred = parts - parts.mean(-1, keepdim=True)
         return self.add(centred / deviation * module.weight, module.bias)
@@ -128,38 +129,39 @@ class Frozen:
         """Parts of the logits, [K, C], from those of the input and the first value bias."""
         real, heads = self.entered, self.model.network.config.num_attention_heads
         for number, layer in enumerate(self.model.layers):
+            mixing, inside = layer.attention, layer.feed_forward
             query, key, value = (
                 module(real).unflatten(-1, (heads, -1)).transpose(0, 1)
-                for module in (layer.query, layer.key, layer.value)
+                for module in (mixing.query, mixing.key, mixing.value)
             )
             attention = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
-            values = parts @ layer.value.weight.T + (0 if number else value_bias)
+            values = parts @ mixing.value.weight.T + (0 if number else value_bias)
             mixed = attention @ values.unflatten(-1, (heads, -1)).transpose(1, 2)
-            mixed = mixed.transpose(1, 2).flatten(2) @ layer.output.weight.T
-            bias = layer.output.bias
+            mixed = mixed.transpose(1, 2).flatten(2) @ mixing.output.weight.T
+            bias = mixing.output.bias
             if number:
-                bias = bias + layer.output.weight @ layer.value.bias
-            attended = layer.output((attention @ value).transpose(0, 1).flatten(1)) + real
-            parts = self.norm(layer.attention_norm, self.add(mixed + parts, bias), attended)
-            real = layer.attention_norm(attended)
-            wide = layer.expand(real)
-            inner = self.linear(layer.expand, parts) * (layer.activation(wide) / wide)
-            widened = layer.contract(layer.activation(wide)) + real
-            parts = self.linear(layer.contract, inner) + parts
-            parts = self.norm(layer.output_norm, parts, widened)
-            real = layer.output_norm(widened)
+                bias = bias + mixing.output.weight @ mixing.value.bias
+            attended = mixing.output((attention @ value).transpose(0, 1).flatten(1)) + real
+            parts = self.norm(layer.joins[0], self.add(mixed + parts, bias), attended)
+            real = layer.joins[0](attended)
+            wide = inside.expand(real)
+            inner = self.linear(inside.expand, parts) * (inside.activation(wide) / wide)
+            widened = inside.contract(inside.activation(wide)) + real
+            parts = self.linear(inside.contract, inner) + parts
+            parts = self.norm(layer.joins[1], parts, widened)
+            real = layer.joins[1](widened)
         return self.head(parts[:, self.instance.readout], real[self.instance.readout])
 
     def head(self, parts: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         for step in self.model.head[:-1]:
-            if isinstance(step, nn.Linear):
+            if isinstance(step, Affine):
                 parts = self.linear(step, parts)
-            elif isinstance(step, nn.LayerNorm):
+            elif isinstance(step, Norm):
                 parts = self.norm(step, parts, real)
             else:
                 parts = parts * (step(real) / real)
             real = step(real)
-        last = cast(nn.Linear, self.model.head[-1])
+        last = cast(Affine, self.model.head[-1])
         outputs = list(self.instance.contrast or range(len(last.weight)))
         return self.add(parts @ last.weight[outputs].T, last.bias[outputs])
 
@@ -179,7 +181,7 @@ def by_autograd(model: Model, instance: Instance, target: int) -> tuple[torch.Te
 
     frozen = Frozen(model, instance, add)
     entered = frozen.entered[None].clone().requires_grad_()
-    first = model.layers[0].value.bias.expand_as(entered).clone().requires_grad_()
+    first = model.layers[0].attention.value.bias.expand_as(entered).clone().requires_grad_()
     scalar = frozen.scalar(frozen.logits(entered, first), target).sum()
     of_entered, of_first, *of_biases = torch.autograd.grad(scalar, [entered, first, *biases])
     scores = (of_entered * entered + of_first * first).sum(-1)[0].detach()
@@ -196,7 +198,7 @@ def by_parts(model: Model, instance: Instance, target: int) -> torch.Tensor:
 
     frozen = Frozen(model, instance, add)
     own = torch.eye(len(instance), dtype=model.dtype)[..., None]
-    logits = frozen.logits(own * frozen.entered, own * model.layers[0].value.bias)
+    logits = frozen.logits(own * frozen.entered, own * model.layers[0].attention.value.bias)
     return frozen.scalar(logits, target)
 
 

@@ -204,16 +204,14 @@ def plainly(model: Model, instance: Instance, statistics: Statistics, **params: 
     params = {**DEFAULTS, **params}
     layer, network = params["layer"], plain(model)
     mean, std = (torch.from_numpy(of[layer]) for of in (statistics.mean, statistics.std))
-    module = getattr(network.get_submodule(model.anatomy.encoder), model.anatomy.layers)[layer]
+    module = model.anatomy.layers_of(network, model.num_heads)[layer].module
     ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
     extra = {}
     if model.token_types > 1:
         extra["token_type_ids"] = torch.tensor(instance.segment[None], dtype=torch.long)
 
     def run(change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        hook = model.anatomy.parts_of(module).output_norm.register_forward_hook(
-            lambda _, __, output: change(output)
-        )
+        hook = module.register_forward_hook(lambda _, __, output: change(output))
         logits: torch.Tensor = network(ids, **extra).logits[0]
         hook.remove()
         return logits if instance.contrast is None else logits[instance.readout, instance.contrast]

@@ -274,14 +274,14 @@ def test_derivatives_of_single_tokens(tiny: LoadTiny, family: str) -> None:
     layer, change = first_layer(model, random_instances(model, [6])[0])
     gradient = change.flip(1)
     parts = layer.parts
-    norm = NormSlope.at(parts.attention_norm, layer.attended)
+    norm = NormSlope.at(parts.joins[0], layer.attended)
     slope = layer.finish(torch.arange(6))
 
     def finish(attended: torch.Tensor) -> torch.Tensor:
         nothing = torch.zeros_like(attended)
-        return parts.finish(nothing, attended - parts.output.bias)
+        return parts.finish(nothing, attended - parts.attention.output.bias)
 
-    for found, function in ((norm, parts.attention_norm), (slope, finish)):
+    for found, function in ((norm, parts.joins[0]), (slope, finish)):
         _, expected = jvp(function, layer.attended, change)
         pushed = found.push(change)
         assert relative_error(pushed, expected) < 1e-10
@@ -314,7 +314,7 @@ def test_pulling_is_the_transpose_of_moving(tiny: LoadTiny, family: str) -> None
         pushed = layer.attend(moved, at == to, change)
         context, pulled = layer.pull(gradient, at, to)
         torch.testing.assert_close((pushed * gradient).sum(), (pulled * change).sum())
-        mixed = moved.transpose(1, 2).flatten(2) @ layer.parts.output.weight.T
+        mixed = moved.transpose(1, 2).flatten(2) @ layer.parts.attention.output.weight.T
         torch.testing.assert_close((context * moved).sum(), (gradient * mixed).sum())
 
 

@@ -48,6 +48,7 @@ from transforms import (
 )
 from transforms.anatomy import Anatomy
 from transforms.captured import Captured
+from transforms.parts import Layer
 from transforms.passes import CorpusStatistics
 from transforms.registry import Chosen
 
@@ -257,11 +258,15 @@ class ToyEncoder(nn.Module):
         return hidden
 
 
+def toy_layer(module: nn.Module, heads: int) -> Layer:
+    return Layer((), module)
+
+
 def toy(power: int) -> Model:
     network = ToyNetwork(power).eval().requires_grad_(False)
     return Model(
         network=cast(Any, network),
-        anatomy=Anatomy("embeddings", "encoder", "none", segments=False),
+        anatomy=Anatomy("embeddings", "encoder", "none", toy_layer, segments=False),
         task="classification",
         tokenizer=None,
         mask_id=9,

@@ -36,12 +36,16 @@ def test_products_are_in_bfloat16_and_what_is_kept_is_not(pair: tuple[Model, Mod
     given = [Row(n.pop("id"), n.pop("text"), **{**n, "label": None}) for n in lines]
     batch = collate(encode(mixed, given), mixed.pad_id, mixed.device).rows
     kinds: set[torch.dtype] = set()
-    hook = mixed.layers[0].expand.register_forward_hook(lambda _, __, out: kinds.add(out.dtype))
+    hook = mixed.layers[0].feed_forward.expand.module.register_forward_hook(
+        lambda _, __, out: kinds.add(out.dtype)
+    )
     watch = Watch(attention=True, layers=True, whole=True, outputs=True)
     logits, seen = mixed.run(batch, watch=watch)
     hook.remove()
     assert kinds == {torch.bfloat16}
-    kept = [logits, *seen.attention, *seen.outputs, *(x for layer in seen.layers for x in layer)]
+    kept = [logits, *seen.attention, *seen.outputs]
+    for layer in seen.layers:
+        kept += [layer.entered, layer.values, *layer.sums]
     assert {tensor.dtype for tensor in kept} == {torch.float32}
     # Softmaxes are in float32: in bfloat16 their sums would be off by a hundredth.
     for attention in seen.attention:

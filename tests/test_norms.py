@@ -139,9 +139,9 @@ def test_alti_from_the_vectors(
         product = torch.eye(len(instance), dtype=torch.float64)
         for number, vectors in enumerate(formed_vectors(model, instance)):
             part, state = model.layers[number], recorder.layers[number]
-            output = part.attention_norm(state.attended[0])
+            output = part.joins[0](state.sums[0][0])
             if level == "output_norm":
-                output = part.output_norm(state.widened[0])
+                output = part.joins[1](state.sums[1][0])
             near = output.abs().sum(-1)[:, None] - (output[:, None] - vectors[name]).abs().sum(-1)
             near = near.clamp(min=0)
             product = near / near.sum(-1, keepdim=True) @ product
@@ -307,14 +307,15 @@ def test_heads_that_cancel_keep_their_digits(tiny: LoadTiny) -> None:
         1, 1, 9, state.values.shape[-1], generator=torch.Generator().manual_seed(0)
     )
     signs = torch.tensor([1.0, -1.0, 1.0, -0.999])[None, :, None, None]
-    weight = part.output.weight.clone()
+    output = part.attention.output.module
+    weight = output.weight.data.clone()
     block = weight[:, : values.shape[-1]]
     state = state._replace(values=values * signs)
-    part.output.weight.data = block.repeat(1, heads)
+    output.weight.data = block.repeat(1, heads)
     try:
         found = norm_maps([part], [attention], [state], ["values"], rows.readout)["values"].maps[0]
     finally:
-        part.output.weight.data = weight
+        output.weight.data = weight
     left = (values[0, 0].double() * (signs.double().sum() / 9)) @ block.double().T
     expected = torch.linalg.vector_norm(left, dim=-1).expand(9, 9)
     assert relative_error(found[0], expected) < 1e-4

@@ -118,12 +118,10 @@ def by_hand(model: Model, instance: Instance, kept: Kept) -> torch.Tensor:
     ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
     found = network(ids, output_hidden_states=True, **more_inputs(model, instance))
     hidden = found.hidden_states[0][0] * torch.tensor(kept.nodes[0])[:, None]
-    encoder = network.get_submodule(model.anatomy.encoder)
-    for number, module in enumerate(getattr(encoder, model.anatomy.layers)):
-        parts = model.anatomy.parts_of(module)
+    for number, parts in enumerate(model.anatomy.layers_of(network, 4)):
         query, key, value = (
             linear(hidden).unflatten(-1, (4, -1))
-            for linear in (parts.query, parts.key, parts.value)
+            for linear in (parts.attention.query, parts.attention.key, parts.attention.value)
         )
         left = []
         for at in range(len(instance)):
@@ -235,7 +233,7 @@ def test_all_and_nothing(tiny: LoadTiny, family: str, task: str, dtype: str) -> 
         assert whole.heads_kept is None and whole.skips_kept is None
         # Zeros attend to zeros, so that each context is the bias of the values.
         last = model.layers[-1]
-        read = last.finish(last.value.bias, torch.zeros_like(last.value.bias))
+        read = last.finish(last.attention.value.bias, torch.zeros_like(last.attention.value.bias))
         for step in model.head:
             read = step(read)
         read = read if instance.contrast is None else read[list(instance.contrast)]

@@ -33,8 +33,8 @@ from tests.test_influence import (
 )
 from tests.test_norms import shortened
 from transforms import Instance, Model, load_model
-from transforms.anatomy import LayerParts
 from transforms.influence import InfluenceStates
+from transforms.parts import Layer
 from transforms.passes import quadrature
 from transforms.patterns import SKIP, Pattern, Refinement, refine, refinement
 
@@ -144,8 +144,7 @@ class Walks(PlainPath):
 
     def __init__(self, model: Model, instance: Instance) -> None:
         super().__init__(model, instance)
-        encoder = self.network.get_submodule(model.anatomy.encoder)
-        self.layers = list(getattr(encoder, model.anatomy.layers))
+        self.layers = model.anatomy.layers_of(self.network, model.num_heads)
         points, self.shares = quadrature("trapezoid", POINTS)
         self.tangents, self.gradient, self.jacobians, self.entered = [], [], [], []
         for share in points:
@@ -159,7 +158,7 @@ class Walks(PlainPath):
             )
             self.jacobians.append(
                 [
-                    jacobian(lambda x, layer=layer: _output(layer, x), state[0])
+                    jacobian(lambda x, layer=layer: _output(layer.module, x), state[0])
                     for layer, state in zip(self.layers, self.entered[-1], strict=True)
                 ]
             )
@@ -192,8 +191,7 @@ class Walks(PlainPath):
         ):
             change = tangents[nodes[0]][None]
             for layer, state, at, to in zip(self.layers, states, nodes, nodes[1:], strict=False):
-                parts = self.model.anatomy.parts_of(layer)
-                along = _edge_jacobians(parts, heads, state[0], at, to)
+                along = _edge_jacobians(layer, heads, state[0], at, to)
                 change = torch.einsum("idf,pf->pid", along, change).flatten(0, 1)
             total += weight * (change @ gradient).view(total.shape)
         return total
@@ -206,7 +204,7 @@ def _output(layer: torch.nn.Module, entered: torch.Tensor) -> torch.Tensor:
 
 
 def _edge_jacobians(
-    parts: LayerParts, heads: int, entered: torch.Tensor, at: int, to: int
+    parts: Layer, heads: int, entered: torch.Tensor, at: int, to: int
 ) -> torch.Tensor:
     """Jacobians of a layer's output at a position by its input at another, [H + 1, d, d].
 
@@ -217,7 +215,7 @@ def _edge_jacobians(
         hidden = torch.cat([entered[:at], own[None], entered[at + 1 :]])
         query, key, value = (
             linear(hidden).unflatten(-1, (heads, -1)).transpose(0, 1)
-            for linear in (parts.query, parts.key, parts.value)
+            for linear in (parts.attention.query, parts.attention.key, parts.attention.value)
         )
         mixed = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1) @ value
         return mixed[:, to]

@@ -27,9 +27,9 @@ from tests.models import (
     relative_error,
 )
 from transforms import Instance, Model, attribute, choose, encode, methods
-from transforms.anatomy import LayerParts
 from transforms.batch import Rows, collate
 from transforms.captured import Captured
+from transforms.parts import Affine, HeadStep, Layer, Norm
 from transforms.relevance import Linear, RelevanceMaps, Rules, forward, walk
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
@@ -197,15 +197,20 @@ class Written:
     def __init__(self, model: Model, instance: Instance, rules: Rules) -> None:
         self.model, self.rules, self.readout = model, rules, instance.readout
         self.words = None if instance.contrast is None else list(instance.contrast)
-        self.entered: dict[nn.Module, Array] = {}
-        self.left: dict[nn.Module, Array] = {}
+        self.entered: dict[HeadStep, Array] = {}
+        self.left: dict[HeadStep, Array] = {}
 
-        def keep(module: nn.Module, args: Any, left: torch.Tensor) -> None:
-            self.entered[module], self.left[module] = numbers(args[0][0]), numbers(left[0])
+        def keep(step: HeadStep, _: nn.Module, args: Any, left: torch.Tensor) -> None:
+            self.entered[step], self.left[step] = numbers(args[0][0]), numbers(left[0])
 
-        steps = [step for layer in model.layers for step in layer] + model.head
-        modules = [step for step in steps if isinstance(step, nn.Linear | nn.LayerNorm)]
-        handles = [module.register_forward_hook(keep) for module in modules]
+        steps = [*model.head]
+        for layer in model.layers:
+            steps += [*layer.linears, *layer.joins]
+        handles = [
+            step.module.register_forward_hook(partial(keep, step))
+            for step in steps
+            if isinstance(step, Affine | Norm)
+        ]
         rows = collate([instance], model.pad_id, model.device).rows
         extra = {"token_type_ids": rows.token_types} if model.token_types > 1 else {}
         model.network(rows.input_ids, attention_mask=rows.attention_mask, **extra)
@@ -213,7 +218,7 @@ class Written:
             handle.remove()
 
     def linear(
-        self, module: nn.Linear, relevance: Array, x: Array, words: list[int] | None = None
+        self, module: Affine, relevance: Array, x: Array, words: list[int] | None = None
     ) -> Array:
         """[T, m] to [T, n]."""
         weight = numbers(module.weight) if words is None else numbers(module.weight)[words]
@@ -233,22 +238,24 @@ class Written:
         found = [term * over(relevance, np.sum(terms, axis=0)) for term in terms]
         return rescaled(found, relevance) if self.rules == "cvpr21" else found
 
-    def layer(self, parts: LayerParts, relevance: Array) -> tuple[Array, Array]:
+    def layer(self, layer: Layer, relevance: Array) -> tuple[Array, Array]:
         """[T, d] to relevance at attention, [H, T, T], and at what entered, [T, d]."""
-        attended, wide = self.entered[parts.expand], self.entered[parts.contract]
-        widened, kept = self.added(relevance, self.left[parts.contract], attended)
-        widened = self.linear(parts.expand, self.linear(parts.contract, widened, wide), attended)
+        mixing, wide = layer.attention, layer.feed_forward
+        attended, bent = self.entered[wide.expand], self.entered[wide.contract]
+        widened, kept = self.added(relevance, self.left[wide.contract], attended)
+        widened = self.linear(wide.contract, widened, bent)
+        widened = self.linear(wide.expand, widened, attended)
         relevance = self.copied(attended, widened, kept)
-        entered = self.entered[parts.query]
-        mixed, own = self.added(relevance, self.left[parts.output], entered)
-        mixed = self.linear(parts.output, mixed, self.entered[parts.output])
+        entered = self.entered[mixing.query]
+        mixed, own = self.added(relevance, self.left[mixing.output], entered)
+        mixed = self.linear(mixing.output, mixed, self.entered[mixing.output])
 
         heads = int(self.model.network.config.num_attention_heads)
 
         def split(x: Array) -> Array:
             return x.reshape(len(x), heads, -1).transpose(1, 0, 2)
 
-        q, k, v = (split(self.left[part]) for part in (parts.query, parts.key, parts.value))
+        q, k, v = (split(self.left[part]) for part in (mixing.query, mixing.key, mixing.value))
         scores = q @ k.transpose(0, 2, 1) / np.sqrt(q.shape[-1])
         attention = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
         # [H, q, t, e]: what the value of t gives to what is mixed at q.
@@ -261,9 +268,9 @@ class Written:
         ends = [
             self.linear(part, end.transpose(1, 0, 2).reshape(entered.shape), entered)
             for part, end in (
-                (parts.query, of_units.sum(3)),
-                (parts.key, of_units.sum(1).transpose(0, 2, 1)),
-                (parts.value, of_values.sum(1)),
+                (mixing.query, of_units.sum(3)),
+                (mixing.key, of_units.sum(1).transpose(0, 2, 1)),
+                (mixing.value, of_values.sum(1)),
             )
         ]
         return reached, self.copied(entered, self.copied(entered, *ends), own)
@@ -271,13 +278,13 @@ class Written:
     def walk(self, start: Array) -> tuple[list[Array], Array]:
         """From logits, [C], to relevance at each layer's attention and at what entered."""
         relevance = start[None]
-        linears = [step for step in self.model.head if isinstance(step, nn.Linear)]
+        linears = [step for step in self.model.head if isinstance(step, Affine)]
         for module in reversed(linears):
             x = self.entered[module]
             x = x[None] if x.ndim == 1 else x[[self.readout]]
             words = self.words if module is linears[-1] else None
             relevance = self.linear(module, relevance, x, words)
-        state = self.left[self.model.layers[-1].output_norm]
+        state = self.left[self.model.layers[-1].joins[1]]
         below = np.zeros_like(state)
         below[self.readout] = self.copied(state[self.readout], relevance[0])
         attention = []
@@ -327,7 +334,7 @@ def test_a_linear_map_by_hand() -> None:
     module = nn.Linear(2, 2)
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[3.0, -2.0], [-1.0, -4.0]]))
-        passed = Linear.through(module, torch.tensor([[[2.0, -1.0]]], dtype=torch.float64))
+        passed = Linear.through(Affine(module), torch.tensor([[[2.0, -1.0]]], dtype=torch.float64))
     relevance = torch.tensor([[[[1.0, 10.0]]]], dtype=torch.float64)
     # 6/8 of the first, and nothing of the second; 2/8 of the first, and the whole of the second.
     expected = torch.tensor([[[[0.75, 10.25]]]], dtype=torch.float64)
@@ -343,7 +350,7 @@ def test_what_got_nothing_gives_nothing(rules: Rules) -> None:
     with torch.no_grad():
         module.weight.copy_(torch.tensor([[-1.0, -2.0, 3.0], [0.0, 0.0, 0.0]]))
         x = torch.tensor([[[0.3, 0.1, -0.7], [0.0, 0.0, 0.0]]], dtype=torch.float64)
-        passed = Linear.through(module, x)
+        passed = Linear.through(Affine(module), x)
     assert (passed.back(torch.ones(1, 1, 2, 2, dtype=torch.float64), rules) == 0).all()
 
 

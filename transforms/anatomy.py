@@ -1,12 +1,11 @@
 """Where the parts of each supported architecture are: one row per family, read by everything else.
 
-Methods never name a module of a model themselves; a new family of post-LN encoders is a new row.
+Methods never name a module of a model themselves; a new family is a new row.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -14,34 +13,17 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from schemas import UsageError
-
-Activation = Callable[[torch.Tensor], torch.Tensor]
-HeadStep = nn.Linear | nn.LayerNorm | Activation
-
-
-class LayerParts(NamedTuple):
-    """The parts of a post-LN encoder layer, in the order in which they are passed.
-
-    With x what enters the layer and a the mixed values of all heads, the layer is
-    h = attention_norm(output(a) + x), output_norm(contract(activation(expand(h))) + h).
-    """
-
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    output: nn.Linear
-    attention_norm: nn.LayerNorm
-    expand: nn.Linear
-    activation: Activation
-    contract: nn.Linear
-    output_norm: nn.LayerNorm
-
-    def finish(self, mixed: torch.Tensor, entered: torch.Tensor) -> torch.Tensor:
-        """What the layer does after attention: mixed values and its own input to its output."""
-        attended = self.attention_norm(self.output(mixed) + entered)
-        widened = self.contract(self.activation(self.expand(attended)))
-        result: torch.Tensor = self.output_norm(widened + attended)
-        return result
+from transforms.parts import (
+    Activation,
+    Affine,
+    Attention,
+    Branch,
+    FeedForward,
+    HeadStep,
+    Layer,
+    Norm,
+    Step,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +35,7 @@ class Anatomy:
         projection: Module between embeddings and encoder (ELECTRA's), present if the sizes differ.
         encoder: Module whose first argument is the embedding output (``hidden_states[0]``).
         layers: List of the encoder's layers, from the encoder.
-        parts: Where the parts of a layer are, from the layer, in the order of ``LayerParts``.
+        layer: What a module of that list is, of so many heads.
         heads: By task, what turns the hidden state of the position read out into logits: paths from
             the task model, or functions where the model has no module for them.
         masked_lm_head: First module of the masked-LM head, from the task model.
@@ -64,19 +46,9 @@ class Anatomy:
     embeddings: str
     encoder: str
     masked_lm_head: str
+    layer: Callable[[nn.Module, int], Layer]
     layers: str = "layer"
     heads: Mapping[str, tuple[str | Activation, ...]] = field(default_factory=dict)
-    parts: tuple[str, ...] = (
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "attention.output.LayerNorm",
-        "intermediate.dense",
-        "intermediate.intermediate_act_fn",
-        "output.dense",
-        "output.LayerNorm",
-    )
     projection: str | None = None
     positions_after_padding: bool = False
     segments: bool = True
@@ -85,29 +57,70 @@ class Anatomy:
         """Position id of the first token."""
         return int(config.pad_token_id) + 1 if self.positions_after_padding else 0
 
-    def parts_of(self, layer: nn.Module) -> LayerParts:
-        """The parts of a layer of the encoder.
+    def layers_of(self, network: nn.Module, heads: int) -> list[Layer]:
+        """What the layers of a network are, each of so many heads.
 
         Raises:
-            TypeError: If one of them is not the kind of module it should be (a quantised one, say).
+            TypeError: If one of their parts is no module of its usual kind (a quantised one, say).
         """
-        found = LayerParts(*(attrgetter(path)(layer) for path in self.parts))
-        for path, part, kind in zip(self.parts, found, _KINDS, strict=True):
-            if kind is not None and not isinstance(part, kind):
-                raise TypeError(f"{path} is a {type(part).__name__}, not a {kind.__name__}")
-        return found
+        modules = getattr(network.get_submodule(self.encoder), self.layers)
+        return [self.layer(module, heads) for module in modules]
 
     def head_of(self, network: nn.Module, task: str) -> list[HeadStep]:
         """What turns the hidden state of the position read out into logits, step by step."""
-        steps = self.heads[task]
-        return [attrgetter(step)(network) if isinstance(step, str) else step for step in steps]
+        return [
+            _part_of_head(attrgetter(step)(network)) if isinstance(step, str) else step
+            for step in self.heads[task]
+        ]
 
 
-_KINDS = (*[nn.Linear] * 4, nn.LayerNorm, nn.Linear, None, nn.Linear, nn.LayerNorm)
+def _part_of_head(module: nn.Module) -> HeadStep:
+    if isinstance(module, nn.Linear):
+        return Affine(module)
+    return Norm(module) if isinstance(module, nn.LayerNorm) else module
+
+
+def _post_ln(
+    module: nn.Module, heads: int, attention: Sequence[str], feed_forward: Sequence[str]
+) -> Layer:
+    """A layer of two steps that each end with a norm.
+
+    Args:
+        module: The layer.
+        heads: Their number.
+        attention: Where query, key, value, output and the norm are, from the layer.
+        feed_forward: Where expand, the activation, contract and the norm are.
+    """
+    *projections, join = (attrgetter(path)(module) for path in attention)
+    query, key, value, output = map(Affine, projections)
+    expand, activation, contract, last = (attrgetter(path)(module) for path in feed_forward)
+    inside = FeedForward(Affine(expand), activation, Affine(contract))
+    return Layer(
+        steps=(
+            Step((Branch(Attention(query, key, value, output, heads, heads)),), Norm(join)),
+            Step((Branch(inside),), Norm(last)),
+        ),
+        module=module,
+    )
+
+
+def _bert_layer(module: nn.Module, heads: int) -> Layer:
+    own = [f"attention.self.{name}" for name in ("query", "key", "value")]
+    attention = (*own, "attention.output.dense", "attention.output.LayerNorm")
+    wide = ("intermediate.dense", "intermediate.intermediate_act_fn")
+    return _post_ln(module, heads, attention, (*wide, "output.dense", "output.LayerNorm"))
+
+
+def _distilbert_layer(module: nn.Module, heads: int) -> Layer:
+    own = [f"attention.{name}_lin" for name in ("q", "k", "v", "out")]
+    wide = ("ffn.lin1", "ffn.activation", "ffn.lin2", "output_layer_norm")
+    return _post_ln(module, heads, (*own, "sa_layer_norm"), wide)
+
 
 _ROBERTA = Anatomy(
     embeddings="roberta.embeddings",
     encoder="roberta.encoder",
+    layer=_bert_layer,
     masked_lm_head="lm_head",
     heads={
         "classification": ("classifier.dense", torch.tanh, "classifier.out_proj"),
@@ -120,6 +133,7 @@ ANATOMIES: dict[str, Anatomy] = {
     "bert": Anatomy(
         embeddings="bert.embeddings",
         encoder="bert.encoder",
+        layer=_bert_layer,
         masked_lm_head="cls",
         heads={
             "classification": ("bert.pooler.dense", torch.tanh, "classifier"),
@@ -138,6 +152,7 @@ ANATOMIES: dict[str, Anatomy] = {
         embeddings="electra.embeddings",
         projection="electra.embeddings_project",
         encoder="electra.encoder",
+        layer=_bert_layer,
         masked_lm_head="generator_predictions",
         heads={
             "classification": (
@@ -156,17 +171,7 @@ ANATOMIES: dict[str, Anatomy] = {
     "distilbert": Anatomy(
         embeddings="distilbert.embeddings",
         encoder="distilbert.transformer",
-        parts=(
-            "attention.q_lin",
-            "attention.k_lin",
-            "attention.v_lin",
-            "attention.out_lin",
-            "sa_layer_norm",
-            "ffn.lin1",
-            "ffn.activation",
-            "ffn.lin2",
-            "output_layer_norm",
-        ),
+        layer=_distilbert_layer,
         masked_lm_head="vocab_transform",
         heads={
             "classification": ("pre_classifier", torch.relu, "classifier"),

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from transforms.anatomy import LayerParts
 from transforms.batch import Rows, row_cost
 from transforms.capture import LayerStates, Watch
 from transforms.model import Model
+from transforms.parts import Layer
 from transforms.recovery import fitting
 from transforms.targets import Output, output_of
 from transforms.trees import HeadFacts, head_facts
@@ -116,7 +116,7 @@ class AttentionPath:
 
     def attribution(self, gradient: torch.Tensor) -> torch.Tensor:
         """Attributions by the mean gradient over the path: [B, S, d] to [B, H, S, T]."""
-        weight = self._parts.output.weight.to(gradient)
+        weight = self._layer.attention.output.weight.to(gradient)
         heads = (gradient @ weight).unflatten(-1, (self.values.shape[1], -1)).transpose(1, 2)
         found: torch.Tensor = self.attention * (heads @ self.values.to(gradient).transpose(2, 3))
         return found
@@ -128,7 +128,7 @@ class AttentionPath:
         return batch * row_cost(length, self.model.head_size)
 
     @property
-    def _parts(self) -> LayerParts:
+    def _layer(self) -> Layer:
         return self.model.layers[self.layer]
 
     def _at(self, points: Floats) -> torch.Tensor:
@@ -138,10 +138,8 @@ class AttentionPath:
 
     def _run(self, added: torch.Tensor) -> torch.Tensor:
         """F where attention adds these vectors: [n, B, S, d] to [n, B]."""
-        parts, count = self._parts, len(added)
-        attended = parts.attention_norm((added + self.rest).flatten(0, 1))
-        widened = parts.contract(parts.activation(parts.expand(attended)))
-        left = parts.output_norm(widened + attended)
+        count = len(added)
+        left = self._layer.conclude((added + self.rest).flatten(0, 1))
         with self.model.above(self.layer):
             logits, _ = self.model.run(self.rows.repeated(count), enter=left)
         explained = _explained(self.model, logits, self.targets.repeat(count), self.output)
@@ -152,7 +150,7 @@ def attention_path(
     states: AttentionStates, layer: int, targets: torch.Tensor, output: Output = "probability"
 ) -> AttentionPath:
     """The path of a layer's attention; see ``AttentionPath`` for the arguments."""
-    model, rows, parts = states.model, states.rows, states.model.layers[layer]
+    model, rows, projection = states.model, states.rows, states.model.layers[layer].attention.output
     real = rows.attention_mask[:, None, :, None].bool()
     attention = states.attention[layer].masked_fill(~real, 0)
     own = states.layers[layer].entered
@@ -169,8 +167,8 @@ def attention_path(
         rows=rows,
         attention=attention,
         values=values,
-        mixed=functional.linear(context, parts.output.weight),
-        rest=own + parts.output.bias,
+        mixed=functional.linear(context, projection.weight),
+        rest=own if projection.bias is None else own + projection.bias,
         targets=targets,
         output=output,
     )
@@ -465,15 +463,16 @@ def taylor_importance(model: Model, rows: Rows, targets: torch.Tensor) -> Taylor
         return (context, *args[1:])
 
     with ExitStack() as hooks, torch.enable_grad():
-        for parts in model.layers:
-            hooks.callback(parts.output.register_forward_pre_hook(keep).remove)
+        for layer in model.layers:
+            output = layer.attention.output.module
+            hooks.callback(output.register_forward_pre_hook(keep).remove)
         logits, _ = model.run(rows)
         logits = logits.to(_precise(logits.dtype))
         loss = functional.cross_entropy(logits, targets, reduction="sum")
         # The loss of an instance depends on no other's contexts, so their sum has its gradients.
         of_loss = torch.autograd.grad(loss, contexts, retain_graph=True)
         of_logits = torch.autograd.grad(logits.sum(), contexts)
-    heads = int(model.network.config.num_attention_heads)
+    heads = model.num_heads
     return TaylorImportance(
         *(
             torch.stack([_moved(*pair, heads) for pair in zip(contexts, found, strict=True)], 1)
@@ -504,7 +503,7 @@ def pruned(model: Model, mask: torch.Tensor) -> Iterator[None]:
     Raises:
         ValueError: If the mask is not of this shape.
     """
-    shape = (model.num_layers, int(model.network.config.num_attention_heads))
+    shape = (model.num_layers, model.num_heads)
     if tuple(mask.shape) != shape:
         raise ValueError(f"a mask of the heads is {shape}, not {tuple(mask.shape)}")
     mask = mask.to(device=model.device, dtype=model.dtype)
@@ -516,7 +515,8 @@ def pruned(model: Model, mask: torch.Tensor) -> Iterator[None]:
         return multiply
 
     with ExitStack() as hooks:
-        for parts, row in zip(model.layers, mask, strict=True):
+        for layer, row in zip(model.layers, mask, strict=True):
             factors = row.repeat_interleave(model.head_size)
-            hooks.callback(parts.output.register_forward_pre_hook(multiply_by(factors)).remove)
+            output = layer.attention.output.module
+            hooks.callback(output.register_forward_pre_hook(multiply_by(factors)).remove)
         yield

@@ -264,7 +264,7 @@ def collect(model: Model, instances: Sequence[Instance], budget: int) -> Statist
 
 def moments(model: Model, instances: Sequence[Instance], budget: int) -> Moments:
     """The sums that the statistics of instances come from."""
-    nothing = np.zeros((model.num_layers, int(model.network.config.hidden_size)))
+    nothing = np.zeros((model.num_layers, model.hidden_size))
     found = Moments(0, nothing, nothing)
     for numbers in pack([len(instance) for instance in instances], budget, model.head_size):
         batch = collate([instances[number] for number in numbers], model.pad_id, model.device)

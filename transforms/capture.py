@@ -5,7 +5,6 @@ its mask function (without one, a custom attention function silently gets no pad
 serves every architecture that routes attention through the registry.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -18,7 +17,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from transforms.anatomy import LayerParts
+from transforms.parts import Layer
 
 IMPLEMENTATION = "attribeam"
 
@@ -49,15 +48,18 @@ class LayerStates(NamedTuple):
     Attributes:
         entered: What entered the layer, [B, T, d].
         values: Values of all heads, bias included, [B, H, T, d/H].
-        attended: What entered the layer norm after attention, [B, T, d]; [B, 1, d] in the last
-            layer if nothing but the position read out came out of it.
-        widened: What entered the layer norm after the feed-forward part, likewise.
+        sums: Of each step, what its branches and what passed them by add up to, [B, T, d]; in the
+            last layer [B, 1, d] if nothing but the position read out came out of it.
     """
 
     entered: torch.Tensor
     values: torch.Tensor
-    attended: torch.Tensor
-    widened: torch.Tensor
+    sums: tuple[torch.Tensor, ...]
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing but the position read out came out of the layer."""
+        return self.sums[0].shape != self.entered.shape
 
 
 @dataclass
@@ -73,7 +75,9 @@ class Recorder:
             differentiable, even where nothing below them is.
         entered: What entered the encoder (``hidden_states[0]``), [B, T, d].
         outputs: What came out of each layer, [B, T, d], without a graph.
-        states: What passed through each part of interest, in order of the layers.
+        hidden: What entered each layer, as ``LayerStates.entered``.
+        values: Its values.
+        sums: The sums of its steps.
     """
 
     watch: Watch = field(default_factory=Watch)
@@ -83,13 +87,19 @@ class Recorder:
     readout_attention: torch.Tensor | None = None
     entered: torch.Tensor | None = None
     outputs: list[torch.Tensor] = field(default_factory=list)
-    states: dict[str, list[torch.Tensor]] = field(default_factory=lambda: defaultdict(list))
+    hidden: list[torch.Tensor] = field(default_factory=list)
+    values: list[torch.Tensor] = field(default_factory=list)
+    sums: list[list[torch.Tensor]] = field(default_factory=list)
 
     @property
     def layers(self) -> list[LayerStates]:
         """What passed through the layers."""
-        columns = (self.states[name] for name in LayerStates._fields)
-        return [LayerStates(*row) for row in zip(*columns, strict=True)]
+        rows = zip(self.hidden, self.values, self.sums, strict=True)
+        return [LayerStates(hidden, values, tuple(sums)) for hidden, values, sums in rows]
+
+    def kept(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor as it is kept: of the type of softmaxes, without a graph."""
+        return tensor.detach().to(self.dtype)
 
 
 _RECORDER: ContextVar[Recorder | None] = ContextVar("attribeam_recorder", default=None)
@@ -136,7 +146,7 @@ def record_attention(
     probabilities = scores.to(recorder.dtype).softmax(dim=-1)
     recorder.attention.append(probabilities)
     if recorder.watch.layers:
-        recorder.states["values"].append(value.detach().to(recorder.dtype))
+        recorder.values.append(recorder.kept(value))
     return probabilities
 
 
@@ -147,7 +157,7 @@ AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
 @contextmanager
 def recording(
     encoder: nn.Module,
-    layers: Iterable[LayerParts],
+    layers: Iterable[Layer],
     *,
     watch: Watch,
     dtype: torch.dtype,
@@ -158,7 +168,7 @@ def recording(
 
     Args:
         encoder: The encoder module (``Anatomy.encoder``).
-        layers: The parts of its layers, if they are to be looked at.
+        layers: Its layers, if they are to be looked at.
         watch: What to look at.
         dtype: Type of the weights.
         readout: Position per row that alone has to come out of the last layer, [B].
@@ -178,34 +188,41 @@ def recording(
 
     with ExitStack() as hooks:
         hooks.callback(encoder.register_forward_pre_hook(before, with_kwargs=True).remove)
-        for parts in layers:
+        for layer in layers:
             if watch.layers:
-                _watch_layer(hooks, recorder, parts)
+                _watch_layer(hooks, recorder, layer)
             if watch.outputs:
-                _watch_output(hooks, recorder, parts)
+                _watch_output(hooks, recorder, layer)
         hooks.callback(_RECORDER.reset, _RECORDER.set(recorder))
         yield recorder
 
 
-def _watch_layer(hooks: ExitStack, recorder: Recorder, parts: LayerParts) -> None:
-    """Keeps what enters the parts of a layer that ``LayerStates`` names."""
-    for name, module in (
-        ("entered", parts.value),
-        ("attended", parts.attention_norm),
-        ("widened", parts.output_norm),
-    ):
-        kept = recorder.states[name]
+def _watch_layer(hooks: ExitStack, recorder: Recorder, layer: Layer) -> None:
+    """Keeps what enters a layer, and the sums of its steps."""
 
-        def keep(_: nn.Module, args: tuple[Any, ...], kept: list[torch.Tensor] = kept) -> None:
-            kept.append(args[0].detach().to(recorder.dtype))
+    def entered(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recorder.hidden.append(recorder.kept(args[0] if args else kwargs["hidden_states"]))
+        recorder.sums.append([])
 
-        hooks.callback(module.register_forward_pre_hook(keep).remove)
+    def entering(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        recorder.sums[-1].append(recorder.kept(args[0]))
+
+    def left(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
+        recorder.sums[-1].append(recorder.kept(output))
+
+    hooks.callback(layer.module.register_forward_pre_hook(entered, with_kwargs=True).remove)
+    for number in range(len(layer.steps)):
+        norm = layer.norm_of_sum(number)
+        if norm is not None:
+            hooks.callback(norm.module.register_forward_pre_hook(entering).remove)
+        else:
+            hooks.callback(layer.module.register_forward_hook(left).remove)
 
 
-def _watch_output(hooks: ExitStack, recorder: Recorder, parts: LayerParts) -> None:
+def _watch_output(hooks: ExitStack, recorder: Recorder, layer: Layer) -> None:
     """Keeps what comes out of a layer."""
 
     def keep(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
-        recorder.outputs.append(output.detach().to(recorder.dtype))
+        recorder.outputs.append(recorder.kept(output))
 
-    hooks.callback(parts.output_norm.register_forward_hook(keep).remove)
+    hooks.callback(layer.module.register_forward_hook(keep).remove)

@@ -11,10 +11,8 @@ def forward_flops(model: Model, lengths: Iterable[int]) -> float:
     Counted are the products of matrices in the layers, of the last one for the position that is
     read out alone (``readout``). Embeddings, norms, softmaxes and the head are small beside them.
     """
-    layers, hidden = model.num_layers, int(model.network.config.hidden_size)
-    parts = model.layers[0]
-    linears = (parts.query, parts.key, parts.value, parts.output, parts.expand, parts.contract)
-    weights = sum(linear.weight.numel() for linear in linears)
+    layers, hidden = model.num_layers, model.hidden_size
+    weights = sum(linear.weight.numel() for linear in model.layers[0].linears)
     total = 0.0
     for length in lengths:
         token = 2.0 * weights + 4 * length * hidden

@@ -31,10 +31,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from transforms.anatomy import LayerParts, optional_part, part
+from transforms.anatomy import optional_part, part
 from transforms.batch import Batch, Rows, row_cost
 from transforms.capture import Watch
 from transforms.model import Model
+from transforms.parts import Activation, Affine, Attention, FeedForward, Layer, Norm
 from transforms.recovery import fitting
 
 Floats = NDArray[np.float64]
@@ -97,7 +98,7 @@ class NormSlope:
     weight: torch.Tensor
 
     @classmethod
-    def at(cls, norm: nn.LayerNorm, x: torch.Tensor) -> "NormSlope":
+    def at(cls, norm: Norm, x: torch.Tensor) -> "NormSlope":
         """The derivative of a norm at x, [..., d]."""
         centred = x - x.mean(-1, keepdim=True)
         scale = (centred.square().mean(-1, keepdim=True) + norm.eps).rsqrt()
@@ -126,13 +127,13 @@ class FinishSlope:
     """Derivative of what a layer does to a token between u and its output (``finish``).
 
     Attributes:
-        parts: The layer.
+        inside: The feed-forward part.
         attended: Derivative of the norm after attention, at W tokens and K points, [K, W, d].
         bent: Derivative of the activation, [K, W, m].
         widened: That of the norm after the feed-forward part.
     """
 
-    parts: LayerParts
+    inside: FeedForward
     attended: NormSlope
     bent: torch.Tensor
     widened: NormSlope
@@ -140,22 +141,22 @@ class FinishSlope:
     def of(self, tokens: torch.Tensor) -> "FinishSlope":
         """Those of some tokens."""
         return FinishSlope(
-            self.parts, self.attended.of(tokens), self.bent[:, tokens], self.widened.of(tokens)
+            self.inside, self.attended.of(tokens), self.bent[:, tokens], self.widened.of(tokens)
         )
 
     def push(self, change: torch.Tensor) -> torch.Tensor:
         """Change of the layer's output for one of u, [K, W, d] both."""
         change = self.attended.push(change)
-        wide = functional.linear(change, _weight(self.parts.expand, change)).mul_(self.bent)
+        wide = functional.linear(change, _weight(self.inside.expand, change)).mul_(self.bent)
         return self.widened.push(
-            functional.linear(wide, _weight(self.parts.contract, wide)) + change
+            functional.linear(wide, _weight(self.inside.contract, wide)) + change
         )
 
     def pull(self, gradient: torch.Tensor) -> torch.Tensor:
         """Gradient at u for one at the layer's output, [K, W, d] both."""
         gradient = self.widened.pull(gradient)
-        wide = (gradient @ _weight(self.parts.contract, gradient)).mul_(self.bent)
-        return self.attended.pull(wide @ _weight(self.parts.expand, wide) + gradient)
+        wide = (gradient @ _weight(self.inside.contract, gradient)).mul_(self.bent)
+        return self.attended.pull(wide @ _weight(self.inside.expand, wide) + gradient)
 
 
 # A layer along the path ------------------------------------------------------------------------
@@ -196,7 +197,7 @@ class LayerPath:
         attended_gradient: dq/du, [K, Q, d].
     """
 
-    parts: LayerParts
+    parts: Layer
     query: torch.Tensor
     key: torch.Tensor
     value: torch.Tensor
@@ -211,7 +212,7 @@ class LayerPath:
         """Changes of queries, keys and values for changes of what enters, [K, W, d]."""
         query, key, value = (
             self._heads(functional.linear(entered, _weight(linear, entered)))
-            for linear in (self.parts.query, self.parts.key, self.parts.value)
+            for linear in (self._mixing.query, self._mixing.key, self._mixing.value)
         )
         return Change(entered, query * self._scale, key, value)
 
@@ -263,7 +264,7 @@ class LayerPath:
             entered: The changes, [K, W, d].
         """
         mixed = moved.transpose(1, 2).flatten(2)
-        change = functional.linear(mixed, _weight(self.parts.output, mixed))
+        change = functional.linear(mixed, _weight(self._mixing.output, mixed))
         return change.addcmul_(entered, skipped.to(entered)[:, None])
 
     def pull(
@@ -278,32 +279,39 @@ class LayerPath:
             dq/dctx at ``to``, [K, H, W, d/H], and dq/dh at ``at``, [K, W, d].
         """
         places = self._places(to)
-        contexts = self._heads(gradient @ _weight(self.parts.output, gradient))
+        contexts = self._heads(gradient @ _weight(self._mixing.output, gradient))
         towards = self.value[:, :, at] - self.context[:, :, places]
         shares = self._from_to(at, places)
         worth = shares * (contexts * towards).sum(-1, keepdim=True)
-        entered = self._back(contexts * shares, self.parts.value)
-        entered += self._back(self.query[:, :, places] * worth, self.parts.key)
+        entered = self._back(contexts * shares, self._mixing.value)
+        entered += self._back(self.query[:, :, places] * worth, self._mixing.key)
         stay = (at == to).nonzero()[:, 0]
         if len(stay):
             own, place = contexts[:, :, stay], places[stay]
             worth = own @ self.value.mT - (own * self.context[:, :, place]).sum(-1, keepdim=True)
             queries = (worth * self.attention[:, :, place]) @ self.key * self._scale
-            entered.index_add_(1, stay, self._back(queries, self.parts.query) + gradient[:, stay])
+            entered.index_add_(1, stay, self._back(queries, self._mixing.query) + gradient[:, stay])
         return contexts, entered
 
     def finish(self, to: torch.Tensor) -> FinishSlope:
         """Derivative of what follows attention, at positions [W]; each is looked at once."""
         places, tokens = torch.unique(self._places(to), return_inverse=True)
         attended, widened = self.attended[:, places], self.widened[:, places]
-        norm = self.parts.attention_norm
+        norm, last = self.parts.joins
+        inside = self.parts.feed_forward
         first = NormSlope.at(norm, attended)
-        normed = first.normed * first.weight + norm.bias.to(attended)
-        expand = self.parts.expand
-        wide = functional.linear(normed, _weight(expand, normed), expand.bias.to(normed))
-        bent = _slope(self.parts, wide)
-        found = FinishSlope(self.parts, first, bent, NormSlope.at(self.parts.output_norm, widened))
+        normed = first.normed * first.weight
+        if norm.bias is not None:
+            normed = normed + norm.bias.to(attended)
+        expand = inside.expand
+        wide = functional.linear(normed, _weight(expand, normed), _bias(expand, normed))
+        bent = _slope(inside.activation, wide)
+        found = FinishSlope(inside, first, bent, NormSlope.at(last, widened))
         return found.of(tokens) if len(places) > 1 else found
+
+    @property
+    def _mixing(self) -> Attention:
+        return self.parts.attention
 
     @property
     def _scale(self) -> float:
@@ -319,7 +327,7 @@ class LayerPath:
         apart: torch.Tensor = x.unflatten(-1, (self.key.shape[1], -1))
         return apart.transpose(1, 2)
 
-    def _back(self, x: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
+    def _back(self, x: torch.Tensor, linear: Affine) -> torch.Tensor:
         """[K, H, W, d/H] of what is projected to [K, W, d] of what is projected from."""
         return x.transpose(1, 2).flatten(2) @ _weight(linear, x)
 
@@ -335,15 +343,19 @@ class LayerPath:
         return moved.addcmul_(self.context[:, :, places], scores.sum(-1, keepdim=True), value=-1)
 
 
-def _weight(linear: nn.Linear, like: torch.Tensor) -> torch.Tensor:
+def _weight(linear: Affine, like: torch.Tensor) -> torch.Tensor:
     return linear.weight.to(like)
 
 
-def _slope(parts: LayerParts, wide: torch.Tensor) -> torch.Tensor:
+def _bias(linear: Affine, like: torch.Tensor) -> torch.Tensor | None:
+    return None if linear.bias is None else linear.bias.to(like)
+
+
+def _slope(activation: Activation, wide: torch.Tensor) -> torch.Tensor:
     """Derivative of the activation, element by element."""
     with torch.enable_grad():
         wide = wide.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(parts.activation(wide).sum(), wide)
+        (slope,) = torch.autograd.grad(activation(wide).sum(), wide)
     return slope
 
 
@@ -511,11 +523,11 @@ class _Path:
 
     @property
     def _heads(self) -> int:
-        return int(self.model.network.config.num_attention_heads)
+        return self.model.num_heads
 
 
 def _layer_path(
-    parts: LayerParts, layer: dict[str, torch.Tensor], row: int, length: int, heads: int
+    parts: Layer, layer: dict[str, torch.Tensor], row: int, length: int, heads: int
 ) -> LayerPath:
     """What a layer holds of one row, its heads apart."""
     own = {name: tensor[row] for name, tensor in layer.items()}
@@ -552,7 +564,7 @@ def _joined(parts: Sequence[_Seen]) -> _Seen:
 
 
 @contextmanager
-def _watching(layers: Sequence[LayerParts]) -> Iterator[dict[str, list[torch.Tensor]]]:
+def _watching(layers: Sequence[Layer]) -> Iterator[dict[str, list[torch.Tensor]]]:
     """Keeps what passes through the parts of layers, [N, Q, d] each, with its graph.
 
     Under ``left`` is what came out of the last layer.
@@ -574,11 +586,11 @@ def _watching(layers: Sequence[LayerParts]) -> Iterator[dict[str, list[torch.Ten
     with ExitStack() as hooks:
         for parts in layers:
             for name in ("query", "key", "value"):
-                leaves(name, getattr(parts, name))
-            enters("context", parts.output)
-            enters("attended", parts.attention_norm)
-            enters("widened", parts.output_norm)
-        leaves("left", layers[-1].output_norm)
+                leaves(name, getattr(parts.attention, name).module)
+            enters("context", parts.attention.output.module)
+            for name, norm in zip(("attended", "widened"), parts.joins, strict=True):
+                enters(name, norm.module)
+        leaves("left", layers[-1].module)
         yield seen
 
 
@@ -597,7 +609,7 @@ def _embedded(
     In every family the sum of embeddings is normalised, and perhaps projected after that.
     """
     embeddings = part(model.network, model.anatomy.embeddings)
-    (norm,) = (module for module in embeddings.modules() if isinstance(module, nn.LayerNorm))
+    (norm,) = (Norm(m) for m in embeddings.modules() if isinstance(m, nn.LayerNorm))
     summed: list[torch.Tensor] = []
 
     def keep(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -607,11 +619,11 @@ def _embedded(
         return words.to(found)
 
     with ExitStack() as hooks:
-        hooks.callback(norm.register_forward_pre_hook(keep).remove)
+        hooks.callback(norm.module.register_forward_pre_hook(keep).remove)
         hooks.callback(_word_table(model).register_forward_hook(replace).remove)
         entered = model.embed(rows)
     change = NormSlope.at(norm, summed[0].to(change)).push(change)
     projection = optional_part(model.network, model.anatomy.projection)
     if isinstance(projection, nn.Linear):
-        change = functional.linear(change, _weight(projection, change))
+        change = functional.linear(change, _weight(Affine(projection), change))
     return entered, change

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from transforms.anatomy import Anatomy, HeadStep, LayerParts, optional_part, part
+from transforms.anatomy import Anatomy, optional_part, part
 from transforms.batch import Rows
 from transforms.borrowed import borrowed
 from transforms.capture import Recorder, Watch, recording
+from transforms.parts import Affine, HeadStep, Layer
 from transforms.readout import patch_last_layer
 
 Task = Literal["classification", "masked_lm"]
@@ -55,8 +56,7 @@ class Model:
     no_tokenizer: str = "the model's folder has no tokenizer, so the corpus must hold input_ids"
 
     def __post_init__(self) -> None:
-        last = getattr(self.encoder, self.anatomy.layers)[-1]
-        patch_last_layer(last, self.anatomy, int(self.network.config.num_attention_heads))
+        patch_last_layer(self.layers[-1])
         if self.mixed:
             self._keep_whole()
 
@@ -67,7 +67,9 @@ class Model:
         multiples of 0.03. What a projection gives is carried on from layer to layer.
         """
         whole = torch.autocast(self.device.type, enabled=False)
-        for module in (optional_part(self.network, self.anatomy.projection), *self.head):
+        projection = optional_part(self.network, self.anatomy.projection)
+        linear = [step.module for step in self.head if isinstance(step, Affine)]
+        for module in (projection, *linear):
             if isinstance(module, nn.Linear):
                 module.forward = whole(module.forward)  # type: ignore[method-assign]
 
@@ -87,10 +89,19 @@ class Model:
         return int(self.network.config.num_hidden_layers)
 
     @property
+    def num_heads(self) -> int:
+        """Number of heads of a layer."""
+        return int(self.network.config.num_attention_heads)
+
+    @property
+    def hidden_size(self) -> int:
+        """Number of units of what passes from layer to layer."""
+        return int(self.network.config.hidden_size)
+
+    @property
     def head_size(self) -> int:
         """Hidden size over number of heads."""
-        config = self.network.config
-        return max(1, int(config.hidden_size) // int(config.num_attention_heads))
+        return max(1, self.hidden_size // self.num_heads)
 
     @property
     def vocabulary(self) -> int:
@@ -130,11 +141,9 @@ class Model:
         return part(self.network, self.anatomy.encoder)
 
     @cached_property
-    def layers(self) -> list[LayerParts]:
-        """The parts of each encoder layer."""
-        return [
-            self.anatomy.parts_of(layer) for layer in getattr(self.encoder, self.anatomy.layers)
-        ]
+    def layers(self) -> list[Layer]:
+        """What each encoder layer is made of."""
+        return self.anatomy.layers_of(self.network, self.num_heads)
 
     @cached_property
     def head(self) -> list[HeadStep]:

@@ -20,10 +20,9 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import nn
 
-from transforms.anatomy import LayerParts
 from transforms.capture import LayerStates
+from transforms.parts import Layer, Norm
 
 # After mixing the values; with the residual; after the first norm; after the second.
 Level = Literal["values", "residual", "attention_norm", "output_norm"]
@@ -71,9 +70,9 @@ class Sent(NamedTuple):
         """What a token sends through each head, [B, S, H, d]."""
         return self.vectors[:, :, :-2]
 
-    def follow_(self, level: Level, part: LayerParts, state: LayerStates) -> None:
+    def follow_(self, level: Level, layer: Layer, state: LayerStates) -> None:
         """Takes the vectors from the level below up to a level, in place, but for sigma."""
-        norm = _norm_at(level, part)
+        norm = _norm_at(level, layer)
         if level == "residual":
             self.vectors[:, :, -2] += state.entered[:, self.sources]
         elif norm is not None:
@@ -82,7 +81,7 @@ class Sent(NamedTuple):
 
 
 def norm_maps(
-    parts: Sequence[LayerParts],
+    layers: Sequence[Layer],
     attention: Sequence[torch.Tensor],
     states: Sequence[LayerStates],
     levels: Collection[Level],
@@ -91,7 +90,7 @@ def norm_maps(
     """Norms at the levels asked for.
 
     Args:
-        parts: The parts of the L layers.
+        layers: The L layers.
         attention: Attention probabilities, each [B, H, T, T].
         states: What passed through the layers.
         levels: How far a vector is followed: ``values`` is Kobayashi et al. 2020, ``residual`` and
@@ -103,11 +102,11 @@ def norm_maps(
     """
     found: dict[Level, NormMaps] = {level: NormMaps([], []) for level in LEVELS if level in levels}
     space = Workspace()
-    for part, layer_attention, state in zip(parts, attention, states, strict=True):
-        if state.attended.shape != state.entered.shape:
-            pieces = _readout_pieces(part, layer_attention, state, found, readout)
+    for layer, layer_attention, state in zip(layers, attention, states, strict=True):
+        if state.alone:
+            pieces = _readout_pieces(layer, layer_attention, state, found, readout)
         else:
-            pieces = _pieces(part, layer_attention, state, found, space)
+            pieces = _pieces(layer, layer_attention, state, found, space)
         for level, (maps, ratios) in pieces:
             found[level].maps.append(maps)
             found[level].ratios.append(ratios)
@@ -115,7 +114,7 @@ def norm_maps(
 
 
 def _pieces(
-    part: LayerParts,
+    layer: Layer,
     attention: torch.Tensor,
     state: LayerStates,
     levels: Collection[Level],
@@ -123,19 +122,19 @@ def _pieces(
 ) -> Iterator[tuple[Level, Piece]]:
     """Maps [B, T, T] and ratios [B, T] of a layer, by level."""
     pieces: dict[Level, list[Piece]] = {level: [] for level in levels}
-    for sent in sent_by(part, attention, state, space):
-        for level, piece in _pieces_of(sent, part, state, levels, space):
+    for sent in sent_by(layer, attention, state, space):
+        for level, piece in _pieces_of(sent, layer, state, levels, space):
             pieces[level].append(piece)
     sigma = torch.ones_like(state.entered[..., 0])
     for level in _up_to(levels):
-        sigma = sigma * sigma_at(level, part, state)
+        sigma = sigma * sigma_at(level, layer, state)
         if level in levels:
             maps, ratios = (torch.cat(column, 1) for column in zip(*pieces[level], strict=True))
             yield level, (maps.transpose(1, 2) / sigma[..., None], ratios)
 
 
 def _readout_pieces(
-    part: LayerParts,
+    layer: Layer,
     attention: torch.Tensor,
     state: LayerStates,
     levels: Collection[Level],
@@ -143,7 +142,7 @@ def _readout_pieces(
 ) -> Iterator[tuple[Level, Piece]]:
     """As ``_pieces``, where nothing but the position read out came out of the layer."""
     every = torch.arange(len(readout), device=readout.device)
-    for level, vectors in readout_vectors(part, attention, state, readout, _up_to(levels)):
+    for level, vectors in readout_vectors(layer, attention, state, readout, _up_to(levels)):
         if level not in levels:
             continue
         norms = torch.linalg.vector_norm(vectors, dim=-1)
@@ -158,7 +157,7 @@ def _readout_pieces(
 
 
 def readout_vectors(
-    part: LayerParts,
+    layer: Layer,
     attention: torch.Tensor,
     state: LayerStates,
     readout: torch.Tensor,
@@ -169,7 +168,7 @@ def readout_vectors(
     Each is valid until the next one only.
 
     Args:
-        part: The parts of a layer that nothing else came out of.
+        layer: A layer that nothing else came out of.
         attention: Its attention probabilities, [B, H, T, T].
         state: What passed through it.
         readout: The position, [B].
@@ -177,20 +176,20 @@ def readout_vectors(
     """
     every = torch.arange(len(readout), device=readout.device)
     weighted = attention[every, :, readout][..., None] * state.values
-    vectors = weighted.transpose(1, 2).flatten(2) @ part.output.weight.T
+    vectors = weighted.transpose(1, 2).flatten(2) @ layer.attention.output.weight.T
     for level in levels:
-        norm = _norm_at(level, part)
+        norm = _norm_at(level, layer)
         if level == "residual":
             vectors[every, readout] += state.entered[every, readout]
         elif norm is not None:
             vectors.sub_(vectors.mean(-1, keepdim=True)).mul_(norm.weight)
-            vectors.div_(sigma_at(level, part, state)[..., None])
+            vectors.div_(sigma_at(level, layer, state)[..., None])
         yield level, vectors
 
 
 def _pieces_of(
     sent: Sent,
-    part: LayerParts,
+    layer: Layer,
     state: LayerStates,
     levels: Collection[Level],
     space: "Workspace",
@@ -198,7 +197,7 @@ def _pieces_of(
     """By level the norms of what sources send, [B, S, T], but for sigma; and ratios, [B, S]."""
     norms: torch.Tensor | None = None
     for level in _up_to(levels):
-        sent.follow_(level, part, state)
+        sent.follow_(level, layer, state)
         if level != "residual":
             # The residual changes what a token sends to itself alone.
             norms = None
@@ -253,7 +252,7 @@ class Workspace:
 
 
 def sent_by(
-    part: LayerParts, attention: torch.Tensor, state: LayerStates, space: Workspace
+    layer: Layer, attention: torch.Tensor, state: LayerStates, space: Workspace
 ) -> Iterator[Sent]:
     """What the tokens send in a layer, some source tokens at a time.
 
@@ -262,10 +261,11 @@ def sent_by(
     size, heads, length, head_size = state.values.shape
     # Gram matrices in half precision would be noise.
     kind = torch.promote_types(attention.dtype, torch.float32)
-    weight = part.output.weight.T.unflatten(0, (heads, -1)).to(kind)
+    weight = layer.attention.output.weight.T.unflatten(0, (heads, -1)).to(kind)
     width = weight.shape[-1]
-    arrived = state.attended.to(kind) - state.entered
-    arrived = arrived if part.output.bias is None else arrived - part.output.bias
+    arrived = state.sums[0].to(kind) - state.entered
+    bias = layer.attention.output.bias
+    arrived = arrived if bias is None else arrived - bias
     values = state.values.transpose(0, 1).to(kind)
     at_once = max(1, _AT_ONCE // (size * heads * width))
     for start in range(0, length, at_once):
@@ -284,12 +284,12 @@ def sent_by(
         yield Sent(sources, vectors, weights)
 
 
-def sigma_at(level: Level, part: LayerParts, state: LayerStates) -> torch.Tensor:
+def sigma_at(level: Level, layer: Layer, state: LayerStates) -> torch.Tensor:
     """What a level divides all that arrives at a token by, [B, T]."""
-    norm = _norm_at(level, part)
+    norm = _norm_at(level, layer)
     if norm is None:
-        return torch.ones_like(state.attended[..., 0])
-    entering = state.attended if level == "attention_norm" else state.widened
+        return torch.ones_like(state.sums[0][..., 0])
+    entering = state.sums[0] if level == "attention_norm" else state.sums[1]
     # Several times as quick as the variance.
     _, _, inverse = torch.native_layer_norm(entering, entering.shape[-1:], None, None, norm.eps)
     return 1 / inverse[..., 0]
@@ -300,5 +300,7 @@ def _up_to(levels: Collection[Level]) -> tuple[Level, ...]:
     return LEVELS[: 1 + max(map(LEVELS.index, levels))]
 
 
-def _norm_at(level: Level, part: LayerParts) -> nn.LayerNorm | None:
-    return {"attention_norm": part.attention_norm, "output_norm": part.output_norm}.get(level)
+def _norm_at(level: Level, layer: Layer) -> Norm | None:
+    """The norm whose output a level is; None below the first."""
+    number = LEVELS.index(level) - LEVELS.index("attention_norm")
+    return layer.joins[number] if number >= 0 else None

@@ -29,11 +29,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from transforms.anatomy import LayerParts
 from transforms.batch import Batch, Flags, Instance, Rows, collate, pack
 from transforms.capture import Watch
 from transforms.influence import InfluenceStates, LayerPath
 from transforms.model import Model
+from transforms.parts import Affine, Layer
 from transforms.patterns import SKIP, Pattern
 from transforms.recovery import halving
 
@@ -410,17 +410,18 @@ def _entering(layer: LayerPath, readout: int) -> torch.Tensor:
     gradient = layer.context_gradient
     worth = gradient @ layer.value.mT - (gradient * layer.context).sum(-1, keepdim=True)
     scores = worth.mul_(layer.attention)
-    entering = _back(scores.mT @ layer.query, layer.parts.key)
-    entering += _back(layer.attention.mT @ gradient, layer.parts.value)
+    parts = layer.parts.attention
+    entering = _back(scores.mT @ layer.query, parts.key)
+    entering += _back(layer.attention.mT @ gradient, parts.value)
     scale = layer.query.shape[-1] ** -0.5  # That queries have already been multiplied by.
-    own = _back(scores @ layer.key * scale, layer.parts.query) + layer.attended_gradient
+    own = _back(scores @ layer.key * scale, parts.query) + layer.attended_gradient
     if own.shape[1] == entering.shape[1]:
         return entering + own
     entering[:, readout] += own[:, 0]
     return entering
 
 
-def _back(gradient: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
+def _back(gradient: torch.Tensor, linear: Affine) -> torch.Tensor:
     """Gradient at what is projected from, for one at what is projected to heads."""
     return gradient.transpose(1, 2).flatten(2) @ linear.weight.to(gradient)
 
@@ -476,7 +477,7 @@ class _Masks:
     heads: torch.Tensor
     skips: torch.Tensor
 
-    def hook(self, hooks: ExitStack, parts: LayerParts) -> None:
+    def hook(self, hooks: ExitStack, layer: Layer) -> None:
         """Ablates a layer until the hooks are removed."""
         projected: list[torch.Tensor] = []
 
@@ -498,10 +499,10 @@ class _Masks:
             return _zeroed(output, self._at(self.nodes, output))
 
         for handle in (
-            parts.output.register_forward_pre_hook(close_heads),
-            parts.output.register_forward_hook(keep),
-            parts.attention_norm.register_forward_pre_hook(close_skips),
-            parts.output_norm.register_forward_hook(drop_nodes),
+            layer.attention.output.module.register_forward_pre_hook(close_heads),
+            layer.attention.output.module.register_forward_hook(keep),
+            layer.joins[0].module.register_forward_pre_hook(close_skips),
+            layer.joins[1].module.register_forward_hook(drop_nodes),
         ):
             hooks.callback(handle.remove)
 
@@ -514,11 +515,11 @@ class _Masks:
 
 
 @contextmanager
-def _ablating(layers: Sequence[LayerParts], masks: Sequence[_Masks]) -> Iterator[None]:
+def _ablating(layers: Sequence[Layer], masks: Sequence[_Masks]) -> Iterator[None]:
     """For its duration layers have nothing but what is kept."""
     with ExitStack() as hooks:
-        for parts, of_layer in zip(layers, masks, strict=True):
-            of_layer.hook(hooks, parts)
+        for layer, of_layer in zip(layers, masks, strict=True):
+            of_layer.hook(hooks, layer)
         yield
 
 
@@ -586,4 +587,4 @@ def _packed(
 
 
 def _num_heads(model: Model) -> int:
-    return int(model.network.config.num_attention_heads)
+    return model.num_heads

@@ -13,24 +13,22 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
-from transforms.anatomy import Anatomy, LayerParts
 from transforms.capture import Recorder, current_recorder, record_attention
+from transforms.parts import Attention, Layer
 
 
-def patch_last_layer(layer: nn.Module, anatomy: Anatomy, heads: int) -> None:
+def patch_last_layer(layer: Layer) -> None:
     """Lets a model's last layer compute the readout position only, when a recorder asks for it."""
-    if getattr(layer.forward, "func", None) is _forward:
+    module = layer.module
+    if getattr(module.forward, "func", None) is _forward:
         return  # Another model has the same network.
-    layer.forward = partial(_forward, layer, layer.forward, anatomy, heads)
+    module.forward = partial(_forward, layer, module.forward)
 
 
 def _forward(
-    layer: nn.Module,
+    layer: Layer,
     whole: Any,
-    anatomy: Anatomy,
-    heads: int,
     hidden: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
     *args: Any,
@@ -41,29 +39,30 @@ def _forward(
     if recorder is None or recorder.readout is None:
         output: torch.Tensor = whole(hidden, attention_mask, *args, **kwargs)
         return output
-    parts = anatomy.parts_of(layer)
     every = torch.arange(len(hidden), device=hidden.device)
     own = hidden[every, recorder.readout]
+    attended, parts = layer.attend(hidden), layer.attention
     if recorder.watch.attention:
-        projected = (project(hidden) for project in (parts.query, parts.key, parts.value))
-        queries, keys, values = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in projected)
+        projected = (project(attended) for project in (parts.query, parts.key, parts.value))
+        queries, keys, values = (
+            x.unflatten(-1, (parts.heads, -1)).transpose(1, 2) for x in projected
+        )
         probabilities = record_attention(recorder, queries, keys, values, attention_mask)
         mixed = (probabilities[every, :, recorder.readout][:, :, None] @ values).flatten(1)
     else:
-        mixed = _mixed_by_one(recorder, parts, heads, hidden, own, attention_mask)
-    return parts.finish(mixed[:, None], own[:, None])
+        mixed = _mixed_by_one(recorder, parts, attended, attention_mask)
+    return layer.finish(mixed[:, None], own[:, None])
 
 
 def _mixed_by_one(
     recorder: Recorder,
-    parts: LayerParts,
-    heads: int,
+    parts: Attention,
     hidden: torch.Tensor,
-    own: torch.Tensor,
     attention_mask: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Mixed values of all heads for one query a row: [B, T, d] and [B, d] to [B, d]."""
-    probabilities = _attention(parts, heads, hidden, own, attention_mask)
+    """Mixed values of all heads for one query a row: [B, T, d] to [B, d]."""
+    every = torch.arange(len(hidden), device=hidden.device)
+    probabilities = _attention(parts, hidden, hidden[every, recorder.readout], attention_mask)
     total: torch.Tensor | int = 1
     if recorder.watch.readout_attention:
         if not probabilities.requires_grad:
@@ -72,22 +71,23 @@ def _mixed_by_one(
         recorder.readout_attention = probabilities
         # They sum to 1, but their gradient is to know that the bias is multiplied by them too.
         total = probabilities.sum(-1)[..., None]
-    values = parts.value.weight.view(heads, -1, hidden.shape[-1])
+    values = parts.value.weight.view(parts.heads, -1, hidden.shape[-1])
     mixed = torch.einsum("bhd,hed->bhe", probabilities @ hidden, values)
-    return (mixed + parts.value.bias.view(heads, -1) * total).flatten(1)
+    if parts.value.bias is not None:
+        mixed = mixed + parts.value.bias.view(parts.heads, -1) * total
+    return mixed.flatten(1)
 
 
 def _attention(
-    parts: LayerParts,
-    heads: int,
+    parts: Attention,
     hidden: torch.Tensor,
     own: torch.Tensor,
     attention_mask: torch.Tensor | None,
 ) -> torch.Tensor:
     """Attention of one query a row: [B, T, d] and [B, d] to [B, H, T]."""
-    queries = parts.query(own).unflatten(-1, (heads, -1))
+    queries = parts.query(own).unflatten(-1, (parts.heads, -1))
     scale = queries.shape[-1] ** -0.5
-    keys = parts.key.weight.view(heads, -1, hidden.shape[-1])
+    keys = parts.key.weight.view(parts.heads, -1, hidden.shape[-1])
     towards = torch.einsum("bhe,hed->bhd", queries * scale, keys)
     scores = towards @ hidden.transpose(1, 2)
     if attention_mask is not None:

@@ -22,9 +22,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from transforms.anatomy import LayerParts, optional_part, part
+from transforms.anatomy import optional_part, part
 from transforms.batch import Rows
 from transforms.model import Model
+from transforms.parts import Affine, Layer, Norm
 
 Rules = Literal["cvpr21", "orig"]
 
@@ -109,11 +110,10 @@ class Linear:
 
     @classmethod
     def through(
-        cls, module: nn.Linear, entered: torch.Tensor, chosen: torch.Tensor | None = None
+        cls, module: Affine, entered: torch.Tensor, chosen: torch.Tensor | None = None
     ) -> "Linear":
         """Passes x through a module, or through the rows of it chosen for each row, [B, m]."""
-        weight: torch.Tensor = module.weight
-        bias: torch.Tensor | None = module.bias
+        weight, bias = module.weight, module.bias
         if chosen is not None:
             weight, bias = weight[chosen], None if bias is None else bias[chosen][:, None]
         left = entered @ weight.double().mT
@@ -141,7 +141,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Layer:
+class PassedLayer:
     """What passed through an encoder layer for Q of its T positions as queries, in float64.
 
     Attributes:
@@ -224,7 +224,7 @@ class Passed:
         head: The linear maps from it to the logits, [B, 1, ...] each.
     """
 
-    layers: list[Layer]
+    layers: list[PassedLayer]
     read: torch.Tensor
     head: list[Linear]
 
@@ -251,47 +251,49 @@ def forward(model: Model, rows: Rows) -> Passed:
     contrasted = model.task == "masked_lm"
     if contrasted and rows.contrast is None:
         raise ValueError("a masked LM is explained by a contrast of two words; the rows have none")
-    heads = int(model.network.config.num_attention_heads)
+    heads = model.num_heads
     hidden = _embedded(model, rows)
     tokens = rows.attention_mask.bool()[:, None, None]
     layers = []
-    for depth, parts in enumerate(model.layers, start=1):
+    for depth, layer in enumerate(model.layers, start=1):
         place = None
         if depth == model.num_layers:
             place = functional.one_hot(rows.readout, hidden.shape[1])[..., None].to(hidden)
-        passed, hidden = _through_layer(parts, heads, hidden, tokens, place)
+        passed, hidden = _through_layer(layer, heads, hidden, tokens, place)
         layers.append(passed)
     state, head = hidden, []
     for step in model.head:
-        if isinstance(step, nn.Linear):
+        if isinstance(step, Affine):
             words = rows.contrast if contrasted and step is model.head[-1] else None
             head.append(Linear.through(step, state, words))
             state = head[-1].left
         else:
-            state = _normed(step, state) if isinstance(step, nn.LayerNorm) else step(state)
+            state = _normed(step, state) if isinstance(step, Norm) else step(state)
     return Passed(layers, hidden, head)
 
 
 def _through_layer(
-    parts: LayerParts,
+    layer: Layer,
     heads: int,
     entered: torch.Tensor,
     tokens: torch.Tensor,
     place: torch.Tensor | None,
-) -> tuple[Layer, torch.Tensor]:
+) -> tuple[PassedLayer, torch.Tensor]:
     """Passes a layer: [B, T, d] to what passed through it and what left it, [B, Q, d]."""
-    through = Linear.through
+    through, mixing, wide = Linear.through, layer.attention, layer.feed_forward
     own = entered if place is None else (entered * place).sum(1, keepdim=True)
-    query = through(parts.query, own)
-    key, value = through(parts.key, entered), through(parts.value, entered)
+    query = through(mixing.query, own)
+    key, value = through(mixing.key, entered), through(mixing.value, entered)
     products = _split(query.left, heads) @ _split(key.left, heads).mT
     scores = products * (own.shape[-1] // heads) ** -0.5
     probabilities = scores.masked_fill(~tokens, -torch.inf).softmax(-1)
-    output = through(parts.output, _merged(probabilities @ _split(value.left, heads)))
-    expand = through(parts.expand, _normed(parts.attention_norm, output.left + own))
-    contract = through(parts.contract, parts.activation(expand.left))
-    passed = Layer(own, place, query, key, value, products, probabilities, output, expand, contract)
-    return passed, _normed(parts.output_norm, contract.left + expand.entered)
+    output = through(mixing.output, _merged(probabilities @ _split(value.left, heads)))
+    expand = through(wide.expand, _normed(layer.joins[0], output.left + own))
+    contract = through(wide.contract, wide.activation(expand.left))
+    passed = PassedLayer(
+        own, place, query, key, value, products, probabilities, output, expand, contract
+    )
+    return passed, _normed(layer.joins[1], contract.left + expand.entered)
 
 
 def _embedded(model: Model, rows: Rows) -> torch.Tensor:
@@ -311,18 +313,18 @@ def _embedded(model: Model, rows: Rows) -> torch.Tensor:
             if isinstance(module, nn.Embedding):
                 hooks.callback(module.register_forward_hook(keep).remove)
         model.embed(rows)
-    (norm,) = (module for module in embeddings.modules() if isinstance(module, nn.LayerNorm))
+    (norm,) = (Norm(m) for m in embeddings.modules() if isinstance(m, nn.LayerNorm))
     embedded = _normed(norm, torch.stack(torch.broadcast_tensors(*found)).sum(0))
     projection = optional_part(model.network, model.anatomy.projection)
     if not isinstance(projection, nn.Linear):
         return embedded
-    return Linear.through(projection, embedded).left
+    return Linear.through(Affine(projection), embedded).left
 
 
-def _normed(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+def _normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:
     """A layer norm in float64."""
-    weight, bias = norm.weight.double(), norm.bias.double()
-    return functional.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+    bias = None if norm.bias is None else norm.bias.double()
+    return functional.layer_norm(x, x.shape[-1:], norm.weight.double(), bias, norm.eps)
 
 
 def _split(x: torch.Tensor, heads: int) -> torch.Tensor:

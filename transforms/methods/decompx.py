@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
-from transforms.anatomy import Activation, HeadStep, LayerParts
-from transforms.capture import LayerStates
 from transforms.captured import Captured
+from transforms.parts import Activation, Affine, Attention, Branch, FeedForward, HeadStep, Norm
 from transforms.passes import Forward
 from transforms.registry import Choice, Method, Params, Scores, register
 
@@ -54,11 +52,6 @@ def _slope(activation: Activation, entered: torch.Tensor) -> torch.Tensor:
     return activation(entered) / entered
 
 
-def _deviation(norm: nn.LayerNorm, entered: torch.Tensor) -> torch.Tensor:
-    """What a layer norm divides by, [..., 1]."""
-    return (entered.var(-1, correction=0, keepdim=True) + norm.eps).sqrt()
-
-
 class _Head(NamedTuple):
     """What turns the hidden state of the position read out into logits.
 
@@ -76,10 +69,10 @@ class _Head(NamedTuple):
 def _head(captured: Captured) -> _Head:
     """The head, restricted to the two words of the contrast for a masked LM."""
     *before, last = captured.model.head
-    if not isinstance(last, nn.Linear):
+    if not isinstance(last, Affine):
         raise TypeError(f"the head ends with a {type(last).__name__}, not a Linear")
-    norm = captured.model.layers[-1].output_norm
-    hidden = norm(captured.at_readout(captured.layers[-1].widened))
+    last_step = captured.model.layers[-1].steps[-1]
+    hidden = last_step.leave(captured.at_readout(captured.layers[-1].sums[-1]))
     steps = []
     for step in before:
         steps.append((step, hidden))
@@ -112,38 +105,71 @@ class _Walk:
         if bias is not None:
             self.given = self.given + self.gradient.sum(1) @ bias
 
-    def linear(self, linear: nn.Linear) -> None:
+    def linear(self, linear: Affine) -> None:
         """Passes x W + b."""
         self.bias(linear.bias)
         self.gradient = self.gradient @ linear.weight
 
-    def norm(self, norm: nn.LayerNorm, entered: torch.Tensor) -> None:
+    def norm(self, norm: Norm, entered: torch.Tensor) -> None:
         """Passes centre(x) * weight / deviation + bias."""
         self.bias(norm.bias)
-        scaled = self.gradient * norm.weight / _deviation(norm, entered)
-        self.gradient = scaled - scaled.mean(-1, keepdim=True)
+        self.gradient = norm.centre(self.gradient * norm.weight / norm.deviation(entered))
 
     def activation(self, activation: Activation, entered: torch.Tensor) -> None:
         """Passes x * slope."""
         self.gradient = self.gradient * _slope(activation, entered)
+
+    def feed_forward(self, branch: Branch, inside: FeedForward, entered: torch.Tensor) -> None:
+        """Passes what is added to x, [B, S, d], of each position by itself."""
+        given = branch.enter(entered)
+        wide = inside.expand(given)
+        if branch.after is not None:
+            self.norm(branch.after, inside(given))
+        self.linear(inside.contract)
+        if inside.gate is None:
+            self.activation(inside.activation, wide)
+        else:
+            self.gradient = self.gradient * inside.activation(inside.gate(given))
+        self.linear(inside.expand)
+        if branch.before is not None:
+            self.norm(branch.before, entered)
+
+    def attention(
+        self, branch: Branch, inside: Attention, values: torch.Tensor, attention: torch.Tensor
+    ) -> None:
+        """Passes from what attention adds at S positions to its values at all T.
+
+        Args:
+            branch: Its branch.
+            inside: Its maps.
+            values: Values of all heads, [B, H, T, d/H].
+            attention: Its probabilities, [B, H, S, T].
+        """
+        if branch.after is not None:
+            mixed = (attention @ inside.shared(values)).transpose(1, 2).flatten(2)
+            self.norm(branch.after, inside.output(mixed))
+        self.linear(inside.output)
+        heads = self.gradient.unflatten(-1, (attention.shape[1], -1)).transpose(1, 2)
+        of_values = (attention.transpose(-1, -2) @ heads).unflatten(1, (inside.groups, -1)).sum(2)
+        self.gradient = of_values.transpose(1, 2).flatten(2)
 
 
 def _walk_back(captured: Captured) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores [B, T], and what is left to the biases, [B]."""
     walk = _walk_head(captured)
     scores = torch.zeros_like(captured.entered[..., 0])
-    last = captured.model.num_layers - 1
-    for number in reversed(range(last + 1)):
+    for number in reversed(range(captured.model.num_layers)):
         layer = captured.model.layers[number]
-        if number == last:
-            past = _walk_last_layer(walk, captured)
-        else:
-            past = _walk_layer(walk, layer, captured.layers[number], captured.attention[number])
+        before, value = layer.attending.before, layer.attention.value
+        past, walk.gradient = _walk_layer(walk, captured, number)
         if number:
-            walk.bias(layer.value.bias)
-        elif layer.value.bias is not None:
-            scores = walk.gradient @ layer.value.bias
-        walk.gradient = walk.gradient @ layer.value.weight + past
+            walk.bias(value.bias)
+        elif value.bias is not None:
+            scores = walk.gradient @ value.bias
+        walk.gradient = walk.gradient @ value.weight
+        if before is not None:
+            walk.norm(before, captured.layers[number].entered)
+        walk.gradient = walk.gradient + past
     return scores + (walk.gradient * captured.entered).sum(-1), walk.given
 
 
@@ -154,52 +180,47 @@ def _walk_head(captured: Captured) -> _Walk:
         torch.einsum("bc,bcn->bn", weights, head.weight)[:, None], (weights * head.bias).sum(-1)
     )
     for step, entered in reversed(head.steps):
-        if isinstance(step, nn.Linear):
+        if isinstance(step, Affine):
             walk.linear(step)
-        elif isinstance(step, nn.LayerNorm):
+        elif isinstance(step, Norm):
             walk.norm(step, entered[:, None])
         else:
             walk.activation(step, entered[:, None])
     return walk
 
 
-def _walk_last_layer(walk: _Walk, captured: Captured) -> torch.Tensor:
-    """As ``_walk_layer``, where nothing but the position read out leaves the layer."""
-    states = LayerStates(*(captured.at_readout(x)[:, None] for x in captured.layers[-1]))
-    attention = captured.at_readout(captured.attention[-1])[:, :, None]
-    past = torch.zeros_like(captured.entered)
-    every = torch.arange(len(past), device=past.device)
-    alone = _walk_layer(walk, captured.model.layers[-1], states, attention)
-    past[every, captured.batch.rows.readout] = alone[:, 0]
-    return past
-
-
-def _walk_layer(
-    walk: _Walk, layer: LayerParts, states: LayerStates, attention: torch.Tensor
-) -> torch.Tensor:
-    """Walks from a layer's output at S positions to its values at all T.
-
-    Args:
-        walk: At the layer's output, [B, S, d]; left at its values, heads side by side, [B, T, d].
-        layer: The layer's modules.
-        states: What passed through the layer at the S positions.
-        attention: Its attention probabilities, [B, H, S, T].
+def _walk_layer(walk: _Walk, captured: Captured, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Walks through a layer, from its output at all positions, or that of the last read out alone.
 
     Returns:
-        Gradient that goes past attention to the layer's input, [B, S, d].
+        Gradients that go past attention to the layer's input, [B, T, d], and to its values, those
+        of all groups side by side.
     """
-    walk.norm(layer.output_norm, states.widened)
-    past = walk.gradient
-    walk.linear(layer.contract)
-    walk.activation(layer.activation, layer.expand(layer.attention_norm(states.attended)))
-    walk.linear(layer.expand)
-    walk.gradient = walk.gradient + past
-    walk.norm(layer.attention_norm, states.attended)
-    past = walk.gradient
-    walk.linear(layer.output)
-    heads = walk.gradient.unflatten(-1, (attention.shape[1], -1)).transpose(1, 2)
-    walk.gradient = (attention.transpose(-1, -2) @ heads).transpose(1, 2).flatten(2)
-    return past
+    layer, states = captured.model.layers[number], captured.layers[number]
+    attention, entered, sums = captured.attention[number], states.entered, [*states.sums]
+    last = number == captured.model.num_layers - 1
+    if last:
+        attention = captured.at_readout(attention)[:, :, None]
+        entered, *sums = (captured.at_readout(x)[:, None] for x in (entered, *sums))
+    hidden = [entered, *(s.leave(x) for s, x in zip(layer.steps[:-1], sums[:-1], strict=True))]
+    for step, own, total in reversed(list(zip(layer.steps, hidden, sums, strict=True))):
+        if step.join is not None:
+            walk.norm(step.join, total)
+        past = above = walk.gradient
+        for branch in step.branches:
+            walk.gradient = above
+            if isinstance(branch.inside, FeedForward):
+                walk.feed_forward(branch, branch.inside, own)
+                past = past + walk.gradient
+            else:
+                walk.attention(branch, branch.inside, states.values, attention)
+                of_values = walk.gradient
+        walk.gradient = past
+    if last:
+        every, alone = torch.arange(len(past), device=past.device), past[:, 0]
+        past = torch.zeros_like(captured.entered)
+        past[every, captured.batch.rows.readout] = alone
+    return past, of_values
 
 
 # Biases spread over tokens: all parts forward -------------------------------------------------
@@ -219,15 +240,31 @@ def _spread(parts: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return parts.addcmul_(shares[..., None], bias)
 
 
-def _through_norm(norm: nn.LayerNorm, parts: torch.Tensor, entered: torch.Tensor) -> torch.Tensor:
-    """Parts [S, T, d] of what entered a layer norm, [S, d], to those of what left it."""
-    centred = parts - parts.mean(-1, keepdim=True)
-    return _spread(centred * (norm.weight / _deviation(norm, entered))[:, None], norm.bias)
+def _through_norm(norm: Norm, parts: torch.Tensor, entered: torch.Tensor) -> torch.Tensor:
+    """Parts [S, T, d] of what entered a norm, [S, d], to those of what left it."""
+    scale = (norm.weight / norm.deviation(entered))[:, None]
+    return _spread(norm.centre(parts) * scale, norm.bias)
 
 
-def _through_linear(linear: nn.Linear, parts: torch.Tensor) -> torch.Tensor:
+def _through_linear(linear: Affine, parts: torch.Tensor) -> torch.Tensor:
     """Parts [S, T, n] of what entered a linear map to those of what left it."""
     return _spread(parts @ linear.weight.T, linear.bias)
+
+
+def _through_feed_forward(
+    branch: Branch, inside: FeedForward, parts: torch.Tensor, real: torch.Tensor
+) -> torch.Tensor:
+    """Parts [S, T, d] of what passes by a feed-forward part, [S, d], to those of what it adds."""
+    given = branch.enter(real)
+    if branch.before is not None:
+        parts = _through_norm(branch.before, parts, real)
+    inner = _through_linear(inside.expand, parts)
+    if inside.gate is None:
+        slope = _slope(inside.activation, inside.expand(given))
+    else:
+        slope = inside.activation(inside.gate(given))
+    parts = _through_linear(inside.contract, inner.mul_(slope[:, None]))
+    return parts if branch.after is None else _through_norm(branch.after, parts, inside(given))
 
 
 class _Parts:
@@ -249,9 +286,9 @@ class _Parts:
         """Parts of the explained scalar, [T]."""
         parts = self._leaving_the_encoder()
         for step, entered in head.steps:
-            if isinstance(step, nn.Linear):
+            if isinstance(step, Affine):
                 parts = _through_linear(step, parts)
-            elif isinstance(step, nn.LayerNorm):
+            elif isinstance(step, Norm):
                 parts = _through_norm(step, parts, entered[self.row, None])
             else:
                 parts = parts * _slope(step, entered[self.row])
@@ -277,13 +314,16 @@ class _Parts:
 
     def _values(self, number: int, parts: torch.Tensor) -> torch.Tensor:
         """Parts of a layer's values, [H, T, T * d/H]; the bias is in the first layer's only."""
-        linear = self.captured.model.layers[number].value
-        count = self.captured.attention[number].shape[1]
-        heads = linear.weight.unflatten(0, (count, -1)).transpose(1, 2)
-        values = (parts.flatten(0, 1) @ heads).unflatten(1, parts.shape[:2])
+        layer = self.captured.model.layers[number]
+        linear, count = layer.attention.value, layer.attention.groups
+        if layer.attending.before is not None:
+            entered = self.captured.layers[number].entered[self.row, : self.length]
+            parts = _through_norm(layer.attending.before, parts, entered)
+        groups = linear.weight.unflatten(0, (count, -1)).transpose(1, 2)
+        values = (parts.flatten(0, 1) @ groups).unflatten(1, parts.shape[:2])
         if number == 0 and linear.bias is not None:
-            values.diagonal(dim1=1, dim2=2).add_(linear.bias.view(len(values), -1, 1))
-        flat: torch.Tensor = values.flatten(2)
+            values.diagonal(dim1=1, dim2=2).add_(linear.bias.view(count, -1, 1))
+        flat: torch.Tensor = layer.attention.shared(values.flatten(2))
         return flat
 
     def _layer(
@@ -301,19 +341,38 @@ class _Parts:
             [S, T, d].
         """
         layer, states = self.captured.model.layers[number], self.captured.layers[number]
-        attended, widened = self._real(states.attended, some), self._real(states.widened, some)
-        mixed = self.captured.attention[number][self.row, :, some, : self.length] @ values
-        mixed = mixed.unflatten(2, (residual.shape[1], -1)).permute(1, 2, 0, 3).flatten(2)
-        bias = layer.output.bias
-        if number and layer.value.bias is not None:
+        hidden, real = residual, states.entered[self.row, some]
+        for step, sums in zip(layer.steps, states.sums, strict=True):
+            added = hidden
+            for branch in step.branches:
+                if isinstance(branch.inside, FeedForward):
+                    added = _through_feed_forward(branch, branch.inside, hidden, real) + added
+                else:
+                    added = self._attended(number, some, added, values)
+            total = self._real(sums, some)
+            hidden = added if step.join is None else _through_norm(step.join, added, total)
+            real = step.leave(total)
+        return hidden
+
+    def _attended(
+        self, number: int, some: slice, added: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """Parts [S, T, d] of what passes by attention, and those of what attention adds."""
+        layer, states = self.captured.model.layers[number], self.captured.layers[number]
+        branch, output, value = layer.attending, layer.attention.output, layer.attention.value
+        attention = self.captured.attention[number][self.row, :, some, : self.length]
+        mixed = attention @ values
+        mixed = mixed.unflatten(2, (added.shape[1], -1)).permute(1, 2, 0, 3).flatten(2)
+        bias = output.bias
+        if number and value.bias is not None:
             # Attention probabilities sum to 1, so the value's bias is added once.
-            bias = layer.output(layer.value.bias)
-        hidden = _spread(mixed @ layer.output.weight.T + residual, bias)
-        hidden = _through_norm(layer.attention_norm, hidden, attended)
-        inner = _through_linear(layer.expand, hidden)
-        slope = _slope(layer.activation, layer.expand(layer.attention_norm(attended)))
-        hidden = _through_linear(layer.contract, inner.mul_(slope[:, None])) + hidden
-        return _through_norm(layer.output_norm, hidden, widened)
+            by_group = value.bias.unflatten(0, (layer.attention.groups, 1, -1))
+            bias = output(layer.attention.shared(by_group).flatten())
+        if branch.after is None:
+            return _spread(mixed @ output.weight.T + added, bias)
+        real = attention @ layer.attention.shared(states.values[self.row, :, : self.length])
+        left = output(real.transpose(0, 1).flatten(1))
+        return _through_norm(branch.after, _spread(mixed @ output.weight.T, bias), left) + added
 
     def _real(self, states: torch.Tensor, some: slice) -> torch.Tensor:
         """Whole vectors at some positions, [S, d], of the batch's [B, T, d].

@@ -45,7 +45,7 @@ def _last_hidden(captured: Captured, entered: torch.Tensor) -> torch.Tensor:
     def keep(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         kept.append(output)
 
-    handle = captured.model.layers[-1].output_norm.register_forward_hook(keep)
+    handle = captured.model.layers[-1].module.register_forward_hook(keep)
     try:
         captured.model.run(captured.batch.rows, enter=entered)
     finally:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from transforms.anatomy import LayerParts
 from transforms.capture import LayerStates
 from transforms.captured import Captured
 from transforms.methods.attention import head_means
 from transforms.norms import Level, Workspace, readout_vectors, sent_by, sigma_at
+from transforms.parts import Layer
 from transforms.passes import Forward, Norms, Pass
 from transforms.registry import Choice, Method, Params, Scores, register
 from transforms.rollout import rolled_out, row_normalised, with_residual
@@ -89,26 +89,26 @@ def alti(captured: Captured, params: Params) -> Scores:
         levels.append("output_norm")
     layers, space = [], Workspace()
     readout = captured.batch.rows.readout
-    for number, part in enumerate(captured.model.layers):
+    for number, layer in enumerate(captured.model.layers):
         attention, state = captured.attention[number], captured.layers[number]
-        if state.attended.shape == state.entered.shape:
-            near = proximities(part, attention, state, levels, space)
+        if state.alone:
+            near = readout_proximities(layer, attention, state, levels, readout)
         else:
-            near = readout_proximities(part, attention, state, levels, readout)
+            near = proximities(layer, attention, state, levels, space)
         layers.append(row_normalised(near))
     return rolled_out(captured, layers)
 
 
 def readout_proximities(
-    part: LayerParts,
+    layer: Layer,
     attention: torch.Tensor,
     state: LayerStates,
     levels: Sequence[Level],
     readout: torch.Tensor,
 ) -> torch.Tensor:
     """As ``proximities``, where nothing but the position read out, [B], came out of the layer."""
-    *_, (_, vectors) = readout_vectors(part, attention, state, readout, levels)
-    output = _output(part, state, levels[-1])
+    *_, (_, vectors) = readout_vectors(layer, attention, state, readout, levels)
+    output = _output(layer, state, levels[-1])
     far = torch.linalg.vector_norm(output - vectors.double(), ord=1, dim=-1)
     near = torch.zeros_like(attention[:, 0], dtype=torch.float64)
     every = torch.arange(len(readout), device=readout.device)
@@ -116,17 +116,17 @@ def readout_proximities(
     return near
 
 
-def _output(part: LayerParts, state: LayerStates, level: Level) -> torch.Tensor:
+def _output(layer: Layer, state: LayerStates, level: Level) -> torch.Tensor:
     """What really leaves the layer norm at a level, in float64."""
-    norm, entering = part.attention_norm, state.attended
+    norm, entering = layer.joins[0], state.sums[0]
     if level == "output_norm":
-        norm, entering = part.output_norm, state.widened
+        norm, entering = layer.joins[1], state.sums[1]
     output: torch.Tensor = norm(entering).double()
     return output
 
 
 def proximities(
-    part: LayerParts,
+    layer: Layer,
     attention: torch.Tensor,
     state: LayerStates,
     levels: Sequence[Level],
@@ -135,20 +135,20 @@ def proximities(
     """max(0, |y_i|_1 - |y_i - t_ij|_1) of a layer, [B, T (i), T (j)], in float64.
 
     Args:
-        part: The parts of the layer.
+        layer: The layer.
         attention: Attention probabilities, [B, H, T, T].
         state: What passed through the layer.
         levels: The levels that shares are followed through; y is the real output at the last.
         space: Memory to work in.
     """
-    output = _output(part, state, levels[-1])
+    output = _output(layer, state, levels[-1])
     sigma = output.new_ones(output.shape[:2])
     for level in levels:
-        sigma *= sigma_at(level, part, state)
+        sigma *= sigma_at(level, layer, state)
     far = torch.empty_like(attention[:, 0], dtype=torch.float64)
-    for sent in sent_by(part, attention, state, space):
+    for sent in sent_by(layer, attention, state, space):
         for level in levels:
-            sent.follow_(level, part, state)
+            sent.follow_(level, layer, state)
         for number, source in enumerate(range(sent.sources.start, sent.sources.stop)):
             weights, heads = sent.weights[:, number].double(), sent.heads[:, number].double()
             arrived = weights.transpose(1, 2) @ heads

@@ -1,0 +1,310 @@
+"""What transformers are made of: one vocabulary for every order in which layers pass their parts.
+
+A layer is a sequence of steps. A step is x -> join(x + sum of after(inside(before(x)))) over its
+branches, where every norm may be lacking: post-LN layers have joins, pre-LN layers what comes
+before, sandwich norms what comes before and after, and parallel layers two branches in one step.
+No method is known here, and nothing that knows a method knows an order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A map x W^T + b, as a view of a module.
+
+    Attributes:
+        module: What computes it, perhaps with others: a ``Linear``, or GPT-2's transposed one.
+        outputs: Which of the module's outputs it is, where weights of several maps are fused; a
+            slice, or their numbers. None for all.
+    """
+
+    module: nn.Module
+    outputs: slice | torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.module, nn.Linear | Conv1D):
+            raise TypeError(f"a linear map is a {type(self.module).__name__}, not a Linear")
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """W, [m, n]."""
+        weight: torch.Tensor = self.module.weight  # type: ignore[assignment]
+        if isinstance(self.module, Conv1D):
+            weight = weight.T
+        return weight if self.outputs is None else weight[self.outputs]
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """b, [m]; None if there is none."""
+        bias: torch.Tensor | None = self.module.bias  # type: ignore[assignment]
+        return bias if bias is None or self.outputs is None else bias[self.outputs]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Passes x, [..., n], through it: through the module, where it is all of that."""
+        if self.outputs is None:
+            result: torch.Tensor = self.module(x)
+            return result
+        return functional.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """A norm c(x) w / deviation(x) + b: a layer norm, where c centres, or a root mean square.
+
+    Attributes:
+        module: What computes it.
+        shift: What is added to the module's weight to make w (Gemma's weights are w - 1).
+    """
+
+    module: nn.Module
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.centred and "RMSNorm" not in type(self.module).__name__:
+            raise TypeError(f"a norm is a {type(self.module).__name__}, not a LayerNorm")
+
+    @property
+    def centred(self) -> bool:
+        """Whether the mean is taken off first."""
+        return isinstance(self.module, nn.LayerNorm)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """w, [d]."""
+        weight: torch.Tensor = self.module.weight  # type: ignore[assignment]
+        return weight + self.shift if self.shift else weight
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """b, [d]; None if there is none."""
+        return getattr(self.module, "bias", None)
+
+    @property
+    def eps(self) -> float:
+        """What is added to the variance."""
+        module = self.module
+        return float(module.eps if hasattr(module, "eps") else module.variance_epsilon)  # type: ignore[arg-type]
+
+    def centre(self, x: torch.Tensor) -> torch.Tensor:
+        """c(x)."""
+        return x - x.mean(-1, keepdim=True) if self.centred else x
+
+    def deviation(self, x: torch.Tensor) -> torch.Tensor:
+        """What c(x) is divided by, [..., 1] of x [..., d]."""
+        squares = x.square().mean(-1, keepdim=True)
+        variance = x.var(-1, correction=0, keepdim=True) if self.centred else squares
+        return (variance + self.eps).sqrt()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Passes x, [..., d].
+
+        transformers computes root mean squares in float32, also of float64: these are ours.
+        """
+        if self.centred or x.dtype != torch.float64:
+            result: torch.Tensor = self.module(x)
+            return result
+        normed = x / self.deviation(x) * self.weight
+        return normed if self.bias is None else normed + self.bias
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Attention over all positions, but for the probabilities, which are recorded.
+
+    Attributes:
+        query: Of all heads, side by side.
+        key: Of all groups.
+        value: Of all groups.
+        output: From the mixed values of all heads.
+        heads: Their number.
+        groups: Number of keys and values, each shared by as many heads; that of the heads where
+            every head has its own.
+    """
+
+    query: Affine
+    key: Affine
+    value: Affine
+    output: Affine
+    heads: int
+    groups: int
+
+    def mix(self, entered: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        """Mixed values of all heads, side by side: [B, T, d] and [B, H, S, T] to [B, S, d]."""
+        values = self.value(entered).unflatten(-1, (self.groups, -1)).transpose(1, 2)
+        return (probabilities @ self.shared(values)).transpose(1, 2).flatten(2)
+
+    def shared(self, of_groups: torch.Tensor) -> torch.Tensor:
+        """What groups have, [..., G, T, n], by head, [..., H, T, n]."""
+        if self.heads == self.groups:
+            return of_groups
+        return of_groups.repeat_interleave(self.heads // self.groups, -3)
+
+
+@dataclass(frozen=True, eq=False)
+class FeedForward:
+    """What a layer does to each position by itself: contract(activation(expand(x))).
+
+    Attributes:
+        expand: To more units.
+        activation: Of each unit.
+        contract: And back.
+        gate: With one, that is what the activation is of, and what is expanded is multiplied by it.
+    """
+
+    expand: Affine
+    activation: Activation
+    contract: Affine
+    gate: Affine | None = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Passes x, [..., d]."""
+        wide = self.expand(x)
+        if self.gate is None:
+            return self.contract(self.activation(wide))
+        return self.contract(self.activation(self.gate(x)) * wide)
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """What is added to what passes it by: after(inside(before(x)))."""
+
+    inside: Attention | FeedForward
+    before: Norm | None = None
+    after: Norm | None = None
+
+    def enter(self, x: torch.Tensor) -> torch.Tensor:
+        """What its inside is given."""
+        return x if self.before is None else self.before(x)
+
+    def leave(self, inside: torch.Tensor) -> torch.Tensor:
+        """What is added, of what its inside gives."""
+        return inside if self.after is None else self.after(inside)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Branches that are added to the same x, and the norm after that."""
+
+    branches: tuple[Branch, ...]
+    join: Norm | None = None
+
+    def add(self, x: torch.Tensor, mixed: torch.Tensor | None = None) -> torch.Tensor:
+        """The sum that enters the join: x and what its branches add.
+
+        Args:
+            x: What passes by, [B, S, d].
+            mixed: Mixed values of all heads at the same positions, if there is attention among
+                the branches.
+        """
+        added = x
+        for branch in self.branches:
+            if isinstance(branch.inside, FeedForward):
+                found = branch.inside(branch.enter(x))
+            elif mixed is not None:
+                found = branch.inside.output(mixed)
+            else:
+                raise ValueError("attention has a part in this step, and no mixed values are given")
+            added = branch.leave(found) + added
+        return added
+
+    def leave(self, added: torch.Tensor) -> torch.Tensor:
+        """What leaves it, of the sum."""
+        return added if self.join is None else self.join(added)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer: attention has a part in its first step.
+
+    Attributes:
+        steps: What it does, one after the other.
+        module: What computes it.
+    """
+
+    steps: tuple[Step, ...]
+    module: nn.Module
+
+    @cached_property
+    def attending(self) -> Branch:
+        """The branch that attention is in."""
+        (branch,) = (b for b in self.steps[0].branches if isinstance(b.inside, Attention))
+        return branch
+
+    @cached_property
+    def attention(self) -> Attention:
+        """Its attention."""
+        inside = self.attending.inside
+        assert isinstance(inside, Attention)
+        return inside
+
+    @cached_property
+    def feed_forward(self) -> FeedForward:
+        """Its feed-forward part."""
+        (found,) = (
+            branch.inside
+            for step in self.steps
+            for branch in step.branches
+            if isinstance(branch.inside, FeedForward)
+        )
+        return found
+
+    @cached_property
+    def joins(self) -> tuple[Norm, ...]:
+        """The norms after its sums, if all have one: those of a post-LN layer.
+
+        Raises:
+            TypeError: If one has none.
+        """
+        joins = tuple(step.join for step in self.steps if step.join is not None)
+        if len(joins) < len(self.steps):
+            raise TypeError("not all sums of this layer are normalised")
+        return joins
+
+    @property
+    def linears(self) -> list[Affine]:
+        """All its maps."""
+        mixing, wide = self.attention, self.feed_forward
+        maps = [mixing.query, mixing.key, mixing.value, mixing.output, wide.expand, wide.contract]
+        return maps if wide.gate is None else [*maps, wide.gate]
+
+    def norm_of_sum(self, number: int) -> Norm | None:
+        """The norm whose module is given the sum of a step; None if that leaves the layer as it is.
+
+        That is its join, or one that is before a branch of the next step.
+        """
+        if (join := self.steps[number].join) is not None or number == len(self.steps) - 1:
+            return join
+        return next(branch.before for branch in self.steps[number + 1].branches if branch.before)
+
+    def attend(self, entered: torch.Tensor) -> torch.Tensor:
+        """What queries, keys and values are projected from, of what enters the layer."""
+        return self.attending.enter(entered)
+
+    def finish(self, mixed: torch.Tensor, entered: torch.Tensor) -> torch.Tensor:
+        """What leaves it, of the mixed values of all heads and of what enters, [B, S, d] both."""
+        return self.conclude(self.steps[0].add(entered, mixed))
+
+    def conclude(self, added: torch.Tensor) -> torch.Tensor:
+        """What leaves it, of the sum of its first step, [..., d]."""
+        first, *others = self.steps
+        hidden = first.leave(added)
+        for step in others:
+            hidden = step.leave(step.add(hidden))
+        return hidden
+
+    def replay(self, entered: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        """What leaves it, [B, T, d], of what enters and its attention alone, [B, H, T, T]."""
+        return self.finish(self.attention.mix(self.attend(entered), probabilities), entered)
+
+
+HeadStep = Affine | Norm | Activation
