@@ -61,10 +61,15 @@ class Anatomy:
         """What the layers of a network are, each of so many heads.
 
         Raises:
-            TypeError: If one of their parts is no module of its usual kind (a quantised one, say).
+            UsageError: If a part is no module of its usual kind (a quantised one, say), or lacking.
         """
         modules = getattr(network.get_submodule(self.encoder), self.layers)
-        return [self.layer(module, heads) for module in modules]
+        try:
+            return [self.layer(module, heads) for module in modules]
+        except (TypeError, AttributeError) as error:
+            raise UsageError(
+                f"the layers of {type(network).__name__} are not as attribeam knows them: {error}"
+            ) from error
 
     def head_of(self, network: nn.Module, task: str) -> list[HeadStep]:
         """What turns the hidden state of the position read out into logits, step by step."""

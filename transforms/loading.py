@@ -17,6 +17,7 @@ from transformers import (
 from schemas import UsageError, UsageTypeError
 from transforms.anatomy import Anatomy, anatomy_of
 from transforms.capture import IMPLEMENTATION
+from transforms.check import check
 from transforms.folder import check_files, loading
 from transforms.model import Model, Task
 from transforms.tokenizer import lacking, load_tokenizer, stated_limit
@@ -60,7 +61,8 @@ def load_model(
 
     Raises:
         TokenizerError: If the tokenizer can't be used here, though the model can.
-        UsageError: If the folder holds no model that can be explained; says what is missing.
+        UsageError: If the folder holds no model that can be explained, and says what is missing; or
+            if the network computes something else than what its anatomy says (``check``).
     """
     if not isinstance(folder, str | PathLike):
         raise UsageTypeError(
@@ -92,7 +94,7 @@ def load_model(
         network = network.eval().requires_grad_(False).to(device)
     without = {} if words else {"no_tokenizer": lacking(folder)}
     capacity = int(config.max_position_embeddings) - anatomy.first_position(config)
-    return Model(
+    model = Model(
         network=network,
         anatomy=anatomy,
         task=task,
@@ -103,6 +105,8 @@ def load_model(
         mixed=dtype == "mixed",
         **without,
     )
+    check(model)
+    return model
 
 
 def _mask_id(
