@@ -50,7 +50,7 @@ def _forward(
         probabilities = record_attention(recorder, queries, keys, values, attention_mask)
         mixed = (probabilities[every, :, recorder.readout][:, :, None] @ values).flatten(1)
     else:
-        mixed = _mixed_by_one(recorder, parts, attended, attention_mask)
+        mixed = _mixed_by_one(recorder, parts, attended, layer.attend(own), attention_mask)
     return layer.finish(mixed[:, None], own[:, None])
 
 
@@ -58,11 +58,11 @@ def _mixed_by_one(
     recorder: Recorder,
     parts: Attention,
     hidden: torch.Tensor,
+    own: torch.Tensor,
     attention_mask: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Mixed values of all heads for one query a row: [B, T, d] to [B, d]."""
-    every = torch.arange(len(hidden), device=hidden.device)
-    probabilities = _attention(parts, hidden, hidden[every, recorder.readout], attention_mask)
+    """Mixed values of all heads for one query a row: [B, T, d] and [B, d] to [B, d]."""
+    probabilities = _attention(parts, hidden, own, attention_mask)
     total: torch.Tensor | int = 1
     if recorder.watch.readout_attention:
         if not probabilities.requires_grad:
