@@ -2,7 +2,8 @@
 
 ``make processors`` runs them under every setting of ``SETTINGS`` that a library takes for another
 processor than it runs on, and without any. Whether a setting changes anything is measured: what
-gives the same bits as no setting at all is ignored on this machine, which is said beside its tests.
+gives the same bits as no setting at all is ignored on this machine, which is said, and its tests
+are those without it.
 
     python -m tests.processors [SETTING=VALUE | unset | test_FILE ...]
 """
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+IGNORED = "ignored here: the same bits as without it"
 ROOT = Path(__file__).resolve().parent.parent
 UNSET = "unset"
 # MKL multiplies matrices in torch (what is not Intel's ignores its first three), OpenBLAS in numpy,
@@ -96,7 +98,7 @@ def changed(setting: str, names: set[str]) -> str:
     plain, found = (measured(environment_of(one, names)) for one in (UNSET, setting))
     differing = [name for name in plain if found[name] != plain[name]]
     if not differing:
-        return "ignored here: the same bits as without it"
+        return IGNORED
     return f"other bits in {', '.join(differing)}"
 
 
@@ -111,16 +113,20 @@ def main(words: list[str]) -> int:
     names = {one.split("=")[0] for one in (*SETTINGS, *settings)}
     files = [f"tests/{name}.py" for name in tests or TESTS]
     pytest = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "worksteal"]
-    told, failed = [], False
+    told, failed, done = [], False, set[str]()
     for setting in settings or SETTINGS:
         what = changed(setting, names)
         print(f"{setting}: {what}", flush=True)
+        if what == IGNORED and UNSET in done:
+            told.append(f"{setting}: {what}")
+            continue
+        done.add(setting)
         start = monotonic()
-        done = subprocess.run(
+        run = subprocess.run(
             [*pytest, *files], cwd=ROOT, env=environment_of(setting, names), check=False
         )
-        failed |= done.returncode != 0
-        verdict = "FAILED" if done.returncode else "passed"
+        failed |= run.returncode != 0
+        verdict = "FAILED" if run.returncode else "passed"
         told.append(f"{setting}: {verdict} in {monotonic() - start:.0f} s; {what}")
     print("\n" + "\n".join(told))
     return int(failed)
