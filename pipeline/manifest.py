@@ -34,8 +34,10 @@ def read_manifest(root: str) -> dict[str, Any] | None:
     try:
         with open_read(path) as handle:
             manifest: dict[str, Any] = json.loads(handle.read())
+        if not isinstance(manifest, dict):
+            raise ValueError("it is no object")
         found = manifest.get("format")
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise UsageError(
             f"{path} is damaged ({error}); put a copy of it back, or use another --output"
         ) from error

@@ -27,7 +27,7 @@ from pipeline.options import Options
 from pipeline.padding import count_padding, said
 from pipeline.settings import ModelCopy, Settings
 from pipeline.statistics import ensure_statistics
-from schemas import UsageError
+from schemas import UsageError, UsageTypeError
 from schemas.errors import INT64
 from schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from transforms import Chosen, EncodeOptions, Model, choose, load_model
@@ -292,6 +292,11 @@ def check_numbers(options: Options) -> None:
     Raises:
         UsageError: If one is out of range or unknown.
     """
+    for name in ("limit", "token_budget", "shard_size", "workers", "max_length", "seed", "stride"):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, int):
+            kind = type(value).__name__
+            raise UsageTypeError(f"{name} is a whole number (int), and not a {kind}: {value}")
     for name in ("limit", "token_budget", "shard_size", "workers", "max_length"):
         value = getattr(options, name)
         if value is not None and value < 1:

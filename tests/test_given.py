@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -113,3 +114,9 @@ def test_what_is_loaded_and_run(bert: Model, tmp_path: Path) -> None:
     assert (options.model, options.corpus, options.output) == ("m", "c", str(tmp_path))
     for name, value in (("model", bert), ("corpus", [{"text": "good"}]), ("output", None)):
         assert f"{name} is a " in refusal(Options, **{**places, name: value})
+
+
+@pytest.mark.parametrize("value", ["3", 3.0, np.int64(3)])
+def test_numbers_of_options(value: Any) -> None:
+    options = Options(model="model", corpus="corpus", output="out", limit=value)
+    assert "limit is a whole number (int), and not a " in refusal(run, options)

@@ -35,7 +35,9 @@ from analysis.publishable import published_manifest
 from schemas import TABLES, UsageError
 from schemas.layout import PUBLISHED_GLOBS, UNFINISHED
 from schemas.tables import EVALUATIONS
+from tests.models import save_tiny
 from tests.synthetic_run import METHODS, SyntheticRun, synthetic_run, write_run
+from tests.tiny import command
 
 REPO = "someone/some-run"
 LABELS = ["negative", "neutral", "positive"]
@@ -173,6 +175,32 @@ def test_features_have_the_right_types(dry: Path, offline: Path) -> None:
     assert features["special"] == List(Value("bool"))
     assert features["segment"] == List(Value("int8"))
     assert load(dry, "curves", offline).features["fraction"] == Value("float64")
+
+
+def test_labels_that_were_given_by_name_keep_it(tmp_path: Path, offline: Path) -> None:
+    """The corpus numbers its classes otherwise than the model does."""
+    model = save_tiny(tmp_path / "model", "bert")
+    names = ["red", "green", "blue"]
+    config = json.loads((model / "config.json").read_text())
+    config |= {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+    }
+    (model / "config.json").write_text(json.dumps(config))
+    given = {"id": ["a", "b", "c"], "text": ["good film", "dull", "a plot"], "label": [0, 2, 1]}
+    text, label = Value("string"), ClassLabel(names=names[::-1])
+    features = {"id": text, "text": text, "label": label}
+    corpus = tmp_path / "test.parquet"
+    datasets.Dataset.from_dict(given, features=datasets.Features(features)).to_parquet(corpus)
+    arguments = ("--model", model, "--corpus", corpus, "--output", tmp_path / "run")
+    done = command("run", *arguments, "--methods", "random", "--no-evaluate")
+    assert done.status == 0 and "labels by name: " in done.out
+    publish(tmp_path / "run", "someone/some-run", dry_run=tmp_path / "published")
+    loaded = load(tmp_path / "published", "instances", offline)
+    label = loaded.features["label"]
+    assert label == ClassLabel(names=names)
+    found = {row["instance_id"]: label.int2str(row["label"]) for row in loaded}
+    assert found == {"a": "blue", "b": "red", "c": "green"}
 
 
 def test_streaming_gives_the_same_rows(dry: Path, offline: Path) -> None:

@@ -1,12 +1,13 @@
 """The registry of methods, and how methods and their parameters are named."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import transforms
-from schemas import UsageError
+from schemas import UsageError, UsageTypeError
 from tests.conftest import LoadTiny
 from transforms import choose, methods
 from transforms.passes import Pass, Path
@@ -92,6 +93,20 @@ def test_all_methods() -> None:
     assert "attention_flow" not in everything
     named = [choice.name for choice in choose("attention_flow,all,random")]
     assert named == ["attention_flow", *everything]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3,), "methods are given by their names, and not as 3"),
+        ((["lime", None],), "methods are given by their names"),
+        (("lime", {"lime": 50}), "parameters are given by method, as {"),
+        (("lime", "samples=50"), "parameters are given by method, as {"),
+    ],
+)
+def test_what_is_no_choice(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(UsageTypeError, match=re.escape(message)):
+        choose(*arguments)
 
 
 def test_an_unknown_method() -> None:

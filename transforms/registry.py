@@ -1,6 +1,6 @@
 """The registry of methods: a row of facts and a function each, and how parameters are given."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from schemas import UsageError
+from schemas import UsageError, UsageTypeError
 from transforms.captured import Captured
 from transforms.details import Details
 from transforms.model import Model
@@ -274,9 +274,17 @@ def choose(
     Raises:
         UsageError: If a method or a parameter is unknown, or parameters are given for a method that
             isn't among those chosen.
+        UsageTypeError: If names aren't texts, or parameters no mappings.
     """
     known, given = methods(), given or {}
-    wanted = names.split(",") if isinstance(names, str) else list(names)
+    if not isinstance(given, Mapping) or not all(isinstance(g, Mapping) for g in given.values()):
+        raise UsageTypeError(
+            f'parameters are given by method, as {{"lime": {{"samples": 50}}}}, not as {given!r}'
+        )
+    wanted = names.split(",") if isinstance(names, str) else names
+    wanted = [*wanted] if isinstance(wanted, Iterable) else [wanted]
+    if not all(isinstance(name, str) for name in wanted):
+        raise UsageTypeError(f"methods are given by their names, and not as {names!r}")
     wanted = [name.strip() for name in wanted if name.strip()]
     everything = [name for name, method in known.items() if method.opt_in is None]
     wanted = [one for name in wanted for one in (everything if name == "all" else [name])]
