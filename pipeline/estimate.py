@@ -174,7 +174,7 @@ def estimate_run(
         accelerator.rate(options.dtype)  # Refuses what it can't compute in.
     options = replace(options, device="auto" if accelerator else device)
     checked = check(options, connect(options))
-    for note in checked.corpus.notes:
+    for note in checked.notes:
         tell(note)
     parallel = _parallel(checked.device)
     threads = torch.get_num_threads()

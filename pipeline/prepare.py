@@ -33,7 +33,7 @@ from schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from transforms import Chosen, EncodeOptions, Model, choose, load_model
 from transforms.loading import DTYPES
 from transforms.perturb import ORDERS, Evaluation
-from transforms.registry import methods
+from transforms.registry import fit_all, methods
 from transforms.targets import parse_target
 from transforms.tokenizer import TokenizerError
 from transforms.variants import OPERATIONS
@@ -53,7 +53,7 @@ class Prepared:
         rows: Number of rows of the corpus.
         manifest: ``run.json`` as it is to be once this call adds to the run.
         notes: What is to be said if there is anything to do.
-        guessed: Sentences on what was guessed of the corpus, to be said then too.
+        guessed: Sentences on what was guessed and left out, to be said then too.
     """
 
     work: Work
@@ -73,6 +73,7 @@ class Checked:
         device: Where it is to run on this machine.
         copy: What workers on other machines load of it; None if there are none.
         chosen: The methods, their parameters fixed.
+        left_out: Of ``all`` those that aren't defined for the model, and why.
         target: Class to explain.
         evaluation: What is perturbed.
         corpus: The corpus.
@@ -84,10 +85,16 @@ class Checked:
     device: str
     copy: ModelCopy | None
     chosen: list[Chosen]
+    left_out: dict[str, str]
     target: str | int
     evaluation: Evaluation | None
     corpus: Corpus
     encoding: EncodeOptions
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was guessed and left out."""
+        return [*self.corpus.notes, *(f"left out: {n} {why}" for n, why in self.left_out.items())]
 
     def settings(self, options: Options, rows: int) -> Settings:
         """Settings for the workers, of a corpus of so many rows."""
@@ -142,7 +149,7 @@ def check(options: Options, workers: Workers, begun: Mapping[str, Any] | None = 
     model = load_checked(folder, options)
     target = parse_target(options.target, model)
     evaluation = options.evaluation and _in_order(options.evaluation.checked(model))
-    chosen = [choice.fitted(model) for choice in chosen]
+    chosen, left_out = fit_all(chosen, model)
     corpus = open_corpus(
         options.corpus,
         model,
@@ -159,6 +166,7 @@ def check(options: Options, workers: Workers, begun: Mapping[str, Any] | None = 
         device=device,
         copy=None if here else _model_copy(folder, options),
         chosen=chosen,
+        left_out=left_out,
         target=target,
         evaluation=evaluation,
         corpus=corpus,
@@ -226,7 +234,7 @@ def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) ->
     # Of whichever method: it is known by whom it was made.
     manifest["executions"][-1]["methods"] = list(work.settings.methods)
     ensure_statistics(replace(work.settings, device=checked.device), model, damage.samples)
-    guessed = [*corpus.notes, *said(padding, model)]
+    guessed = [*checked.notes, *said(padding, model)]
     return Prepared(work, rows, manifest, [*other_versions(old, new)], guessed)
 
 

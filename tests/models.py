@@ -17,8 +17,10 @@ from transforms.anatomy import ANATOMIES
 from transforms.encode import encode_row
 
 GOLDENS = Path(__file__).parent / "goldens"
-FAMILIES = tuple(ANATOMIES)
-BYTE_LEVEL = ("roberta", "xlm-roberta", "camembert")
+PRE_LN = ("roberta-prelayernorm", "xlm-roberta-xl")
+# Those that all methods are defined for.
+FAMILIES = tuple(family for family in ANATOMIES if family not in PRE_LN)
+BYTE_LEVEL = ("roberta", "xlm-roberta", "camembert", *PRE_LN)
 TASKS = ("classification", "masked_lm")
 MAX_LENGTH = 48
 
@@ -27,6 +29,8 @@ _CLASSES = {
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
     "camembert": "Camembert",
+    "roberta-prelayernorm": "RobertaPreLayerNorm",
+    "xlm-roberta-xl": "XLMRobertaXL",
     "electra": "Electra",
     "distilbert": "DistilBert",
 }

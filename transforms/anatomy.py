@@ -4,7 +4,7 @@ Methods never name a module of a model themselves; a new family is a new row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 import torch
@@ -122,6 +122,30 @@ def _distilbert_layer(module: nn.Module, heads: int) -> Layer:
     return _post_ln(module, heads, (*own, "sa_layer_norm"), wide)
 
 
+def _pre_ln(module: nn.Module, heads: int, norms: tuple[str, str]) -> Layer:
+    """BERT's parts, but for its norms: one before attention and one before the rest."""
+    own = [f"attention.self.{name}" for name in ("query", "key", "value")]
+    query, key, value, output = (
+        Affine(attrgetter(path)(module)) for path in (*own, "attention.output.dense")
+    )
+    expand, activation, contract = (
+        attrgetter(path)(module)
+        for path in ("intermediate.dense", "intermediate.intermediate_act_fn", "output.dense")
+    )
+    first, second = (Norm(attrgetter(path)(module)) for path in norms)
+    inside = FeedForward(Affine(expand), activation, Affine(contract))
+    mixing = Attention(query, key, value, output, heads, heads)
+    return Layer((Step((Branch(mixing, first),)), Step((Branch(inside, second),))), module)
+
+
+def _prelayernorm_layer(module: nn.Module, heads: int) -> Layer:
+    return _pre_ln(module, heads, ("attention.LayerNorm", "intermediate.LayerNorm"))
+
+
+def _xl_layer(module: nn.Module, heads: int) -> Layer:
+    return _pre_ln(module, heads, ("attention.self_attn_layer_norm", "LayerNorm"))
+
+
 _ROBERTA = Anatomy(
     embeddings="roberta.embeddings",
     encoder="roberta.encoder",
@@ -133,6 +157,12 @@ _ROBERTA = Anatomy(
     },
     positions_after_padding=True,
 )
+
+
+def _after(norm: str) -> dict[str, tuple[str | Activation, ...]]:
+    """RoBERTa's heads, after the norm that pre-LN encoders end with."""
+    return {task: (norm, *steps) for task, steps in _ROBERTA.heads.items()}
+
 
 ANATOMIES: dict[str, Anatomy] = {
     "bert": Anatomy(
@@ -153,6 +183,14 @@ ANATOMIES: dict[str, Anatomy] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
+    "roberta-prelayernorm": replace(
+        _ROBERTA,
+        embeddings="roberta_prelayernorm.embeddings",
+        encoder="roberta_prelayernorm.encoder",
+        layer=_prelayernorm_layer,
+        heads=_after("roberta_prelayernorm.LayerNorm"),
+    ),
+    "xlm-roberta-xl": replace(_ROBERTA, layer=_xl_layer, heads=_after("roberta.encoder.LayerNorm")),
     "electra": Anatomy(
         embeddings="electra.embeddings",
         projection="electra.embeddings_project",
@@ -187,16 +225,10 @@ ANATOMIES: dict[str, Anatomy] = {
 }
 
 
-_PRE_LN = (
-    "its layers normalise before they attend (pre-LN), which is outside the definition of the "
-    "norm-based and relevance methods"
-)
 _DECODER = "it is a decoder, and these methods are defined for encoders"
 _OUTSIDE = {
-    "modernbert": _PRE_LN,
-    "roberta-prelayernorm": _PRE_LN,
-    "xlm-roberta-xl": _PRE_LN,
-    "vit": _PRE_LN,
+    "modernbert": "its layers take less than all positions in turn, which isn't built yet",
+    "vit": "it is of images, and attribeam takes texts",
     "gpt2": _DECODER,
     "llama": _DECODER,
     "mistral": _DECODER,

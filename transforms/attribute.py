@@ -24,7 +24,7 @@ from transforms.given import check_instances, check_model, kind_of
 from transforms.model import Model
 from transforms.passes import CorpusStatistics
 from transforms.recovery import halving
-from transforms.registry import Chosen, LayerScores, Scores, choose
+from transforms.registry import Chosen, LayerScores, Scores, choose, fit_all
 from transforms.targets import parse_target
 
 # Budgets in tokens of a short row (see ``row_cost``). On CPUs batches beyond the caches don't get
@@ -133,7 +133,8 @@ def attribute(
         progress: Called with the number of instances done after each batch.
 
     Returns:
-        Results aligned with ``instances``; they don't depend on their order or the budget.
+        Results aligned with ``instances``; they don't depend on their order or the budget. Under
+        ``all``, of the methods that are defined for the model.
 
     Raises:
         UsageError: If a method or the target is unknown, a method is not for this model, or it
@@ -142,7 +143,7 @@ def attribute(
     """
     check_model(model)
     check_instances(instances)
-    chosen = [choice.fitted(model) for choice in _chosen(methods)]
+    chosen, _ = fit_all(_chosen(methods), model)
     if instances:
         _check_statistics(chosen, statistics)
     job = _Job(

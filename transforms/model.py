@@ -20,6 +20,8 @@ from transforms.parts import Affine, HeadStep, Layer
 from transforms.readout import patch_last_layer
 
 Task = Literal["classification", "masked_lm"]
+# ``post_ln``: all sums in its layers are normalised.
+Trait = Literal["post_ln"]
 Whole = NDArray[np.signedinteger[Any]]
 
 _NOTHING = Watch()
@@ -144,6 +146,11 @@ class Model:
     def layers(self) -> list[Layer]:
         """What each encoder layer is made of."""
         return self.anatomy.layers_of(self.network, self.num_heads)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What methods may require of it."""
+        return frozenset({"post_ln"} if all(layer.post_ln for layer in self.layers) else ())
 
     @cached_property
     def head(self) -> list[HeadStep]:

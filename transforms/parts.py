@@ -258,6 +258,11 @@ class Layer:
         )
         return found
 
+    @property
+    def post_ln(self) -> bool:
+        """Whether all its sums are normalised, those of attention and of the feed-forward part."""
+        return all(step.join and len(step.branches) == 1 for step in self.steps)
+
     @cached_property
     def joins(self) -> tuple[Norm, ...]:
         """The norms after its sums, if all have one: those of a post-LN layer.
@@ -266,7 +271,7 @@ class Layer:
             TypeError: If one has none.
         """
         joins = tuple(step.join for step in self.steps if step.join is not None)
-        if len(joins) < len(self.steps):
+        if not self.post_ln:
             raise TypeError("not all sums of this layer are normalised")
         return joins
 

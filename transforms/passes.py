@@ -236,8 +236,15 @@ def check_pass(kind: Pass, model: Model) -> None:
     """Checks that a pass can be run on a model.
 
     Raises:
-        UsageError: If it needs the mask or the padding token, which is unknown.
+        UsageError: If it isn't defined for the model, or needs the mask or the padding token,
+            which is unknown.
     """
+    high = isinstance(kind, Norms) and kind.level in ("attention_norm", "output_norm")
+    if high and "post_ln" not in model.traits:
+        raise UsageError(
+            "norms of what leaves a layer norm are defined by layers that normalise after their "
+            f"residuals, and {model.network.config.model_type} has none"
+        )
     baseline = {Path: "baseline", InfluencePaths: "start"}.get(type(kind))
     if model.pad_id is None and baseline and getattr(kind, baseline) == "pad":
         raise UsageError(

@@ -13,7 +13,7 @@ import torch
 from schemas import UsageError, UsageTypeError
 from transforms.captured import Captured
 from transforms.details import Details
-from transforms.model import Model
+from transforms.model import Model, Trait
 from transforms.passes import Pass, check_pass
 from transforms.variants import WordScore
 
@@ -119,6 +119,7 @@ class Method:
             curves, but its other tables alone.
         presets: Parameters that belong together, by name: ``--set METHOD.preset=NAME``.
         opt_in: Why it runs only when it is named, and not with ``all``; None if it does.
+        requires: What a model must have for the method to be defined for it.
         version: A number that changes whenever the same parameters come to give other results, so
             that a run never mixes the two.
     """
@@ -139,6 +140,7 @@ class Method:
     scored: bool = True
     presets: Mapping[str, Mapping[str, ParamValue]] = field(default_factory=dict)
     opt_in: str | None = None
+    requires: tuple[Trait, ...] = ()
     version: int = 1
 
     def params(self, given: Mapping[str, Any]) -> dict[str, ParamValue]:
@@ -172,6 +174,9 @@ class Method:
         return {**self.presets[name], **{key: given[key] for key in given if key != "preset"}}
 
 
+_DEFINED_BY: dict[Trait, str] = {
+    "post_ln": "is defined by layers that normalise after their residuals",
+}
 _METHODS: dict[str, Method] = {}
 
 
@@ -195,10 +200,17 @@ def methods() -> dict[str, Method]:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A method with its parameters fixed."""
+    """A method with its parameters fixed.
+
+    Attributes:
+        method: The method.
+        params: Its parameters.
+        by_all: Whether nobody named it: it is one of ``all``.
+    """
 
     method: Method
     params: Mapping[str, ParamValue]
+    by_all: bool = field(default=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -239,12 +251,22 @@ class Chosen:
         """The passes it needs with these parameters."""
         return self.method.needs(self.params)
 
+    def unfit(self, model: Model) -> str | None:
+        """Why the method isn't defined for a model; None if it is."""
+        lacking = [trait for trait in self.method.requires if trait not in model.traits]
+        if not lacking:
+            return None
+        return f"{_DEFINED_BY[lacking[0]]}, and {model.network.config.model_type} has none"
+
     def fitted(self, model: Model) -> "Chosen":
         """The same with parameters that depend on the model's depth filled in.
 
         Raises:
-            UsageError: If the model has no such layer, or can't be run as the method needs.
+            UsageError: If the method isn't defined for the model, or the model has no such layer,
+                or can't be run as the method needs.
         """
+        if (why := self.unfit(model)) is not None:
+            raise UsageError(f"{self.name} {why}")
         params = dict(self.params)
         for name, default in self.method.defaults.items():
             if not isinstance(default, LastLayers):
@@ -287,6 +309,7 @@ def choose(
         raise UsageTypeError(f"methods are given by their names, and not as {names!r}")
     wanted = [name.strip() for name in wanted if name.strip()]
     everything = [name for name, method in known.items() if method.opt_in is None]
+    named = {*wanted, *given}
     wanted = [one for name in wanted for one in (everything if name == "all" else [name])]
     for name in [*wanted, *given]:
         if name not in known:
@@ -298,7 +321,24 @@ def choose(
     unused = sorted(set(given) - set(wanted))
     if unused:
         raise UsageError(f"parameters were set for {unused[0]}, which is not among the methods run")
-    return [Chosen(known[n], known[n].params(given.get(n, {}))) for n in dict.fromkeys(wanted)]
+    return [
+        Chosen(known[name], known[name].params(given.get(name, {})), by_all=name not in named)
+        for name in dict.fromkeys(wanted)
+    ]
+
+
+def fit_all(chosen: Sequence[Chosen], model: Model) -> tuple[list[Chosen], dict[str, str]]:
+    """Chosen methods, fitted to a model; and why others that ``all`` stands for are left out.
+
+    Raises:
+        UsageError: If a method that was named isn't defined for the model, or none is, or one
+            can't be run as it is to be (``Chosen.fitted``).
+    """
+    reasons = {choice.name: choice.unfit(model) for choice in chosen if choice.by_all}
+    left_out = {name: why for name, why in reasons.items() if why is not None}
+    if left_out and len(left_out) == len(chosen):
+        raise UsageError("no method that was chosen is defined for this model")
+    return [c.fitted(model) for c in chosen if c.name not in left_out], left_out
 
 
 def _default(default: Default) -> ParamValue:
