@@ -24,6 +24,7 @@ _TYPE_NAMES = {
     pa.float64(): "double",
     pa.string(): "varchar",
 }
+_VIEW = re.compile(r"^create view \w+", re.MULTILINE)
 _GLOB = str.maketrans({character: f"[{character}]" for character in "*?["})
 
 _METHOD_COMMENTS = {
@@ -195,6 +196,8 @@ def _pointed(key: str) -> str:
 def add_views(connection: duckdb.DuckDBPyConnection, *, main: bool = True) -> None:
     """Adds the views and macros of ``schemas.views`` over the tables.
 
+    A view is bound when it is first asked: to bind them all takes longer than most queries.
+
     Args:
         connection: Where to.
         main: Whether this is the database that queries begin in. In another, table macros have
@@ -203,7 +206,8 @@ def add_views(connection: duckdb.DuckDBPyConnection, *, main: bool = True) -> No
     macros = [name for view in VIEWS for kind, name in view.created if kind == "macro table"]
     called = re.compile(rf"\b({'|'.join(macros)})(?= *\()")
     for view in VIEWS:
-        connection.execute(view.sql if main else called.sub(r"\1__inside", view.sql))
+        sql = _VIEW.sub(r"\g<0> with (defer_binding)", view.sql)
+        connection.execute(sql if main else called.sub(r"\1__inside", sql))
 
 
 def add_comments(connection: duckdb.DuckDBPyConnection) -> None:

@@ -16,7 +16,7 @@ from analysis.head_plots import HEAD_PLOTS
 from analysis.page import write_page
 from analysis.pattern_plots import PATTERN_PLOTS
 from analysis.remote import is_remote
-from analysis.runs import open_run
+from analysis.runs import reading
 from schemas import UsageError
 
 PLOTS: dict[str, Plot] = {**FLOW_PLOTS, **HEAD_PLOTS, **PATTERN_PLOTS}
@@ -51,7 +51,7 @@ def plot(
     wanted = PLOTS[name]
     if output is None and is_remote(folder):
         raise UsageError(f"{folder} is not on this machine: say with -o where the plot is to be")
-    with open_run(folder) as connection:
+    with reading(folder) as connection:
         rows = rows_of(connection, wanted, method, subset)
     if not rows:
         of = " and ".join(given for given in (method, subset) if given is not None)

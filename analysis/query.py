@@ -1,5 +1,6 @@
 """A query over a run; its result as a table for people, or CSV, JSON or Parquet for programs."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -23,6 +24,8 @@ _WRITERS: dict[str, Callable[[pa.Schema, Iterator[pa.RecordBatch], IO[Any]], Non
 }
 FORMATS = ("table", *_WRITERS)
 TABLE_ROWS = 40
+# Whatever comments can be read from, or what it is named by may be put together.
+_COMMENTS = re.compile(r"duckdb_|information_schema|pg_|\b(query|database)\b", re.IGNORECASE)
 _BATCH = 10_000
 _ERROR_LINES = 6
 
@@ -60,7 +63,12 @@ def run_query(
     if format == "parquet":
         stream = _binary(stream)
     text = _statements(sql)
-    with open_run(folder, external_access=external_access, others=others) as connection:
+    with open_run(
+        folder,
+        external_access=external_access,
+        others=others,
+        commented=bool(_COMMENTS.search(text)),
+    ) as connection:
         try:
             reader = _execute(connection, text)
         except duckdb.Error as error:

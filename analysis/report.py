@@ -27,7 +27,7 @@ from analysis.report_instances import STEPS, pack_instances
 from analysis.report_metrics import metric_sheets
 from analysis.report_overview import failure_table, run_facts, run_groups, run_tiles
 from analysis.report_values import query_count
-from analysis.runs import load_manifest, open_run
+from analysis.runs import load_manifest, reading
 from schemas import UsageError
 
 LIMIT = 5000
@@ -55,14 +55,8 @@ def write_report(
         raise UsageError(f"--limit is at least 0, not {limit}")
     manifest = load_manifest(folder)
     lacking = unfinished(folder)
-    with open_run(folder) as connection:
-        try:
-            page = _page(connection, manifest, limit, lacking)
-        except duckdb.Error as error:
-            raise UsageError(
-                f"{folder} can't be read: {str(error).splitlines()[0]}. "
-                f"`attribeam verify {folder}` finds damaged files."
-            ) from error
+    with reading(folder) as connection:
+        page = _page(connection, manifest, limit, lacking)
     return write_page(folder, "report.html", output, page)
 
 

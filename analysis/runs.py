@@ -3,7 +3,8 @@
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,6 +112,7 @@ def open_run(
     external_access: bool = False,
     others: Mapping[str, str | Path] | None = None,
     settings: Mapping[str, str | int | float | bool] | None = None,
+    commented: bool = True,
 ) -> duckdb.DuckDBPyConnection:
     """Opens a run as an in-memory database over its Parquet files.
 
@@ -135,6 +137,8 @@ def open_run(
         others: Other runs, each with a name: the tables and views of ``{"other": FOLDER}`` are
             ``other.attributions`` and so on. Table macros are those of the main one.
         settings: DuckDB's settings, such as ``threads`` and ``memory_limit``.
+        commented: Whether views and columns are commented. Without, a run is opened in half the
+            time.
 
     Raises:
         UsageError: If it is no run folder, or a folder of it is a link, or a file damaged, or an
@@ -151,14 +155,30 @@ def open_run(
     for each in (run, *named.values()):
         if each.files is not None:
             connection.register_filesystem(each.files)
-    _fill(connection, run)
+    _fill(connection, run, commented=commented)
     for name, other in named.items():
         connection.execute(f"attach ':memory:' as {identifier(name)}; use {identifier(name)}")
-        _fill(connection, other, main=False)
+        _fill(connection, other, main=False, commented=False)
     connection.execute("use memory")
     if not external_access:
         lock(connection, [each.files.root for each in (run, *named.values()) if each.files])
     return connection
+
+
+@contextmanager
+def reading(folder: str | Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Opens a run for a command's own queries, which no comment is asked of.
+
+    Raises:
+        UsageError: As ``open_run`` does, and where a query meets a damaged file.
+    """
+    with open_run(folder, commented=False) as connection:
+        try:
+            yield connection
+        except duckdb.Error as error:
+            raise UsageError(
+                f"{folder} can't be read: {said(error)}. {_remedy(str(folder))}"
+            ) from error
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -258,8 +278,10 @@ def _unreadable(path: str | Path, error: Exception) -> UsageError:
     )
 
 
-def _fill(connection: duckdb.DuckDBPyConnection, run: _Run, *, main: bool = True) -> None:
-    """Adds the tables of a run and the views over them, and of the main one what they mean."""
+def _fill(
+    connection: duckdb.DuckDBPyConnection, run: _Run, *, main: bool = True, commented: bool = True
+) -> None:
+    """Adds the tables of a run, the views over them, and perhaps what they mean."""
     double = run.manifest["identity"]["settings"]["dtype"] == "float64"
     globs = PUBLISHED_GLOBS if run.manifest.get("layout") == PUBLISHED else GLOBS
     try:
@@ -267,7 +289,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, run: _Run, *, main: bool = True
             add_table(connection, table, [f"{run.prefix}{pattern}"], double=double)
         add_manifest(connection, run.manifest, f"{run.prefix}{MANIFEST}")
         add_views(connection, main=main)
-        if main:
+        if commented:
             add_comments(connection)
     except duckdb.Error as error:
         connection.close()

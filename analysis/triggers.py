@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from analysis.runs import load_manifest, open_run
+from analysis.runs import load_manifest, reading
 from schemas import UsageError
 
 # Of each instance's strongest head the two largest entries; the second where it is strong enough.
@@ -112,7 +112,7 @@ def heads_of(folder: str | Path, method: str) -> dict[str, Any]:
     """
     manifest = load_manifest(folder)
     if "heads" in manifest["methods"].get(method, {"tables": []})["tables"]:
-        with open_run(folder) as connection:
+        with reading(folder) as connection:
             query = "select count(*) from heads where method = ?"
             (found,) = connection.execute(query, [method]).fetchone() or (0,)
         if found:

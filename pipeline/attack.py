@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 
-from analysis import open_run
 from analysis.database import identifier
+from analysis.runs import reading
 from analysis.triggers import Candidate, class_of, heads_of, trigger_candidates
 from pipeline.held_out import HeldOut, HeldOutOptions, check_folder, hold_out
 from schemas import UsageError
@@ -65,7 +65,7 @@ def triggers_of(
     if limit < 1:
         raise UsageError(f"--triggers is at least 1, not {limit}")
     explained = class_of(target, manifest["identity"]["model"]["labels"])
-    with open_run(options.folder) as connection:
+    with reading(options.folder) as connection:
         found = trigger_candidates(
             connection,
             options.method,

@@ -256,7 +256,7 @@ def _prune(arguments: argparse.Namespace) -> int:
 
 
 def _triggers(arguments: argparse.Namespace) -> int:
-    from analysis import open_run
+    from analysis.runs import reading
     from analysis.terminal import print_rows
     from analysis.triggers import Candidate, class_of, heads_of, trigger_candidates
 
@@ -264,7 +264,7 @@ def _triggers(arguments: argparse.Namespace) -> int:
     if arguments.limit < 1:
         raise UsageError(f"--limit is at least 1, not {arguments.limit}")
     labels = manifest["identity"]["model"]["labels"]
-    with open_run(arguments.folder) as connection:
+    with reading(arguments.folder) as connection:
         found = trigger_candidates(
             connection,
             arguments.method,

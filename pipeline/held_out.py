@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from analysis import load_manifest, open_run
+from analysis.runs import load_manifest, reading
 from analysis.triggers import heads_of
 from pipeline.corpus import Corpus, open_corpus, read_rows, stage
 from pipeline.files import join, write_parquet
@@ -289,7 +289,7 @@ def _outside(folder: str, instances: Sequence[Instance]) -> tuple[list[Instance]
         "input_ids": [instance.input_ids.tolist() for instance in instances],
     }
     arrays = [pa.array(columns[each.name], each.type) for each in schema]
-    with open_run(folder) as connection:
+    with reading(folder) as connection:
         inside = _inside(connection, pa.Table.from_arrays(arrays, schema=schema))
     kept = [each for number, each in enumerate(instances) if number not in inside]
     return kept, len(inside)

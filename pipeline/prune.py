@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis import open_run
+from analysis.runs import reading
 from pipeline.configuration import exact, listed
 from pipeline.held_out import HeldOut, HeldOutOptions, hold_out
 from schemas import UsageError
@@ -154,7 +154,7 @@ def prune(
     held_out = hold_out(options)
     model = held_out.model
     shape = (model.num_layers, model.num_heads)
-    with open_run(options.folder) as connection:
+    with reading(options.folder) as connection:
         importance = importances(connection, options.method, shape)
         query = "select max(n) from head_importance where method = ?"
         (ranked_on,) = connection.execute(query, [options.method]).fetchone() or (0,)
