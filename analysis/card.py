@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -137,16 +138,7 @@ class Card:
 
 def render(card: Card) -> str:
     """Returns the content of ``README.md``."""
-    environment = jinja2.Environment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_finalized,
-    )
-    environment.filters |= {"code": _code, "params": _params, "count": _count, "rows_of": rows_of}
-    source = (files("analysis") / "templates" / "card.md.jinja").read_text(encoding="utf-8")
-    body = environment.from_string(source).render(
+    body = _template().render(
         card=card,
         corpus=card.manifest["identity"]["corpus"],
         settings=card.manifest["identity"]["settings"],
@@ -164,6 +156,20 @@ def render(card: Card) -> str:
     # Nothing about the text depends on how many of the template's conditions were false.
     body = re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
     return f"---\n{front_matter(card)}---\n\n{body}"
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalized,
+    )
+    environment.filters |= {"code": _code, "params": _params, "count": _count, "rows_of": rows_of}
+    source = (files("analysis") / "templates" / "card.md.jinja").read_text(encoding="utf-8")
+    return environment.from_string(source)
 
 
 # YAML -----------------------------------------------------------------------------------------

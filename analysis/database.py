@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -193,7 +193,9 @@ def _pointed(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def add_views(connection: duckdb.DuckDBPyConnection, *, main: bool = True) -> None:
+def add_views(
+    connection: duckdb.DuckDBPyConnection, *, main: bool = True, only: Collection[str] | None = None
+) -> None:
     """Adds the views and macros of ``schemas.views`` over the tables.
 
     A view is bound when it is first asked: to bind them all takes longer than most queries.
@@ -202,10 +204,13 @@ def add_views(connection: duckdb.DuckDBPyConnection, *, main: bool = True) -> No
         connection: Where to.
         main: Whether this is the database that queries begin in. In another, table macros have
             other names: called from there, they would answer with the main one's tables.
+        only: Names of those to add, and of what they read; None for all.
     """
     macros = [name for view in VIEWS for kind, name in view.created if kind == "macro table"]
     called = re.compile(rf"\b({'|'.join(macros)})(?= *\()")
     for view in VIEWS:
+        if only is not None and view.name not in only:
+            continue
         sql = _VIEW.sub(r"\g<0> with (defer_binding)", view.sql)
         connection.execute(sql if main else called.sub(r"\1__inside", sql))
 

@@ -248,11 +248,15 @@ def _connect(stage: Path, manifest: Mapping[str, Any]) -> duckdb.DuckDBPyConnect
         add_views(connection)
     except duckdb.Error as error:
         connection.close()
-        raise UsageError(
-            f"the run can't be read ({str(error).splitlines()[0]}): publish it with the version of "
-            "attribeam that wrote it."
-        ) from error
+        raise _unreadable(error) from error
     return connection
+
+
+def _unreadable(error: duckdb.Error) -> UsageError:
+    return UsageError(
+        f"the run can't be read ({str(error).splitlines()[0]}): publish it with the version of "
+        "attribeam that wrote it."
+    )
 
 
 def _dictionaries(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
@@ -261,7 +265,10 @@ def _dictionaries(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[
 
 
 def _asked(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
-    return connection.sql(sql).to_arrow_table()
+    try:
+        return connection.sql(sql).to_arrow_table()
+    except duckdb.Error as error:
+        raise _unreadable(error) from error
 
 
 def _configs(stage: Path, run: Publishable) -> list[Config]:

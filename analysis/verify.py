@@ -34,6 +34,10 @@ from schemas.layout import GLOBS, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
 from schemas.tables import EVALUATIONS
 
 
+# The view that ``checks.ACCOUNTS`` asks, and what it reads.
+_VIEWS = ("compared", "completeness")
+
+
 class Fact(NamedTuple):
     """What became of the instances under one method; gaps are those of the view ``completeness``.
 
@@ -155,7 +159,7 @@ def _load(
         paths = [escape_glob(str(path)) for path in found_files]
         add_table(connection, table, paths, double=double)
     add_manifest(connection, manifest)
-    add_views(connection)
+    add_views(connection, only=_VIEWS)
     # Not locked: links may lead out of the folder, and nobody else's SQL runs here.
     spill_to_temporary(connection)
     connection.execute(CURVE_KEYS)

@@ -15,6 +15,12 @@ ONE_BY_ONE, ALL_AT_ONCE = 1, 1_000_000
 BUDGETS = pytest.mark.parametrize(
     "budget", [ONE_BY_ONE, ALL_AT_ONCE], ids=["one-by-one", "one-padded-batch"]
 )
+# In float32 one by one adds nothing: tests of batches compare the two in both.
+VARIANTS = pytest.mark.parametrize(
+    ("dtype", "budget"),
+    [("float64", ONE_BY_ONE), ("float64", ALL_AT_ONCE), ("float32", ALL_AT_ONCE)],
+    ids=["float64-one-by-one", "float64-one-padded-batch", "float32-one-padded-batch"],
+)
 WITH_GOLDENS = range(5)
 # Goldens in float32 are themselves off by rounding: by up to 6e-6 from ours in float64.
 IN_FLOAT32 = 1e-5

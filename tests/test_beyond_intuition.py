@@ -1,6 +1,5 @@
 """Beyond Intuition and what it is compared with: authors' numbers, definitions, what is shared."""
 
-import json
 from functools import cache, partial
 from typing import Any
 
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 
 from tests.authors import (
     ALL_AT_ONCE,
-    BUDGETS,
-    DTYPES,
+    VARIANTS,
     WITH_GOLDENS,
     golden_numbers,
     golden_rows,
@@ -31,21 +29,27 @@ pytestmark = pytest.mark.usefixtures("padding_at_will")
 FILE = "beyond_intuition"
 METHODS = ("bt_token", "bt_head", "generic_attribution", "attention_gradcam")
 
-# Name in the goldens, our name and parameters.
-CASES: list[tuple[str, str, dict[str, Any]]] = [
-    ("bt_head", "bt_head", {}),
-    ("bt_token", "bt_token", {"start_layer": 0}),
-    ("attn_gradcam", "attention_gradcam", {}),
-    ("generic_attribution_last", "generic_attribution", {"start_layer": 3}),
-    ("generic_attribution_sl0", "generic_attribution", {}),
-    *(
-        (f"{name}_sl{start}", name, {"start_layer": start})
-        for name in ("bt_head", "bt_token", "generic_attribution")
+# What the authors' code was run with, by our name: parameters, and the name in the goldens. Methods
+# that are computed together share what they can, as in a run.
+Settings = dict[str, tuple[dict[str, Any], str]]
+SETTINGS: dict[str, Settings] = {
+    "own": {
+        "bt_head": ({}, "bt_head"),
+        "bt_token": ({"start_layer": 0}, "bt_token"),
+        "attention_gradcam": ({}, "attn_gradcam"),
+        "generic_attribution": ({"start_layer": 3}, "generic_attribution_last"),
+    },
+    "default": {"generic_attribution": ({}, "generic_attribution_sl0")},
+    **{
+        f"from layer {start}": {
+            name: ({"start_layer": start}, f"{name}_sl{start}")
+            for name in ("bt_head", "bt_token", "generic_attribution")
+        }
         for start in range(4)
-    ),
-    ("bt_head_steps5", "bt_head", {"steps": 5}),
-    ("bt_head_steps50", "bt_head", {"steps": 50}),
-]
+    },
+    "5 steps": {"bt_head": ({"steps": 5}, "bt_head_steps5")},
+    "50 steps": {"bt_head": ({"steps": 50}, "bt_head_steps50")},
+}
 
 
 def results(
@@ -58,54 +62,61 @@ def results(
 
 # The authors' code was run for every class in its own settings alone.
 WITH_CLASSES = [
-    (*case, target)
-    for case in CASES
+    (name, target)
+    for name, settings in SETTINGS.items()
     for target in ("predicted", 0, 1, 2)
-    if target == "predicted" or f"bert-golden/{case[0]}/0/class0" in golden_numbers(FILE)
+    if target == "predicted"
+    or all(f"bert-golden/{key}/0/class0" in golden_numbers(FILE) for _, key in settings.values())
 ]
 
 
 def golden_scores(
-    model: Model, method: str, params: str, target: str | int, budget: int = ALL_AT_ONCE
+    model: Model, name: str, target: str | int, budget: int = ALL_AT_ONCE
 ) -> list[NDArray[np.floating]]:
-    """Scores of the texts with goldens but that of [CLS], which the authors set to zero."""
-    instances, chosen = encode(model, golden_rows()), json.loads(params)
-    found = results(model, instances, method, chosen, target=target, token_budget=budget)
-    return [found[number].scores[1:] for number in WITH_GOLDENS]
+    """Scores of the texts with goldens but that of [CLS], which the authors set to zero.
+
+    Those of the first method come first.
+    """
+    params = {method: given for method, (given, _) in SETTINGS[name].items()}
+    chosen = choose(list(params), params)
+    found = attribute(
+        model, encode(model, golden_rows()), chosen, target=target, token_budget=budget
+    )
+    assert found.failures == []
+    rows = [found.rows[method][number] for method in params for number in WITH_GOLDENS]
+    return [row.scores[1:] for row in rows if row is not None]
+
+
+all_at_once = cache(golden_scores)
 
 
 @cache
-def allowed(model: Model, *settings: Any) -> list[float]:
+def allowed(model: Model, name: str, target: str | int) -> list[float]:
     """What rounding may come to for each of them.
 
     Grad-CAM's weights are sums of gradients that cancel, and min-max divides by what is left.
     """
-    return tolerances(model, partial(golden_scores, model, *settings))
+    compute = partial(golden_scores, model, name, target)
+    return tolerances(model, compute, base=all_at_once(model, name, target))
 
 
-@BUDGETS
-@pytest.mark.parametrize("dtype", DTYPES)
+@VARIANTS
 @pytest.mark.parametrize(
-    ("key", "method", "params", "target"),
-    WITH_CLASSES,
-    ids=[f"{case[0]}-{case[3]}" for case in WITH_CLASSES],
+    ("name", "target"), WITH_CLASSES, ids=[f"{name}-{target}" for name, target in WITH_CLASSES]
 )
-def test_goldens(
-    golden: LoadTiny,
-    key: str,
-    method: str,
-    params: dict[str, Any],
-    target: str | int,
-    dtype: str,
-    budget: int,
-) -> None:
+def test_goldens(golden: LoadTiny, name: str, target: str | int, dtype: str, budget: int) -> None:
     suffix = "" if target == "predicted" else f"/class{target}"
-    settings = golden("bert-golden", dtype), method, json.dumps(params), target
-    found = golden_scores(*settings, budget)
-    for number, limit in zip(WITH_GOLDENS, allowed(*settings), strict=True):
+    model = golden("bert-golden", dtype)
+    if budget == ALL_AT_ONCE:
+        found = all_at_once(model, name, target)
+    else:
+        found = golden_scores(model, name, target, budget)
+    keys = [(key, number) for _, key in SETTINGS[name].values() for number in WITH_GOLDENS]
+    limits = allowed(model, name, target)
+    for (key, number), ours, limit in zip(keys, found, limits, strict=True):
         expected = golden_numbers(FILE)[f"bert-golden/{key}/{number}{suffix}"]
         assert expected[0] == 0
-        assert relative_error(found[number], expected[1:]) < limit
+        assert relative_error(ours, expected[1:]) < limit, key
 
 
 # By definition --------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return finished_run(model, tmp_path_factory.mktemp("finished"))
 
 
-@some(18)
+@some(12)
 @given(corpora())
 def test_any_corpus(model: Path, tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
@@ -50,7 +50,7 @@ def test_any_corpus(model: Path, tmp_path_factory: pytest.TempPathFactory, corpu
     check_run(model, path, folder / "out", count, corpus.options, Counter())
 
 
-@some(10)
+@some(8)
 @given(damaged_corpora())
 def test_a_damaged_corpus(
     model: Path, tmp_path_factory: pytest.TempPathFactory, corpus: tuple[str, bytes]
@@ -62,7 +62,7 @@ def test_a_damaged_corpus(
     check_run(model, path, folder / "out", None, {}, Counter())
 
 
-@some(16)
+@some(12)
 @given(damaged_runs())
 def test_a_damaged_run(
     finished: Finished, tmp_path_factory: pytest.TempPathFactory, damage: Damaged
@@ -76,7 +76,7 @@ def test_a_footer_that_only_arrow_can_read(finished: Finished, tmp_path: Path) -
     content = path.read_bytes()
     footer = int.from_bytes(content[-8:-4], "little") + 8
     said = []
-    for at in range(len(content) - footer, len(content) - 8, 180):
+    for at in range(len(content) - footer, len(content) - 8, 400):
         spoiled = bytearray(content)
         spoiled[at] ^= 1 << (at % 8)
         path.write_bytes(spoiled)

@@ -12,6 +12,7 @@ from tests.authors import (
     BUDGETS,
     DTYPES,
     IN_FLOAT32,
+    VARIANTS,
     WITH_GOLDENS,
     golden_numbers,
     golden_rows,
@@ -76,8 +77,7 @@ def allowed_in_logits(golden: LoadTiny, name: str, dtype: str) -> list[float]:
     return tolerances(golden(name, dtype), compute)
 
 
-@BUDGETS
-@pytest.mark.parametrize("dtype", DTYPES)
+@VARIANTS
 def test_attention_rollout(golden: LoadTiny, dtype: str, budget: int) -> None:
     found = run(golden, "bert-golden", dtype, budget, "attention_rollout")
     for instance in WITH_GOLDENS:
@@ -86,8 +86,7 @@ def test_attention_rollout(golden: LoadTiny, dtype: str, budget: int) -> None:
         assert error < allowed(golden, "bert-golden", dtype, "attention_rollout")[instance]
 
 
-@BUDGETS
-@pytest.mark.parametrize("dtype", DTYPES)
+@VARIANTS
 def test_raw_attention(golden: LoadTiny, dtype: str, budget: int) -> None:
     found = run(golden, "bert-golden", dtype, budget, "raw_attention")
     for instance in WITH_GOLDENS:
@@ -100,8 +99,7 @@ def test_raw_attention(golden: LoadTiny, dtype: str, budget: int) -> None:
         assert relative_error(ours, expected) < limit
 
 
-@BUDGETS
-@pytest.mark.parametrize("dtype", DTYPES)
+@VARIANTS
 @pytest.mark.parametrize("reduce", ["sum", "norm"])
 def test_grad_x_input(golden: LoadTiny, dtype: str, budget: int, reduce: str) -> None:
     found = run(golden, "bert-golden", dtype, budget, "grad_x_input", reduce=reduce)
@@ -120,8 +118,7 @@ def test_grad_x_input_of_a_given_class(golden: LoadTiny, target: int) -> None:
         assert relative_error(scores(found, "grad_x_input", instance), expected) < IN_FLOAT32
 
 
-@BUDGETS
-@pytest.mark.parametrize("dtype", DTYPES)
+@VARIANTS
 def test_integrated_gradients_as_iba_compares_with(
     golden: LoadTiny, dtype: str, budget: int
 ) -> None:
@@ -161,8 +158,7 @@ def test_rollout_sums_to_one_as_stored(golden: LoadTiny, dtype: str) -> None:
         assert (stored > 0).all()
 
 
-@BUDGETS
-@pytest.mark.parametrize("dtype", DTYPES)
+@VARIANTS
 def test_logits(golden: LoadTiny, dtype: str, budget: int) -> None:
     found = run(golden, "bert-golden", dtype, budget, "attention_rollout")
     logits = [prediction.logits for prediction in found.predictions if prediction is not None]

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from schemas import UsageError
 from tests.authors import (
     ALL_AT_ONCE,
-    BUDGETS,
-    DTYPES,
     IN_FLOAT32,
     ONE_BY_ONE,
+    VARIANTS,
     golden_numbers,
     golden_rows,
 )
@@ -53,8 +52,7 @@ def allowed(model: Model) -> list[float]:
     return tolerances(model, lambda: hta(model, instances))
 
 
-@BUDGETS
-@pytest.mark.parametrize("dtype", DTYPES)
+@VARIANTS
 def test_the_authors_numbers(golden: LoadTiny, dtype: str, budget: int) -> None:
     model = golden("bert-golden", dtype)
     instances = encode(model, golden_rows())

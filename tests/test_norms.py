@@ -15,6 +15,7 @@ from tests.authors import (
     BUDGETS,
     DTYPES,
     IN_FLOAT32,
+    VARIANTS,
     WITH_GOLDENS,
     golden_numbers,
     golden_rows,
@@ -102,8 +103,7 @@ def check_family(model: Model, name: str, method: str, budget: int, own: float) 
     return compared
 
 
-@BUDGETS
-@pytest.mark.parametrize("dtype", DTYPES)
+@VARIANTS
 @pytest.mark.parametrize("method", FAMILY)
 def test_norm_family_on_bert(golden: LoadTiny, method: str, dtype: str, budget: int) -> None:
     model = golden("bert-golden", dtype)
@@ -149,8 +149,7 @@ def test_alti_from_the_vectors(
         assert relative_error(row.scores, product[instance.readout]) < 1e-10
 
 
-@BUDGETS
-@pytest.mark.parametrize("dtype", DTYPES)
+@VARIANTS
 @pytest.mark.parametrize("name", ["bert-golden", "roberta-golden", "distilbert-golden"])
 def test_alti(golden: LoadTiny, name: str, dtype: str, budget: int) -> None:
     # The goldens are in float32, and differences of l1 norms lose digits: they are off by 4e-5.

@@ -43,6 +43,10 @@ from transforms.registry import choose, methods
 METHODS = tuple(choice.name for choice in choose("all"))
 SCORED = tuple(choice.name for choice in choose("all") if choice.method.scored)
 EVALUATION = Evaluation(fractions=(0.5,), orders=("morf", "lerf"))
+# Passes of the methods that take many.
+FEW = {"integrated_gradients": {"steps": 5}} | dict.fromkeys(
+    ("lime", "kernel_shap"), {"samples": 30}
+)
 COUNT, SHARD = 12, 5
 SHARDS = 3
 
@@ -52,7 +56,7 @@ FolderOf = Callable[..., Path]
 def options(model: Path, corpus: Path, out: Path, **changes: Any) -> Options:
     chosen = changes.get("methods", "all")
     plain: dict[str, Any] = {
-        "params": {"integrated_gradients": {"steps": 5}} if chosen == "all" else {},
+        "params": FEW if chosen == "all" else {},
         "evaluation": EVALUATION,
         "device": "cpu",
         "shard_size": SHARD,
@@ -160,7 +164,7 @@ def test_readers_take_the_tables_as_folders(reference: tuple[Path, Summary]) -> 
         assert len(pq.read_table(out / name)) == total > 0
 
 
-@pytest.mark.parametrize(("shard_size", "budget"), [(3, 1), (7, 40), (100, 100_000)])
+@pytest.mark.parametrize(("shard_size", "budget"), [(3, 1), (100, 40)])
 def test_the_cut_makes_no_difference(
     shard_size: int,
     budget: int,

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tests.authors import (
-    BUDGETS,
+    ALL_AT_ONCE,
     DTYPES,
+    VARIANTS,
     WITH_GOLDENS,
     golden_numbers,
     golden_rows,
@@ -95,20 +96,26 @@ def golden_scores(
     return [found[number][1:] for number in WITH_GOLDENS]
 
 
+all_at_once = cache(golden_scores)
+
+
 @cache
 def allowed(model: Model, quantity: str, target: str | int) -> list[float]:
     """What rounding of a model in float64 may come to, for each text."""
-    return tolerances(model, partial(golden_scores, model, quantity, target))
+    compute = partial(golden_scores, model, quantity, target)
+    return tolerances(model, compute, base=all_at_once(model, quantity, target))
 
 
-@BUDGETS
-@pytest.mark.parametrize("dtype", DTYPES)
+@VARIANTS
 @pytest.mark.parametrize("quantity", QUANTITIES)
 def test_the_authors_scores(golden: LoadTiny, quantity: str, dtype: str, budget: int) -> None:
     model, double = golden("bert-golden", dtype), golden("bert-golden", "float64")
     more = OF_GRADIENTS if dtype == "float32" and "transformer" in quantity else 0
     for target in TARGETS:
-        found = golden_scores(model, quantity, target, token_budget=budget)
+        if budget == ALL_AT_ONCE:
+            found = all_at_once(model, quantity, target)
+        else:
+            found = golden_scores(model, quantity, target, token_budget=budget)
         of_class = "" if target == "auto" else f"/class{target}"
         for number, limit in zip(WITH_GOLDENS, allowed(double, quantity, target), strict=True):
             expected = golden_numbers("lrp")[f"bert-golden/{quantity}/{number}{of_class}"]

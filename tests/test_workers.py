@@ -25,6 +25,7 @@ METHODS = "random,raw_attention,integrated_gradients,lime,kernel_shap,occlusion,
 EVALUATION = Evaluation(fractions=(0.5,), orders=("morf", "random"))
 POINTS = 2 * 3  # orders, fractions
 COUNT = 24
+FEW = {"samples": 30}
 
 
 class TwoGpus(AttributionHandler):
@@ -59,7 +60,7 @@ def options(model: Path, corpus: Path, out: Path, **changes: Any) -> Options:
         corpus=str(corpus),
         output=str(out),
         methods=METHODS,
-        params={"integrated_gradients": {"steps": 5}},
+        params={"integrated_gradients": {"steps": 5}, "lime": FEW, "kernel_shap": FEW},
         evaluation=EVALUATION,
         device="cpu",
         **changes,
