@@ -16,10 +16,16 @@ BUDGETS = pytest.mark.parametrize(
     "budget", [ONE_BY_ONE, ALL_AT_ONCE], ids=["one-by-one", "one-padded-batch"]
 )
 # In float32 one by one adds nothing: tests of batches compare the two in both.
-VARIANTS = pytest.mark.parametrize(
-    ("dtype", "budget"),
-    [("float64", ONE_BY_ONE), ("float64", ALL_AT_ONCE), ("float32", ALL_AT_ONCE)],
-    ids=["float64-one-by-one", "float64-one-padded-batch", "float32-one-padded-batch"],
+_VARIANTS = {
+    "float64-one-by-one": ("float64", ONE_BY_ONE),
+    "float64-one-padded-batch": ("float64", ALL_AT_ONCE),
+    "float32-one-padded-batch": ("float32", ALL_AT_ONCE),
+}
+VARIANTS = pytest.mark.parametrize(("dtype", "budget"), _VARIANTS.values(), ids=_VARIANTS)
+TOGETHER = pytest.mark.parametrize(
+    ("dtype", "together"),
+    [(dtype, budget == ALL_AT_ONCE) for dtype, budget in _VARIANTS.values()],
+    ids=_VARIANTS,
 )
 WITH_GOLDENS = range(5)
 # Goldens in float32 are themselves off by rounding: by up to 6e-6 from ours in float64.

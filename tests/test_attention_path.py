@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.authors import DTYPES, WITH_GOLDENS, golden_numbers, golden_rows
+from tests.authors import DTYPES, TOGETHER, WITH_GOLDENS, golden_numbers, golden_rows
 from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
@@ -149,11 +149,7 @@ def allowed(model: Model, compute: Callable[..., Any], *settings: object) -> lis
     return tolerances(model, partial(compute, model, *settings, True))
 
 
-TOGETHER = pytest.mark.parametrize("together", [False, True], ids=["one-by-one", "padded"])
-
-
 @TOGETHER
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("steps", [20, 64])
 def test_attributions(golden: LoadTiny, steps: int, dtype: str, together: bool) -> None:
     model = golden("bert-golden", dtype)
@@ -172,7 +168,6 @@ def test_attributions(golden: LoadTiny, steps: int, dtype: str, together: bool) 
 
 
 @TOGETHER
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("steps", [20, 64])
 def test_outputs_along_the_path(golden: LoadTiny, steps: int, dtype: str, together: bool) -> None:
     model = golden("bert-golden", dtype)
@@ -186,7 +181,6 @@ def test_outputs_along_the_path(golden: LoadTiny, steps: int, dtype: str, togeth
 
 
 @TOGETHER
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_taylor_importance(golden: LoadTiny, dtype: str, together: bool) -> None:
     model = golden("bert-golden", dtype)
     found, limits = golden_taylor(model, together), allowed(model, golden_taylor)
@@ -198,7 +192,6 @@ def test_taylor_importance(golden: LoadTiny, dtype: str, together: bool) -> None
 
 
 @TOGETHER
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["attr", "taylor"])
 def test_logits_of_a_pruned_model(golden: LoadTiny, kind: str, dtype: str, together: bool) -> None:
     model = golden("bert-golden", dtype)

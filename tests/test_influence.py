@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.autograd.functional import jvp
 
-from tests.authors import DTYPES, IN_FLOAT32, golden_numbers, golden_rows
+from tests.authors import DTYPES, IN_FLOAT32, TOGETHER, golden_numbers, golden_rows
 from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
@@ -38,7 +38,6 @@ FOUR = ("bert", "roberta", "electra", "distilbert")
 # Instances whose numbers there are, by task.
 WITH_NUMBERS = {"mlm": (0, 1, 2, 3), "cls": (0, 2, 3)}
 SETTINGS = [("mlm", "r49", 50), ("mlm", "r9", 10), ("cls", "r49", 50)]
-TOGETHER = pytest.mark.parametrize("together", [False, True], ids=["one-by-one", "padded"])
 
 
 def states_of(
@@ -138,7 +137,6 @@ def input_numbers(states: InfluenceStates) -> list[torch.Tensor]:
 
 
 @TOGETHER
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("task", "setting", "points"), SETTINGS)
 def test_input_influence(
     golden: LoadTiny, task: str, setting: str, points: int, dtype: str, together: bool

@@ -1,6 +1,7 @@
 """Guided pattern refinement: the authors' numbers, every path there is, the partition."""
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian, jvp
 
-from tests.authors import DTYPES, IN_FLOAT32
+from tests.authors import DTYPES, IN_FLOAT32, TOGETHER
 from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
 from tests.models import (
@@ -24,7 +25,6 @@ from tests.models import (
 from tests.test_influence import (
     FOUR,
     SETTINGS,
-    TOGETHER,
     PlainPath,
     allowed,
     golden_part,
@@ -70,7 +70,6 @@ def pattern_numbers(states: InfluenceStates) -> list[torch.Tensor]:
 
 
 @TOGETHER
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("task", "setting", "points"), SETTINGS)
 def test_refinement(
     golden: LoadTiny, task: str, setting: str, points: int, dtype: str, together: bool
@@ -229,24 +228,30 @@ def _edge_jacobians(
     return torch.cat([by_head, (skip if at == to else torch.zeros_like(skip))[None]])
 
 
+@cache
+def walks_of(model: Model) -> Walks:
+    """All paths of an instance of four tokens."""
+    (instance,) = random_instances(model, [4])
+    return Walks(model, instance)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("task", TASKS)
 def test_against_all_patterns_of_nodes(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
-    (instance,) = random_instances(model, [4])
-    walks = Walks(model, instance)
-    (found,) = refined(model, [instance])
+    walks = walks_of(model)
+    (found,) = refined(model, [walks.instance])
     for word, source in enumerate(found.sources.tolist()):
         influence = np.array(
             [
-                walks.through([source, *middle, instance.readout])
+                walks.through([source, *middle, walks.instance.readout])
                 for middle in product(range(4), repeat=2)
             ]
         ).reshape(4, 4)
         total = float(found.influence[word])
         assert influence.sum() == pytest.approx(total, rel=1e-9)
         _, first, second, last = found.nodes[word].tolist()
-        assert last == instance.readout
+        assert last == walks.instance.readout
         assert relative_error(found.node_scores[word, 0], influence.sum(1)) < 1e-9
         assert relative_error(found.node_scores[word, 1], influence[first]) < 1e-9
         # The choice is greedy: the best first node, then the best after that.
@@ -258,9 +263,8 @@ def test_against_all_patterns_of_nodes(tiny: LoadTiny, family: str, task: str) -
 @pytest.mark.parametrize("task", TASKS)
 def test_against_all_patterns_of_heads(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
-    (instance,) = random_instances(model, [4])
-    walks = Walks(model, instance)
-    (found,) = refined(model, [instance])
+    walks = walks_of(model)
+    (found,) = refined(model, [walks.instance])
     for word in range(len(found.sources)):
         nodes = found.nodes[word].tolist()
         influence = walks.edges(nodes)

@@ -44,9 +44,15 @@ METHODS = tuple(choice.name for choice in choose("all"))
 SCORED = tuple(choice.name for choice in choose("all") if choice.method.scored)
 EVALUATION = Evaluation(fractions=(0.5,), orders=("morf", "lerf"))
 # Passes of the methods that take many.
-FEW = {"integrated_gradients": {"steps": 5}} | dict.fromkeys(
-    ("lime", "kernel_shap"), {"samples": 30}
-)
+FEW = {
+    "integrated_gradients": {"steps": 5},
+    "lime": {"samples": 30},
+    "kernel_shap": {"samples": 30},
+    "bt_head": {"steps": 5},
+    "bt_token": {"steps": 5},
+    "influence": {"points": 10},
+    "iba": {"steps": 3},
+}
 COUNT, SHARD = 12, 5
 SHARDS = 3
 

@@ -1053,12 +1053,10 @@ def test_another_data_set_is_left_alone(hub: Hub, upload: Upload) -> None:
 @pytest.mark.parametrize(
     ("status", "remedy"), [(401, "hf auth login"), (403, "may not write"), (404, "may not write")]
 )
-def test_refusals_of_the_hub_are_sentences(
-    status: int, remedy: str, hub: Hub, upload: Upload
-) -> None:
+def test_refusals_of_the_hub_are_sentences(status: int, remedy: str, hub: Hub, send: Send) -> None:
     hub.refuse["/api/repos/create"] = status
     with pytest.raises(UsageError, match=remedy) as caught:
-        upload()
+        send()
     assert TOKEN not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert hub.repos == {}
@@ -1077,10 +1075,10 @@ def test_refusals_of_the_hub_are_sentences(
         (507, "no room"),
     ],
 )
-def test_a_refused_commit_is_a_sentence(status: int, remedy: str, hub: Hub, upload: Upload) -> None:
+def test_a_refused_commit_is_a_sentence(status: int, remedy: str, hub: Hub, send: Send) -> None:
     hub.refuse[f"/api/datasets/{REPO}/commit"] = status
     with pytest.raises(UsageError, match=remedy) as caught:
-        upload()
+        send()
     assert TOKEN not in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -25,7 +25,12 @@ METHODS = "random,raw_attention,integrated_gradients,lime,kernel_shap,occlusion,
 EVALUATION = Evaluation(fractions=(0.5,), orders=("morf", "random"))
 POINTS = 2 * 3  # orders, fractions
 COUNT = 24
-FEW = {"samples": 30}
+FEW = {
+    "integrated_gradients": {"steps": 5},
+    "lime": {"samples": 30},
+    "kernel_shap": {"samples": 30},
+    "iba": {"steps": 3},
+}
 
 
 class TwoGpus(AttributionHandler):
@@ -60,7 +65,7 @@ def options(model: Path, corpus: Path, out: Path, **changes: Any) -> Options:
         corpus=str(corpus),
         output=str(out),
         methods=METHODS,
-        params={"integrated_gradients": {"steps": 5}, "lime": FEW, "kernel_shap": FEW},
+        params=FEW,
         evaluation=EVALUATION,
         device="cpu",
         **changes,
