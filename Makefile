@@ -55,4 +55,4 @@ extras:  ## Whether pip finds a solution for every extra without constraints.txt
 	done
 
 clean:
-	rm -rf $(VENV) $(OUT) build *.egg-info
+	rm -rf $(VENV) $(OUT) build src/*.egg-info

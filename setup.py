@@ -1,4 +1,9 @@
-"""Packaging of attribeam: one distribution, four import packages, one console script."""
+"""Packaging of attribeam: one distribution, one import package, one console script.
+
+The package is ``src/attribeam``, whose parts are links to the folders of the root: they are worked
+on where they are easily found, and installed as ``attribeam.pipeline``, ``attribeam.transforms``
+and so on, since names as common as theirs are others' as well.
+"""
 
 from setuptools import find_packages, setup
 
@@ -15,12 +20,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["pipeline*", "transforms*", "schemas*", "analysis*"]),
+    package_dir={"": "src"},
+    packages=find_packages("src"),
     package_data={
-        "schemas": ["sql/*.sql", "py.typed"],
-        "pipeline": ["py.typed"],
-        "transforms": ["py.typed"],
-        "analysis": ["templates/*", "py.typed"],
+        "attribeam": ["py.typed"],
+        "attribeam.schemas": ["sql/*.sql"],
+        "attribeam.analysis": ["templates/*"],
     },
     install_requires=[
         # The ModelHandler and runner details we rely on change between minor versions of Beam.
@@ -70,5 +75,5 @@ setup(
             "types-PyYAML",
         ],
     },
-    entry_points={"console_scripts": ["attribeam=pipeline.__main__:main"]},
+    entry_points={"console_scripts": ["attribeam=attribeam.pipeline.__main__:main"]},
 )

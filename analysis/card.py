@@ -16,10 +16,10 @@ import jinja2
 import pyarrow as pa
 import yaml
 
-from analysis.database import _METHOD_COMMENTS as METHOD_COMMENTS
-from analysis.manifest import devices, rows_of, versions
-from schemas import TABLES, VIEWS, table_schema
-from schemas.tables import EVALUATIONS
+from attribeam.analysis.database import _METHOD_COMMENTS as METHOD_COMMENTS
+from attribeam.analysis.manifest import devices, rows_of, versions
+from attribeam.schemas import TABLES, VIEWS, table_schema
+from attribeam.schemas.tables import EVALUATIONS
 
 # What a row of each table is. The columns speak for themselves: their comments are in the schemas.
 ROWS = {
@@ -168,7 +168,9 @@ def _template() -> jinja2.Template:
         finalize=_finalized,
     )
     environment.filters |= {"code": _code, "params": _params, "count": _count, "rows_of": rows_of}
-    source = (files("analysis") / "templates" / "card.md.jinja").read_text(encoding="utf-8")
+    source = (files("attribeam.analysis") / "templates" / "card.md.jinja").read_text(
+        encoding="utf-8"
+    )
     return environment.from_string(source)
 
 

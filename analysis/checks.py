@@ -4,8 +4,8 @@ A query gives one row: how many break the rule, and the smallest of them by name
 DuckDB's, which spills to disk, so that a run larger than memory can be checked.
 """
 
-from analysis.detail_rules import ABLATION, HEADS, INFORMATION, LAYERS, PATTERNS
-from analysis.rules import (
+from attribeam.analysis.detail_rules import ABLATION, HEADS, INFORMATION, LAYERS, PATTERNS
+from attribeam.analysis.rules import (
     ATTRIBUTIONS,
     CURVES,
     EVALUATIONS,

@@ -8,10 +8,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from analysis.spill import spill_to_temporary
-from schemas import TABLES, VIEWS, table_schema
-from schemas.layout import GLOBS, PUBLISHED_GLOBS
-from schemas.tables import EVALUATIONS
+from attribeam.analysis.spill import spill_to_temporary
+from attribeam.schemas import TABLES, VIEWS, table_schema
+from attribeam.schemas.layout import GLOBS, PUBLISHED_GLOBS
+from attribeam.schemas.tables import EVALUATIONS
 
 _HIVE = "/method=*/"  # In the globs of tables whose files lie apart by their method.
 _TYPE_NAMES = {
@@ -74,7 +74,7 @@ def dict_rows(
 def add_table(
     connection: duckdb.DuckDBPyConnection, table: str, patterns: Sequence[str], *, double: bool
 ) -> None:
-    """Adds a table of ``schemas.tables``, a view over the files that there are when it is asked.
+    """Adds a table of the contract, a view over the files that there are when it is asked.
 
     It has the table's columns even where there are no files, or where files were written before a
     column was thought of, which then is null. Of files that lie in folders by their method, those
@@ -196,7 +196,7 @@ def _pointed(key: str) -> str:
 def add_views(
     connection: duckdb.DuckDBPyConnection, *, main: bool = True, only: Collection[str] | None = None
 ) -> None:
-    """Adds the views and macros of ``schemas.views`` over the tables.
+    """Adds the views and macros of ``attribeam.schemas.views`` over the tables.
 
     A view is bound when it is first asked: to bind them all takes longer than most queries.
 

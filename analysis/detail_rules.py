@@ -1,9 +1,9 @@
 """Rules on the tables that methods fill beside their scores, each table's own.
 
-What holds in all of them ``analysis.checks`` adds.
+What holds in all of them ``attribeam.analysis.checks`` adds.
 """
 
-from analysis.rules import Check, repeated
+from attribeam.analysis.rules import Check, repeated
 
 LAYERS = (
     Check(

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from analysis.database import escape_glob
-from analysis.readonly import LocalFiles
-from analysis.remote import RemoteFiles, is_remote
-from analysis.runs import linked_folders, load_manifest, parse_manifest
-from schemas import TABLES, Unit, failures_path, table_schema, unit_path
-from schemas.layout import CORPUS, FAILURES, PUBLISHED, STATISTICS
-from schemas.tables import without_added
+from attribeam.analysis.database import escape_glob
+from attribeam.analysis.readonly import LocalFiles
+from attribeam.analysis.remote import RemoteFiles, is_remote
+from attribeam.analysis.runs import linked_folders, load_manifest, parse_manifest
+from attribeam.schemas import TABLES, Unit, failures_path, table_schema, unit_path
+from attribeam.schemas.layout import CORPUS, FAILURES, PUBLISHED, STATISTICS
+from attribeam.schemas.tables import without_added
 
 _BATCH = 8192
 _REPAIR = "Run the same command again with --repair"

@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures import COLOURS, Plot, Row, styled
+from attribeam.analysis.figures import COLOURS, Plot, Row, styled
 
 _ROLES = ("readout", "special", "rationale", "text", "punctuation")
 _MOST_METHODS = len(COLOURS)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures import COLOURS, Plot, Row, styled
+from attribeam.analysis.figures import COLOURS, Plot, Row, styled
 
 
 def pruning(rows: list[Row]) -> go.Figure:

@@ -17,9 +17,9 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 from huggingface_hub.hf_api import RepoFile
 
-from analysis.commits import NOTE, commits, parts
-from schemas import UsageError
-from schemas.layout import CARD, MANIFEST, UNFINISHED
+from attribeam.analysis.commits import NOTE, commits, parts
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import CARD, MANIFEST, UNFINISHED
 
 _CONTINUES = "the same command continues"
 _MAY_NOT = (
@@ -59,7 +59,8 @@ def check_token(endpoint: str | None) -> None:
 def upload(stage: Path, repo_id: str, private: bool, endpoint: str | None) -> str:
     """Uploads a folder; what is there already isn't sent again.
 
-    What files hold is sent first, and shows nowhere before it is committed (``analysis.commits``).
+    What files hold is sent first, and shows nowhere before it is committed
+    (``attribeam.analysis.commits``).
 
     Returns:
         Where the data set is.

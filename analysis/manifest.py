@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from schemas import TABLES
+from attribeam.schemas import TABLES
 
 # A method's name is a part of paths.
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -9,8 +9,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.values import python_rows
-from schemas import UsageError
+from attribeam.analysis.values import python_rows
+from attribeam.schemas import UsageError
 
 
 def write_csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[str]) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from analysis.replacing import replace_file, unwritable
+from attribeam.analysis.replacing import replace_file, unwritable
 
 
 def write_page(folder: str | Path, name: str, output: str | Path | None, content: str) -> Path:

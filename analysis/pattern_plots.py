@@ -5,7 +5,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from analysis.figures import COLOURS, Plot, Row, styled
+from attribeam.analysis.figures import COLOURS, Plot, Row, styled
 
 _HEAD, _SKIP = "rgba(213, 94, 0, 0.55)", "rgba(130, 130, 130, 0.35)"
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x", "star")

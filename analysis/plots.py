@@ -1,4 +1,4 @@
-"""Plots of a run, each a figure over one view of ``schemas.views``.
+"""Plots of a run, each a figure over one view of ``attribeam.schemas.views``.
 
 A plot is one self-contained HTML page: plotly's own script is part of it, so that it opens without
 a network.
@@ -9,15 +9,15 @@ from pathlib import Path
 import duckdb
 import plotly.graph_objects as go
 
-from analysis.database import dict_rows
-from analysis.figures import Plot, Row, escaped
-from analysis.flow_plots import FLOW_PLOTS
-from analysis.head_plots import HEAD_PLOTS
-from analysis.page import write_page
-from analysis.pattern_plots import PATTERN_PLOTS
-from analysis.remote import is_remote
-from analysis.runs import reading
-from schemas import UsageError
+from attribeam.analysis.database import dict_rows
+from attribeam.analysis.figures import Plot, Row, escaped
+from attribeam.analysis.flow_plots import FLOW_PLOTS
+from attribeam.analysis.head_plots import HEAD_PLOTS
+from attribeam.analysis.page import write_page
+from attribeam.analysis.pattern_plots import PATTERN_PLOTS
+from attribeam.analysis.remote import is_remote
+from attribeam.analysis.runs import reading
+from attribeam.schemas import UsageError
 
 PLOTS: dict[str, Plot] = {**FLOW_PLOTS, **HEAD_PLOTS, **PATTERN_PLOTS}
 

@@ -2,7 +2,7 @@
 
 ::
 
-    README.md                                            the card (``analysis.card``)
+    README.md                                            the card
     run.json                                             the manifest, without anything local
     data/instances/train-00000-of-00100.parquet
     data/attributions/saliency/train-00000-of-00100.parquet
@@ -29,26 +29,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import get_token
 
-from analysis.card import Card, Config, render
-from analysis.database import (
-    add_manifest,
-    add_table,
-    add_views,
-    escape_glob,
-)
-from analysis.hub import check_token, upload
-from analysis.local import local_names
-from analysis.publish_tables import table_path, write_query, write_tables
-from analysis.publishable import Publishable, open_publishable
-from analysis.spill import spill_to_temporary
-from schemas import TABLES, UsageError
-from schemas.layout import (
-    CARD,
-    MANIFEST,
-    PUBLISHED,
-    PUBLISHED_GLOBS,
-)
-from schemas.tables import EVALUATIONS
+from attribeam.analysis.card import Card, Config, render
+from attribeam.analysis.database import add_manifest, add_table, add_views, escape_glob
+from attribeam.analysis.hub import check_token, upload
+from attribeam.analysis.local import local_names
+from attribeam.analysis.publish_tables import table_path, write_query, write_tables
+from attribeam.analysis.publishable import Publishable, open_publishable
+from attribeam.analysis.spill import spill_to_temporary
+from attribeam.schemas import TABLES, UsageError
+from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
+from attribeam.schemas.tables import EVALUATIONS
 
 _REPO = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")

@@ -9,11 +9,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.local import without_paths
-from analysis.publishable import Publishable, published_name
-from schemas import UsageError
-from schemas.layout import FAILURES, PUBLISHED
-from schemas.tables import EVALUATIONS
+from attribeam.analysis.local import without_paths
+from attribeam.analysis.publishable import Publishable, published_name
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import FAILURES, PUBLISHED
+from attribeam.schemas.tables import EVALUATIONS
 
 # The viewer reads a row group at a time; files of a unit are joined beyond this many, since the hub
 # holds 100,000 and is slow with many.

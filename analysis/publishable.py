@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from analysis.files import Survey, survey
-from analysis.local import without_paths
-from analysis.runs import load_manifest
-from analysis.verify import Report, verify
-from schemas import TABLES, UsageError
-from schemas.layout import GLOBS, PUBLISHED, parse_unit_path
-from schemas.tables import EVALUATIONS
+from attribeam.analysis.files import Survey, survey
+from attribeam.analysis.local import without_paths
+from attribeam.analysis.runs import load_manifest
+from attribeam.analysis.verify import Report, verify
+from attribeam.schemas import TABLES, UsageError
+from attribeam.schemas.layout import GLOBS, PUBLISHED, parse_unit_path
+from attribeam.schemas.tables import EVALUATIONS
 
 _SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", re.ASCII)

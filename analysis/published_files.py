@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.files import Survey, content_problems, unfollowed
-from analysis.runs import linked_folders
-from schemas import TABLES, Unit, table_schema
-from schemas.layout import PUBLISHED, UNFINISHED
-from schemas.tables import EVALUATIONS
+from attribeam.analysis.files import Survey, content_problems, unfollowed
+from attribeam.analysis.runs import linked_folders
+from attribeam.schemas import TABLES, Unit, table_schema
+from attribeam.schemas.layout import PUBLISHED, UNFINISHED
+from attribeam.schemas.tables import EVALUATIONS
 
 _NAME = re.compile(r"(.+)-(\d{5,})-of-(\d{5,})\.parquet")
 _POINTER = b"version https://git-lfs.github.com/spec/"

@@ -11,11 +11,11 @@ from typing import IO, Any
 import duckdb
 import pyarrow as pa
 
-from analysis.output import write_csv, write_json, write_parquet
-from analysis.runs import open_run, said
-from analysis.terminal import print_rows
-from analysis.values import python_rows
-from schemas import UsageError
+from attribeam.analysis.output import write_csv, write_json, write_parquet
+from attribeam.analysis.runs import open_run, said
+from attribeam.analysis.terminal import print_rows
+from attribeam.analysis.values import python_rows
+from attribeam.schemas import UsageError
 
 _WRITERS: dict[str, Callable[[pa.Schema, Iterator[pa.RecordBatch], IO[Any]], None]] = {
     "csv": write_csv,

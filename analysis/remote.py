@@ -10,9 +10,9 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 from fsspec.utils import glob_translate  # type: ignore[import-untyped]
 
-from analysis.readonly import Positioned, ReadOnlyFiles, SharedFile
-from schemas import UsageError
-from schemas.layout import MANIFEST
+from attribeam.analysis.readonly import Positioned, ReadOnlyFiles, SharedFile
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import MANIFEST
 
 # The package that reads each protocol.
 _PACKAGES = {"hf": "huggingface_hub", "s3": "s3fs"}

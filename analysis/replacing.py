@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from schemas import UsageError
+from attribeam.schemas import UsageError
 
 _SUFFIX = ".tmp"
 _STALE = 60.0  # Seconds after which nobody writes a temporary file any more.

@@ -20,15 +20,15 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from analysis.files import unfinished
-from analysis.page import write_page
-from analysis.report_figures import figure_sections
-from analysis.report_instances import STEPS, pack_instances
-from analysis.report_metrics import metric_sheets
-from analysis.report_overview import failure_table, run_facts, run_groups, run_tiles
-from analysis.report_values import query_count
-from analysis.runs import load_manifest, reading
-from schemas import UsageError
+from attribeam.analysis.files import unfinished
+from attribeam.analysis.page import write_page
+from attribeam.analysis.report_figures import figure_sections
+from attribeam.analysis.report_instances import STEPS, pack_instances
+from attribeam.analysis.report_metrics import metric_sheets
+from attribeam.analysis.report_overview import failure_table, run_facts, run_groups, run_tiles
+from attribeam.analysis.report_values import query_count
+from attribeam.analysis.runs import load_manifest, reading
+from attribeam.schemas import UsageError
 
 LIMIT = 5000
 
@@ -124,7 +124,7 @@ def _zipped(script: str) -> str:
 
 
 def _template(name: str) -> str:
-    return (files("analysis") / "templates" / name).read_text(encoding="utf-8").strip()
+    return (files("attribeam.analysis") / "templates" / name).read_text(encoding="utf-8").strip()
 
 
 def _title(manifest: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import duckdb
 import plotly.graph_objects as go
 
-from analysis.figures import COLOURS, Plot, Row, escaped
-from analysis.plots import PLOTS, rows_of
-from analysis.report_plots import (
+from attribeam.analysis.figures import COLOURS, Plot, Row, escaped
+from attribeam.analysis.plots import PLOTS, rows_of
+from attribeam.analysis.report_plots import (
     AGREEMENTS,
     HEIGHT,
     agreement_map,
@@ -19,7 +19,7 @@ from analysis.report_plots import (
     head_map,
     receptive_field,
 )
-from analysis.report_values import finite, has_view, query_column, query_rows, settled
+from attribeam.analysis.report_values import finite, has_view, query_column, query_rows, settled
 
 _MOST_SUBSETS = 20
 _HEAD_MEASURES = {

@@ -8,9 +8,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from analysis.figures import Row
-from analysis.report_values import Array, finite, query_rows
-from schemas import UsageError
+from attribeam.analysis.figures import Row
+from attribeam.analysis.report_values import Array, finite, query_rows
+from attribeam.schemas import UsageError
 
 NOT_A_NUMBER = -128
 STEPS = 127

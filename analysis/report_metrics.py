@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import duckdb
 from markupsafe import Markup
 
-from analysis.figures import Row
-from analysis.report_notes import (
+from attribeam.analysis.figures import Row
+from attribeam.analysis.report_notes import (
     GOLD_CURVES,
     not_common,
     other_classes,
     parts_of_texts,
     same_instances,
 )
-from analysis.report_values import counted, finite, has_view, query_rows
-from schemas import VIEWS
+from attribeam.analysis.report_values import counted, finite, has_view, query_rows
+from attribeam.schemas import VIEWS
 
 # Which way a metric is better, and what it is called in a heading.
 _FAITHFULNESS = {

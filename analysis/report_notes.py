@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from analysis.figures import Row
-from analysis.report_values import counted
+from attribeam.analysis.figures import Row
+from attribeam.analysis.report_values import counted
 
 # Methods whose curves follow the gold class, with the number of compared instances of which others
 # follow another one.

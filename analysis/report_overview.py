@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from analysis.local import without_paths
-from analysis.manifest import devices, rows_of, versions
-from analysis.report_values import counted, plural, query_count, query_rows
+from attribeam.analysis.local import without_paths
+from attribeam.analysis.manifest import devices, rows_of, versions
+from attribeam.analysis.report_values import counted, plural, query_count, query_rows
 
 
 class Fact(NamedTuple):

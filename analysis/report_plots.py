@@ -6,8 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from analysis.figures import COLOURS, Row, styled
-from analysis.report_values import Array
+from attribeam.analysis.figures import COLOURS, Row, styled
+from attribeam.analysis.report_values import Array
 
 HEIGHT = 450
 _LABELLED = 15  # Methods in an agreement matrix whose cells have their numbers in them.

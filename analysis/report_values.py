@@ -7,9 +7,9 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from analysis.database import dict_rows
-from analysis.figures import Row
-from schemas import VIEWS
+from attribeam.analysis.database import dict_rows
+from attribeam.analysis.figures import Row
+from attribeam.schemas import VIEWS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from analysis.database import (
+from attribeam.analysis.database import (
     add_comments,
     add_manifest,
     add_table,
@@ -20,12 +20,12 @@ from analysis.database import (
     literal,
     lock,
 )
-from analysis.manifest import misshapen
-from analysis.readonly import LOCAL, LocalFiles, ReadOnlyFiles, RenamedFiles
-from analysis.remote import PROTOCOLS, RemoteFiles, is_remote
-from analysis.replacing import replace_file, unwritable
-from schemas import UsageError
-from schemas.layout import (
+from attribeam.analysis.manifest import misshapen
+from attribeam.analysis.readonly import LOCAL, LocalFiles, ReadOnlyFiles, RenamedFiles
+from attribeam.analysis.remote import PROTOCOLS, RemoteFiles, is_remote
+from attribeam.analysis.replacing import replace_file, unwritable
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import (
     CARD,
     DATABASE,
     FORMAT,
@@ -116,12 +116,12 @@ def open_run(
 ) -> duckdb.DuckDBPyConnection:
     """Opens a run as an in-memory database over its Parquet files.
 
-    The tables of ``schemas.tables`` are views over the committed files, empty but typed where there
-    are none yet; ``methods`` has a row per method of the manifest and ``run`` one row with what
-    identifies the run; on them lie the views and macros of ``schemas.views``. Every view and column
-    is commented: ``select * from duckdb_columns()`` shows it. What a run in progress adds (files,
-    tables, methods) is seen by the next query; a query, and a relation that was made of one, has
-    the files that there were when it began.
+    The tables of ``attribeam.schemas.tables`` are views over the committed files, empty but typed
+    where there are none yet; ``methods`` has a row per method of the manifest and ``run`` one row
+    with what identifies the run; on them lie the views and macros of ``attribeam.schemas.views``.
+    Every view and column is commented: ``select * from duckdb_columns()`` shows it. What a run in
+    progress adds (files, tables, methods) is seen by the next query; a query, and a relation that
+    was made of one, has the files that there were when it began.
 
     What was published is a run too: the folder that ``attribeam publish --dry-run`` wrote, or the
     data set. Addresses are read through fsspec (``huggingface_hub`` for ``hf``, which is there;

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from analysis.runs import load_manifest, reading
-from schemas import UsageError
+from attribeam.analysis.runs import load_manifest, reading
+from attribeam.schemas import UsageError
 
 # Of each instance's strongest head the two largest entries; the second where it is strong enough.
 _CANDIDATES = """

@@ -8,7 +8,7 @@ from typing import IO, Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from analysis.checks import (
+from attribeam.analysis.checks import (
     ACCOUNTS,
     ATTRIBUTED,
     CHECKS,
@@ -22,17 +22,16 @@ from analysis.checks import (
     UNDETAILED,
     UNEVALUATED,
 )
-from analysis.database import add_manifest, add_table, add_views, escape_glob
-from analysis.files import Survey, content_problems, not_finished, survey
-from analysis.manifest import rows_of
-from analysis.published_files import survey_published
-from analysis.runs import load_manifest
-from analysis.spill import spill_to_temporary
-from analysis.terminal import harmless, print_rows
-from schemas import TABLES, UsageError, table_schema
-from schemas.layout import GLOBS, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
-from schemas.tables import EVALUATIONS
-
+from attribeam.analysis.database import add_manifest, add_table, add_views, escape_glob
+from attribeam.analysis.files import Survey, content_problems, not_finished, survey
+from attribeam.analysis.manifest import rows_of
+from attribeam.analysis.published_files import survey_published
+from attribeam.analysis.runs import load_manifest
+from attribeam.analysis.spill import spill_to_temporary
+from attribeam.analysis.terminal import harmless, print_rows
+from attribeam.schemas import TABLES, UsageError, table_schema
+from attribeam.schemas.layout import GLOBS, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
+from attribeam.schemas.tables import EVALUATIONS
 
 # The view that ``checks.ACCOUNTS`` asks, and what it reads.
 _VIEWS = ("compared", "completeness")
@@ -83,7 +82,7 @@ def verify(folder: str | Path) -> Report:
     or damaged, the rows must then add up: every row of the corpus is an instance or a failure,
     every instance under each method an attribution or a failure, every attribution evaluated (and
     in the method's other tables) or a failure, nothing twice, and every number finite.
-    ``analysis.checks`` lists the rules.
+    ``attribeam.analysis.checks`` lists the rules.
 
     So it is with what was published, whose tables have as many files as their names say; its rows
     are only counted where all of them are sound.

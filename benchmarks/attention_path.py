@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from attribeam.transforms import Instance, Model, load_model
+from attribeam.transforms.attention_path import LayerAttribution, attention_attributions, observe
+from attribeam.transforms.attribute import TOKEN_BUDGETS
+from attribeam.transforms.batch import collate
+from attribeam.transforms.passes import Rule, quadrature
 from benchmarks.material import CORPUS, Material, plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
-from transforms import Instance, Model, load_model
-from transforms.attention_path import LayerAttribution, attention_attributions, observe
-from transforms.attribute import TOKEN_BUDGETS
-from transforms.batch import collate
-from transforms.passes import Rule, quadrature
 
 DEPTH = 12
 # The loop is slow: these layers, which are the mean of all twelve, are run, and scaled up.

@@ -11,10 +11,10 @@ from statistics import median
 
 import pyarrow.parquet as pq
 
+from attribeam.pipeline import Options, run
+from attribeam.transforms import attribute, choose, load_model
 from benchmarks.material import Material
 from benchmarks.timing import in_turn
-from pipeline import Options, run
-from transforms import attribute, choose, load_model
 
 METHODS = "random,raw_attention,attention_rollout,saliency,grad_x_input"
 LIMIT = 0.10

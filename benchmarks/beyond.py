@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from attribeam.transforms import Instance, attribute, load_model
 from benchmarks.material import plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
-from transforms import Instance, attribute, load_model
 
 METHODS = "bt_token,bt_head,generic_attribution,attention_gradcam,transformer_attribution"
 STEPS = 20

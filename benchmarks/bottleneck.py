@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
+from attribeam.transforms import Instance, Model, attribute, choose, load_model
+from attribeam.transforms.batch import collate
+from attribeam.transforms.registry import LastLayers
 from benchmarks.material import Material, plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
-from transforms import Instance, Model, attribute, choose, load_model
-from transforms.batch import collate
-from transforms.registry import LastLayers
 
 TOKENS = 64
 LAYER = 8

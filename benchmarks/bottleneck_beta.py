@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from attribeam.transforms import Instance, Model, Statistics, attribute, collect
+from attribeam.transforms.attribute import budget_for
+from attribeam.transforms.batch import collate, pack
+from attribeam.transforms.bottleneck import Bottleneck, layer_outputs, optimise
+from attribeam.transforms.perturb import Evaluation, Ranking, curves
 from benchmarks.material import Material
-from transforms import Instance, Model, Statistics, attribute, collect
-from transforms.attribute import budget_for
-from transforms.batch import collate, pack
-from transforms.bottleneck import Bottleneck, layer_outputs, optimise
-from transforms.perturb import Evaluation, Ranking, curves
 
 BETAS = (1e-5, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0)
 STEPS, LR, COPIES, ALPHA = 10, 1.0, 10, 5.0

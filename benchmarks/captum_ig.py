@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import torch
 from captum.attr import LayerIntegratedGradients
 
+from attribeam.transforms import Instance, Model, attribute, choose
+from attribeam.transforms.batch import collate
 from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn
-from transforms import Instance, Model, attribute, choose
-from transforms.batch import collate
 
 STEPS = 50
 BATCH = 16

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from attribeam.transforms import Row, attribute, choose, encode, load_model
 from benchmarks.material import plain_model, stand_in
 from benchmarks.timing import in_turn
-from transforms import Row, attribute, choose, encode, load_model
 
 INSTANCES, LENGTH = 2, 64
 BACKWARDS = 2

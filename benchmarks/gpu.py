@@ -19,16 +19,16 @@ from unittest import mock
 import pyarrow.parquet as pq
 import torch
 
+from attribeam.pipeline import Options, run
+from attribeam.pipeline.calibrate import peak_memory
+from attribeam.pipeline.devices import check_precision
+from attribeam.pipeline.shard import Attributor
+from attribeam.schemas import UsageError
+from attribeam.transforms import Instance, Model, attribute, choose, load_model, recovery
+from attribeam.transforms.attribute import budget_for
+from attribeam.transforms.flops import forward_flops
+from attribeam.transforms.perturb import Evaluation, Ranking, curves
 from benchmarks.material import Material
-from pipeline import Options, run
-from pipeline.calibrate import peak_memory
-from pipeline.devices import check_precision
-from pipeline.shard import Attributor
-from schemas import UsageError
-from transforms import Instance, Model, attribute, choose, load_model, recovery
-from transforms.attribute import budget_for
-from transforms.flops import forward_flops
-from transforms.perturb import Evaluation, Ranking, curves
 
 GROUPS = {
     "attention": "raw_attention,attention_rollout",

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
+from attribeam.transforms import Instance, Model, load_model
+from attribeam.transforms.attribute import TOKEN_BUDGETS
+from attribeam.transforms.batch import collate
+from attribeam.transforms.influence import influence_states, word_baseline
+from attribeam.transforms.passes import quadrature
+from attribeam.transforms.patterns import refine
 from benchmarks.material import plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
-from transforms import Instance, Model, load_model
-from transforms.attribute import TOKEN_BUDGETS
-from transforms.batch import collate
-from transforms.influence import influence_states, word_baseline
-from transforms.passes import quadrature
-from transforms.patterns import refine
 
 TOKENS, POINTS = 12, 50
 ROUNDS = 3

@@ -13,8 +13,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from transforms import EncodeOptions, Instance, Model, Row, load_model
-from transforms.encode import encode_rows
+from attribeam.transforms import EncodeOptions, Instance, Model, Row, load_model
+from attribeam.transforms.encode import encode_rows
 
 _EXAMPLES = Path(__file__).parent.parent / "examples"
 CORPUS = _EXAMPLES / "data" / "sentiment.parquet"

@@ -6,9 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from attribeam.pipeline import Options, run
+from attribeam.transforms.perturb import Evaluation
 from benchmarks.material import MODEL, repeated
-from pipeline import Options, run
-from transforms.perturb import Evaluation
 
 ROWS, TIMES = 400, 50
 METHODS = "random,raw_attention,grad_x_input"

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
+from attribeam.transforms import Instance, Model, attribute, load_model
+from attribeam.transforms.batch import collate
+from attribeam.transforms.capture import Watch
+from attribeam.transforms.parts import Norm
 from benchmarks.material import plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
-from transforms import Instance, Model, attribute, load_model
-from transforms.batch import collate
-from transforms.capture import Watch
-from transforms.parts import Norm
 
 FAMILY = "w,w_fixed_res,w_res,norm_n,norm_n_fixed_res,norm_n_res,norm_n_resln,globenc"
 ROUNDS = 3

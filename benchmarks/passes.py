@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import torch
 
+from attribeam.transforms import attribute, choose
+from attribeam.transforms.attribute import TOKEN_BUDGETS
+from attribeam.transforms.batch import Batch, collate, pack
 from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn
-from transforms import attribute, choose
-from transforms.attribute import TOKEN_BUDGETS
-from transforms.batch import Batch, collate, pack
 
 METHODS = "random,raw_attention,attention_rollout,saliency,grad_x_input,integrated_gradients"
 STEPS = 50

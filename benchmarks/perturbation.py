@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from captum.attr import FeatureAblation, KernelShap, Lime
 
+from attribeam.transforms import Instance, Model, attribute, choose
+from attribeam.transforms.methods.perturbation import weighted_ridge
 from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn
-from transforms import Instance, Model, attribute, choose
-from transforms.methods.perturbation import weighted_ridge
 
 INSTANCES, ROUNDS = 12, 3
 PARAMS: dict[str, dict[str, Any]] = {

@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from attribeam.pipeline import Options, run
+from attribeam.pipeline.calibrate import peak_memory
+from attribeam.pipeline.estimate import estimate_run
+from attribeam.transforms.perturb import Evaluation
 from benchmarks.material import Material
-from pipeline import Options, run
-from pipeline.calibrate import peak_memory
-from pipeline.estimate import estimate_run
-from transforms.perturb import Evaluation
 
 ROUNDS = 2
 LIMIT = 0.30

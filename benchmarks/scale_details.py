@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas import Unit
+from attribeam.schemas import Unit
 
 LAYERS, HEADS = 12, 12
 DETAILS = {

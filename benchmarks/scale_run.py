@@ -17,6 +17,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attribeam.pipeline.files import write_parquet
+from attribeam.schemas import Unit, table_schema, unit_path
+from attribeam.schemas.layout import FORMAT, MANIFEST, evaluation_path
 from benchmarks.scale_details import (
     DETAILS,
     HEADS,
@@ -29,9 +32,6 @@ from benchmarks.scale_details import (
     lists,
     texts_of,
 )
-from pipeline.files import write_parquet
-from schemas import Unit, table_schema, unit_path
-from schemas.layout import FORMAT, MANIFEST, evaluation_path
 
 SHARD = 20_000
 METHODS = 10

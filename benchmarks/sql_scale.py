@@ -17,9 +17,9 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
-from analysis import open_run
+from attribeam.analysis import open_run
+from attribeam.schemas import VIEWS
 from benchmarks.scale_run import CURVES_EVERY, METHODS, SHARD, write_run
-from schemas import VIEWS
 
 ROWS = (200_000, 2_000_000)
 WIDTH = 20  # Methods of the folder whose size is measured.

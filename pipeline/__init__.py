@@ -1,6 +1,6 @@
 """Beam and running: sources, the plan, the graph, writing, and the command line.
 
->>> from pipeline import Options, run
+>>> from attribeam.pipeline import Options, run
 >>> run(Options(model="examples/models/sentiment-bert", corpus="reviews.jsonl", output="out"))
 """
 
@@ -8,12 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.job import Summary, run
-    from pipeline.options import Options
+    from attribeam.pipeline.job import Summary, run
+    from attribeam.pipeline.options import Options
 
 __all__ = ["Options", "Summary", "run"]
 
-_HOMES = {"Options": "pipeline.options", "Summary": "pipeline.job", "run": "pipeline.job"}
+_HOMES = {
+    "Options": "attribeam.pipeline.options",
+    "Summary": "attribeam.pipeline.job",
+    "run": "attribeam.pipeline.job",
+}
 
 
 def __getattr__(name: str) -> Any:

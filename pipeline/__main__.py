@@ -1,4 +1,4 @@
-"""The process ``attribeam``, also ``python -m pipeline``.
+"""The process ``attribeam``, also ``python -m attribeam.pipeline``.
 
 It heeds signals before it imports anything that takes a while.
 """
@@ -6,7 +6,7 @@ It heeds signals before it imports anything that takes a while.
 import sys
 from collections.abc import Sequence
 
-from pipeline.interruption import heeded
+from attribeam.pipeline.interruption import heeded
 
 
 def interrupted(given: Sequence[str]) -> str:
@@ -19,7 +19,7 @@ def main() -> int:
     """Runs the command of the process's arguments; returns its exit status."""
     given = sys.argv[1:]
     with heeded(interrupted(given)):
-        from pipeline import cli
+        from attribeam.pipeline import cli
 
         return cli.main(given)
 

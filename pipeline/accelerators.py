@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from schemas import UsageError
+from attribeam.schemas import UsageError
 
 # Of the peak, what passes over full batches reach; a cautious guess, which measuring replaces.
 UTILISATION = 0.4

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from pipeline.damage import Damage, Part
-from pipeline.files import discard, join, read_parquet
-from pipeline.plan import Task, in_order, plan, units_of_run
-from pipeline.settings import Settings
-from schemas import Unit, UsageError, unit_path
-from schemas.layout import parse_failures_path
-from transforms import Model, choose
-from transforms.perturb import Evaluation
-from transforms.recovery import is_passing
+from attribeam.pipeline.damage import Damage, Part
+from attribeam.pipeline.files import discard, join, read_parquet
+from attribeam.pipeline.plan import Task, in_order, plan, units_of_run
+from attribeam.pipeline.settings import Settings
+from attribeam.schemas import Unit, UsageError, unit_path
+from attribeam.schemas.layout import parse_failures_path
+from attribeam.transforms import Model, choose
+from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.recovery import is_passing
 
 # Files that a sentence names.
 _NAMED = 3

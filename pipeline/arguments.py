@@ -4,7 +4,7 @@ import argparse
 from math import isfinite
 from typing import Any, NoReturn
 
-from schemas.errors import INT64, cut
+from attribeam.schemas.errors import INT64, cut
 
 _FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
 
@@ -177,7 +177,7 @@ def _add_head_commands(commands: Any) -> None:
 
 
 def _add_held_out_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the commands that predict an evaluation corpus (``pipeline.held_out``)."""
+    """Options of the commands that predict an evaluation corpus."""
     add = parser.add_argument
     add("folder", metavar="DIR", help="folder of a run")
     add("--corpus", metavar="PATH_OR_ID", help="labelled corpus to evaluate on")
@@ -201,7 +201,7 @@ def _add_trigger_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser, devices: str = "auto|cpu|cuda") -> None:
-    """Options of ``run``; their defaults are those of ``pipeline.Options``."""
+    """Options of ``run``; their defaults are those of ``attribeam.pipeline.Options``."""
     add = parser.add_argument
     add("--config", metavar="YAML", help="file of options (without dashes) and of `set`")
     add("--model", metavar="DIR_OR_ID", help="folder of a fine-tuned model, or its hub id")

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 
-from analysis.database import identifier
-from analysis.runs import reading
-from analysis.triggers import Candidate, class_of, heads_of, trigger_candidates
-from pipeline.held_out import HeldOut, HeldOutOptions, check_folder, hold_out
-from schemas import UsageError
-from transforms import Instance
-from transforms.trees import HeadFacts
-from transforms.triggers import Trigger, attacked, inserted, trigger_of
+from attribeam.analysis.database import identifier
+from attribeam.analysis.runs import reading
+from attribeam.analysis.triggers import Candidate, class_of, heads_of, trigger_candidates
+from attribeam.pipeline.held_out import HeldOut, HeldOutOptions, check_folder, hold_out
+from attribeam.schemas import UsageError
+from attribeam.transforms import Instance
+from attribeam.transforms.trees import HeadFacts
+from attribeam.transforms.triggers import Trigger, attacked, inserted, trigger_of
 
 
 class Count(NamedTuple):

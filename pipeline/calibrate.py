@@ -17,21 +17,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.corpus import sample_rows
-from pipeline.files import encode_parquet
-from pipeline.options import Options
-from pipeline.padding import padding_of
-from pipeline.plan import Task, units_of_run
-from pipeline.prepare import Checked
-from pipeline.settings import Settings
-from pipeline.shard import Attributor, Shard, ShardWork
-from schemas import Unit
-from transforms import Instance, Model, Row, attribute, collect, load_model
-from transforms.attribute import budget_for
-from transforms.batch import row_cost
-from transforms.encode import encode_rows
-from transforms.flops import forward_flops
-from transforms.passes import CorpusStatistics, Relevance
+from attribeam.pipeline.corpus import sample_rows
+from attribeam.pipeline.files import encode_parquet
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.padding import padding_of
+from attribeam.pipeline.plan import Task, units_of_run
+from attribeam.pipeline.prepare import Checked
+from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.shard import Attributor, Shard, ShardWork
+from attribeam.schemas import Unit
+from attribeam.transforms import Instance, Model, Row, attribute, collect, load_model
+from attribeam.transforms.attribute import budget_for
+from attribeam.transforms.batch import row_cost
+from attribeam.transforms.encode import encode_rows
+from attribeam.transforms.flops import forward_flops
+from attribeam.transforms.passes import CorpusStatistics, Relevance
 
 Clock = Callable[[], float]
 

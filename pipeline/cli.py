@@ -14,13 +14,13 @@ from contextlib import contextmanager, suppress
 from textwrap import wrap
 from typing import IO, Any
 
-from pipeline.__main__ import interrupted
-from pipeline.__main__ import main as process
-from pipeline.arguments import parsers
-from pipeline.configuration import columns_of, listed, read_config, run_options
-from pipeline.interruption import lastly
-from schemas import UsageError
-from schemas.errors import cut, one_line
+from attribeam.pipeline.__main__ import interrupted
+from attribeam.pipeline.__main__ import main as process
+from attribeam.pipeline.arguments import parsers
+from attribeam.pipeline.configuration import columns_of, listed, read_config, run_options
+from attribeam.pipeline.interruption import lastly
+from attribeam.schemas import UsageError
+from attribeam.schemas.errors import cut, one_line
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 # Characters of a message: a query's errors show the query.
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(list(argv))
     except UsageError as error:
-        from analysis.terminal import harmless  # It may cite a corpus or a model.
+        from attribeam.analysis.terminal import harmless  # It may cite a corpus or a model.
 
         print(f"attribeam: {harmless(cut(str(error), _LONGEST))}", file=sys.stderr)
         return USAGE
@@ -107,8 +107,8 @@ def _configured(
 def _plan(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str]) -> int:
     arguments, params = _configured(parser, given, ("model", "corpus"))
     arguments.output = arguments.output or ""
-    from pipeline.estimate import estimate_run
-    from pipeline.estimate_report import print_estimate
+    from attribeam.pipeline.estimate import estimate_run
+    from attribeam.pipeline.estimate_report import print_estimate
 
     estimate = estimate_run(
         run_options(arguments, params, others),
@@ -125,8 +125,8 @@ def _plan(parser: argparse.ArgumentParser, given: Sequence[str], others: list[st
 def _run(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str]) -> int:
     arguments, params = _configured(parser, given, ("model", "corpus", "output"))
     # Beam's own usage text would hide ours; and these are slow imports.
-    from pipeline.engines import is_dry_run
-    from pipeline.job import cause, run
+    from attribeam.pipeline.engines import is_dry_run
+    from attribeam.pipeline.job import cause, run
 
     options = run_options(arguments, params, others)
     try:
@@ -149,7 +149,7 @@ def _run(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str
 
 
 def _query(arguments: argparse.Namespace) -> int:
-    from analysis import run_query
+    from attribeam.analysis import run_query
 
     run_query(
         arguments.folder,
@@ -173,7 +173,7 @@ def _others(given: Sequence[str]) -> dict[str, str]:
 
 
 def _open(arguments: argparse.Namespace) -> int:
-    from analysis import write_database
+    from attribeam.analysis import write_database
 
     path = write_database(arguments.folder)
     print(f"cd {shlex.quote(str(path.parent))} && duckdb {path.name}")
@@ -181,7 +181,7 @@ def _open(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from analysis import print_report, verify
+    from attribeam.analysis import print_report, verify
 
     report = verify(arguments.folder)
     print_report(report, sys.stdout)
@@ -189,15 +189,15 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _write_report(arguments: argparse.Namespace) -> int:
-    from analysis.report import write_report  # plotly takes a while.
+    from attribeam.analysis.report import write_report  # plotly takes a while.
 
     print(write_report(arguments.folder, arguments.output, limit=arguments.limit))
     return DONE
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    from analysis.publish import publish  # The hub's library takes a while.
-    from analysis.terminal import harmless
+    from attribeam.analysis.publish import publish  # The hub's library takes a while.
+    from attribeam.analysis.terminal import harmless
 
     done = publish(
         arguments.folder,
@@ -217,7 +217,7 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _plot(arguments: argparse.Namespace) -> int:
-    from analysis.plots import plot  # plotly takes a while.
+    from attribeam.analysis.plots import plot  # plotly takes a while.
 
     path = plot(
         arguments.folder,
@@ -232,9 +232,9 @@ def _plot(arguments: argparse.Namespace) -> int:
 
 def _prune(arguments: argparse.Namespace) -> int:
     options = _held_out_options(arguments)
-    from analysis.terminal import print_rows
-    from pipeline.held_out import left_out
-    from pipeline.prune import by_rate, prune
+    from attribeam.analysis.terminal import print_rows
+    from attribeam.pipeline.held_out import left_out
+    from attribeam.pipeline.prune import by_rate, prune
 
     def show(done: int, total: int) -> None:
         if sys.stderr.isatty():
@@ -256,9 +256,9 @@ def _prune(arguments: argparse.Namespace) -> int:
 
 
 def _triggers(arguments: argparse.Namespace) -> int:
-    from analysis.runs import reading
-    from analysis.terminal import print_rows
-    from analysis.triggers import Candidate, class_of, heads_of, trigger_candidates
+    from attribeam.analysis.runs import reading
+    from attribeam.analysis.terminal import print_rows
+    from attribeam.analysis.triggers import Candidate, class_of, heads_of, trigger_candidates
 
     manifest = heads_of(arguments.folder, arguments.method)
     if arguments.limit < 1:
@@ -280,9 +280,9 @@ def _triggers(arguments: argparse.Namespace) -> int:
 
 def _attack(arguments: argparse.Namespace) -> int:
     options = _held_out_options(arguments)
-    from analysis.terminal import print_rows
-    from pipeline.attack import attack, successes
-    from pipeline.held_out import left_out
+    from attribeam.analysis.terminal import print_rows
+    from attribeam.pipeline.attack import attack, successes
+    from attribeam.pipeline.held_out import left_out
 
     result = attack(
         options,
@@ -307,7 +307,7 @@ def _held_out_options(arguments: argparse.Namespace) -> Any:
     if not arguments.corpus:
         raise UsageError(f"--corpus is needed (`attribeam {arguments.command} --help`)")
     _quiet(verbose=False)
-    from pipeline.held_out import HeldOutOptions
+    from attribeam.pipeline.held_out import HeldOutOptions
 
     given = vars(arguments)
     return HeldOutOptions(
@@ -320,7 +320,7 @@ def _methods(_: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from transforms.registry import LastLayers, methods
+    from attribeam.transforms.registry import LastLayers, methods
 
     console = Console(highlight=False)
 
@@ -361,8 +361,8 @@ def _none_spilled() -> Iterator[None]:
 
     def remove() -> None:
         # Whoever spills has imported it.
-        if "analysis" in sys.modules:
-            from analysis.spill import remove_spilled
+        if "attribeam.analysis" in sys.modules:
+            from attribeam.analysis.spill import remove_spilled
 
             remove_spilled()
 
@@ -411,7 +411,7 @@ def _report(summary: Any) -> None:
 
 def _reason(found: Any, what: str) -> str:
     """A line on the most frequent reason for failures."""
-    from analysis.terminal import harmless
+    from attribeam.analysis.terminal import harmless
 
     reason = found.reasons[0]
     share = "" if reason.number == found.failures else f"{reason.number} of {found.failures}"
@@ -422,7 +422,7 @@ def _reason(found: Any, what: str) -> str:
 
 def _tell(note: str, out: IO[str] | None = None) -> None:
     """Shows what was guessed of a corpus, which may say anything, as a line."""
-    from analysis.terminal import harmless
+    from attribeam.analysis.terminal import harmless
 
     print(" ".join(harmless(note).split()), file=out or sys.stdout, flush=True)
 
@@ -432,8 +432,8 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _tell_unfinished(folder: str) -> None:
-    from analysis.files import unfinished
-    from analysis.remote import is_remote
+    from attribeam.analysis.files import unfinished
+    from attribeam.analysis.remote import is_remote
 
     # Elsewhere it takes a listing more; on a hub, runs are published, which are whole or say so.
     if is_remote(folder) and folder.startswith("hf:"):

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from pipeline.fields import find, guess, holds
-from pipeline.sources import Source
-from schemas import UsageError
-from transforms import Model
+from attribeam.pipeline.fields import find, guess, holds
+from attribeam.pipeline.sources import Source
+from attribeam.schemas import UsageError
+from attribeam.transforms import Model
 
 # The names that columns go by in the data sets people have, most telling first.
 GUESSED: dict[str, tuple[str, ...]] = {

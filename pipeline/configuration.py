@@ -7,8 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from schemas import UsageError
-from schemas.errors import cut
+from attribeam.schemas import UsageError
+from attribeam.schemas.errors import cut
 
 # Options that a configuration may also give as lists.
 _LISTS = ("methods", "fractions", "orders", "operations")
@@ -21,7 +21,7 @@ _MOST_BYTES = 1 << 20
 
 def run_options(arguments: argparse.Namespace, params: Mapping[str, Any], others: list[str]) -> Any:
     """The options of a run, with what a configuration's ``set`` says of methods and Beam's rest."""
-    from pipeline.options import Options
+    from attribeam.pipeline.options import Options
 
     given = vars(arguments)
     same = [name for name in Options.__dataclass_fields__ if name in given]
@@ -44,7 +44,7 @@ def columns_of(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _evaluation(arguments: argparse.Namespace) -> Any:
-    from transforms.perturb import Evaluation
+    from attribeam.transforms.perturb import Evaluation
 
     try:
         fractions = tuple(float(exact(text)) for text in listed(arguments.fractions))

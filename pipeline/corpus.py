@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.columns import GUESSED, choose_columns, said
-from pipeline.fields import find
-from pipeline.files import (
+from attribeam.pipeline.columns import GUESSED, choose_columns, said
+from attribeam.pipeline.fields import find
+from attribeam.pipeline.files import (
     DamagedError,
     discard_folder,
     exists,
@@ -26,12 +26,12 @@ from pipeline.files import (
     read_parquet,
     write_parquet,
 )
-from pipeline.labels import Labels, read_labels
-from pipeline.sources import Record, Source, open_source
-from pipeline.values import SCHEMA, Normaliser
-from schemas import UsageError
-from schemas.layout import CORPUS, Unit, corpus_path, unit_path
-from transforms import Model, Row
+from attribeam.pipeline.labels import Labels, read_labels
+from attribeam.pipeline.sources import Record, Source, open_source
+from attribeam.pipeline.values import SCHEMA, Normaliser
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import CORPUS, Unit, corpus_path, unit_path
+from attribeam.transforms import Model, Row
 
 
 @dataclass(frozen=True)

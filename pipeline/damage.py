@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from analysis.files import content_problems, corpus_problems
-from pipeline.files import (
+from attribeam.analysis.files import content_problems, corpus_problems
+from attribeam.pipeline.files import (
     TEMPORARY,
     DamagedError,
     discard,
@@ -19,8 +19,14 @@ from pipeline.files import (
     open_read,
     read_parquet,
 )
-from schemas import Unit, parse_unit_path, table_schema
-from schemas.layout import CORPUS, FAILURES, STATISTICS, parse_failures_path, parse_statistics_path
+from attribeam.schemas import Unit, parse_unit_path, table_schema
+from attribeam.schemas.layout import (
+    CORPUS,
+    FAILURES,
+    STATISTICS,
+    parse_failures_path,
+    parse_statistics_path,
+)
 
 Part = tuple[Unit, int]  # A unit of one shard.
 

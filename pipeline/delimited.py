@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from pipeline.fields import Field, Fields, ReadRow, check_names
-from pipeline.streams import is_text, text, undecoded
-from schemas import UsageError
+from attribeam.pipeline.fields import Field, Fields, ReadRow, check_names
+from attribeam.pipeline.streams import is_text, text, undecoded
+from attribeam.schemas import UsageError
 
 _TEXT = Field(frozenset({"text"}))
 _OTHERS = {";": "';'", "\t": "'\\t'", "|": "'|'", ",": "','"}

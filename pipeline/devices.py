@@ -5,7 +5,7 @@ import re
 
 import torch
 
-from schemas import UsageError
+from attribeam.schemas import UsageError
 
 
 def worker_number(environment: str | None) -> int | None:

@@ -26,10 +26,10 @@ from apache_beam.transforms.environments import (
 )
 from apache_beam.transforms.resources import AcceleratorHint, resource_hints_from_options
 
-from pipeline.files import is_local
-from pipeline.options import Options
-from pipeline.s3 import share_clients
-from schemas import UsageError
+from attribeam.pipeline.files import is_local
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.s3 import share_clients
+from attribeam.schemas import UsageError
 
 # By the names of their classes.
 _IN_PROCESS = ("FnApiRunner", "SwitchingDirectRunner", "BundleBasedDirectRunner")

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pipeline.accelerators import ACCELERATORS, PRICES_OF, UTILISATION, Accelerator
-from pipeline.calibrate import Calibration, Clock, Group, calibrate
-from pipeline.devices import processors
-from pipeline.engines import connect
-from pipeline.options import Options
-from pipeline.padding import said
-from pipeline.prepare import check
-from schemas import UsageError
+from attribeam.pipeline.accelerators import ACCELERATORS, PRICES_OF, UTILISATION, Accelerator
+from attribeam.pipeline.calibrate import Calibration, Clock, Group, calibrate
+from attribeam.pipeline.devices import processors
+from attribeam.pipeline.engines import connect
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.padding import said
+from attribeam.pipeline.prepare import check
+from attribeam.schemas import UsageError
 
 # Starting Beam, and processes for it (they take 5 s alone to shut down); see docs/running.md.
 _BEAM_SECONDS = 0.5

@@ -6,8 +6,8 @@ from typing import IO
 
 from rich.console import Console
 
-from analysis.terminal import print_rows
-from pipeline.estimate import Estimate
+from attribeam.analysis.terminal import print_rows
+from attribeam.pipeline.estimate import Estimate
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.streams import is_text
-from schemas import UsageError
+from attribeam.pipeline.streams import is_text
+from attribeam.schemas import UsageError
 
 _PLURALS = {"bytes": "bytes", "object": "objects", "nothing": "nothing", "other": "other values"}
 _LIST = "list of "

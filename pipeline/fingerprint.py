@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-from pipeline.differences import identity_differences
-from transforms import Model
+from attribeam.pipeline.differences import identity_differences
+from attribeam.transforms import Model
 
 _BLOCK = 1 << 20
 # Of a tokenizer, what transformers reads; the first of them were the identity of runs before.

@@ -11,15 +11,15 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.pvalue import PCollection
 
-from pipeline.corpus import read_rows
-from pipeline.files import discard, join, write_parquet
-from pipeline.handler import AttributionHandler
-from pipeline.plan import Task
-from pipeline.s3 import share_clients
-from pipeline.settings import Settings
-from pipeline.shard import Shard, UnitResult
-from pipeline.tables import failures_table
-from schemas import failures_path, unit_path
+from attribeam.pipeline.corpus import read_rows
+from attribeam.pipeline.files import discard, join, write_parquet
+from attribeam.pipeline.handler import AttributionHandler
+from attribeam.pipeline.plan import Task
+from attribeam.pipeline.s3 import share_clients
+from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.shard import Shard, UnitResult
+from attribeam.pipeline.tables import failures_table
+from attribeam.schemas import failures_path, unit_path
 
 share_clients()  # In workers that run nothing else of ours before they read.
 

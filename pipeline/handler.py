@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from apache_beam.ml.inference.base import ModelHandler
 
-from pipeline import progress
-from pipeline.devices import processors, take_device
-from pipeline.settings import Settings
-from pipeline.shard import Attributor, Shard, UnitResult
+from attribeam.pipeline import progress
+from attribeam.pipeline.devices import processors, take_device
+from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.shard import Attributor, Shard, UnitResult
 
 
 class AttributionHandler(ModelHandler[Shard, UnitResult, Attributor]):

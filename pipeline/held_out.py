@@ -17,20 +17,20 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from analysis.runs import load_manifest, reading
-from analysis.triggers import heads_of
-from pipeline.corpus import Corpus, open_corpus, read_rows, stage
-from pipeline.files import join, write_parquet
-from pipeline.fingerprint import model_differences
-from pipeline.identity import base_name
-from pipeline.manifest import check_is_own
-from pipeline.options import Options
-from pipeline.padding import count_padding, said
-from pipeline.prepare import check_numbers, load_checked, resolve_device, resolve_model
-from schemas import Failure, UsageError, table_schema
-from schemas.layout import evaluation_path
-from transforms import EncodeOptions, Instance, Model, Prediction, attribute
-from transforms.encode import encode_rows
+from attribeam.analysis.runs import load_manifest, reading
+from attribeam.analysis.triggers import heads_of
+from attribeam.pipeline.corpus import Corpus, open_corpus, read_rows, stage
+from attribeam.pipeline.files import join, write_parquet
+from attribeam.pipeline.fingerprint import model_differences
+from attribeam.pipeline.identity import base_name
+from attribeam.pipeline.manifest import check_is_own
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.padding import count_padding, said
+from attribeam.pipeline.prepare import check_numbers, load_checked, resolve_device, resolve_model
+from attribeam.schemas import Failure, UsageError, table_schema
+from attribeam.schemas.layout import evaluation_path
+from attribeam.transforms import EncodeOptions, Instance, Model, Prediction, attribute
+from attribeam.transforms.encode import encode_rows
 
 _ROWS = 512
 
@@ -113,7 +113,7 @@ class HeldOut:
         """Writes an evaluation's rows into the run; the same evaluation's file is replaced.
 
         Args:
-            table: One of ``schemas.tables.EVALUATIONS``.
+            table: One of ``attribeam.schemas.tables.EVALUATIONS``.
             settings: What the rows depend on beside the instances.
             rows: The rows, but for the columns that all evaluations have.
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from pipeline.fields import classes_in
-from pipeline.listing import DataFile, Listing, data_file, in_folder
-from pipeline.readers import format_of
-from schemas import UsageError
+from attribeam.pipeline.fields import classes_in
+from attribeam.pipeline.listing import DataFile, Listing, data_file, in_folder
+from attribeam.pipeline.readers import format_of
+from attribeam.schemas import UsageError
 
 _CARD = "README.md"
 # What a configuration may say; anything else would change how its files are read.

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from pipeline.corpus import Corpus
-from pipeline.files import is_local
-from pipeline.fingerprint import model_hashes, tokenizer_identity
-from pipeline.options import Options
-from pipeline.settings import Settings
-from transforms import Chosen, Model
+from attribeam.pipeline.corpus import Corpus
+from attribeam.pipeline.files import is_local
+from attribeam.pipeline.fingerprint import model_hashes, tokenizer_identity
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.settings import Settings
+from attribeam.transforms import Chosen, Model
 
 _LIBRARIES = ("apache-beam", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
 

@@ -12,21 +12,21 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from pipeline import progress
-from pipeline.again import discard_parts
-from pipeline.engines import Workers, connect, is_dry_run
-from pipeline.files import DamagedError
-from pipeline.graph import build
-from pipeline.leash import WORKER, run_leashed
-from pipeline.lock import locked
-from pipeline.manifest import write_manifest
-from pipeline.model_files import send_model
-from pipeline.options import Options
-from pipeline.outcome import Outcome, outcome
-from pipeline.plan import Task
-from pipeline.prepare import note, prepare
-from pipeline.settings import Settings
-from schemas import UsageTypeError
+from attribeam.pipeline import progress
+from attribeam.pipeline.again import discard_parts
+from attribeam.pipeline.engines import Workers, connect, is_dry_run
+from attribeam.pipeline.files import DamagedError
+from attribeam.pipeline.graph import build
+from attribeam.pipeline.leash import WORKER, run_leashed
+from attribeam.pipeline.lock import locked
+from attribeam.pipeline.manifest import write_manifest
+from attribeam.pipeline.model_files import send_model
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.outcome import Outcome, outcome
+from attribeam.pipeline.plan import Task
+from attribeam.pipeline.prepare import note, prepare
+from attribeam.pipeline.settings import Settings
+from attribeam.schemas import UsageTypeError
 
 # What Beam adds to a message, and the last line of a traceback.
 _STEP = re.compile(r" \[while running '[^']*'\]")
@@ -83,7 +83,9 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> Summa
     """
     start = time.monotonic()
     if not isinstance(options, Options):
-        raise UsageTypeError(f"run takes pipeline.Options, not a {type(options).__name__}")
+        raise UsageTypeError(
+            f"run takes attribeam.pipeline.Options, not a {type(options).__name__}"
+        )
     workers = connect(options)
     with locked(options.output):
         return _run(options, workers, start, tell)

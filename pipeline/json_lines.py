@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import IO, Any
 
-from pipeline.fields import Fields, ReadRow, Seen, splits
-from pipeline.streams import is_text, text, undecoded
-from schemas import UsageError
+from attribeam.pipeline.fields import Fields, ReadRow, Seen, splits
+from attribeam.pipeline.streams import is_text, text, undecoded
+from attribeam.schemas import UsageError
 
 _BLANK = " \t\r\n\v\f"
 # Python doesn't make numbers of more digits than this.

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.fields import find
-from pipeline.sources import Source
-from schemas import UsageError
+from attribeam.pipeline.fields import find
+from attribeam.pipeline.sources import Source
+from attribeam.schemas import UsageError
 
 # A number as text; that of a column with gaps has become a float on its way (pandas).
 _NUMBER = re.compile(r"([+-]?\d{1,18})(\.0*)?")

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 
 # The command of a worker; without a shell left waiting for it. Signals that a terminal or a
 # scheduler sends to all processes are for the launcher to act on, with which the workers go.
-WORKER = f"trap '' INT TERM HUP; exec {shlex.quote(sys.executable)} -m pipeline.leash"
+WORKER = f"trap '' INT TERM HUP; exec {shlex.quote(sys.executable)} -m attribeam.pipeline.leash"
 _PORT = "ATTRIBEAM_LEASH"
 # What Beam calls the threads that wait for a worker process, and those that talk with it.
 _WAITING = "run_worker"

@@ -13,9 +13,9 @@ from urllib.parse import unquote
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.files import is_local
-from pipeline.readers import NAMES, format_of
-from schemas import UsageError
+from attribeam.pipeline.files import is_local
+from attribeam.pipeline.readers import NAMES, format_of
+from attribeam.schemas import UsageError
 
 SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")

@@ -25,10 +25,10 @@ from uuid import uuid4
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.files import discard, exists, is_local, join, open_read
-from pipeline.interruption import lastly
-from schemas import UsageError
-from schemas.layout import LOCK
+from attribeam.pipeline.files import discard, exists, is_local, join, open_read
+from attribeam.pipeline.interruption import lastly
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import LOCK
 
 try:
     import fcntl

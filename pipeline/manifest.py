@@ -8,15 +8,15 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from analysis.manifest import misshapen
-from pipeline.differences import (
+from attribeam.analysis.manifest import misshapen
+from attribeam.pipeline.differences import (
     evaluation_differences,
     identity_differences,
     settings_differences,
 )
-from pipeline.files import exists, join, open_read, write_atomic
-from schemas import UsageError
-from schemas.layout import FORMAT, MANIFEST
+from attribeam.pipeline.files import exists, join, open_read, write_atomic
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import FORMAT, MANIFEST
 
 # What numbers are made by; other libraries only read and write them.
 _DECISIVE = ("attribeam", "torch", "transformers", "tokenizers")

@@ -16,9 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from pipeline.files import DamagedError, join, list_files, open_read, write_atomic
-from pipeline.settings import ModelCopy, Settings
-from schemas.layout import model_path
+from attribeam.pipeline.files import DamagedError, join, list_files, open_read, write_atomic
+from attribeam.pipeline.settings import ModelCopy, Settings
+from attribeam.schemas.layout import model_path
 
 _BLOCK = 1 << 20
 _WORTH_SAYING = 50_000_000  # Bytes.

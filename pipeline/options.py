@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
-from schemas import UsageTypeError
-from transforms.perturb import Evaluation
-from transforms.row import Overflow, Words
+from attribeam.schemas import UsageTypeError
+from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.row import Overflow, Words
 
 _PLACES = {
     "model": "a folder that save_pretrained has written, or a hub id",

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipeline.files import count_rows, exists, join, list_files, read_parquet
-from schemas import Unit, unit_path
-from schemas.layout import FAILURES
-from transforms.recovery import is_passing
-from transforms.variants import NothingToRemoveError
+from attribeam.pipeline.files import count_rows, exists, join, list_files, read_parquet
+from attribeam.schemas import Unit, unit_path
+from attribeam.schemas.layout import FAILURES
+from attribeam.transforms.recovery import is_passing
+from attribeam.transforms.variants import NothingToRemoveError
 
 # What differs between messages that say the same of different rows.
 _OWN = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")

@@ -1,7 +1,7 @@
 """What of a pre-tokenised corpus is padding: counted once, recorded and said.
 
-Encoding leaves padding out (``transforms.tokenised``). Where that is more than the corpus's own
-mask says, or moves texts to other positions, somebody should know.
+Encoding leaves padding out (``attribeam.transforms.tokenised``). Where that is more than the
+corpus's own mask says, or moves texts to other positions, somebody should know.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.files import join, read_parquet
-from schemas.layout import corpus_path
-from transforms import Model, Row, RowError
-from transforms.tokenised import without_padding
+from attribeam.pipeline.files import join, read_parquet
+from attribeam.schemas.layout import corpus_path
+from attribeam.transforms import Model, Row, RowError
+from attribeam.transforms.tokenised import without_padding
 
 _COLUMNS = ["input_ids", "attention_mask"]
 

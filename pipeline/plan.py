@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from schemas import TABLES, Unit
-from schemas.layout import shard_name
+from attribeam.schemas import TABLES, Unit
+from attribeam.schemas.layout import shard_name
 
 
 @dataclass(frozen=True)

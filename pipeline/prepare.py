@@ -13,31 +13,31 @@ import torch
 from apache_beam.io.filesystem import BeamIOError
 from huggingface_hub import snapshot_download
 
-from analysis.runs import linked_folders
-from pipeline.again import NOTHING, Run, Work, passing_parts
-from pipeline.corpus import Corpus, check_again, open_corpus, stage, staged
-from pipeline.damage import sorted_out, sweep
-from pipeline.devices import check_precision
-from pipeline.engines import Workers
-from pipeline.files import discard, discard_folder, is_local, join, list_files
-from pipeline.identity import base_name, record
-from pipeline.manifest import check_is_own, merged, other_versions, read_manifest
-from pipeline.model_files import copy_of
-from pipeline.options import Options
-from pipeline.padding import count_padding, said
-from pipeline.settings import ModelCopy, Settings
-from pipeline.statistics import ensure_statistics
-from schemas import UsageError, UsageTypeError
-from schemas.errors import INT64
-from schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
-from transforms import Chosen, EncodeOptions, Model, choose, load_model
-from transforms.loading import DTYPES
-from transforms.perturb import ORDERS, Evaluation
-from transforms.registry import fit_all, methods
-from transforms.targets import parse_target
-from transforms.tokenizer import TokenizerError
-from transforms.variants import OPERATIONS
-from transforms.windows import default_overlap, most_overlap
+from attribeam.analysis.runs import linked_folders
+from attribeam.pipeline.again import NOTHING, Run, Work, passing_parts
+from attribeam.pipeline.corpus import Corpus, check_again, open_corpus, stage, staged
+from attribeam.pipeline.damage import sorted_out, sweep
+from attribeam.pipeline.devices import check_precision
+from attribeam.pipeline.engines import Workers
+from attribeam.pipeline.files import discard, discard_folder, is_local, join, list_files
+from attribeam.pipeline.identity import base_name, record
+from attribeam.pipeline.manifest import check_is_own, merged, other_versions, read_manifest
+from attribeam.pipeline.model_files import copy_of
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.padding import count_padding, said
+from attribeam.pipeline.settings import ModelCopy, Settings
+from attribeam.pipeline.statistics import ensure_statistics
+from attribeam.schemas import UsageError, UsageTypeError
+from attribeam.schemas.errors import INT64
+from attribeam.schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
+from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
+from attribeam.transforms.loading import DTYPES
+from attribeam.transforms.perturb import ORDERS, Evaluation
+from attribeam.transforms.registry import fit_all, methods
+from attribeam.transforms.targets import parse_target
+from attribeam.transforms.tokenizer import TokenizerError
+from attribeam.transforms.variants import OPERATIONS
+from attribeam.transforms.windows import default_overlap, most_overlap
 
 # Each is a process with a model of its own, and all are started by this machine.
 _MOST_WORKERS = 1024

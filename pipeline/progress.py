@@ -24,10 +24,10 @@ from rich.progress import (
 from rich.progress import Task as Bar
 from rich.text import Text
 
-from pipeline.files import count_rows, exists, is_local, join
-from pipeline.interruption import lastly
-from pipeline.plan import Task
-from schemas import Unit, failures_path, unit_path
+from attribeam.pipeline.files import count_rows, exists, is_local, join
+from attribeam.pipeline.interruption import lastly
+from attribeam.pipeline.plan import Task
+from attribeam.schemas import Unit, failures_path, unit_path
 
 _REFRESH = 0.5
 _REFRESH_REMOTE = 15.0

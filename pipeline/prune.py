@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.runs import reading
-from pipeline.configuration import exact, listed
-from pipeline.held_out import HeldOut, HeldOutOptions, hold_out
-from schemas import UsageError
-from transforms import Instance, Prediction
-from transforms.attention_path import pruned
+from attribeam.analysis.runs import reading
+from attribeam.pipeline.configuration import exact, listed
+from attribeam.pipeline.held_out import HeldOut, HeldOutOptions, hold_out
+from attribeam.schemas import UsageError
+from attribeam.transforms import Instance, Prediction
+from attribeam.transforms.attention_path import pruned
 
 Reals = NDArray[np.float64]
 RATES = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.delimited import Delimited
-from pipeline.fields import Fields, ReadRow, check_names, of_schema, splits
-from pipeline.json_lines import json_fields, json_rows
-from pipeline.streams import content, suffixes
+from attribeam.pipeline.delimited import Delimited
+from attribeam.pipeline.fields import Fields, ReadRow, check_names, of_schema, splits
+from attribeam.pipeline.json_lines import json_fields, json_rows
+from attribeam.pipeline.streams import content, suffixes
 
 READ_ROWS = 1024
 # A value that Arrow holds and Python can't: text that isn't UTF-8, a date far away, a time zone.

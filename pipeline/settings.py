@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from transforms import EncodeOptions
-from transforms.perturb import Evaluation
-from transforms.registry import Chosen, choose
-from transforms.variants import WordScore
+from attribeam.transforms import EncodeOptions
+from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.registry import Chosen, choose
+from attribeam.transforms.variants import WordScore
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Settings:
         return self.dtype == "float64"
 
     def loading(self) -> dict[str, Any]:
-        """Arguments of ``transforms.load_model``, but for the folder and the device."""
+        """Arguments of ``attribeam.transforms.load_model``, but for the folder and the device."""
         names = ("dtype", "allow_pickle", "trust_remote_code", "mask_token_id", "tokenizer")
         return {name: getattr(self, name) for name in names}
 

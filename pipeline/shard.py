@@ -10,21 +10,21 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.devices import check_precision
-from pipeline.files import exists, join, read_parquet
-from pipeline.model_files import local_model
-from pipeline.plan import Task
-from pipeline.settings import Settings
-from pipeline.statistics import read_statistics
-from pipeline.tables import (
+from attribeam.pipeline.devices import check_precision
+from attribeam.pipeline.files import exists, join, read_parquet
+from attribeam.pipeline.model_files import local_model
+from attribeam.pipeline.plan import Task
+from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.statistics import read_statistics
+from attribeam.pipeline.tables import (
     attributions_table,
     curves_table,
     details_table,
     instances_table,
     with_metadata,
 )
-from schemas import Failure, Unit, failures_path, unit_path
-from transforms import (
+from attribeam.schemas import Failure, Unit, failures_path, unit_path
+from attribeam.transforms import (
     Attribution,
     Attributions,
     Instance,
@@ -34,10 +34,10 @@ from transforms import (
     attribute,
     load_model,
 )
-from transforms.attribute import budget_for
-from transforms.details import BY_LAYER
-from transforms.encode import encode_rows
-from transforms.perturb import Ranking, curves
+from attribeam.transforms.attribute import budget_for
+from attribeam.transforms.details import BY_LAYER
+from attribeam.transforms.encode import encode_rows
+from attribeam.transforms.perturb import Ranking, curves
 
 Floats = NDArray[np.floating[Any]]
 

@@ -22,13 +22,21 @@ import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.fields import Field, Fields, ReadRow, class_name, find, guess, of_schema
-from pipeline.files import is_local
-from pipeline.hub_layout import in_dataset
-from pipeline.listing import SPLITS, DataFile, Listing, check_formats, is_of, matching, of_split
-from pipeline.readers import READ_ROWS, Reader, arrow_rows, format_of, reader_of
-from pipeline.streams import suffixes
-from schemas import UsageError
+from attribeam.pipeline.fields import Field, Fields, ReadRow, class_name, find, guess, of_schema
+from attribeam.pipeline.files import is_local
+from attribeam.pipeline.hub_layout import in_dataset
+from attribeam.pipeline.listing import (
+    SPLITS,
+    DataFile,
+    Listing,
+    check_formats,
+    is_of,
+    matching,
+    of_split,
+)
+from attribeam.pipeline.readers import READ_ROWS, Reader, arrow_rows, format_of, reader_of
+from attribeam.pipeline.streams import suffixes
+from attribeam.schemas import UsageError
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 _UNREADABLE = (

@@ -11,15 +11,15 @@ from heapq import nsmallest
 import numpy as np
 import pyarrow as pa
 
-from pipeline.corpus import read_rows
-from pipeline.files import exists, is_whole, join, read_parquet, write_parquet
-from pipeline.settings import Settings
-from schemas.layout import statistics_path
-from transforms import Instance, Model, Row, Statistics, collect, load_model
-from transforms.attribute import budget_for
-from transforms.encode import encode_rows
-from transforms.passes import CorpusStatistics
-from transforms.tokenised import unpadded
+from attribeam.pipeline.corpus import read_rows
+from attribeam.pipeline.files import exists, is_whole, join, read_parquet, write_parquet
+from attribeam.pipeline.settings import Settings
+from attribeam.schemas.layout import statistics_path
+from attribeam.transforms import Instance, Model, Row, Statistics, collect, load_model
+from attribeam.transforms.attribute import budget_for
+from attribeam.transforms.encode import encode_rows
+from attribeam.transforms.passes import CorpusStatistics
+from attribeam.transforms.tokenised import unpadded
 
 _SCHEMA = pa.schema(
     [

@@ -13,8 +13,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from pipeline.files import open_read
-from schemas import UsageError
+from attribeam.pipeline.files import open_read
+from attribeam.schemas import UsageError
 
 _HEAD = 1 << 12
 _MARKS = {

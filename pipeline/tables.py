@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from schemas import Failure, table_schema
-from schemas.errors import one_line
-from transforms import Attribution, Instance, Prediction
-from transforms.perturb import CurvePoint, Ranking
+from attribeam.schemas import Failure, table_schema
+from attribeam.schemas.errors import one_line
+from attribeam.transforms import Attribution, Instance, Prediction
+from attribeam.transforms.perturb import CurvePoint, Ranking
 
 Columns = dict[str, Sequence[Any] | pa.Array]
 
@@ -82,7 +82,7 @@ def attributions_table(
 def details_table(
     name: str, rows: Sequence[tuple[Instance, Attribution]], method: str, *, double: bool
 ) -> pa.Table:
-    """A table that one method fills beside its scores (``transforms.details``)."""
+    """A table that one method fills beside its scores (``attribeam.transforms.details``)."""
     flat = [
         (instance.instance_id, method, *detail)
         for instance, row in rows

@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.fields import Field, class_name
-from pipeline.labels import LabelError, Labels
-from pipeline.sources import Record
+from attribeam.pipeline.fields import Field, class_name
+from attribeam.pipeline.labels import LabelError, Labels
+from attribeam.pipeline.sources import Record
 
 SCHEMA = pa.schema(
     [

@@ -3,10 +3,10 @@
 Nothing in here computes; every other package may import it, and it imports none of ours.
 """
 
-from schemas.errors import UsageError, UsageTypeError
-from schemas.layout import Unit, failures_path, parse_unit_path, unit_path
-from schemas.tables import CONTENT_FIELDS, TABLES, Failure, table_schema
-from schemas.views import VIEWS, View
+from attribeam.schemas.errors import UsageError, UsageTypeError
+from attribeam.schemas.layout import Unit, failures_path, parse_unit_path, unit_path
+from attribeam.schemas.tables import CONTENT_FIELDS, TABLES, Failure, table_schema
+from attribeam.schemas.views import VIEWS, View
 
 __all__ = [
     "CONTENT_FIELDS",

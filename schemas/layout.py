@@ -24,7 +24,7 @@ is whole, and after the file of its failures. Paths are relative to the run's fo
 import re
 from typing import NamedTuple
 
-from schemas.tables import EVALUATIONS, TABLES
+from attribeam.schemas.tables import EVALUATIONS, TABLES
 
 MANIFEST = "run.json"
 LOCK = ".attribeam-lock"  # There while a process works in the folder.

@@ -2,8 +2,8 @@
 
 A file is a comment followed by one ``create`` statement. The comment is the manual: what a row is,
 the formula, the paper it comes from, units, and under ``Columns:`` a sentence for each column that
-needs one. The views need nothing but the tables of ``schemas.tables`` and ``methods``, so they work
-just as well over a published data set.
+needs one. The views need nothing but the tables of ``attribeam.schemas.tables`` and ``methods``, so
+they work just as well over a published data set.
 
 A view that compares methods has two statements or more: a table macro, which takes what they are
 compared on, and the view, which is that macro with its defaults.
@@ -116,7 +116,7 @@ class View(NamedTuple):
 
 
 def _load(name: str) -> View:
-    text = (files("schemas") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+    text = (files("attribeam.schemas") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
     lines = text.splitlines()
     start = next(number for number, line in enumerate(lines) if not line.startswith("--"))
     comment = "\n".join(line.removeprefix("--").removeprefix(" ") for line in lines[:start])

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from attribeam.transforms import Row
 from tests.models import GOLDENS
-from transforms import Row
 
 DTYPES = ("float64", "float32")
 ONE_BY_ONE, ALL_AT_ONCE = 1, 1_000_000

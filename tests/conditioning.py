@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from transforms import Model
+from attribeam.transforms import Model
 
 # Of the movement. In 160 random batches of all methods on tiny models of six families, with four
 # processors' arithmetic, what instances give alone and in a batch differed by up to 3.7 times it.

@@ -10,9 +10,9 @@ import torch
 import transformers
 from hypothesis import HealthCheck, settings
 
+from attribeam.transforms import Model, load_model
+from attribeam.transforms.batch import Rows
 from tests.models import GOLDENS, save_tiny
-from transforms import Model, load_model
-from transforms.batch import Rows
 
 torch.set_num_threads(1)
 transformers.utils.logging.set_verbosity_error()
@@ -66,7 +66,7 @@ def golden() -> LoadTiny:
 @pytest.fixture
 def padding_at_will(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets instances of any lengths share a batch, so that tests of padding do pad."""
-    monkeypatch.setattr("transforms.batch._MOST_PADDING", float("inf"))
+    monkeypatch.setattr("attribeam.transforms.batch._MOST_PADDING", float("inf"))
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.sources import open_source
-from schemas import UsageError
+from attribeam.pipeline.sources import open_source
+from attribeam.schemas import UsageError
 from tests.tiny import Rows
 
 # A row as all readers give it: text by column, without what is nothing.

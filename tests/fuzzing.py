@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
-from analysis import verify
-from pipeline import Options, run
-from pipeline.files import DamagedError
-from schemas import UsageError
+from attribeam.analysis import verify
+from attribeam.pipeline import Options, run
+from attribeam.pipeline.files import DamagedError
+from attribeam.schemas import UsageError
+from attribeam.transforms.perturb import Evaluation
 from tests.tiny import WORDS, files, table, texts
-from transforms.perturb import Evaluation
 
 METHODS = "random,attention_rollout"
 

@@ -23,15 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.io.filesystems import FileSystems
 
-from analysis import verify
-from pipeline.options import Options
-from schemas import CONTENT_FIELDS
-from schemas.layout import MANIFEST
+from attribeam.analysis import verify
+from attribeam.pipeline.options import Options
+from attribeam.schemas import CONTENT_FIELDS
+from attribeam.schemas.layout import MANIFEST
+from attribeam.transforms.perturb import Evaluation
 from tests.tiny import assert_alike, files, rows, write_jsonl
-from transforms.perturb import Evaluation
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["pipeline.job", "tests.killing"])
+FORK.set_forkserver_preload(["attribeam.pipeline.job", "tests.killing"])
 
 # Steps of writing a file, in order. A process can kill itself at any of them.
 CREATE, HALF, RENAME, WRITTEN = STEPS = ("create", "half", "rename", "written")
@@ -164,7 +164,7 @@ class Job:
 def _run(options: Options, log: str, blow: Blow | None, most_bytes: int | None) -> None:
     import torch
 
-    from pipeline.job import run
+    from attribeam.pipeline.job import run
 
     torch.set_num_threads(1)
     if most_bytes is not None:
@@ -191,7 +191,7 @@ class Hand:
 
     def lay_on(self) -> None:
         """Wraps what files are written by; the process is thrown away afterwards."""
-        from pipeline import again, corpus, damage, files, graph, prepare
+        from attribeam.pipeline import again, corpus, damage, files, graph, prepare
 
         real, hand = FileSystems, self
 

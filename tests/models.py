@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from transforms import EncodeOptions, Instance, Model, Row, Statistics, collect
-from transforms.anatomy import ANATOMIES
-from transforms.encode import encode_row
+from attribeam.transforms import EncodeOptions, Instance, Model, Row, Statistics, collect
+from attribeam.transforms.anatomy import ANATOMIES
+from attribeam.transforms.encode import encode_row
 
 GOLDENS = Path(__file__).parent / "goldens"
 PRE_LN = ("roberta-prelayernorm", "xlm-roberta-xl")

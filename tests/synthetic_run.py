@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas import TABLES, Failure, Unit, failures_path, table_schema, unit_path
-from schemas.layout import FORMAT
+from attribeam.schemas import TABLES, Failure, Unit, failures_path, table_schema, unit_path
+from attribeam.schemas.layout import FORMAT
 
 Row = dict[str, Any]
 

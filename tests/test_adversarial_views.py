@@ -18,8 +18,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 
-from analysis import open_run
-from schemas import VIEWS
+from attribeam.analysis import open_run
+from attribeam.schemas import VIEWS
 from tests.adversarial_run import adversarial_run
 from tests.synthetic_run import Row, SyntheticRun, write_run
 from tests.test_degradation import poisson_weights

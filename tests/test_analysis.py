@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import load_manifest, open_run, print_report, run_query, verify
-from schemas import Failure, Unit, UsageError, unit_path
-from schemas.layout import FORMAT
+from attribeam.analysis import load_manifest, open_run, print_report, run_query, verify
+from attribeam.schemas import Failure, Unit, UsageError, unit_path
+from attribeam.schemas.layout import FORMAT
 from tests.synthetic_run import Row, SyntheticRun, synthetic_run, write_run, write_table
 
 ODD_NAMES = ("it's", "a  b", "a[b]", "*", "[!x]?", "ünï", 'quo"te', "{a,b}", "--x;")
@@ -184,7 +184,7 @@ def test_table_is_short_and_fits(folder: Path) -> None:
 
 
 def test_table_cells() -> None:
-    from analysis.terminal import print_rows
+    from attribeam.analysis.terminal import print_rows
 
     out = io.StringIO()
     names = ["n", "value", "scores", "text", "flag", "none"]
@@ -206,7 +206,7 @@ def test_table_cells() -> None:
 
 
 def test_numbers_are_never_cut() -> None:
-    from analysis.terminal import print_rows
+    from attribeam.analysis.terminal import print_rows
 
     out = io.StringIO()
     print_rows(["text", "a", "b"], [["x" * 99, 10**30, 2 * 10**30]], out, width=40)

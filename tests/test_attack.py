@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import open_run, verify
-from analysis.triggers import trigger_candidates
-from pipeline.attack import counts, triggers_of, with_trigger
-from pipeline.cli import DONE, USAGE
-from pipeline.held_out import HeldOut, HeldOutOptions
-from schemas import table_schema
+from attribeam.analysis import open_run, verify
+from attribeam.analysis.triggers import trigger_candidates
+from attribeam.pipeline.attack import counts, triggers_of, with_trigger
+from attribeam.pipeline.cli import DONE, USAGE
+from attribeam.pipeline.held_out import HeldOut, HeldOutOptions
+from attribeam.schemas import table_schema
+from attribeam.transforms import EncodeOptions, Instance, Model, Row, attribute, encode, load_model
+from attribeam.transforms.triggers import Trigger, attacked
 from tests.authors import golden_numbers
 from tests.models import GOLDENS
 from tests.tiny import Outcome, command, files, write_jsonl
-from transforms import EncodeOptions, Instance, Model, Row, attribute, encode, load_model
-from transforms.triggers import Trigger, attacked
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MODEL, CORPUS = EXAMPLES / "models" / "sentiment-bert", EXAMPLES / "data" / "sentiment.parquet"

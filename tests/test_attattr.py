@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import open_run, verify
-from pipeline import Options, run
-from schemas import UsageError
+from attribeam.analysis import open_run, verify
+from attribeam.pipeline import Options, run
+from attribeam.schemas import UsageError
+from attribeam.transforms import Attributions, Model, attribute, choose, encode
+from attribeam.transforms.details import HeadRow, InteractionsRow, TreeEdgeRow, TreeNodeRow
+from attribeam.transforms.passes import AttentionPaths
+from attribeam.transforms.trees import attribution_tree
 from tests.authors import golden_numbers, golden_rows
 from tests.conftest import LoadTiny
 from tests.models import random_instances
 from tests.test_norms import shortened
-from transforms import Attributions, Model, attribute, choose, encode
-from transforms.details import HeadRow, InteractionsRow, TreeEdgeRow, TreeNodeRow
-from transforms.passes import AttentionPaths
-from transforms.trees import attribution_tree
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

@@ -10,13 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.authors import DTYPES, TOGETHER, WITH_GOLDENS, golden_numbers, golden_rows
-from tests.conditioning import tolerances
-from tests.conftest import LoadTiny
-from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
-from tests.test_norms import shortened
-from transforms import Instance, Model, encode
-from transforms.attention_path import (
+from attribeam.transforms import Instance, Model, encode
+from attribeam.transforms.attention_path import (
     AttentionStates,
     LayerAttribution,
     Output,
@@ -26,11 +21,16 @@ from transforms.attention_path import (
     pruned,
     taylor_importance,
 )
-from transforms.batch import collate
-from transforms.captured import Captured
-from transforms.parts import Affine
-from transforms.passes import Forward, Rule, quadrature
-from transforms.targets import target_weights
+from attribeam.transforms.batch import collate
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.parts import Affine
+from attribeam.transforms.passes import Forward, Rule, quadrature
+from attribeam.transforms.targets import target_weights
+from tests.authors import DTYPES, TOGETHER, WITH_GOLDENS, golden_numbers, golden_rows
+from tests.conditioning import tolerances
+from tests.conftest import LoadTiny
+from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
+from tests.test_norms import shortened
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from schemas import Failure, UsageError
-from tests.conftest import LoadTiny
-from tests.models import TASKS, random_instances, relative_error
-from transforms import (
+from attribeam.schemas import Failure, UsageError
+from attribeam.transforms import (
     Attribution,
     Attributions,
     Instance,
@@ -22,12 +20,14 @@ from transforms import (
     load_model,
     methods,
 )
-from transforms.attribute import failure
-from transforms.batch import collate
-from transforms.captured import Captured
-from transforms.passes import Backward, Forward, Path
-from transforms.recovery import halving, is_out_of_memory
-from transforms.registry import _METHODS, Method, Params, Scores
+from attribeam.transforms.attribute import failure
+from attribeam.transforms.batch import collate
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.passes import Backward, Forward, Path
+from attribeam.transforms.recovery import halving, is_out_of_memory
+from attribeam.transforms.registry import _METHODS, Method, Params, Scores
+from tests.conftest import LoadTiny
+from tests.models import TASKS, random_instances, relative_error
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attribeam.transforms.batch import Instance, collate, pack, row_cost
 from tests.conftest import LoadTiny
 from tests.models import random_instance, random_instances
-from transforms.batch import Instance, collate, pack, row_cost
 
 LENGTHS = st.lists(st.integers(1, 600), max_size=30)
 BUDGETS = st.integers(1, 5000)

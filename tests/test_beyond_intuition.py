@@ -8,6 +8,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode
+from attribeam.transforms.batch import collate
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.passes import Path
 from tests.authors import (
     ALL_AT_ONCE,
     VARIANTS,
@@ -19,10 +23,6 @@ from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
 from tests.test_norms import shortened
-from transforms import Attribution, Instance, Model, attribute, choose, encode
-from transforms.batch import collate
-from transforms.captured import Captured
-from transforms.passes import Path
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

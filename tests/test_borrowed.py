@@ -13,12 +13,20 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from schemas import UsageError
+from attribeam.schemas import UsageError
+from attribeam.transforms import (
+    Attributions,
+    Model,
+    attribute,
+    choose,
+    collect,
+    load_model,
+    methods,
+)
+from attribeam.transforms.borrowed import Held, borrowed
+from attribeam.transforms.perturb import OPERATIONS, Evaluation, Ranking, curves
 from tests.conftest import LoadTiny
 from tests.models import plain, random_instances, relative_error, statistics_of, tiny_network
-from transforms import Attributions, Model, attribute, choose, collect, load_model, methods
-from transforms.borrowed import Held, borrowed
-from transforms.perturb import OPERATIONS, Evaluation, Ranking, curves
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

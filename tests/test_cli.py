@@ -19,9 +19,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline import cli
-from pipeline.cli import DONE, FAILED, INTERRUPTED, USAGE
-from schemas import Unit, UsageError, unit_path
+from attribeam.pipeline import cli
+from attribeam.pipeline.cli import DONE, FAILED, INTERRUPTED, USAGE
+from attribeam.schemas import Unit, UsageError, unit_path
+from attribeam.transforms import registry
+from attribeam.transforms.registry import methods
 from tests.models import save_tiny
 from tests.patience import HANG
 from tests.tiny import (
@@ -36,8 +38,6 @@ from tests.tiny import (
     unit_files,
     write_jsonl,
 )
-from transforms import registry
-from transforms.registry import methods
 
 ROOT = Path(__file__).parents[1]
 FolderOf = Callable[..., Path]
@@ -302,7 +302,7 @@ def test_layers_that_no_method_has_are_refused(
     layered = ", ".join(name for name, method in methods().items() if method.layered)
     assert outcome.err.endswith(f"that has: {layered}\n")
     some = {"random": methods()["random"]}
-    monkeypatch.setattr("transforms.registry._METHODS", some)
+    monkeypatch.setattr("attribeam.transforms.registry._METHODS", some)
     refused(attribute("--layers"), "chosen has scores by layer; leave it out")
     assert not out.exists()
 
@@ -312,7 +312,7 @@ def test_a_method_that_all_leaves_out_runs_when_it_is_named(
 ) -> None:
     slow = replace(methods()["saliency"], name="slow", opt_in="it takes [years]")
     some = {name: methods()[name] for name in ("random", "grad_x_input")} | {"slow": slow}
-    monkeypatch.setattr("transforms.registry._METHODS", some)
+    monkeypatch.setattr("attribeam.transforms.registry._METHODS", some)
     assert attribute("--methods", "all").status == DONE
     assert set(json.loads((out / "run.json").read_text())["methods"]) == {"random", "grad_x_input"}
     assert attribute("--methods", "all,slow").status == DONE
@@ -410,7 +410,9 @@ def test_a_refused_run_leaves_nothing_behind(
     """Also where the corpus has been copied before it is found out."""
     lines = corpus.read_text().splitlines()
     twice = write_jsonl(tmp_path / "twice.jsonl", [*lines, lines[0]])
-    monkeypatch.setattr("pipeline.statistics.collect", Mock(side_effect=UsageError("too few")))
+    monkeypatch.setattr(
+        "attribeam.pipeline.statistics.collect", Mock(side_effect=UsageError("too few"))
+    )
     for arguments, message in (
         (("--corpus", twice), "has more than one row with the id 'r0'"),
         (("--methods", "iba"), "too few"),
@@ -623,7 +625,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, model: Path) -> list[list[str]]:
         patterns.append(allow_patterns)
         return str(model)
 
-    monkeypatch.setattr("pipeline.prepare.snapshot_download", snapshot)
+    monkeypatch.setattr("attribeam.pipeline.prepare.snapshot_download", snapshot)
     return patterns
 
 
@@ -785,7 +787,7 @@ def test_an_interrupt_is_no_accident(attribute: Run, monkeypatch: pytest.MonkeyP
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.job.prepare", interrupt)
+    monkeypatch.setattr("attribeam.pipeline.job.prepare", interrupt)
     outcome = attribute()
     assert outcome.status == INTERRUPTED
     assert outcome.err == "attribeam: interrupted; the same command continues\n"
@@ -818,7 +820,7 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_questions_do_not_wait_for_what_they_do_not_need(arguments: list[str]) -> None:
     code = (
         "import sys\n"
-        "from pipeline import cli\n"
+        "from attribeam.pipeline import cli\n"
         "try:\n"
         "    cli.main(sys.argv[1:])\n"
         "except SystemExit:\n"
@@ -832,7 +834,7 @@ def test_questions_do_not_wait_for_what_they_do_not_need(arguments: list[str]) -
 
 def test_a_process_exits_with_the_status_and_says_one_thing(tmp_path: Path, model: Path) -> None:
     outcome = process(
-        *("-m", "pipeline.cli", "run", "--model", model, "--corpus", tmp_path / "lost.csv"),
+        *("-m", "attribeam.pipeline", "run", "--model", model, "--corpus", tmp_path / "lost.csv"),
         *("--output", tmp_path / "out"),
     )
     assert (outcome.returncode, outcome.stdout) == (USAGE, "")
@@ -844,7 +846,7 @@ def test_a_process_exits_with_the_status_and_says_one_thing(tmp_path: Path, mode
 
 def test_a_reader_that_leaves_is_no_error(finished: Path) -> None:
     """As in ``attribeam query ... | head``."""
-    program = [sys.executable, "-m", "pipeline.cli", "query", finished, "--format", "csv"]
+    program = [sys.executable, "-m", "attribeam.pipeline", "query", finished, "--format", "csv"]
     sql = "select range, repeat('x', 1000) from range(20000)"
     with subprocess.Popen(
         [*map(str, program), sql], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpus import Corpus, open_corpus
-from schemas import UsageError
+from attribeam.pipeline.corpus import Corpus, open_corpus
+from attribeam.schemas import UsageError
+from attribeam.transforms import Model
 from tests.tiny import write_jsonl
-from transforms import Model
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken
 
+from attribeam.transforms import EncodeOptions, Instance, Model, Row, RowError
+from attribeam.transforms.encode import encode_row
 from tests.conftest import LoadTiny
 from tests.models import MAX_LENGTH, byte_level_tokenizer
 from tests.test_words import metaspace_tokenizer
-from transforms import EncodeOptions, Instance, Model, Row, RowError
-from transforms.encode import encode_row
 
 OPTIONS = EncodeOptions(MAX_LENGTH)
 

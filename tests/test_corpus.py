@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import corpus
-from pipeline.columns import ROLES, choose_columns
-from pipeline.corpus import open_corpus, read_rows, stage, understood
-from pipeline.fields import Field
-from pipeline.sources import Part, Source
-from schemas import UsageError
+from attribeam.pipeline import corpus
+from attribeam.pipeline.columns import ROLES, choose_columns
+from attribeam.pipeline.corpus import open_corpus, read_rows, stage, understood
+from attribeam.pipeline.fields import Field
+from attribeam.pipeline.sources import Part, Source
+from attribeam.schemas import UsageError
+from attribeam.transforms import Model, Row
 from tests.tiny import Rows, rows, write_jsonl
-from transforms import Model, Row
 
 TINY = "bert"
 

@@ -11,11 +11,11 @@ from unittest import mock
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-from pipeline.arguments import parsers
-from pipeline.configuration import run_options
-from pipeline.engines import Workers, connect
-from pipeline.options import Options
-from schemas import UsageError
+from attribeam.pipeline.arguments import parsers
+from attribeam.pipeline.configuration import run_options
+from attribeam.pipeline.engines import Workers, connect
+from attribeam.pipeline.options import Options
+from attribeam.schemas import UsageError
 from tests.tiny import command, files, rows, write_jsonl
 
 pytest.importorskip("google.cloud.dataflow_v1beta3")

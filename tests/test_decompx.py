@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode, load_model
+from attribeam.transforms.batch import collate
+from attribeam.transforms.parts import Affine, Norm
 from tests.authors import (
     ALL_AT_ONCE,
     DTYPES,
@@ -31,9 +34,6 @@ from tests.models import (
     tiny_network,
     tokenizer_for,
 )
-from transforms import Attribution, Instance, Model, attribute, choose, encode, load_model
-from transforms.batch import collate
-from transforms.parts import Affine, Norm
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

@@ -13,17 +13,12 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from analysis import open_run, verify
-from pipeline import Options
-from pipeline import run as run_pipeline
-from schemas import VIEWS, table_schema
-from tests.authors import golden_numbers, golden_rows
-from tests.conftest import LoadTiny
-from tests.models import GOLDENS
-from tests.synthetic_run import Row, compared, synthetic_run, write_run
-from tests.tiny import rows, write_jsonl
-from transforms import Instance, Model, encode, load_model
-from transforms.perturb import (
+from attribeam.analysis import open_run, verify
+from attribeam.pipeline import Options
+from attribeam.pipeline import run as run_pipeline
+from attribeam.schemas import VIEWS, table_schema
+from attribeam.transforms import Instance, Model, encode, load_model
+from attribeam.transforms.perturb import (
     CurvePoint,
     Evaluation,
     Order,
@@ -32,7 +27,12 @@ from transforms.perturb import (
     curves,
     points_of,
 )
-from transforms.variants import Operation
+from attribeam.transforms.variants import Operation
+from tests.authors import golden_numbers, golden_rows
+from tests.conftest import LoadTiny
+from tests.models import GOLDENS
+from tests.synthetic_run import Row, compared, synthetic_run, write_run
+from tests.tiny import rows, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

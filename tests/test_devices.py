@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.devices import check_precision, device_of_worker, take_device, worker_number
-from schemas import UsageError
-from transforms.batch import is_pinned_for, put
+from attribeam.pipeline.devices import check_precision, device_of_worker, take_device, worker_number
+from attribeam.schemas import UsageError
+from attribeam.transforms.batch import is_pinned_for, put
 
 
 def test_workers_take_the_gpus_in_turn() -> None:
@@ -78,5 +78,5 @@ def test_arrays_go_to_gpus_through_pinned_memory(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     array = np.arange(6).reshape(2, 3)
     assert put(array, torch.device("cpu")).tolist() == array.tolist() and not pinned
-    monkeypatch.setattr("transforms.batch.is_pinned_for", lambda device: True)
+    monkeypatch.setattr("attribeam.transforms.batch.is_pinned_for", lambda device: True)
     assert put(array, torch.device("cpu")).tolist() == array.tolist() and len(pinned) == 1

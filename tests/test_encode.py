@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers, processors
 
-from schemas import Failure
+from attribeam.schemas import Failure
+from attribeam.transforms import EncodeOptions, Instance, Model, Row, RowError, encode, load_model
+from attribeam.transforms.encode import encode_row, encode_rows
 from tests.conftest import LoadTiny
 from tests.models import MAX_LENGTH, byte_level_tokenizer, save_tiny, wordpiece_tokenizer
-from transforms import EncodeOptions, Instance, Model, Row, RowError, encode, load_model
-from transforms.encode import encode_row, encode_rows
 
 BY_WHITESPACE = EncodeOptions(MAX_LENGTH)
 BY_TOKENIZER = EncodeOptions(MAX_LENGTH, words="tokenizer")

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import Options, run
-from pipeline.accelerators import ACCELERATORS
-from pipeline.calibrate import Calibration, Group, Sampled, Size
-from pipeline.estimate import Cost, Estimate, estimate, estimate_run, file_size, fit_cost
-from pipeline.estimate_report import duration, print_estimate, size_of
-from schemas import Unit, UsageError
+from attribeam.pipeline import Options, run
+from attribeam.pipeline.accelerators import ACCELERATORS
+from attribeam.pipeline.calibrate import Calibration, Group, Sampled, Size
+from attribeam.pipeline.estimate import Cost, Estimate, estimate, estimate_run, file_size, fit_cost
+from attribeam.pipeline.estimate_report import duration, print_estimate, size_of
+from attribeam.schemas import Unit, UsageError
+from attribeam.transforms import Model, Row
+from attribeam.transforms.flops import forward_flops
+from attribeam.transforms.perturb import Evaluation
 from tests.tiny import command, files, rows, write_jsonl
-from transforms import Model, Row
-from transforms.flops import forward_flops
-from transforms.perturb import Evaluation
 
 LENGTHS = [[10] * 4, [20] * 3, [40] * 2, [80]]
 

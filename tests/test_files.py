@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.files import (
+from attribeam.pipeline.files import (
     DamagedError,
     discard,
     discard_folder,
@@ -27,8 +27,8 @@ from pipeline.files import (
     write_atomic,
     write_parquet,
 )
-from pipeline.tables import failures_table, with_metadata
-from schemas import TABLES, Failure, Unit, table_schema, unit_path
+from attribeam.pipeline.tables import failures_table, with_metadata
+from attribeam.schemas import TABLES, Failure, Unit, table_schema, unit_path
 from tests.tiny import files
 
 ROWS = 4000

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from analysis import verify
+from attribeam.analysis import verify
 from tests.fuzzing import (
     Corpus,
     Damaged,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from attribeam.transforms import Attribution, Attributions, attribute, choose, encode
 from tests.authors import (
     ALL_AT_ONCE,
     BUDGETS,
@@ -20,7 +21,6 @@ from tests.authors import (
 from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
 from tests.models import relative_error
-from transforms import Attribution, Attributions, attribute, choose, encode
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

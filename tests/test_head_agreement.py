@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import pearsonr, spearmanr
 
-from analysis import open_run
-from schemas import VIEWS, Unit, table_schema, unit_path
+from attribeam.analysis import open_run
+from attribeam.schemas import VIEWS, Unit, table_schema, unit_path
 from tests.synthetic_run import synthetic_run, write_run
 from tests.tiny import command
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from schemas import UsageError
+from attribeam.schemas import UsageError
+from attribeam.transforms import Instance, Model, attribute, choose, encode, load_model
 from tests.authors import (
     ALL_AT_ONCE,
     IN_FLOAT32,
@@ -31,7 +32,6 @@ from tests.models import (
     tiny_network,
     tokenizer_for,
 )
-from transforms import Instance, Model, attribute, choose, encode, load_model
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

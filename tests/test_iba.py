@@ -8,15 +8,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from schemas import UsageError
-from tests.authors import DTYPES, golden_numbers, golden_rows
-from tests.conditioning import tolerances
-from tests.conftest import LoadTiny
-from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
-from tests.test_norms import shortened
-from transforms import Attributions, Instance, Model, attribute, choose, encode
-from transforms.batch import collate
-from transforms.bottleneck import (
+from attribeam.schemas import UsageError
+from attribeam.transforms import Attributions, Instance, Model, attribute, choose, encode
+from attribeam.transforms.batch import collate
+from attribeam.transforms.bottleneck import (
     Bottleneck,
     Statistics,
     collect,
@@ -24,12 +19,17 @@ from transforms.bottleneck import (
     moments,
     optimise,
 )
-from transforms.captured import Captured
-from transforms.details import InformationRow
-from transforms.methods import iba as methods
-from transforms.methods.iba import iba, iba_released
-from transforms.passes import Forward
-from transforms.registry import LastLayers
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.details import InformationRow
+from attribeam.transforms.methods import iba as methods
+from attribeam.transforms.methods.iba import iba, iba_released
+from attribeam.transforms.passes import Forward
+from attribeam.transforms.registry import LastLayers
+from tests.authors import DTYPES, golden_numbers, golden_rows
+from tests.conditioning import tolerances
+from tests.conftest import LoadTiny
+from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
+from tests.test_norms import shortened
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from pipeline.fingerprint import model_hashes, tokenizer_identity
+from attribeam.pipeline.fingerprint import model_hashes, tokenizer_identity
+from attribeam.transforms import load_model
+from attribeam.transforms.tokenizer import load_tokenizer
 from tests.models import save_tiny, wordpiece_tokenizer
 from tests.tiny import Outcome, command, rows, write_jsonl
-from transforms import load_model
-from transforms.tokenizer import load_tokenizer
 
 SPECIAL = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
 

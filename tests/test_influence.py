@@ -12,13 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch.autograd.functional import jvp
 
-from tests.authors import DTYPES, IN_FLOAT32, TOGETHER, golden_numbers, golden_rows
-from tests.conditioning import tolerances
-from tests.conftest import LoadTiny
-from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
-from transforms import Instance, Model, Row, encode
-from transforms.batch import collate
-from transforms.influence import (
+from attribeam.transforms import Instance, Model, Row, encode
+from attribeam.transforms.batch import collate
+from attribeam.transforms.influence import (
     FinishSlope,
     InfluenceStates,
     LayerPath,
@@ -28,8 +24,12 @@ from transforms.influence import (
     margin_weights,
     word_baseline,
 )
-from transforms.passes import Rule, quadrature
-from transforms.recovery import is_out_of_memory
+from attribeam.transforms.passes import Rule, quadrature
+from attribeam.transforms.recovery import is_out_of_memory
+from tests.authors import DTYPES, IN_FLOAT32, TOGETHER, golden_numbers, golden_rows
+from tests.conditioning import tolerances
+from tests.conftest import LoadTiny
+from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

@@ -6,21 +6,21 @@ from typing import Any, cast
 
 import pytest
 
-from analysis import open_run, verify
-from pipeline import Options, run
-from schemas import UsageError
+from attribeam.analysis import open_run, verify
+from attribeam.pipeline import Options, run
+from attribeam.schemas import UsageError
+from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode, load_model
+from attribeam.transforms.batch import collate
+from attribeam.transforms.details import PatternRow
+from attribeam.transforms.influence import influence_states, margin_weights, word_baseline
+from attribeam.transforms.methods.influence import roles_of
+from attribeam.transforms.passes import quadrature
+from attribeam.transforms.pattern_ablation import KINDS
+from attribeam.transforms.patterns import refine
 from tests.authors import golden_rows
 from tests.conftest import LoadTiny
 from tests.models import random_instances, relative_error
 from tests.tiny import contrasts, write_jsonl
-from transforms import Attribution, Instance, Model, attribute, choose, encode, load_model
-from transforms.batch import collate
-from transforms.details import PatternRow
-from transforms.influence import influence_states, margin_weights, word_baseline
-from transforms.methods.influence import roles_of
-from transforms.passes import quadrature
-from transforms.pattern_ablation import KINDS
-from transforms.patterns import refine
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import main
-from schemas.layout import LOCK, MANIFEST
+from attribeam.pipeline.__main__ import main
+from attribeam.schemas.layout import LOCK, MANIFEST
 from tests.killing import CREATE, FORK, HALF, RENAME, Blow, Hand, Job, Losses, losses, torn
 from tests.patience import HANG, until
 from tests.test_kill import workers
@@ -155,7 +155,7 @@ def heard() -> None:
 
 def test_while_a_query_is_answered(job: Job) -> None:
     sql = "select range, repeat('x', 1000) from range(1000000000)"
-    query = started("-m", "pipeline", "query", job.undisturbed, sql, "--format", "csv")
+    query = started("-m", "attribeam.pipeline", "query", job.undisturbed, sql, "--format", "csv")
     assert query.stdout is not None
     query.stdout.readline()
     query.send_signal(signal.SIGINT)
@@ -166,7 +166,7 @@ def test_while_a_query_is_answered(job: Job) -> None:
 # Whose main thread hears nothing, while another one goes on and on.
 DEAF = """
 import hashlib, sys, threading, time
-from pipeline.interruption import heeded, lastly
+from attribeam.pipeline.interruption import heeded, lastly
 threading.Thread(target=time.sleep, args=(1000,)).start()
 with heeded("the end"), lastly(lambda: print("let go", flush=True)):
     while True:
@@ -196,7 +196,7 @@ def test_what_is_ignored_stays_ignored() -> None:
     """As under nohup."""
     code = (
         "import os, signal\n"
-        "from pipeline.interruption import heeded\n"
+        "from attribeam.pipeline.interruption import heeded\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with heeded('the end'):\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
@@ -206,7 +206,7 @@ def test_what_is_ignored_stays_ignored() -> None:
 
 
 def test_a_value_that_is_returned_stays() -> None:
-    code = "import sys\nfrom pipeline.__main__ import main\nsys.exit(main())"
+    code = "import sys\nfrom attribeam.pipeline.__main__ import main\nsys.exit(main())"
     process = started("-c", code, "verify", "/lost")
     assert "/lost is no run folder" in process.communicate(timeout=HANG)[1]
     assert process.returncode == 2

@@ -10,8 +10,8 @@ from random import Random
 
 import pytest
 
-from pipeline import run
-from schemas.layout import LOCK, MANIFEST
+from attribeam.pipeline import run
+from attribeam.schemas.layout import LOCK, MANIFEST
 from tests.killing import (
     CREATE,
     HALF,
@@ -124,7 +124,7 @@ def workers(pid: int) -> list[int]:
     """The worker processes of a launcher."""
     found = Path(f"/proc/{pid}/task").glob("*/children")
     children = [int(child) for each in found for child in each.read_text().split()]
-    return [child for child in children if b"pipeline.leash" in _line(child)]
+    return [child for child in children if b"attribeam.pipeline.leash" in _line(child)]
 
 
 def _line(pid: int) -> bytes:

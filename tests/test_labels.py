@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpus import Corpus, open_corpus, understood
-from pipeline.labels import Reading
-from pipeline.sources import open_source
-from schemas import UsageError
+from attribeam.pipeline.corpus import Corpus, open_corpus, understood
+from attribeam.pipeline.labels import Reading
+from attribeam.pipeline.sources import open_source
+from attribeam.schemas import UsageError
+from attribeam.transforms import Model
 from tests.tiny import command, table
-from transforms import Model
 
 NLI = ("entailment", "neutral", "contradiction")
 STARS = ("1", "2", "3", "4", "5")

@@ -16,9 +16,9 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.listing import split_of
-from pipeline.sources import open_source
-from schemas import UsageError
+from attribeam.pipeline.listing import split_of
+from attribeam.pipeline.sources import open_source
+from attribeam.schemas import UsageError
 from tests.tiny import write_jsonl
 
 CSV = b"text,label\na,1\nb,0\n"

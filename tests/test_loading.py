@@ -12,8 +12,10 @@ import transformers
 from safetensors.torch import load_file
 from transformers import BertForTokenClassification, BertModel
 
-from pipeline.fingerprint import tokenizer_identity
-from schemas import UsageError
+from attribeam.pipeline.fingerprint import tokenizer_identity
+from attribeam.schemas import UsageError
+from attribeam.transforms import EncodeOptions, Row, RowError, attribute, choose, encode, load_model
+from attribeam.transforms.encode import encode_rows
 from tests.conditioning import SINGLE
 from tests.models import (
     BYTE_LEVEL,
@@ -29,8 +31,6 @@ from tests.models import (
     wordpiece_tokenizer,
 )
 from tests.tiny import command, table, write_jsonl
-from transforms import EncodeOptions, Row, RowError, attribute, choose, encode, load_model
-from transforms.encode import encode_rows
 
 SMALL = {
     "hidden_size": 8,

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from pipeline import lock
-from pipeline.lock import LostLeaseError, locked
-from schemas import UsageError
-from schemas.layout import LOCK
+from attribeam.pipeline import lock
+from attribeam.pipeline.lock import LostLeaseError, locked
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import LOCK
 from tests.patience import HANG, until
 from tests.tiny import files
 

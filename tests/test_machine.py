@@ -24,11 +24,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from analysis import verify
-from pipeline import graph
-from pipeline.files import is_whole
-from schemas import CONTENT_FIELDS
-from schemas.layout import LOCK, MANIFEST
+from attribeam.analysis import verify
+from attribeam.pipeline import graph
+from attribeam.pipeline.files import is_whole
+from attribeam.schemas import CONTENT_FIELDS
+from attribeam.schemas.layout import LOCK, MANIFEST
 from tests.models import save_tiny
 from tests.test_resume import cut, flip
 from tests.tiny import Outcome, assert_alike, command, files, rows, write_jsonl

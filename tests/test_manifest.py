@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.manifest import merged, other_versions, read_manifest, write_manifest
-from schemas import UsageError
-from schemas.layout import FORMAT
+from attribeam.pipeline.manifest import merged, other_versions, read_manifest, write_manifest
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import FORMAT
 from tests.tiny import files
 
 IDENTITY = {

@@ -23,20 +23,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-import transforms
-from schemas import UsageError
-from tests.conditioning import tolerances
-from tests.conftest import LoadTiny
-from tests.models import (
-    FAMILIES,
-    PRE_LN,
-    TASKS,
-    plain,
-    random_instances,
-    relative_error,
-    statistics_of,
-)
-from transforms import (
+from attribeam import transforms
+from attribeam.schemas import UsageError
+from attribeam.transforms import (
     Attribution,
     Attributions,
     Instance,
@@ -48,11 +37,22 @@ from transforms import (
     load_model,
     methods,
 )
-from transforms.anatomy import Anatomy
-from transforms.captured import Captured
-from transforms.parts import Layer
-from transforms.passes import CorpusStatistics
-from transforms.registry import Chosen
+from attribeam.transforms.anatomy import Anatomy
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.parts import Layer
+from attribeam.transforms.passes import CorpusStatistics
+from attribeam.transforms.registry import Chosen
+from tests.conditioning import tolerances
+from tests.conftest import LoadTiny
+from tests.models import (
+    FAMILIES,
+    PRE_LN,
+    TASKS,
+    plain,
+    random_instances,
+    relative_error,
+    statistics_of,
+)
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
-from analysis import open_run
-from schemas import VIEWS, View, table_schema
-from schemas.tables import EVALUATIONS, TABLES
+from attribeam.analysis import open_run
+from attribeam.schemas import VIEWS, View, table_schema
+from attribeam.schemas.tables import EVALUATIONS, TABLES
 from tests.synthetic_run import (
     METHODS,
     Row,
@@ -849,7 +849,7 @@ def test_every_column_is_explained(opened: Opened) -> None:
     _, connection = opened
     inherited = {field.name for table in (*TABLES, *EVALUATIONS) for field in table_schema(table)}
     for view in views(*NEW):
-        text = (files("schemas") / "sql" / f"{view.name}.sql").read_text(encoding="utf-8")
+        text = (files("attribeam.schemas") / "sql" / f"{view.name}.sql").read_text(encoding="utf-8")
         assert text.startswith("-- ")
         assert max(map(len, text.splitlines())) <= 100
         assert view.sql.startswith(("create view", "create macro"))

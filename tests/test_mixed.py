@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import Options, run
+from attribeam.pipeline import Options, run
+from attribeam.transforms import Model, Row, attribute, collect, encode, load_model
+from attribeam.transforms.batch import collate
+from attribeam.transforms.capture import Watch
+from attribeam.transforms.registry import choose
 from tests.tiny import contrasts, rows, table, texts, write_jsonl
-from transforms import Model, Row, attribute, collect, encode, load_model
-from transforms.batch import collate
-from transforms.capture import Watch
-from transforms.registry import choose
 
 FAMILIES = [
     *[(family, "classification") for family in ("bert", "electra", "roberta", "distilbert")],

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-from analysis import verify
-from analysis.publish import publish
-from pipeline import model_files, run, shard
-from pipeline.devices import take_device
-from pipeline.engines import connect
-from pipeline.files import DamagedError
-from pipeline.handler import AttributionHandler
-from pipeline.model_files import copy_of, local_model, send_model
-from pipeline.options import Options
-from pipeline.plan import Task
-from pipeline.prepare import check, prepare
-from pipeline.settings import Settings
-from pipeline.shard import Attributor, Shard
+from attribeam.analysis import verify
+from attribeam.analysis.publish import publish
+from attribeam.pipeline import model_files, run, shard
+from attribeam.pipeline.devices import take_device
+from attribeam.pipeline.engines import connect
+from attribeam.pipeline.files import DamagedError
+from attribeam.pipeline.handler import AttributionHandler
+from attribeam.pipeline.model_files import copy_of, local_model, send_model
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.plan import Task
+from attribeam.pipeline.prepare import check, prepare
+from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.shard import Attributor, Shard
 from tests.tiny import files, rows, write_jsonl
 
 JUNK = ("README.md", "training_args.bin", "optimizer.pt", "modeling.py", "pytorch_model.bin")

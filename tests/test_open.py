@@ -8,9 +8,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from analysis import open_run, verify, write_database
-from schemas import TABLES, VIEWS, UsageError
-from schemas.tables import EVALUATIONS
+from attribeam.analysis import open_run, verify, write_database
+from attribeam.schemas import TABLES, VIEWS, UsageError
+from attribeam.schemas.tables import EVALUATIONS
 from tests.synthetic_run import synthetic_run, write_run
 from tests.tiny import command
 
@@ -93,7 +93,7 @@ def test_nothing_is_left_of_one_that_fails(tmp_path: Path, monkeypatch: pytest.M
     spilled = tmp_path / "temporary"
     spilled.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(spilled))
-    for name in ("analysis.runs._fill", "pathlib.Path.replace"):
+    for name in ("attribeam.analysis.runs._fill", "pathlib.Path.replace"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(name, interrupt)
             write_database(folder)

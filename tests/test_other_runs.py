@@ -7,9 +7,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from analysis import open_run
-from analysis.publish import publish
-from schemas import TABLES, VIEWS, UsageError
+from attribeam.analysis import open_run
+from attribeam.analysis.publish import publish
+from attribeam.schemas import TABLES, VIEWS, UsageError
 from tests.synthetic_run import synthetic_run, write_run
 from tests.test_remote import ADDRESS, Elsewhere, elsewhere, folder, published
 from tests.tiny import command

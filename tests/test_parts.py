@@ -13,21 +13,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from schemas import UsageError
+from attribeam.schemas import UsageError
+from attribeam.transforms import Model, attribute, capture, choose, load_model
+from attribeam.transforms.anatomy import Anatomy
+from attribeam.transforms.batch import collate
+from attribeam.transforms.check import check
+from attribeam.transforms.parts import Affine, Attention, Branch, FeedForward, Layer, Norm, Step
 from tests.models import FAMILIES, TASKS, random_instances, relative_error, tokenizer_for
-from transforms import Model, attribute, capture, choose, load_model
-from transforms.anatomy import Anatomy
-from transforms.batch import collate
-from transforms.check import check
-from transforms.parts import (
-    Affine,
-    Attention,
-    Branch,
-    FeedForward,
-    Layer,
-    Norm,
-    Step,
-)
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,

@@ -9,14 +9,14 @@ import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from schemas import UsageError
+from attribeam.schemas import UsageError
+from attribeam.transforms import Instance, Model, attribute, choose, load_model
+from attribeam.transforms.batch import collate, row_cost
+from attribeam.transforms.capture import IMPLEMENTATION
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.passes import Backward, Path, Rule, check_pass, quadrature
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
-from transforms import Instance, Model, attribute, choose, load_model
-from transforms.batch import collate, row_cost
-from transforms.capture import IMPLEMENTATION
-from transforms.captured import Captured
-from transforms.passes import Backward, Path, Rule, check_pass, quadrature
 
 # Highest degree of a polynomial that a rule of n points integrates exactly.
 EXACT_DEGREE: dict[Rule, Callable[[int], int]] = {

@@ -13,25 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch.autograd.functional import jvp
 
-from tests.authors import DTYPES
-from tests.conditioning import SINGLE
-from tests.conftest import LoadTiny
-from tests.models import (
-    TASKS,
-    plain,
-    random_instance,
-    random_instances,
-    relative_error,
-    tiny_network,
-    tokenizer_for,
-)
-from tests.test_influence import AT_ONCE, FOUR, PlainPath, states_of
-from tests.test_norms import shortened
-from transforms import Instance, Model, load_model
-from transforms.batch import Flags, collate
-from transforms.influence import InfluenceStates
-from transforms.passes import quadrature
-from transforms.pattern_ablation import (
+from attribeam.transforms import Instance, Model, load_model
+from attribeam.transforms.batch import Flags, collate
+from attribeam.transforms.influence import InfluenceStates
+from attribeam.transforms.passes import quadrature
+from attribeam.transforms.pattern_ablation import (
     KINDS,
     AblationRow,
     Kept,
@@ -49,7 +35,21 @@ from transforms.pattern_ablation import (
     random_paths,
     rollout_paths,
 )
-from transforms.patterns import SKIP, Pattern, refine
+from attribeam.transforms.patterns import SKIP, Pattern, refine
+from tests.authors import DTYPES
+from tests.conditioning import SINGLE
+from tests.conftest import LoadTiny
+from tests.models import (
+    TASKS,
+    plain,
+    random_instance,
+    random_instances,
+    relative_error,
+    tiny_network,
+    tokenizer_for,
+)
+from tests.test_influence import AT_ONCE, FOUR, PlainPath, states_of
+from tests.test_norms import shortened
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas import View
+from attribeam.schemas import View
 
 Row = dict[str, Any]
 
@@ -228,7 +228,7 @@ def connection(tables: Tables) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def source_of(view: str) -> str:
-    return (files("schemas") / "sql" / f"{view}.sql").read_text(encoding="utf-8")
+    return (files("attribeam.schemas") / "sql" / f"{view}.sql").read_text(encoding="utf-8")
 
 
 def select(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Row]:

@@ -11,13 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import UsageError
-from tests.conditioning import SINGLE
-from tests.conftest import LoadTiny
-from tests.models import FAMILIES, MAX_LENGTH, TASKS, plain, random_instance, random_instances
-from transforms import EncodeOptions, Instance, Model, Row, attribute
-from transforms.encode import encode_row, encode_windows
-from transforms.perturb import (
+from attribeam.schemas import UsageError
+from attribeam.transforms import EncodeOptions, Instance, Model, Row, attribute
+from attribeam.transforms.encode import encode_row, encode_windows
+from attribeam.transforms.perturb import (
     EVALUATION_PROTOCOLS,
     FRACTIONS,
     OPERATIONS,
@@ -34,7 +31,10 @@ from transforms.perturb import (
     removal_count,
     units_of,
 )
-from transforms.variants import NothingToRemoveError
+from attribeam.transforms.variants import NothingToRemoveError
+from tests.conditioning import SINGLE
+from tests.conftest import LoadTiny
+from tests.models import FAMILIES, MAX_LENGTH, TASKS, plain, random_instance, random_instances
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

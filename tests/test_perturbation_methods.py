@@ -14,7 +14,22 @@ import torch
 from captum.attr import FeatureAblation, KernelShap, Occlusion, ShapleyValues
 from numpy.typing import NDArray
 
-from schemas import UsageError
+from attribeam.schemas import UsageError
+from attribeam.transforms import (
+    Attribution,
+    EncodeOptions,
+    Instance,
+    Model,
+    Row,
+    attribute,
+    choose,
+    encode,
+)
+from attribeam.transforms.batch import collate
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.encode import encode_row
+from attribeam.transforms.methods import perturbation
+from attribeam.transforms.variants import units_of
 from tests.conftest import LoadTiny
 from tests.models import (
     GOLDENS,
@@ -25,12 +40,6 @@ from tests.models import (
     random_instances,
     relative_error,
 )
-from transforms import Attribution, EncodeOptions, Instance, Model, Row, attribute, choose, encode
-from transforms.batch import collate
-from transforms.captured import Captured
-from transforms.encode import encode_row
-from transforms.methods import perturbation
-from transforms.variants import units_of
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

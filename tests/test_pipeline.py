@@ -16,13 +16,15 @@ from apache_beam import Create
 from apache_beam.testing import test_pipeline as beam_testing
 from apache_beam.testing.util import assert_that, equal_to
 
-from pipeline import Options, Summary, identity, progress, run
-from pipeline.engines import connect
-from pipeline.graph import Attribute, FileRecord
-from pipeline.plan import Task, units_of_run
-from pipeline.prepare import prepare
-from schemas import Unit, UsageError
-from schemas.layout import statistics_path
+from attribeam.pipeline import Options, Summary, identity, progress, run
+from attribeam.pipeline.engines import connect
+from attribeam.pipeline.graph import Attribute, FileRecord
+from attribeam.pipeline.plan import Task, units_of_run
+from attribeam.pipeline.prepare import prepare
+from attribeam.schemas import Unit, UsageError
+from attribeam.schemas.layout import statistics_path
+from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.registry import choose, methods
 from tests.conditioning import SINGLE
 from tests.models import save_tiny
 from tests.tiny import (
@@ -37,8 +39,6 @@ from tests.tiny import (
     unit_files,
     write_jsonl,
 )
-from transforms.perturb import Evaluation
-from transforms.registry import choose, methods
 
 METHODS = tuple(choice.name for choice in choose("all"))
 SCORED = tuple(choice.name for choice in choose("all") if choice.method.scored)
@@ -417,7 +417,7 @@ def test_nothing_is_staged_before_all_is_checked(
     def no(*_: object, **__: object) -> int:
         raise AssertionError("the corpus was staged")
 
-    monkeypatch.setattr("pipeline.prepare.stage", no)
+    monkeypatch.setattr("attribeam.pipeline.prepare.stage", no)
     for wrong in ({"methods": "nope"}, {"target": "9"}, {"max_length": 2}, {"max_length": 99}):
         with pytest.raises(UsageError):
             run(options(model, corpus, tmp_path / "out", **wrong))

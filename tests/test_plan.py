@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.damage import Swept, sorted_out, sweep
-from pipeline.plan import Task, plan, units_of_run
-from schemas import Unit, failures_path, parse_unit_path, unit_path
-from schemas.layout import parse_failures_path
+from attribeam.pipeline.damage import Swept, sorted_out, sweep
+from attribeam.pipeline.plan import Task, plan, units_of_run
+from attribeam.schemas import Unit, failures_path, parse_unit_path, unit_path
+from attribeam.schemas.layout import parse_failures_path
 from tests.tiny import files
 
 SCORED = ("attributions", "curves")

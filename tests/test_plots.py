@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import open_run
-from analysis.flow_plots import degradation, information_flow
-from analysis.head_plots import pruning
-from analysis.plots import PLOTS, plot
-from schemas import UsageError, table_schema
+from attribeam.analysis import open_run
+from attribeam.analysis.flow_plots import degradation, information_flow
+from attribeam.analysis.head_plots import pruning
+from attribeam.analysis.plots import PLOTS, plot
+from attribeam.schemas import UsageError, table_schema
 from tests.synthetic_run import NUM_LAYERS, synthetic_run, write_run
 
 RATES = (0.0, 0.5, 1.0)

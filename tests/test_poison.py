@@ -10,19 +10,19 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from analysis import verify
-from pipeline import Options, run
-from schemas import Failure
+from attribeam.analysis import verify
+from attribeam.pipeline import Options, run
+from attribeam.schemas import Failure
+from attribeam.transforms import Attributions, Instance, Model, attribute, choose, methods
+from attribeam.transforms.batch import Rows
+from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.recovery import is_out_of_memory
+from attribeam.transforms.registry import _METHODS, Scores
+from attribeam.transforms.variants import Variants
 from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny
 from tests.models import random_instances, relative_error, statistics_of
 from tests.tiny import rows, table, write_jsonl
-from transforms import Attributions, Instance, Model, attribute, choose, methods
-from transforms.batch import Rows
-from transforms.perturb import Evaluation
-from transforms.recovery import is_out_of_memory
-from transforms.registry import _METHODS, Scores
-from transforms.variants import Variants
 
 # The sick one is so long that its attention takes more numbers than anything of the others, or than
 # products of weights.

@@ -1,5 +1,6 @@
 """The same graph through Beam's portable job service, as Flink and Spark get it."""
 
+import os
 import re
 import shlex
 import shutil
@@ -10,10 +11,10 @@ from pathlib import Path
 import pytest
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
-from pipeline import job, lock, progress
-from pipeline.engines import Workers, connect
-from pipeline.options import Options
-from pipeline.settings import Settings
+from attribeam.pipeline import job, lock, progress
+from attribeam.pipeline.engines import Workers, connect
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.settings import Settings
 from tests.s3 import served
 from tests.tiny import assert_alike, command, content, files, rows, write_jsonl
 
@@ -57,7 +58,7 @@ def job_service(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Options for Beam's own job service, which takes jobs the way those of other engines do."""
     # A process that is forked while gRPC is in use may never begin.
     monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "false")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     service = LocalJobServicer()
     yield f"--job_endpoint=localhost:{service.start_grpc_server()}"
     service.stop()

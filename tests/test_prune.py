@@ -15,10 +15,10 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
-from analysis import open_run, verify
-from pipeline.cli import DONE, FAILED, USAGE
-from pipeline.held_out import HeldOut, HeldOutOptions
-from pipeline.prune import (
+from attribeam.analysis import open_run, verify
+from attribeam.pipeline.cli import DONE, FAILED, USAGE
+from attribeam.pipeline.held_out import HeldOut, HeldOutOptions
+from attribeam.pipeline.prune import (
     by_rate,
     importances,
     least_first,
@@ -28,12 +28,12 @@ from pipeline.prune import (
     parse_rates,
     prune_mask,
 )
-from schemas import UsageError, table_schema
+from attribeam.schemas import UsageError, table_schema
+from attribeam.transforms import EncodeOptions, Model, attribute, encode, load_model
+from attribeam.transforms.attention_path import pruned
 from tests.authors import golden_numbers, golden_rows
 from tests.conftest import LoadTiny
 from tests.tiny import Outcome, command, files, write_jsonl
-from transforms import EncodeOptions, Model, attribute, encode, load_model
-from transforms.attention_path import pruned
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MODEL, CORPUS = EXAMPLES / "models" / "sentiment-bert", EXAMPLES / "data" / "sentiment.parquet"

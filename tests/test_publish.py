@@ -24,17 +24,17 @@ import yaml
 from datasets import ClassLabel, List, Value
 from markdown_it import MarkdownIt
 
-from analysis import card, commits, open_run, publish_tables, verify
-from analysis.card import ROWS, escaped, size_category
-from analysis.database import add_manifest, add_table, add_views
-from analysis.hub import upload as upload_folder
-from analysis.local import without_paths
-from analysis.manifest import rows_of
-from analysis.publish import Published, publish
-from analysis.publishable import published_manifest
-from schemas import TABLES, UsageError
-from schemas.layout import PUBLISHED_GLOBS, UNFINISHED
-from schemas.tables import EVALUATIONS
+from attribeam.analysis import card, commits, open_run, publish_tables, verify
+from attribeam.analysis.card import ROWS, escaped, size_category
+from attribeam.analysis.database import add_manifest, add_table, add_views
+from attribeam.analysis.hub import upload as upload_folder
+from attribeam.analysis.local import without_paths
+from attribeam.analysis.manifest import rows_of
+from attribeam.analysis.publish import Published, publish
+from attribeam.analysis.publishable import published_manifest
+from attribeam.schemas import TABLES, UsageError
+from attribeam.schemas.layout import PUBLISHED_GLOBS, UNFINISHED
+from attribeam.schemas.tables import EVALUATIONS
 from tests.models import save_tiny
 from tests.synthetic_run import METHODS, SyntheticRun, synthetic_run, write_run
 from tests.tiny import command

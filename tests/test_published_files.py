@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from analysis import open_run, publish_tables, verify
-from analysis.publish import publish
-from schemas import UsageError
-from schemas.layout import UNFINISHED
+from attribeam.analysis import open_run, publish_tables, verify
+from attribeam.analysis.publish import publish
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import UNFINISHED
 from tests.synthetic_run import SyntheticRun, synthetic_run, write_run
 from tests.tiny import command
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from analysis import open_run
-from analysis.readonly import LocalFiles, Positioned, SharedFile
-from schemas import Unit, table_schema, unit_path
+from attribeam.analysis import open_run
+from attribeam.analysis.readonly import LocalFiles, Positioned, SharedFile
+from attribeam.schemas import Unit, table_schema, unit_path
 from tests.synthetic_run import synthetic_run, write_run
 
 CONTENT = random.Random(0).randbytes(100_000)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-import transforms
-from schemas import UsageError, UsageTypeError
+from attribeam import transforms
+from attribeam.schemas import UsageError, UsageTypeError
+from attribeam.transforms import choose, methods
+from attribeam.transforms.passes import Pass, Path
+from attribeam.transforms.registry import Choice, LastLayers, Method, Scores, register
 from tests.conftest import LoadTiny
-from transforms import choose, methods
-from transforms.passes import Pass, Path
-from transforms.registry import Choice, LastLayers, Method, Scores, register
 
 ROLES = ("signed", "class_dependent", "additive", "stochastic")
 

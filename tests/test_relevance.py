@@ -11,6 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from attribeam.transforms import Instance, Model, attribute, choose, encode, methods
+from attribeam.transforms.batch import Rows, collate
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.parts import Affine, HeadStep, Layer, Norm
+from attribeam.transforms.relevance import Linear, RelevanceMaps, Rules, forward, walk
 from tests.authors import (
     ALL_AT_ONCE,
     DTYPES,
@@ -27,11 +32,6 @@ from tests.models import (
     random_instances,
     relative_error,
 )
-from transforms import Instance, Model, attribute, choose, encode, methods
-from transforms.batch import Rows, collate
-from transforms.captured import Captured
-from transforms.parts import Affine, HeadStep, Layer, Norm
-from transforms.relevance import Linear, RelevanceMaps, Rules, forward, walk
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 

@@ -12,10 +12,10 @@ import pytest
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from analysis import open_run, write_database
-from analysis.publish import publish
-from schemas import TABLES, VIEWS, UsageError
-from schemas.layout import MANIFEST
+from attribeam.analysis import open_run, write_database
+from attribeam.analysis.publish import publish
+from attribeam.schemas import TABLES, VIEWS, UsageError
+from attribeam.schemas.layout import MANIFEST
 from tests.synthetic_run import synthetic_run, write_run
 from tests.tiny import command
 

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from analysis import verify
-from pipeline import graph
-from schemas import Unit, failures_path, unit_path
+from attribeam.analysis import verify
+from attribeam.pipeline import graph
+from attribeam.schemas import Unit, failures_path, unit_path
+from attribeam.transforms import registry
+from attribeam.transforms.attribute import _Job
 from tests.test_resume import cut, flip
 from tests.tiny import (
     Outcome,
@@ -26,8 +28,6 @@ from tests.tiny import (
     table,
     write_jsonl,
 )
-from transforms import registry
-from transforms.attribute import _Job
 
 SHARDS = 2
 METHODS = "saliency,globenc,iba"

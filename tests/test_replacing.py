@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis import replacing
-from analysis.page import write_page
-from analysis.replacing import replace_file
-from schemas import UsageError
+from attribeam.analysis import replacing
+from attribeam.analysis.page import write_page
+from attribeam.analysis.replacing import replace_file
+from attribeam.schemas import UsageError
 
 
 def test_what_a_killed_one_left_is_removed(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from plotly.offline import get_plotlyjs
 
-from analysis import open_run
-from analysis.report import embedded, write_report
-from analysis.report_instances import NOT_A_NUMBER, pieces, quantise
-from analysis.report_plots import agreement_map, cost_scatter, head_map
-from schemas import VIEWS, UsageError, table_schema
+from attribeam.analysis import open_run
+from attribeam.analysis.report import embedded, write_report
+from attribeam.analysis.report_instances import NOT_A_NUMBER, pieces, quantise
+from attribeam.analysis.report_plots import agreement_map, cost_scatter, head_map
+from attribeam.schemas import VIEWS, UsageError, table_schema
 from tests.synthetic_run import METHODS, SyntheticRun, synthetic_run, write_run
 
 VIEW_NAMES = {view.name for view in VIEWS}

@@ -17,12 +17,13 @@ import pytest
 from apache_beam.io.filesystems import FileSystems
 from botocore.exceptions import EndpointConnectionError
 
-from analysis import verify
-from pipeline import Options, graph, run
-from pipeline.files import DamagedError
-from pipeline.job import cause
-from pipeline.plan import units_of_run
-from schemas import Unit, failures_path, unit_path
+from attribeam.analysis import verify
+from attribeam.pipeline import Options, graph, run
+from attribeam.pipeline.files import DamagedError
+from attribeam.pipeline.job import cause
+from attribeam.pipeline.plan import units_of_run
+from attribeam.schemas import Unit, failures_path, unit_path
+from attribeam.transforms.perturb import Evaluation
 from tests.tiny import (
     Outcome,
     assert_alike,
@@ -34,7 +35,6 @@ from tests.tiny import (
     unit_files,
     write_jsonl,
 )
-from transforms.perturb import Evaluation
 
 COUNT, SHARD, SHARDS = 60, 3, 20
 METHODS = ("integrated_gradients", "random")
@@ -191,7 +191,7 @@ def test_a_full_disk_ends_in_a_sentence(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         rename(sources, targets)
 
-    monkeypatch.setattr("pipeline.files.FileSystems.rename", full)
+    monkeypatch.setattr("attribeam.pipeline.files.FileSystems.rename", full)
     outcome = run_command(model, corpus, tmp_path)
     assert outcome.status == 1
     assert outcome.out in ("", "text: text, label: label, id: id\n")

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from apache_beam.io.aws import s3io
 
-from pipeline import files, graph, lock
-from pipeline.engines import connect
-from pipeline.options import Options
-from pipeline.plan import units_of_run
-from schemas import UsageError
+from attribeam.pipeline import files, graph, lock
+from attribeam.pipeline.engines import connect
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.plan import units_of_run
+from attribeam.schemas import UsageError
 from tests.s3 import Store, served
 from tests.tiny import assert_alike, command, content, rows, unit_files, write_jsonl
 from tests.tiny import files as files_in
@@ -187,7 +187,8 @@ def test_a_bucket_that_is_not_there_is_named(at_s3: list[object]) -> None:
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     original = importlib.util.find_spec
     monkeypatch.setattr(
-        "pipeline.engines.find_spec", lambda name: None if name == "boto3" else original(name)
+        "attribeam.pipeline.engines.find_spec",
+        lambda name: None if name == "boto3" else original(name),
     )
     with pytest.raises(
         UsageError, match=r"s3://b/c.jsonl needs .* `pip install 'attribeam\[s3\]'`"

@@ -28,20 +28,20 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from analysis import open_run, verify, write_database
-from analysis.manifest import misshapen
-from analysis.plots import plot
-from analysis.publish import publish
-from analysis.query import _execute, _first_lines
-from analysis.report import write_report
-from analysis.terminal import harmless, print_rows
-from pipeline.sources import open_source
-from schemas import Unit, UsageError, table_schema
-from schemas.layout import corpus_path
+from attribeam.analysis import open_run, verify, write_database
+from attribeam.analysis.manifest import misshapen
+from attribeam.analysis.plots import plot
+from attribeam.analysis.publish import publish
+from attribeam.analysis.query import _execute, _first_lines
+from attribeam.analysis.report import write_report
+from attribeam.analysis.terminal import harmless, print_rows
+from attribeam.pipeline.sources import open_source
+from attribeam.schemas import Unit, UsageError, table_schema
+from attribeam.schemas.layout import corpus_path
+from attribeam.transforms import load_model
 from tests.models import save_tiny
 from tests.synthetic_run import synthetic_run, write_run
 from tests.tiny import Outcome, command, files, table, unit_files, write_jsonl
-from transforms import load_model
 
 # Where a pickle that is opened, or code that is run, leaves its mark.
 Mark = Path
@@ -615,7 +615,7 @@ def test_what_is_spilled_lies_in_the_temporary_folder_and_goes(
     program = f"""
 import sys
 from pathlib import Path
-from analysis import open_run
+from attribeam.analysis import open_run
 connection = open_run({str(strangers)!r})
 spill, = connection.execute("select current_setting('temp_directory')").fetchone()
 for path in ("/..", "/../..", "/../../..", ".csv", "-2"):
@@ -637,7 +637,7 @@ print(spill)
 
 def test_a_query_that_is_interrupted_leaves_nothing(strangers: Path, tmp_path: Path) -> None:
     sql = "select range, repeat('x', 1000) from range(1000000000)"
-    given = ["-m", "pipeline", "query", str(strangers), sql, "--format", "csv"]
+    given = ["-m", "attribeam.pipeline", "query", str(strangers), sql, "--format", "csv"]
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     query = subprocess.Popen(
         [sys.executable, *given],

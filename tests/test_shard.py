@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.graph import write_unit
-from pipeline.plan import Task, units_of_run
-from pipeline.settings import Settings
-from pipeline.shard import Attributor, Shard, UnitResult
-from schemas import Failure, Unit, failures_path, table_schema, unit_path
+from attribeam.pipeline.graph import write_unit
+from attribeam.pipeline.plan import Task, units_of_run
+from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.shard import Attributor, Shard, UnitResult
+from attribeam.schemas import Failure, Unit, failures_path, table_schema, unit_path
+from attribeam.transforms import EncodeOptions, Instance, Model, Row, registry
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.passes import Forward
+from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.registry import LayerScores, Method, Params, Scores
 from tests.conditioning import SINGLE
 from tests.models import MAX_LENGTH
 from tests.tiny import assert_alike, content, files, rows, table, texts
-from transforms import EncodeOptions, Instance, Model, Row, registry
-from transforms.captured import Captured
-from transforms.passes import Forward
-from transforms.perturb import Evaluation
-from transforms.registry import LayerScores, Method, Params, Scores
 
 METHODS = ("saliency", "integrated_gradients", "random")
 EVALUATION = Evaluation(fractions=(0.25, 0.5), operations=("mask", "delete"))
@@ -534,7 +534,9 @@ def test_failures_are_committed_before_the_table_that_marks_the_unit_as_done(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     unit, order = Unit("attributions", "a"), []
-    monkeypatch.setattr("pipeline.graph.write_parquet", lambda path, _: order.append(path))
+    monkeypatch.setattr(
+        "attribeam.pipeline.graph.write_parquet", lambda path, _: order.append(path)
+    )
     failure = Failure("x", "attribute", "a", "ValueError", "no")
     empty = table_schema("attributions").empty_table()
     record = write_unit(UnitResult(unit, 1, 2, empty, [failure]), str(tmp_path))

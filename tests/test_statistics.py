@@ -8,15 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline import Options, run
-from pipeline.outcome import reasons
-from schemas import UsageError
-from schemas.layout import statistics_path
+from attribeam.pipeline import Options, run
+from attribeam.pipeline.outcome import reasons
+from attribeam.schemas import UsageError
+from attribeam.schemas.layout import statistics_path
+from attribeam.transforms import attribute, collect, encode, load_model
 from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny
 from tests.models import random_instances
 from tests.tiny import scores
-from transforms import attribute, collect, encode, load_model
 
 Save = Callable[[str, str], Path]
 

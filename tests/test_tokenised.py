@@ -12,16 +12,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.manifest import read_manifest
-from pipeline.padding import padding_of, said
+from attribeam.pipeline.manifest import read_manifest
+from attribeam.pipeline.padding import padding_of, said
+from attribeam.transforms import (
+    EncodeOptions,
+    Instance,
+    Model,
+    Row,
+    RowError,
+    attribute,
+    encode,
+    load_model,
+)
+from attribeam.transforms.batch import collate
+from attribeam.transforms.encode import encode_row, encode_windows
+from attribeam.transforms.tokenised import _longest_first
+from attribeam.transforms.triggers import Trigger, attacked
 from tests.conftest import LoadTiny
 from tests.models import MAX_LENGTH, plain, save_tiny, tiny_network, wordpiece_tokenizer
 from tests.tiny import command, table
-from transforms import EncodeOptions, Instance, Model, Row, RowError, attribute, encode, load_model
-from transforms.batch import collate
-from transforms.encode import encode_row, encode_windows
-from transforms.tokenised import _longest_first
-from transforms.triggers import Trigger, attacked
 
 OPTIONS = EncodeOptions(MAX_LENGTH)
 TEXT = "the good film was not bad"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from analysis import run_query
+from attribeam.analysis import run_query
 from tests.tiny import command
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from schemas import View
+from attribeam.schemas import View
 from tests.synthetic_run import create_tables
 
 Row = dict[str, Any]
@@ -95,7 +95,7 @@ def tuples(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, .
 
 
 def source(view: str) -> str:
-    return (files("schemas") / "sql" / f"{view}.sql").read_text(encoding="utf-8")
+    return (files("attribeam.schemas") / "sql" / f"{view}.sql").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("view", VIEWS)

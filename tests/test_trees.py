@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.authors import WITH_GOLDENS, golden_numbers
-from transforms.trees import (
+from attribeam.transforms.trees import (
     ALGORITHMS,
     Algorithm,
     HeadFacts,
@@ -17,6 +16,7 @@ from transforms.trees import (
     interactions,
     proportions,
 )
+from tests.authors import WITH_GOLDENS, golden_numbers
 
 Array = NDArray[np.floating]
 SEEDS = st.integers(0, 2**32 - 1)

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.authors import WITH_GOLDENS, golden_numbers, golden_rows
-from transforms import Instance
-from transforms.trees import HeadFacts, head_facts
-from transforms.triggers import (
+from attribeam.transforms import Instance
+from attribeam.transforms.trees import HeadFacts, head_facts
+from attribeam.transforms.triggers import (
     Trigger,
     attacked,
     inserted,
@@ -19,6 +18,7 @@ from transforms.triggers import (
     text_spans,
     trigger_of,
 )
+from tests.authors import WITH_GOLDENS, golden_numbers, golden_rows
 
 CLS, SEP = 2, 3
 # Patterns by number of the instance that they come from, the best first.

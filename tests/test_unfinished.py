@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.files import unfinished
-from schemas import UsageError
+from attribeam.analysis.files import unfinished
+from attribeam.schemas import UsageError
 from tests.synthetic_run import synthetic_run, write_run
 from tests.tiny import command
 

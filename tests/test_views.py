@@ -12,8 +12,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from analysis import open_run
-from schemas import VIEWS
+from attribeam.analysis import open_run
+from attribeam.schemas import VIEWS
 from tests.synthetic_run import (
     MIXING,
     NUM_LAYERS,
@@ -497,7 +497,9 @@ def test_a_run_that_has_only_begun_has_empty_views(tmp_path: Path) -> None:
 
 
 def test_every_sql_file_is_a_view_with_a_comment() -> None:
-    names = {path.name.removesuffix(".sql") for path in (files("schemas") / "sql").iterdir()}
+    names = {
+        path.name.removesuffix(".sql") for path in (files("attribeam.schemas") / "sql").iterdir()
+    }
     assert {view.name for view in VIEWS} == names
     for view in VIEWS:
         assert view.comment.endswith(tuple("abcdefghijklmnopqrstuvwxyz0123456789.|)")), view.name

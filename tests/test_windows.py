@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import open_run, verify
-from pipeline import Options, run
-from schemas import Failure, Unit, UsageError, unit_path
-from schemas.layout import statistics_path
+from attribeam.analysis import open_run, verify
+from attribeam.pipeline import Options, run
+from attribeam.schemas import Failure, Unit, UsageError, unit_path
+from attribeam.schemas.layout import statistics_path
+from attribeam.transforms import EncodeOptions, Instance, Model, Row, RowError, encode, load_model
+from attribeam.transforms.encode import encode_row, encode_rows, encode_windows
+from attribeam.transforms.perturb import Evaluation
 from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny
 from tests.models import save_tiny
 from tests.tiny import WORDS, Rows, table, write_jsonl
-from transforms import EncodeOptions, Instance, Model, Row, RowError, encode, load_model
-from transforms.encode import encode_row, encode_rows, encode_windows
-from transforms.perturb import Evaluation
 
 LONG = "uninteresting, the café isn't good. " * 4
 OPTIONS = EncodeOptions(12, overflow="stride", stride=3)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.tables import attributions_table, instances_table
-from schemas import table_schema
-from schemas.views import VIEWS
+from attribeam.pipeline.tables import attributions_table, instances_table
+from attribeam.schemas import table_schema
+from attribeam.schemas.views import VIEWS
+from attribeam.transforms import EncodeOptions, Instance, Model, Prediction, Row, encode
+from attribeam.transforms.attribute import Attribution
+from attribeam.transforms.encode import encode_rows
 from tests.conftest import LoadTiny
 from tests.models import MAX_LENGTH
-from transforms import EncodeOptions, Instance, Model, Prediction, Row, encode
-from transforms.attribute import Attribution
-from transforms.encode import encode_rows
 
 ALPHABET = "the film go.,é\n\r\t\u00a0\u3000\u2028\u0301\u200b\ufeff😀"
 # A piece for each character, since Unigram makes one token of what it doesn't know in a row.

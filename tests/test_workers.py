@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline import Options, progress, run
-from pipeline.handler import AttributionHandler
-from pipeline.settings import Settings
-from pipeline.shard import Attributor
-from schemas import CONTENT_FIELDS
+from attribeam.pipeline import Options, progress, run
+from attribeam.pipeline.handler import AttributionHandler
+from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.shard import Attributor
+from attribeam.schemas import CONTENT_FIELDS
+from attribeam.transforms.perturb import Evaluation
 from tests.tiny import assert_alike, rows, table, write_jsonl
-from transforms.perturb import Evaluation
 
 # Of each kind one, and all that draw random numbers.
 METHODS = "random,raw_attention,integrated_gradients,lime,kernel_shap,occlusion,iba,alti,lrp"
@@ -108,7 +108,9 @@ def test_several_processes_make_no_difference(
 ) -> None:
     loads = tmp_path / "loads"
     loads.mkdir()
-    monkeypatch.setattr("pipeline.graph.AttributionHandler", partial(TwoGpus, loads=loads))
+    monkeypatch.setattr(
+        "attribeam.pipeline.graph.AttributionHandler", partial(TwoGpus, loads=loads)
+    )
     monkeypatch.setenv("FORCE_COLOR", "1")
     here = progress._within
     out = tmp_path / "o u[t]"

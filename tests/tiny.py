@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import progress
-from pipeline.cli import main
-from schemas import CONTENT_FIELDS, Unit, table_schema, unit_path
+from attribeam.pipeline import progress
+from attribeam.pipeline.cli import main
+from attribeam.schemas import CONTENT_FIELDS, Unit, table_schema, unit_path
 from tests.conditioning import SINGLE
 from tests.patience import HANG
 

@@ -1,6 +1,6 @@
 """What is computed on a batch: encoding, passes, methods and perturbations. No Beam, no files.
 
->>> from transforms import attribute, encode, load_model
+>>> from attribeam.transforms import attribute, encode, load_model
 >>> model = load_model("examples/models/sentiment-bert")
 >>> instances = encode(model, ["the plot is not at all dull ."])
 >>> result = attribute(model, instances, ["integrated_gradients"])
@@ -8,15 +8,15 @@
 """
 
 # The folder of methods comes before the function of that name, whose place it would else take.
-import transforms.methods  # noqa: F401
-from transforms.attribute import Attribution, Attributions, Prediction, attribute
-from transforms.batch import Instance
-from transforms.bottleneck import Statistics, collect
-from transforms.encode import encode
-from transforms.loading import load_model
-from transforms.model import Model
-from transforms.registry import Chosen, Method, choose, methods
-from transforms.row import EncodeOptions, Row, RowError
+import attribeam.transforms.methods  # noqa: F401
+from attribeam.transforms.attribute import Attribution, Attributions, Prediction, attribute
+from attribeam.transforms.batch import Instance
+from attribeam.transforms.bottleneck import Statistics, collect
+from attribeam.transforms.encode import encode
+from attribeam.transforms.loading import load_model
+from attribeam.transforms.model import Model
+from attribeam.transforms.registry import Chosen, Method, choose, methods
+from attribeam.transforms.row import EncodeOptions, Row, RowError
 
 __all__ = [
     "Attribution",

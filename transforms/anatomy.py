@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
-from schemas import UsageError
-from transforms.parts import (
+from attribeam.schemas import UsageError
+from attribeam.transforms.parts import (
     Activation,
     Affine,
     Attention,

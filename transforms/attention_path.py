@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from transforms.batch import Rows, row_cost
-from transforms.capture import LayerStates, Watch
-from transforms.model import Model
-from transforms.parts import Layer
-from transforms.recovery import fitting
-from transforms.targets import Output, output_of
-from transforms.trees import HeadFacts, head_facts
+from attribeam.transforms.batch import Rows, row_cost
+from attribeam.transforms.capture import LayerStates, Watch
+from attribeam.transforms.model import Model
+from attribeam.transforms.parts import Layer
+from attribeam.transforms.recovery import fitting
+from attribeam.transforms.targets import Output, output_of
+from attribeam.transforms.trees import HeadFacts, head_facts
 
 Floats = NDArray[np.float64]
 # Number of points to points and weights on [0, 1]: a rule of ``passes.quadrature``.

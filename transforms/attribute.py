@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from schemas import Failure, UsageError, UsageTypeError
-from schemas.errors import one_line
-from transforms.batch import Batch, Instance, collate, pack
-from transforms.borrowed import borrowed
-from transforms.bottleneck import Statistics
-from transforms.captured import Captured
-from transforms.details import Details, LayerRow, Real, is_finite
-from transforms.given import check_instances, check_model, kind_of
-from transforms.model import Model
-from transforms.passes import CorpusStatistics
-from transforms.recovery import halving
-from transforms.registry import Chosen, LayerScores, Scores, choose, fit_all
-from transforms.targets import parse_target
+from attribeam.schemas import Failure, UsageError, UsageTypeError
+from attribeam.schemas.errors import one_line
+from attribeam.transforms.batch import Batch, Instance, collate, pack
+from attribeam.transforms.borrowed import borrowed
+from attribeam.transforms.bottleneck import Statistics
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.details import Details, LayerRow, Real, is_finite
+from attribeam.transforms.given import check_instances, check_model, kind_of
+from attribeam.transforms.model import Model
+from attribeam.transforms.passes import CorpusStatistics
+from attribeam.transforms.recovery import halving
+from attribeam.transforms.registry import Chosen, LayerScores, Scores, choose, fit_all
+from attribeam.transforms.targets import parse_target
 
 # Budgets in tokens of a short row (see ``row_cost``). On CPUs batches beyond the caches don't get
 # faster; a GPU wants as many tokens at once as it takes to fill it.
@@ -182,7 +182,7 @@ def _check_statistics(chosen: Iterable[Chosen], statistics: Statistics | None) -
         if statistics is None and any(isinstance(n, CorpusStatistics) for n in choice.needs):
             raise UsageError(
                 f"{choice.name} needs statistics of the corpus: give some of its instances to "
-                "transforms.collect, and the result as statistics="
+                "attribeam.transforms.collect, and the result as statistics="
             )
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from schemas import UsageError
-from transforms.capture import IMPLEMENTATION
+from attribeam.schemas import UsageError
+from attribeam.transforms.capture import IMPLEMENTATION
 
 # What puts something back.
 Back = Callable[[], None]

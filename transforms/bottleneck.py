@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from schemas import UsageError
-from transforms.batch import Batch, Instance, Rows, collate, pack, row_cost
-from transforms.capture import Watch
-from transforms.given import check_instances, check_model
-from transforms.model import Model
-from transforms.recovery import fitting
+from attribeam.schemas import UsageError
+from attribeam.transforms.batch import Batch, Instance, Rows, collate, pack, row_cost
+from attribeam.transforms.capture import Watch
+from attribeam.transforms.given import check_instances, check_model
+from attribeam.transforms.model import Model
+from attribeam.transforms.recovery import fitting
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from transforms.parts import Layer
+from attribeam.transforms.parts import Layer
 
 IMPLEMENTATION = "attribeam"
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transforms.attention_path import (
+from attribeam.transforms.attention_path import (
     AttentionStates,
     AttentionSummary,
     TaylorImportance,
@@ -19,18 +19,18 @@ from transforms.attention_path import (
     summarised,
     taylor_importance,
 )
-from transforms.batch import Batch, Flags, row_cost
-from transforms.bottleneck import Statistics
-from transforms.capture import LayerStates, Watch
-from transforms.influence import (
+from attribeam.transforms.batch import Batch, Flags, row_cost
+from attribeam.transforms.bottleneck import Statistics
+from attribeam.transforms.capture import LayerStates, Watch
+from attribeam.transforms.influence import (
     InfluenceStates,
     influence_states,
     margin_weights,
     word_baseline,
 )
-from transforms.model import Model
-from transforms.norms import Level, NormMaps, norm_maps
-from transforms.passes import (
+from attribeam.transforms.model import Model
+from attribeam.transforms.norms import Level, NormMaps, norm_maps
+from attribeam.transforms.passes import (
     AttentionPaths,
     Backward,
     BaselineName,
@@ -46,12 +46,12 @@ from transforms.passes import (
     Taylor,
     quadrature,
 )
-from transforms.pattern_ablation import AblationRow, ablations
-from transforms.patterns import Influence, Pattern, reduced
-from transforms.recovery import fitting
-from transforms.relevance import RelevanceMaps, Rules, walk
-from transforms.targets import Output, output_of, target_weights, targets_of
-from transforms.variants import Operation, Variants
+from attribeam.transforms.pattern_ablation import AblationRow, ablations
+from attribeam.transforms.patterns import Influence, Pattern, reduced
+from attribeam.transforms.recovery import fitting
+from attribeam.transforms.relevance import RelevanceMaps, Rules, walk
+from attribeam.transforms.targets import Output, output_of, target_weights, targets_of
+from attribeam.transforms.variants import Operation, Variants
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 import transformers
 
-from schemas import UsageError
-from transforms.batch import Rows
-from transforms.borrowed import borrowed
-from transforms.capture import Recorder, Watch
-from transforms.model import Model
+from attribeam.schemas import UsageError
+from attribeam.transforms.batch import Rows
+from attribeam.transforms.borrowed import borrowed
+from attribeam.transforms.capture import Recorder, Watch
+from attribeam.transforms.model import Model
 
 _TOKENS = 8
 # Of the largest number: far more than rounding, and far less than what anything left out makes.

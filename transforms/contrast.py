@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from transforms.batch import Instance
-from transforms.model import Model
-from transforms.row import Row, RowError
-from transforms.texts import whole
+from attribeam.transforms.batch import Instance
+from attribeam.transforms.model import Model
+from attribeam.transforms.row import Row, RowError
+from attribeam.transforms.texts import whole
 
 
 def with_contrast(model: Model, row: Row, instance: Instance) -> Instance:

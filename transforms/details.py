@@ -1,7 +1,7 @@
 """Rows that methods give beside their scores, for tables of their own.
 
 The fields of a row are the columns of its table after ``instance_id`` and ``method``
-(``schemas.tables``). A value is a number, a text, None, or an array for a list column.
+(``attribeam.schemas.tables``). A value is a number, a text, None, or an array for a list column.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 
-from schemas import Failure
-from transforms.batch import Instance
-from transforms.contrast import with_contrast
-from transforms.given import check_model, check_options, rows_of
-from transforms.model import Model
-from transforms.row import EncodeOptions, Row, RowError
-from transforms.texts import from_text
-from transforms.tokenised import from_ids
-from transforms.windows import NoRoomError, around_readout, windows
+from attribeam.schemas import Failure
+from attribeam.transforms.batch import Instance
+from attribeam.transforms.contrast import with_contrast
+from attribeam.transforms.given import check_model, check_options, rows_of
+from attribeam.transforms.model import Model
+from attribeam.transforms.row import EncodeOptions, Row, RowError
+from attribeam.transforms.texts import from_text
+from attribeam.transforms.tokenised import from_ids
+from attribeam.transforms.windows import NoRoomError, around_readout, windows
 
 
 def encode(

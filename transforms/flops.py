@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from transforms.model import Model
+from attribeam.transforms.model import Model
 
 
 def forward_flops(model: Model, lengths: Iterable[int]) -> float:

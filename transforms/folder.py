@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from schemas import UsageError
+from attribeam.schemas import UsageError
 
 _What = TypeVar("_What", str, Path)
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from schemas import UsageTypeError
-from transforms.batch import Instance
-from transforms.model import Model
-from transforms.row import EncodeOptions, Row
+from attribeam.schemas import UsageTypeError
+from attribeam.transforms.batch import Instance
+from attribeam.transforms.model import Model
+from attribeam.transforms.row import EncodeOptions, Row
 
 
 def check_model(model: Any) -> None:
@@ -81,7 +81,7 @@ def _row(number: int, text: Any) -> Row:
         return Row(name, *text)
     raise UsageTypeError(
         f"text {number} is {kind_of(text)}: give a string, a pair of two, or a "
-        'transforms.Row("ID", TEXT) for what else there is to say'
+        'attribeam.transforms.Row("ID", TEXT) for what else there is to say'
     )
 
 

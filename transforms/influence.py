@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from transforms.anatomy import optional_part, part
-from transforms.batch import Batch, Rows, row_cost
-from transforms.capture import Watch
-from transforms.model import Model
-from transforms.parts import Activation, Affine, Attention, FeedForward, Layer, Norm
-from transforms.recovery import fitting
+from attribeam.transforms.anatomy import optional_part, part
+from attribeam.transforms.batch import Batch, Rows, row_cost
+from attribeam.transforms.capture import Watch
+from attribeam.transforms.model import Model
+from attribeam.transforms.parts import Activation, Affine, Attention, FeedForward, Layer, Norm
+from attribeam.transforms.recovery import fitting
 
 Floats = NDArray[np.float64]
 # Where the path starts, in word embeddings: every token, or all but special ones and the one read

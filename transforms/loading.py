@@ -14,13 +14,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from schemas import UsageError, UsageTypeError
-from transforms.anatomy import Anatomy, anatomy_of
-from transforms.capture import IMPLEMENTATION
-from transforms.check import check
-from transforms.folder import check_files, loading
-from transforms.model import Model, Task
-from transforms.tokenizer import lacking, load_tokenizer, stated_limit
+from attribeam.schemas import UsageError, UsageTypeError
+from attribeam.transforms.anatomy import Anatomy, anatomy_of
+from attribeam.transforms.capture import IMPLEMENTATION
+from attribeam.transforms.check import check
+from attribeam.transforms.folder import check_files, loading
+from attribeam.transforms.model import Model, Task
+from attribeam.transforms.tokenizer import lacking, load_tokenizer, stated_limit
 
 # Types of the weights; under ``mixed`` the passes compute in bfloat16 (``Model.mixed``).
 DTYPES = {

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from transforms.anatomy import Anatomy, optional_part, part
-from transforms.batch import Rows
-from transforms.borrowed import borrowed
-from transforms.capture import Recorder, Watch, recording
-from transforms.parts import Affine, HeadStep, Layer
-from transforms.readout import patch_last_layer
+from attribeam.transforms.anatomy import Anatomy, optional_part, part
+from attribeam.transforms.batch import Rows
+from attribeam.transforms.borrowed import borrowed
+from attribeam.transforms.capture import Recorder, Watch, recording
+from attribeam.transforms.parts import Affine, HeadStep, Layer
+from attribeam.transforms.readout import patch_last_layer
 
 Task = Literal["classification", "masked_lm"]
 # ``post_ln``: all sums in its layers are normalised.

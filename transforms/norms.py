@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 
-from transforms.capture import LayerStates
-from transforms.parts import Layer, Norm
+from attribeam.transforms.capture import LayerStates
+from attribeam.transforms.parts import Layer, Norm
 
 # After mixing the values; with the residual; after the first norm; after the second.
 Level = Literal["values", "residual", "attention_norm", "output_norm"]

@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from schemas import UsageError
-from transforms.influence import Start
-from transforms.model import Model
-from transforms.norms import Level
-from transforms.relevance import Rules
-from transforms.targets import Output
-from transforms.variants import Operation
+from attribeam.schemas import UsageError
+from attribeam.transforms.influence import Start
+from attribeam.transforms.model import Model
+from attribeam.transforms.norms import Level
+from attribeam.transforms.relevance import Rules
+from attribeam.transforms.targets import Output
+from attribeam.transforms.variants import Operation
 
 BaselineName = Literal["pad", "mask", "zero"]
 Rule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right", "endpoints"]
@@ -84,7 +84,7 @@ class Norms:
     """Norms of the vectors that tokens send each other in every layer. About 0.1 F each.
 
     Attributes:
-        level: How far into a layer a vector is followed (``transforms.norms``).
+        level: How far into a layer a vector is followed (``attribeam.transforms.norms``).
     """
 
     level: Level
@@ -97,7 +97,7 @@ class Relevance:
     All the way down it costs about 5 F in float64, and to the last layer little more than 1.
 
     Attributes:
-        rules: ``cvpr21`` or ``orig`` (``transforms.relevance``).
+        rules: ``cvpr21`` or ``orig`` (``attribeam.transforms.relevance``).
         lowest: The last layer that it is walked through; -1 is the top one. Beyond layer 0 lies
             what enters the encoder.
     """

@@ -29,13 +29,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from transforms.batch import Batch, Flags, Instance, Rows, collate, pack
-from transforms.capture import Watch
-from transforms.influence import InfluenceStates, LayerPath
-from transforms.model import Model
-from transforms.parts import Affine, Layer
-from transforms.patterns import SKIP, Pattern
-from transforms.recovery import halving
+from attribeam.transforms.batch import Batch, Flags, Instance, Rows, collate, pack
+from attribeam.transforms.capture import Watch
+from attribeam.transforms.influence import InfluenceStates, LayerPath
+from attribeam.transforms.model import Model
+from attribeam.transforms.parts import Affine, Layer
+from attribeam.transforms.patterns import SKIP, Pattern
+from attribeam.transforms.recovery import halving
 
 Kind = Literal[
     "whole",

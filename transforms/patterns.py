@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from transforms.influence import FinishSlope, InfluenceStates
+from attribeam.transforms.influence import FinishSlope, InfluenceStates
 
 PatternLevel = Literal["embedding", "attention"]
 

@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas import Failure, UsageError
-from transforms.attribute import failure
-from transforms.batch import Flags, Instance
-from transforms.model import Model
-from transforms.variants import (
+from attribeam.schemas import Failure, UsageError
+from attribeam.transforms.attribute import failure
+from attribeam.transforms.batch import Flags, Instance
+from attribeam.transforms.model import Model
+from attribeam.transforms.variants import (
     OPERATIONS,
     PROTOCOLS,
     NothingToRemoveError,

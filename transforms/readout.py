@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from transforms.capture import Recorder, current_recorder, record_attention
-from transforms.parts import Attention, Layer
+from attribeam.transforms.capture import Recorder, current_recorder, record_attention
+from attribeam.transforms.parts import Attention, Layer
 
 
 def patch_last_layer(layer: Layer) -> None:

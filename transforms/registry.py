@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from schemas import UsageError, UsageTypeError
-from transforms.captured import Captured
-from transforms.details import Details
-from transforms.model import Model, Trait
-from transforms.passes import Pass, check_pass
-from transforms.variants import WordScore
+from attribeam.schemas import UsageError, UsageTypeError
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.details import Details
+from attribeam.transforms.model import Model, Trait
+from attribeam.transforms.passes import Pass, check_pass
+from attribeam.transforms.variants import WordScore
 
 Params = Mapping[str, Any]
 ParamValue = bool | int | float | str
@@ -192,9 +192,9 @@ def methods() -> dict[str, Method]:
 
     The files of ``transforms/methods`` register theirs when they are first imported, here.
     """
-    package = import_module("transforms.methods")
+    package = import_module("attribeam.transforms.methods")
     for module in iter_modules(package.__path__):
-        import_module(f"transforms.methods.{module.name}")
+        import_module(f"attribeam.transforms.methods.{module.name}")
     return dict(sorted(_METHODS.items()))
 
 

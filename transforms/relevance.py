@@ -22,10 +22,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from transforms.anatomy import optional_part, part
-from transforms.batch import Rows
-from transforms.model import Model
-from transforms.parts import Affine, Layer, Norm
+from attribeam.transforms.anatomy import optional_part, part
+from attribeam.transforms.batch import Rows
+from attribeam.transforms.model import Model
+from attribeam.transforms.parts import Affine, Layer, Norm
 
 Rules = Literal["cvpr21", "orig"]
 

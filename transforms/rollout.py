@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from transforms.captured import Captured
-from transforms.registry import LayerScores, Scores
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.registry import LayerScores, Scores
 
 
 def start_row(captured: Captured) -> torch.Tensor:

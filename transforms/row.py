@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from schemas import UsageError
+from attribeam.schemas import UsageError
 
 Overflow = Literal["truncate", "fail", "stride"]
 Words = Literal["whitespace", "tokenizer"]

@@ -10,9 +10,9 @@ from typing import Literal
 
 import torch
 
-from schemas import UsageError
-from transforms.batch import Instance
-from transforms.model import Model
+from attribeam.schemas import UsageError
+from attribeam.transforms.batch import Instance
+from attribeam.transforms.model import Model
 
 Output = Literal["logit", "probability"]
 

@@ -8,10 +8,10 @@ import numpy as np
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
-from transforms.batch import Instance, Ints
-from transforms.model import Model
-from transforms.row import EncodeOptions, Row, RowError
-from transforms.words import spread_rationale, spread_roles, whitespace_words
+from attribeam.transforms.batch import Instance, Ints
+from attribeam.transforms.model import Model
+from attribeam.transforms.row import EncodeOptions, Row, RowError
+from attribeam.transforms.words import spread_rationale, spread_roles, whitespace_words
 
 
 def from_text(model: Model, row: Row, options: EncodeOptions) -> Instance:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.batch import Flags, Instance, Ints
-from transforms.model import Model
-from transforms.row import EncodeOptions, Row, RowError
-from transforms.texts import whole
-from transforms.windows import without
+from attribeam.transforms.batch import Flags, Instance, Ints
+from attribeam.transforms.model import Model
+from attribeam.transforms.row import EncodeOptions, Row, RowError
+from attribeam.transforms.texts import whole
+from attribeam.transforms.windows import without
 
 _Numbers = NDArray[np.int64]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from schemas import UsageError
-from transforms.folder import loading
+from attribeam.schemas import UsageError
+from attribeam.transforms.folder import loading
 
 # A tokenizer that transformers makes without another package, and one that it doesn't.
 _FILES = ("tokenizer.json", "vocab.txt", "vocab.json")

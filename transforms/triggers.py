@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.batch import Flags, Instance, Ints
-from transforms.trees import HeadFacts
+from attribeam.transforms.batch import Flags, Instance, Ints
+from attribeam.transforms.trees import HeadFacts
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transforms.batch import Flags, Instance, Rows, pack, put
-from transforms.borrowed import borrowed
-from transforms.model import Model
-from transforms.recovery import halving
+from attribeam.transforms.batch import Flags, Instance, Rows, pack, put
+from attribeam.transforms.borrowed import borrowed
+from attribeam.transforms.model import Model
+from attribeam.transforms.recovery import halving
 
 Operation = Literal["mask", "pad", "delete"]
 # What is removed as one unit. An evaluation has a way of its own beside them (``perturb``).

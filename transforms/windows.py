@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.batch import Instance
+from attribeam.transforms.batch import Instance
 
 _Positions = NDArray[np.intp]
 

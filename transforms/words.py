@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.batch import Ints
-from transforms.row import EncodeOptions, Row, RowError
+from attribeam.transforms.batch import Ints
+from attribeam.transforms.row import EncodeOptions, Row, RowError
 
 
 def whitespace_words(

@@ -10,12 +10,12 @@ from typing import get_args
 
 import torch
 
-from schemas import UsageError
-from transforms.attention_path import AttentionSummary, TaylorImportance
-from transforms.captured import Captured
-from transforms.details import Details, HeadRow, InteractionsRow, TreeEdgeRow, TreeNodeRow
-from transforms.passes import AttentionPaths, Forward, Pass, Rule, Target, Taylor
-from transforms.registry import (
+from attribeam.schemas import UsageError
+from attribeam.transforms.attention_path import AttentionSummary, TaylorImportance
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.details import Details, HeadRow, InteractionsRow, TreeEdgeRow, TreeNodeRow
+from attribeam.transforms.passes import AttentionPaths, Forward, Pass, Rule, Target, Taylor
+from attribeam.transforms.registry import (
     Choice,
     Default,
     Method,
@@ -24,8 +24,8 @@ from transforms.registry import (
     Scores,
     register,
 )
-from transforms.targets import Output
-from transforms.trees import ALGORITHMS, attribution_tree, interactions
+from attribeam.transforms.targets import Output
+from attribeam.transforms.trees import ALGORITHMS, attribution_tree, interactions
 
 
 def attattr(captured: Captured, params: Params) -> Scores:

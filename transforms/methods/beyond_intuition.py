@@ -7,9 +7,9 @@ of gradients along a path from nothing to the input. The score is P * F, in the 
 
 import torch
 
-from transforms.captured import Captured
-from transforms.passes import Backward, BaselineName, Forward, Pass, Path, Rule
-from transforms.registry import (
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.passes import Backward, BaselineName, Forward, Pass, Path, Rule
+from attribeam.transforms.registry import (
     Choice,
     LastLayers,
     Method,
@@ -18,7 +18,7 @@ from transforms.registry import (
     Scores,
     register,
 )
-from transforms.rollout import accumulate, start_row
+from attribeam.transforms.rollout import accumulate, start_row
 
 
 def bt_token(captured: Captured, params: Params) -> Scores:

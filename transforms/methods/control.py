@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from transforms.captured import Captured
-from transforms.registry import Method, Params, Scores, register
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.registry import Method, Params, Scores, register
 
 
 def random(captured: Captured, params: Params) -> Scores:

@@ -5,10 +5,18 @@ from typing import NamedTuple
 
 import torch
 
-from transforms.captured import Captured
-from transforms.parts import Activation, Affine, Attention, Branch, FeedForward, HeadStep, Norm
-from transforms.passes import Forward
-from transforms.registry import Choice, Method, Params, Scores, register
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.parts import (
+    Activation,
+    Affine,
+    Attention,
+    Branch,
+    FeedForward,
+    HeadStep,
+    Norm,
+)
+from attribeam.transforms.passes import Forward
+from attribeam.transforms.registry import Choice, Method, Params, Scores, register
 
 
 def decompx(captured: Captured, params: Params) -> Scores:

@@ -2,10 +2,10 @@
 
 import torch
 
-from transforms.captured import Captured
-from transforms.passes import Backward
-from transforms.registry import LastLayers, Method, Params, Scores, register
-from transforms.rollout import accumulate, start_row
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.passes import Backward
+from attribeam.transforms.registry import LastLayers, Method, Params, Scores, register
+from attribeam.transforms.rollout import accumulate, start_row
 
 
 def attention_gradcam(captured: Captured, params: Params) -> Scores:

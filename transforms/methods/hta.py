@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from transforms.captured import Captured
-from transforms.passes import Forward
-from transforms.registry import Method, Params, Scores, register
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.passes import Forward
+from attribeam.transforms.registry import Method, Params, Scores, register
 
 _NAME = "hta_x_input"
 

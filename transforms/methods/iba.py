@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import torch
 
-from schemas import UsageError
-from transforms.bottleneck import Bottleneck, optimise
-from transforms.captured import Captured
-from transforms.details import InformationRow
-from transforms.passes import CorpusStatistics, Forward, Pass
-from transforms.registry import Default, LastLayers, Method, Params, Scores, register
+from attribeam.schemas import UsageError
+from attribeam.transforms.bottleneck import Bottleneck, optimise
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.details import InformationRow
+from attribeam.transforms.passes import CorpusStatistics, Forward, Pass
+from attribeam.transforms.registry import Default, LastLayers, Method, Params, Scores, register
 
 # The original's estimate of the variance from a single sample is this floor.
 _LEAST_VARIANCE = 1e-5

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from transforms.capture import LayerStates
-from transforms.captured import Captured
-from transforms.methods.attention import head_means
-from transforms.norms import Level, Workspace, readout_vectors, sent_by, sigma_at
-from transforms.parts import Layer
-from transforms.passes import Forward, Norms, Pass
-from transforms.registry import Choice, Method, Params, Scores, register
-from transforms.rollout import rolled_out, row_normalised, with_residual
+from attribeam.transforms.capture import LayerStates
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.methods.attention import head_means
+from attribeam.transforms.norms import Level, Workspace, readout_vectors, sent_by, sigma_at
+from attribeam.transforms.parts import Layer
+from attribeam.transforms.passes import Forward, Norms, Pass
+from attribeam.transforms.registry import Choice, Method, Params, Scores, register
+from attribeam.transforms.rollout import rolled_out, row_normalised, with_residual
 
 _STATES = Forward(attention=True, layers=True)
 

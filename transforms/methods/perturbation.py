@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from schemas import UsageError
-from transforms.batch import Flags, Instance
-from transforms.captured import Captured
-from transforms.passes import Perturb
-from transforms.registry import Choice, Method, Params, Scores, register
-from transforms.targets import output_of
-from transforms.variants import PROTOCOLS, NothingToRemoveError, Operation, units_of
+from attribeam.schemas import UsageError
+from attribeam.transforms.batch import Flags, Instance
+from attribeam.transforms.captured import Captured
+from attribeam.transforms.passes import Perturb
+from attribeam.transforms.registry import Choice, Method, Params, Scores, register
+from attribeam.transforms.targets import output_of
+from attribeam.transforms.variants import PROTOCOLS, NothingToRemoveError, Operation, units_of
 
 Floats = NDArray[np.float64]
 Units = NDArray[np.int64]

@@ -1,0 +1,1 @@
+"""attribeam: a corpus goes in, tables of attributions come out, SQL answers the questions."""
