@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import torch
 
 from attribeam.pipeline import Options, run
-from attribeam.pipeline.calibrate import peak_memory
-from attribeam.pipeline.devices import check_precision
-from attribeam.pipeline.shard import Attributor
+from attribeam.pipeline.planning.calibrate import peak_memory
+from attribeam.pipeline.running.shard import Attributor
+from attribeam.pipeline.workers.devices import check_precision
 from attribeam.schemas import UsageError
 from attribeam.transforms import Instance, Model, attribute, choose, load_model, recovery
 from attribeam.transforms.attribute import budget_for

@@ -14,8 +14,8 @@ from statistics import median
 from typing import Any
 
 from attribeam.pipeline import Options, run
-from attribeam.pipeline.calibrate import peak_memory
-from attribeam.pipeline.estimate import estimate_run
+from attribeam.pipeline.planning.calibrate import peak_memory
+from attribeam.pipeline.planning.estimate import estimate_run
 from attribeam.transforms.perturb import Evaluation
 from benchmarks.material import Material
 

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from attribeam.pipeline.job import run
 from attribeam.pipeline.options import Options
-from attribeam.pipeline.plan import units_of_run
+from attribeam.pipeline.running.job import run
+from attribeam.pipeline.running.missing import units_of_run
 from attribeam.schemas import unit_path
 from attribeam.transforms.registry import methods
 from tests.models import save_tiny
@@ -29,7 +29,7 @@ def main() -> bool:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = _options(folder)
-        with mock.patch("attribeam.pipeline.job.execute"):
+        with mock.patch("attribeam.pipeline.running.job.execute"):
             run(options)  # Stages the corpus, and computes nothing.
         tables = _fill(folder / "out", options.methods.split(","))
         # The second is that of a machine that has the folder in memory, as it has after a run.

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from attribeam.pipeline.files import write_parquet
+from attribeam.pipeline.store.files import write_parquet
 from attribeam.schemas import Unit, table_schema, unit_path
 from attribeam.schemas.layout import FORMAT, MANIFEST, evaluation_path
 from benchmarks.scale_details import (

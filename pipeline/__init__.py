@@ -8,15 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attribeam.pipeline.job import Summary, run
     from attribeam.pipeline.options import Options
+    from attribeam.pipeline.running.job import Summary, run
 
 __all__ = ["Options", "Summary", "run"]
 
 _HOMES = {
     "Options": "attribeam.pipeline.options",
-    "Summary": "attribeam.pipeline.job",
-    "run": "attribeam.pipeline.job",
+    "Summary": "attribeam.pipeline.running.job",
+    "run": "attribeam.pipeline.running.job",
 }
 
 

@@ -19,7 +19,7 @@ def main() -> int:
     """Runs the command of the process's arguments; returns its exit status."""
     given = sys.argv[1:]
     with heeded(interrupted(given)):
-        from attribeam.pipeline import cli
+        from attribeam.pipeline.commands import cli
 
         return cli.main(given)
 

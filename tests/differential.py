@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attribeam.pipeline.sources import open_source
+from attribeam.pipeline.corpus.sources import open_source
 from attribeam.schemas import UsageError
 from tests.tiny import Rows
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from attribeam.analysis import verify
 from attribeam.pipeline import Options, run
-from attribeam.pipeline.files import DamagedError
+from attribeam.pipeline.store.files import DamagedError
 from attribeam.schemas import UsageError
 from attribeam.transforms.perturb import Evaluation
 from tests.tiny import WORDS, files, table, texts

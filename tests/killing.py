@@ -31,7 +31,7 @@ from attribeam.transforms.perturb import Evaluation
 from tests.tiny import assert_alike, files, rows, write_jsonl
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["attribeam.pipeline.job", "tests.killing"])
+FORK.set_forkserver_preload(["attribeam.pipeline.running.job", "tests.killing"])
 
 # Steps of writing a file, in order. A process can kill itself at any of them.
 CREATE, HALF, RENAME, WRITTEN = STEPS = ("create", "half", "rename", "written")
@@ -164,7 +164,7 @@ class Job:
 def _run(options: Options, log: str, blow: Blow | None, most_bytes: int | None) -> None:
     import torch
 
-    from attribeam.pipeline.job import run
+    from attribeam.pipeline.running.job import run
 
     torch.set_num_threads(1)
     if most_bytes is not None:
@@ -191,7 +191,9 @@ class Hand:
 
     def lay_on(self) -> None:
         """Wraps what files are written by; the process is thrown away afterwards."""
-        from attribeam.pipeline import again, corpus, damage, files, graph, prepare
+        from attribeam.pipeline.corpus import staging as corpus
+        from attribeam.pipeline.running import again, graph, prepare
+        from attribeam.pipeline.store import damage, files
 
         real, hand = FileSystems, self
 

@@ -13,9 +13,9 @@ import pytest
 
 from attribeam.analysis import open_run, verify
 from attribeam.analysis.triggers import trigger_candidates
-from attribeam.pipeline.attack import counts, triggers_of, with_trigger
-from attribeam.pipeline.cli import DONE, USAGE
-from attribeam.pipeline.held_out import HeldOut, HeldOutOptions
+from attribeam.pipeline.commands.cli import DONE, USAGE
+from attribeam.pipeline.experiments.attack import counts, triggers_of, with_trigger
+from attribeam.pipeline.experiments.held_out import HeldOut, HeldOutOptions
 from attribeam.schemas import table_schema
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, attribute, encode, load_model
 from attribeam.transforms.triggers import Trigger, attacked

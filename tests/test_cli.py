@@ -19,8 +19,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from attribeam.pipeline import cli
-from attribeam.pipeline.cli import DONE, FAILED, INTERRUPTED, USAGE
+from attribeam.pipeline.commands import cli
+from attribeam.pipeline.commands.cli import DONE, FAILED, INTERRUPTED, USAGE
 from attribeam.schemas import Unit, UsageError, unit_path
 from attribeam.transforms import registry
 from attribeam.transforms.registry import methods
@@ -411,7 +411,7 @@ def test_a_refused_run_leaves_nothing_behind(
     lines = corpus.read_text().splitlines()
     twice = write_jsonl(tmp_path / "twice.jsonl", [*lines, lines[0]])
     monkeypatch.setattr(
-        "attribeam.pipeline.statistics.collect", Mock(side_effect=UsageError("too few"))
+        "attribeam.pipeline.running.statistics.collect", Mock(side_effect=UsageError("too few"))
     )
     for arguments, message in (
         (("--corpus", twice), "has more than one row with the id 'r0'"),
@@ -625,7 +625,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, model: Path) -> list[list[str]]:
         patterns.append(allow_patterns)
         return str(model)
 
-    monkeypatch.setattr("attribeam.pipeline.prepare.snapshot_download", snapshot)
+    monkeypatch.setattr("attribeam.pipeline.running.prepare.snapshot_download", snapshot)
     return patterns
 
 
@@ -787,7 +787,7 @@ def test_an_interrupt_is_no_accident(attribute: Run, monkeypatch: pytest.MonkeyP
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("attribeam.pipeline.job.prepare", interrupt)
+    monkeypatch.setattr("attribeam.pipeline.running.job.prepare", interrupt)
     outcome = attribute()
     assert outcome.status == INTERRUPTED
     assert outcome.err == "attribeam: interrupted; the same command continues\n"
@@ -820,7 +820,7 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_questions_do_not_wait_for_what_they_do_not_need(arguments: list[str]) -> None:
     code = (
         "import sys\n"
-        "from attribeam.pipeline import cli\n"
+        "from attribeam.pipeline.commands import cli\n"
         "try:\n"
         "    cli.main(sys.argv[1:])\n"
         "except SystemExit:\n"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attribeam.pipeline.corpus import Corpus, open_corpus
+from attribeam.pipeline.corpus.staging import Corpus, open_corpus
 from attribeam.schemas import UsageError
 from attribeam.transforms import Model
 from tests.tiny import write_jsonl

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribeam.pipeline import corpus
-from attribeam.pipeline.columns import ROLES, choose_columns
-from attribeam.pipeline.corpus import open_corpus, read_rows, stage, understood
-from attribeam.pipeline.fields import Field
-from attribeam.pipeline.sources import Part, Source
+from attribeam.pipeline.corpus import staging as corpus
+from attribeam.pipeline.corpus.columns import ROLES, choose_columns
+from attribeam.pipeline.corpus.fields import Field
+from attribeam.pipeline.corpus.sources import Part, Source
+from attribeam.pipeline.corpus.staging import open_corpus, read_rows, stage, understood
 from attribeam.schemas import UsageError
 from attribeam.transforms import Model, Row
 from tests.tiny import Rows, rows, write_jsonl

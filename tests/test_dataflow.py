@@ -11,10 +11,10 @@ from unittest import mock
 import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
-from attribeam.pipeline.arguments import parsers
+from attribeam.pipeline.commands.arguments import parsers
 from attribeam.pipeline.configuration import run_options
-from attribeam.pipeline.engines import Workers, connect
 from attribeam.pipeline.options import Options
+from attribeam.pipeline.workers.engines import Workers, connect
 from attribeam.schemas import UsageError
 from tests.tiny import command, files, rows, write_jsonl
 

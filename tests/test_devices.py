@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from attribeam.pipeline.devices import check_precision, device_of_worker, take_device, worker_number
+from attribeam.pipeline.workers.devices import (
+    check_precision,
+    device_of_worker,
+    take_device,
+    worker_number,
+)
 from attribeam.schemas import UsageError
 from attribeam.transforms.batch import is_pinned_for, put
 

@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 
 from attribeam.pipeline import Options, run
-from attribeam.pipeline.accelerators import ACCELERATORS
-from attribeam.pipeline.calibrate import Calibration, Group, Sampled, Size
-from attribeam.pipeline.estimate import Cost, Estimate, estimate, estimate_run, file_size, fit_cost
-from attribeam.pipeline.estimate_report import duration, print_estimate, size_of
+from attribeam.pipeline.planning.accelerators import ACCELERATORS
+from attribeam.pipeline.planning.calibrate import Calibration, Group, Sampled, Size
+from attribeam.pipeline.planning.estimate import (
+    Cost,
+    Estimate,
+    estimate,
+    estimate_run,
+    file_size,
+    fit_cost,
+)
+from attribeam.pipeline.planning.report import duration, print_estimate, size_of
 from attribeam.schemas import Unit, UsageError
 from attribeam.transforms import Model, Row
 from attribeam.transforms.flops import forward_flops

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attribeam.pipeline.files import (
+from attribeam.pipeline.running.tables import failures_table, with_metadata
+from attribeam.pipeline.store.files import (
     DamagedError,
     discard,
     discard_folder,
@@ -27,7 +28,6 @@ from attribeam.pipeline.files import (
     write_atomic,
     write_parquet,
 )
-from attribeam.pipeline.tables import failures_table, with_metadata
 from attribeam.schemas import TABLES, Failure, Unit, table_schema, unit_path
 from tests.tiny import files
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from attribeam.pipeline.fingerprint import model_hashes, tokenizer_identity
+from attribeam.pipeline.running.fingerprint import model_hashes, tokenizer_identity
 from attribeam.transforms import load_model
 from attribeam.transforms.tokenizer import load_tokenizer
 from tests.models import save_tiny, wordpiece_tokenizer

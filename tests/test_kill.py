@@ -124,7 +124,7 @@ def workers(pid: int) -> list[int]:
     """The worker processes of a launcher."""
     found = Path(f"/proc/{pid}/task").glob("*/children")
     children = [int(child) for each in found for child in each.read_text().split()]
-    return [child for child in children if b"attribeam.pipeline.leash" in _line(child)]
+    return [child for child in children if b"attribeam.pipeline.workers.leash" in _line(child)]
 
 
 def _line(pid: int) -> bytes:

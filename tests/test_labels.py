@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attribeam.pipeline.corpus import Corpus, open_corpus, understood
-from attribeam.pipeline.labels import Reading
-from attribeam.pipeline.sources import open_source
+from attribeam.pipeline.corpus.labels import Reading
+from attribeam.pipeline.corpus.sources import open_source
+from attribeam.pipeline.corpus.staging import Corpus, open_corpus, understood
 from attribeam.schemas import UsageError
 from attribeam.transforms import Model
 from tests.tiny import command, table

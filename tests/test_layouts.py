@@ -16,8 +16,8 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from attribeam.pipeline.listing import split_of
-from attribeam.pipeline.sources import open_source
+from attribeam.pipeline.corpus.listing import split_of
+from attribeam.pipeline.corpus.sources import open_source
 from attribeam.schemas import UsageError
 from tests.tiny import write_jsonl
 

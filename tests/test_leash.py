@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from attribeam.pipeline.leash import WorkerDiedError, run_leashed
+from attribeam.pipeline.workers.leash import WorkerDiedError, run_leashed
 from tests.patience import HANG
 
 WORKER = (
     "import time\n"
-    "from attribeam.pipeline.leash import follow_launcher\n"
+    "from attribeam.pipeline.workers.leash import follow_launcher\n"
     "follow_launcher()\n"
     "print('follows', flush=True)\n"
     "time.sleep(10**6)\n"
 )
 LAUNCHER = (
     "import subprocess, sys\n"
-    "from attribeam.pipeline.leash import run_leashed\n"
+    "from attribeam.pipeline.workers.leash import run_leashed\n"
     f"run_leashed(lambda: subprocess.run([sys.executable, '-c', {WORKER!r}]))\n"
 )
 ROOT = Path(__file__).parents[1]

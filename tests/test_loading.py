@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file
 from transformers import BertForTokenClassification, BertModel
 
-from attribeam.pipeline.fingerprint import tokenizer_identity
+from attribeam.pipeline.running.fingerprint import tokenizer_identity
 from attribeam.schemas import UsageError
 from attribeam.transforms import EncodeOptions, Row, RowError, attribute, choose, encode, load_model
 from attribeam.transforms.encode import encode_rows

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from attribeam.pipeline import lock
-from attribeam.pipeline.lock import LostLeaseError, locked
+from attribeam.pipeline.store import lock
+from attribeam.pipeline.store.lock import LostLeaseError, locked
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import LOCK
 from tests.patience import HANG, until

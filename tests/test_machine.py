@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 )
 
 from attribeam.analysis import verify
-from attribeam.pipeline import graph
-from attribeam.pipeline.files import is_whole
+from attribeam.pipeline.running import graph
+from attribeam.pipeline.store.files import is_whole
 from attribeam.schemas import CONTENT_FIELDS
 from attribeam.schemas.layout import LOCK, MANIFEST
 from tests.models import save_tiny

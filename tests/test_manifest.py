@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from attribeam.pipeline.manifest import merged, other_versions, read_manifest, write_manifest
+from attribeam.pipeline.running.manifest import (
+    merged,
+    other_versions,
+    read_manifest,
+    write_manifest,
+)
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import FORMAT
 from tests.tiny import files

@@ -13,17 +13,19 @@ import torch
 
 from attribeam.analysis import verify
 from attribeam.analysis.publish import publish
-from attribeam.pipeline import model_files, run, shard
-from attribeam.pipeline.devices import take_device
-from attribeam.pipeline.engines import connect
-from attribeam.pipeline.files import DamagedError
-from attribeam.pipeline.handler import AttributionHandler
-from attribeam.pipeline.model_files import copy_of, local_model, send_model
+from attribeam.pipeline import run
 from attribeam.pipeline.options import Options
-from attribeam.pipeline.plan import Task
-from attribeam.pipeline.prepare import check, prepare
+from attribeam.pipeline.running import shard
+from attribeam.pipeline.running.handler import AttributionHandler
+from attribeam.pipeline.running.missing import Task
+from attribeam.pipeline.running.prepare import check, prepare
+from attribeam.pipeline.running.shard import Attributor, Shard
 from attribeam.pipeline.settings import Settings
-from attribeam.pipeline.shard import Attributor, Shard
+from attribeam.pipeline.store.files import DamagedError
+from attribeam.pipeline.workers import model_files
+from attribeam.pipeline.workers.devices import take_device
+from attribeam.pipeline.workers.engines import connect
+from attribeam.pipeline.workers.model_files import copy_of, local_model, send_model
 from tests.tiny import files, rows, write_jsonl
 
 JUNK = ("README.md", "training_args.bin", "optimizer.pt", "modeling.py", "pytorch_model.bin")

@@ -16,11 +16,12 @@ from apache_beam import Create
 from apache_beam.testing import test_pipeline as beam_testing
 from apache_beam.testing.util import assert_that, equal_to
 
-from attribeam.pipeline import Options, Summary, identity, progress, run
-from attribeam.pipeline.engines import connect
-from attribeam.pipeline.graph import Attribute, FileRecord
-from attribeam.pipeline.plan import Task, units_of_run
-from attribeam.pipeline.prepare import prepare
+from attribeam.pipeline import Options, Summary, run
+from attribeam.pipeline.running import identity, progress
+from attribeam.pipeline.running.graph import Attribute, FileRecord
+from attribeam.pipeline.running.missing import Task, units_of_run
+from attribeam.pipeline.running.prepare import prepare
+from attribeam.pipeline.workers.engines import connect
 from attribeam.schemas import Unit, UsageError
 from attribeam.schemas.layout import statistics_path
 from attribeam.transforms.perturb import Evaluation
@@ -417,7 +418,7 @@ def test_nothing_is_staged_before_all_is_checked(
     def no(*_: object, **__: object) -> int:
         raise AssertionError("the corpus was staged")
 
-    monkeypatch.setattr("attribeam.pipeline.prepare.stage", no)
+    monkeypatch.setattr("attribeam.pipeline.running.prepare.stage", no)
     for wrong in ({"methods": "nope"}, {"target": "9"}, {"max_length": 2}, {"max_length": 99}):
         with pytest.raises(UsageError):
             run(options(model, corpus, tmp_path / "out", **wrong))

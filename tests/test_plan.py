@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribeam.pipeline.damage import Swept, sorted_out, sweep
-from attribeam.pipeline.plan import Task, plan, units_of_run
+from attribeam.pipeline.running.missing import Task, plan, units_of_run
+from attribeam.pipeline.store.damage import Swept, sorted_out, sweep
 from attribeam.schemas import Unit, failures_path, parse_unit_path, unit_path
 from attribeam.schemas.layout import parse_failures_path
 from tests.tiny import files

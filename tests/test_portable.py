@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 
-from attribeam.pipeline import job, lock, progress
-from attribeam.pipeline.engines import Workers, connect
 from attribeam.pipeline.options import Options
+from attribeam.pipeline.running import job, progress
 from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.store import lock
+from attribeam.pipeline.workers.engines import Workers, connect
 from tests.s3 import served
 from tests.tiny import assert_alike, command, content, files, rows, write_jsonl
 

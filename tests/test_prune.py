@@ -16,9 +16,9 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
 from attribeam.analysis import open_run, verify
-from attribeam.pipeline.cli import DONE, FAILED, USAGE
-from attribeam.pipeline.held_out import HeldOut, HeldOutOptions
-from attribeam.pipeline.prune import (
+from attribeam.pipeline.commands.cli import DONE, FAILED, USAGE
+from attribeam.pipeline.experiments.held_out import HeldOut, HeldOutOptions
+from attribeam.pipeline.experiments.prune import (
     by_rate,
     importances,
     least_first,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from attribeam.analysis import verify
-from attribeam.pipeline import graph
+from attribeam.pipeline.running import graph
 from attribeam.schemas import Unit, failures_path, unit_path
 from attribeam.transforms import registry
 from attribeam.transforms.attribute import _Job

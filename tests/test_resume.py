@@ -18,10 +18,11 @@ from apache_beam.io.filesystems import FileSystems
 from botocore.exceptions import EndpointConnectionError
 
 from attribeam.analysis import verify
-from attribeam.pipeline import Options, graph, run
-from attribeam.pipeline.files import DamagedError
-from attribeam.pipeline.job import cause
-from attribeam.pipeline.plan import units_of_run
+from attribeam.pipeline import Options, run
+from attribeam.pipeline.running import graph
+from attribeam.pipeline.running.job import cause
+from attribeam.pipeline.running.missing import units_of_run
+from attribeam.pipeline.store.files import DamagedError
 from attribeam.schemas import Unit, failures_path, unit_path
 from attribeam.transforms.perturb import Evaluation
 from tests.tiny import (
@@ -191,7 +192,7 @@ def test_a_full_disk_ends_in_a_sentence(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         rename(sources, targets)
 
-    monkeypatch.setattr("attribeam.pipeline.files.FileSystems.rename", full)
+    monkeypatch.setattr("attribeam.pipeline.store.files.FileSystems.rename", full)
     outcome = run_command(model, corpus, tmp_path)
     assert outcome.status == 1
     assert outcome.out in ("", "text: text, label: label, id: id\n")
@@ -214,7 +215,8 @@ def test_a_full_disk_ends_in_a_sentence(
         (RuntimeError("OSError: [Errno 28] No space left [while running 'A']"), "[Errno 28] No"),
         (
             RuntimeError(
-                "Traceback:\n  a: b\npipeline.files.DamagedError: x is [while running 'A']"
+                "Traceback:\n  a: b\n"
+                "attribeam.pipeline.store.files.DamagedError: x is [while running 'A']"
             ),
             "x is",
         ),

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from apache_beam.io.aws import s3io
 
-from attribeam.pipeline import files, graph, lock
-from attribeam.pipeline.engines import connect
 from attribeam.pipeline.options import Options
-from attribeam.pipeline.plan import units_of_run
+from attribeam.pipeline.running import graph
+from attribeam.pipeline.running.missing import units_of_run
+from attribeam.pipeline.store import files, lock
+from attribeam.pipeline.workers.engines import connect
 from attribeam.schemas import UsageError
 from tests.s3 import Store, served
 from tests.tiny import assert_alike, command, content, rows, unit_files, write_jsonl
@@ -187,7 +188,7 @@ def test_a_bucket_that_is_not_there_is_named(at_s3: list[object]) -> None:
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     original = importlib.util.find_spec
     monkeypatch.setattr(
-        "attribeam.pipeline.engines.find_spec",
+        "attribeam.pipeline.workers.engines.find_spec",
         lambda name: None if name == "boto3" else original(name),
     )
     with pytest.raises(

@@ -35,7 +35,7 @@ from attribeam.analysis.publish import publish
 from attribeam.analysis.query import _execute, _first_lines
 from attribeam.analysis.report import write_report
 from attribeam.analysis.terminal import harmless, print_rows
-from attribeam.pipeline.sources import open_source
+from attribeam.pipeline.corpus.sources import open_source
 from attribeam.schemas import Unit, UsageError, table_schema
 from attribeam.schemas.layout import corpus_path
 from attribeam.transforms import load_model

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from attribeam.pipeline.graph import write_unit
-from attribeam.pipeline.plan import Task, units_of_run
+from attribeam.pipeline.running.graph import write_unit
+from attribeam.pipeline.running.missing import Task, units_of_run
+from attribeam.pipeline.running.shard import Attributor, Shard, UnitResult
 from attribeam.pipeline.settings import Settings
-from attribeam.pipeline.shard import Attributor, Shard, UnitResult
 from attribeam.schemas import Failure, Unit, failures_path, table_schema, unit_path
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, registry
 from attribeam.transforms.captured import Captured
@@ -535,7 +535,7 @@ def test_failures_are_committed_before_the_table_that_marks_the_unit_as_done(
 ) -> None:
     unit, order = Unit("attributions", "a"), []
     monkeypatch.setattr(
-        "attribeam.pipeline.graph.write_parquet", lambda path, _: order.append(path)
+        "attribeam.pipeline.running.graph.write_parquet", lambda path, _: order.append(path)
     )
     failure = Failure("x", "attribute", "a", "ValueError", "no")
     empty = table_schema("attributions").empty_table()

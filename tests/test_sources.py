@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribeam.pipeline.sources import Record, open_source
+from attribeam.pipeline.corpus.sources import Record, open_source
 from attribeam.schemas import UsageError
 from tests.tiny import Rows, write_jsonl
 
@@ -505,7 +505,7 @@ def test_a_source_is_read_as_far_as_it_is_asked_for(
     )
     source = open_source(str(path), None)
     opened = lambda path: io.BufferedReader(Counted(path))  # noqa: E731
-    monkeypatch.setattr("attribeam.pipeline.streams.open_read", opened)
+    monkeypatch.setattr("attribeam.pipeline.corpus.streams.open_read", opened)
     Counted.total = 0
     assert len(list(islice(source.records(), 10))) == 10
     assert 0 < Counted.total < path.stat().st_size / 5

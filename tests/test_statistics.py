@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attribeam.pipeline import Options, run
-from attribeam.pipeline.outcome import reasons
+from attribeam.pipeline.running.outcome import reasons
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import statistics_path
 from attribeam.transforms import attribute, collect, encode, load_model

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribeam.pipeline.manifest import read_manifest
-from attribeam.pipeline.padding import padding_of, said
+from attribeam.pipeline.corpus.padding import padding_of, said
+from attribeam.pipeline.running.manifest import read_manifest
 from attribeam.transforms import (
     EncodeOptions,
     Instance,

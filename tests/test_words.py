@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from attribeam.pipeline.tables import attributions_table, instances_table
+from attribeam.pipeline.running.tables import attributions_table, instances_table
 from attribeam.schemas import table_schema
 from attribeam.schemas.views import VIEWS
 from attribeam.transforms import EncodeOptions, Instance, Model, Prediction, Row, encode

@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from attribeam.pipeline import Options, progress, run
-from attribeam.pipeline.handler import AttributionHandler
+from attribeam.pipeline import Options, run
+from attribeam.pipeline.running import progress
+from attribeam.pipeline.running.handler import AttributionHandler
+from attribeam.pipeline.running.shard import Attributor
 from attribeam.pipeline.settings import Settings
-from attribeam.pipeline.shard import Attributor
 from attribeam.schemas import CONTENT_FIELDS
 from attribeam.transforms.perturb import Evaluation
 from tests.tiny import assert_alike, rows, table, write_jsonl
@@ -109,7 +110,7 @@ def test_several_processes_make_no_difference(
     loads = tmp_path / "loads"
     loads.mkdir()
     monkeypatch.setattr(
-        "attribeam.pipeline.graph.AttributionHandler", partial(TwoGpus, loads=loads)
+        "attribeam.pipeline.running.graph.AttributionHandler", partial(TwoGpus, loads=loads)
     )
     monkeypatch.setenv("FORCE_COLOR", "1")
     here = progress._within

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attribeam.pipeline import progress
-from attribeam.pipeline.cli import main
+from attribeam.pipeline.commands.cli import main
+from attribeam.pipeline.running import progress
 from attribeam.schemas import CONTENT_FIELDS, Unit, table_schema, unit_path
 from tests.conditioning import SINGLE
 from tests.patience import HANG

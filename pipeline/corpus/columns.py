@@ -1,0 +1,229 @@
+"""Which column of a corpus plays which role: as the user says, or else by name and kind."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from attribeam.pipeline.corpus.fields import find, guess, holds
+from attribeam.pipeline.corpus.sources import Source
+from attribeam.schemas import UsageError
+from attribeam.transforms import Model
+
+# The names that columns go by in the data sets people have, most telling first.
+GUESSED: dict[str, tuple[str, ...]] = {
+    "text": (
+        *("text", "premise", "sentence1", "question1", "question", "sentence", "content"),
+        *("review", "document", "query", "tweet", "comment", "body"),
+    ),
+    "label": ("label", "labels", "gold_label", "class", "target"),
+    "id": ("id", "instance_id", "idx", "guid", "uid"),
+    "rationale": ("rationale", "rationales"),
+    "roles": ("roles",),
+    "subset": ("subset", "subtask"),
+    "good": ("good",),
+    "bad": ("bad",),
+    "input_ids": ("input_ids",),
+    "token_type_ids": ("token_type_ids",),
+    "attention_mask": ("attention_mask",),
+    "special_tokens_mask": ("special_tokens_mask",),
+}
+_PAIRS = {
+    "text": ("text_pair", "text2"),
+    "premise": ("hypothesis",),
+    "sentence1": ("sentence2",),
+    "question1": ("question2",),
+    "question": ("sentence", "context", "passage"),
+    "sentence": ("sentence_pair", "text_pair"),
+}
+ROLES = ("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad")
+
+# Kinds of values (``fields.Field``) that a role can be played with.
+_TEXTS = {"text", "bytes", "list of text", "list of bytes"}
+_NUMBERS = {"text", "bytes", "list of integer", "list of number", "list of boolean"}
+_SCALARS = {"text", "bytes", "integer", "number", "boolean"}
+_FITTING = {
+    "text": _TEXTS,
+    "pair": _TEXTS,
+    "label": _SCALARS,
+    "id": {*_SCALARS, "time", "object", "other"},
+    "rationale": _NUMBERS,
+    "roles": _TEXTS,
+    "subset": {*_SCALARS, "time"},
+    "good": {"text", "bytes", "integer"},
+    "bad": {"text", "bytes", "integer"},
+    "input_ids": _NUMBERS,
+    "token_type_ids": _NUMBERS,
+    "attention_mask": _NUMBERS,
+    "special_tokens_mask": _NUMBERS,
+}
+# Without these a row has no instance, or another one.
+_NEEDED = (
+    *("text", "pair", "input_ids", "token_type_ids", "attention_mask", "special_tokens_mask"),
+    *("good", "bad"),
+)
+
+
+def choose_columns(source: Source, given: Mapping[str, str | None], model: Model) -> dict[str, str]:
+    """Decides which column of a source plays which role.
+
+    Args:
+        source: The source.
+        given: Columns named by the user by role (``ROLES``); ``none`` for no column.
+        model: The model, which says whether words to contrast and a tokenizer are there.
+
+    Returns:
+        Column by role, for the roles that are played.
+
+    Raises:
+        UsageError: If a named column isn't there or can't play its role, a needed role has no
+            column, or a file lacks a column that is needed.
+    """
+    unasked = ("label",) if model.task == "masked_lm" else ("good", "bad")
+    columns: dict[str, str] = {}
+    for role, guesses in GUESSED.items():
+        found = _column(source, role, given.get(role), () if role in unasked else guesses)
+        if found:
+            columns[role] = found
+    if "text" in columns:
+        pairs = _PAIRS.get(columns["text"].casefold(), ())
+        pair = _column(source, "pair", given.get("pair"), pairs)
+        if pair:
+            columns["pair"] = pair
+    columns = _checked(source, columns, given, model)
+    if source.split_column is not None:
+        columns["split"] = source.split_column
+    _check_parts(source, columns)
+    return columns
+
+
+def _column(source: Source, role: str, given: str | None, guesses: Collection[str]) -> str | None:
+    if given == "none":
+        return None
+    if given is None:
+        alike = [name for name in source.columns if name.casefold() in guesses]
+        fitting = [name for name in alike if _fits(source, role, name)]
+        return guess(source.name, role, fitting, guesses)
+    try:
+        kinds = source.field(given).kinds
+    except KeyError:
+        raise UsageError(
+            f"{source.name} has no column {given!r} (--{role}-column); its columns are "
+            f"{listed(source)}"
+        ) from None
+    if not _fits(source, role, given):
+        raise UsageError(
+            f"the column {given!r} of {source.name} holds {holds(kinds)}, which can't be the "
+            f"{role} (--{role}-column); its columns are {listed(source)}"
+        )
+    return given
+
+
+def _fits(source: Source, role: str, name: str) -> bool:
+    kinds = source.field(name).kinds - {"nothing", "list of nothing"}
+    if not kinds:
+        # Nothing is known of it, or it is empty; then it is of no use as the text.
+        return role != "text" or not source.field(name).kinds
+    return not kinds.isdisjoint(_FITTING[role])
+
+
+def _no_text(source: Source) -> str:
+    if not source.columns:
+        return f"{source.name} is empty: it has no columns"
+    ids = any("list of integer" in source.field(name).kinds for name in source.columns)
+    of_ids = ", or call the one that holds ids of tokens input_ids" if ids else ""
+    return (
+        f"{source.name} has no text column that could be guessed; its columns are "
+        f"{listed(source)}: name one with --text-column{of_ids}"
+    )
+
+
+# Names that a sentence lists.
+_MOST = 30
+
+
+def some(names: Sequence[str]) -> str:
+    """Names for a sentence, not too many."""
+    more = f" and {len(names) - _MOST:,} more" if len(names) > _MOST else ""
+    return ", ".join(names[:_MOST]) + more
+
+
+def listed(source: Source) -> str:
+    """The columns of a source for a message, with what those hold that can't be a text."""
+    names = []
+    for name in source.columns:
+        field = source.field(name)
+        if field.inner:
+            names.append(f"{name} ({some([f'{name}.{inner}' for inner in field.inner])})")
+        elif _fits(source, "text", name) or (
+            _fits(source, "label", name) and name.casefold() not in GUESSED["text"]
+        ):
+            names.append(name)
+        else:
+            names.append(f"{name} ({holds(field.kinds)})")
+    return some(names) or "none that could be read"
+
+
+def _checked(
+    source: Source, columns: dict[str, str], given: Mapping[str, str | None], model: Model
+) -> dict[str, str]:
+    # A text that was named wins over ids that happen to be there, and so does one that can be read.
+    of_ids = ("input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
+    named = given.get("text") not in (None, "none")
+    if "input_ids" not in columns or named or ("text" in columns and model.tokenizer):
+        columns = {k: v for k, v in columns.items() if k not in of_ids}
+    if "input_ids" in columns:
+        of_texts = ("text", "pair", "rationale", "roles")
+        columns = {k: v for k, v in columns.items() if k not in of_texts}
+    elif "text" not in columns:
+        raise UsageError(_no_text(source))
+    elif model.tokenizer is None:
+        raise UsageError(f"{model.no_tokenizer}; its columns are {listed(source)}")
+    if model.task == "masked_lm":
+        for role in ("good", "bad"):
+            if role not in columns:
+                raise UsageError(
+                    f"a masked LM is explained by the contrast of two words, but {source.name} has "
+                    f"no column {role!r}; its columns are {listed(source)}: name one with "
+                    f"--{role}-column"
+                )
+        return {k: v for k, v in columns.items() if k != "label"}
+    return {k: v for k, v in columns.items() if k not in ("good", "bad")}
+
+
+def _check_parts(source: Source, columns: Mapping[str, str]) -> None:
+    for role in _NEEDED:
+        for part in source.parts:
+            if role in columns and part.fields and find(part.fields, columns[role]) is None:
+                raise UsageError(
+                    f"{part.name} has no column {columns[role]!r}, which is the {role} in other "
+                    f"files of {source.name}; its columns are {some([*part.fields])}"
+                )
+
+
+def said(source: Source, columns: Mapping[str, str]) -> list[str]:
+    """Sentences on which column is what, what is not used, and what isn't in all files."""
+    order = ("text", "pair", "label", "id")
+    roles = [role for role in (*order, *columns) if role in columns]
+    line = ", ".join(f"{role}: {columns[role]}" for role in dict.fromkeys(roles))
+    used = {*columns.values()}
+    unused = [
+        _unused(source, name)
+        for name in source.columns
+        if name not in used and not any(each.startswith(f"{name}.") for each in used)
+    ]
+    lines = [f"{line}; not used: {some(unused)}" if unused else line]
+    for role, column in columns.items():
+        without = [p.name for p in source.parts if p.fields and find(p.fields, column) is None]
+        if without:
+            more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+            lines.append(f"no {role} in {', '.join(without[:3])}{more}: no column {column!r}")
+    empty = [part.name for part in source.parts if not part.fields]
+    if empty:
+        lines.append(f"nothing in {', '.join(empty[:3])}" + ", ..." * (len(empty) > 3))
+    return [*lines, *source.notes]
+
+
+def _unused(source: Source, name: str) -> str:
+    """A column that isn't used; with what it holds if that is why."""
+    roles = [role for role, guesses in GUESSED.items() if name.casefold() in guesses]
+    if any(not _fits(source, role, name) for role in roles):
+        return f"{name} ({holds(source.field(name).kinds)})"
+    return name or "one without a name"

@@ -1,0 +1,157 @@
+"""What becomes of a corpus's values: a row whose columns have the types that encoding takes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import pyarrow as pa
+
+from attribeam.pipeline.corpus.fields import Field, class_name
+from attribeam.pipeline.corpus.labels import LabelError, Labels
+from attribeam.pipeline.corpus.sources import Record
+
+SCHEMA = pa.schema(
+    [
+        ("instance_id", pa.string()),
+        ("text", pa.string()),
+        ("text_pair", pa.string()),
+        ("split", pa.string()),
+        ("label", pa.int64()),
+        ("rationale", pa.list_(pa.int8())),
+        ("roles", pa.list_(pa.string())),
+        ("subset", pa.string()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("token_type_ids", pa.list_(pa.int32())),
+        ("attention_mask", pa.list_(pa.int8())),
+        ("special_tokens_mask", pa.list_(pa.int8())),
+        ("good", pa.string()),
+        ("bad", pa.string()),
+        ("problem", pa.string()),
+    ]
+)
+_NAMES = {"pair": "text_pair", "id": "instance_id"}
+
+
+class _Unreadable(ValueError):
+    """A value that isn't what its column should hold."""
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Turns records into rows of ``SCHEMA``.
+
+    Attributes:
+        columns: Column by role.
+        labels: How labels are read.
+        subsets: What is known of the column of subsets, by part.
+    """
+
+    columns: Mapping[str, str]
+    labels: Labels
+    subsets: Sequence[Field | None] = ()
+
+    def row(self, position: int, record: Record) -> dict[str, Any]:
+        """The normalised row of a record; ``problem`` says what is wrong with it if anything."""
+        row: dict[str, Any] = dict.fromkeys(SCHEMA.names)
+        row["problem"] = record.problem
+        for role, column in self.columns.items():
+            value = record.values.get(column)
+            if role == "subset" and self.subsets:
+                value = class_name(self.subsets[record.part], value)
+            if role == "split" or _is_nothing(role, value):
+                continue
+            try:
+                row[_NAMES.get(role, role)] = self._value(role, value, record.part)
+            except (_Unreadable, LabelError) as error:
+                row["problem"] = row["problem"] or str(error)
+        try:
+            row["split"] = None if record.split is None else _string(record.split, "split")
+        except _Unreadable as error:
+            row["problem"] = row["problem"] or str(error)
+        row["instance_id"] = row["instance_id"] or _content_id(position, record)
+        return row
+
+    def _value(self, role: str, value: Any, part: int) -> Any:
+        if role in ("text", "pair"):
+            return _text(value, role)
+        if role in ("id", "subset"):
+            return _string(value if isinstance(value, bytes) else str(value), role)
+        if role == "roles":
+            return _roles(value)
+        if role == "label":
+            return self.labels.readings[part](value)
+        if role in ("good", "bad"):
+            text = value if isinstance(value, bytes) else str(value)
+            return _string(text, role).strip()
+        return _integers(value, role)
+
+
+def _is_nothing(role: str, value: Any) -> bool:
+    """Whether a value stands for none: null, NaN, or a cell that is left blank."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    if not isinstance(value, str):
+        return False
+    return value == "" if role in ("text", "pair") else not value.strip()
+
+
+def _text(value: Any, role: str) -> str:
+    """A text; of a list of words, these with blanks between them."""
+    if not isinstance(value, list):
+        return _string(value, role)
+    words = []
+    for number, item in enumerate(value, 1):
+        word = _string(item, f"word {number} of the {role}")
+        if word.split() != [word]:
+            raise _Unreadable(
+                f"the {role} is a list, and each of it has to be one word, but number {number} is "
+                f"{word[:40]!r}"
+            )
+        words.append(word)
+    return " ".join(words)
+
+
+def _string(value: Any, what: str) -> str:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise _Unreadable(
+                f"the {what} is not valid UTF-8: {error.reason} at byte {error.start}"
+            ) from error
+    if not isinstance(value, str):
+        raise _Unreadable(f"the {what} is a {type(value).__name__}, not a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _Unreadable(f"the {what} holds a lone surrogate: {error.reason}") from error
+    return value
+
+
+def _roles(value: Any) -> list[str | None]:
+    words = value.split() if isinstance(value, str) else value
+    if not isinstance(words, list):
+        raise _Unreadable(f"the roles are a {type(value).__name__}, not a list of names")
+    return [None if word is None else _string(word, "roles") for word in words]
+
+
+def _integers(value: Any, role: str) -> list[int]:
+    if isinstance(value, str):
+        value = value.replace(",", " ").strip("[] ").split()
+    try:
+        numbers = [int(item) for item in value]
+        if any(isinstance(item, float) and not item.is_integer() for item in value):
+            raise ValueError("some have decimals")
+        pa.array(numbers, SCHEMA.field(role).type.value_type)
+    except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+        raise _Unreadable(f"{role} is not a list of small integers: {error}") from error
+    return numbers
+
+
+def _content_id(position: int, record: Record) -> str:
+    """Identity of a row without one: a hash of its position and of the columns that are read."""
+    content = repr(sorted(record.values.items(), key=lambda item: str(item[0])))
+    digest = blake2b(f"{position}\0{content}".encode(errors="surrogatepass"), digest_size=8)
+    return f"row-{position}-{digest.hexdigest()}"

@@ -1,0 +1,1 @@
+"""What a run would take: measured on a few batches, and reckoned up."""

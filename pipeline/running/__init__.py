@@ -1,0 +1,1 @@
+"""A run: prepared, planned, handed to Beam, and accounted for."""

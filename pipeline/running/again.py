@@ -1,0 +1,229 @@
+"""What a call is to do: what is missing, and what is to be made again.
+
+Damaged files, and what failed for want of memory or a network, may be of methods that the call
+wasn't told to run. These are made with the parameters that ``run.json`` has, as long as this
+version of attribeam still makes the same of them; else they are left, and it is said whose they
+are.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from attribeam.pipeline.running.missing import Task, in_order, plan, units_of_run
+from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.store.damage import Damage, Part
+from attribeam.pipeline.store.files import discard, join, read_parquet
+from attribeam.schemas import Unit, UsageError, unit_path
+from attribeam.schemas.layout import parse_failures_path
+from attribeam.transforms import Model, choose
+from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.recovery import is_passing
+
+# Files that a sentence names.
+_NAMED = 3
+
+
+class Passing(NamedTuple):
+    """What failed for want of memory, a network or a device.
+
+    Attributes:
+        parts: What is to be made again for it.
+        stuck: Failures that can't be tried again, since that takes a method that can't be made.
+    """
+
+    parts: list[Part]
+    stuck: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call is to do.
+
+    Attributes:
+        units: The units that the call was told of.
+        tasks: The missing units by shard.
+        settings: Settings for them.
+        retried: Units that are tried again, whose tables go first.
+        again: Damaged files that are made again.
+        spoiled: Those that aren't.
+        left: Sentences on them, and on what can't be tried again.
+    """
+
+    units: list[Unit]
+    tasks: list[Task]
+    settings: Settings
+    retried: list[Part]
+    again: list[str]
+    spoiled: list[str]
+    left: list[str]
+
+
+NOTHING = Passing([], 0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, as far as this call and its version of attribeam can add to it.
+
+    Attributes:
+        settings: Settings of the call.
+        manifest: ``run.json`` with what the call adds.
+        unable: Why not, of the methods that can't be made again.
+    """
+
+    settings: Settings
+    manifest: Mapping[str, Any]
+    unable: Mapping[str, str]
+
+    @classmethod
+    def of(cls, settings: Settings, manifest: Mapping[str, Any], model: Model) -> "Run":
+        """The run of a call, and of other methods why they can't be made again."""
+        unable = {}
+        for name, record in manifest["methods"].items():
+            if name not in settings.methods:
+                try:
+                    (choice,) = choose([name], {name: record["params"]})
+                    choice.fitted(model)
+                except UsageError as error:
+                    unable[name] = str(error)
+                    continue
+                version = record.get("version", 1)
+                if choice.method.version != version:
+                    unable[name] = f"it was made by version {version} of the method"
+        return cls(settings, manifest, unable)
+
+    @property
+    def units(self) -> list[Unit]:
+        """All units of the run, of whichever call."""
+        return units_of_run({n: of["tables"] for n, of in self.manifest["methods"].items()})
+
+    def work(
+        self,
+        whole: Iterable[str],
+        damage: Damage,
+        passing: Passing = NOTHING,
+        *,
+        everything: bool = False,
+    ) -> Work:
+        """What is missing, damaged, or to be tried again.
+
+        Args:
+            whole: Paths of the files that are there and not damaged.
+            damage: What is damaged.
+            passing: What is to be tried again.
+            everything: Do what is missing of the run's other methods too.
+        """
+        units = units_of_run(self.settings.tables)
+        if everything:
+            more = [unit for unit in self.units if unit.method not in self.unable]
+            units = in_order([*units, *more])
+        able = {p: paths for p, paths in damage.parts.items() if p[0].method not in self.unable}
+        tasks = plan(units, self.settings.num_shards, whole, [*able, *passing.parts])
+        again = [path for paths in able.values() for path in paths]
+        unable = {p: paths for p, paths in damage.parts.items() if p not in able}
+        return Work(
+            units=units,
+            tasks=tasks,
+            settings=self._settings_for(tasks),
+            retried=passing.parts,
+            again=[*again, *damage.corpus, *damage.samples.values()],
+            spoiled=[*(path for paths in unable.values() for path in paths), *damage.strays],
+            left=list(self._left(unable, damage.strays, passing.stuck)),
+        )
+
+    def _settings_for(self, tasks: Sequence[Task]) -> Settings:
+        """The settings of the call, with those of other methods that have a part in its tasks."""
+        units = {unit for task in tasks for unit in task.units}
+        others = {unit.method for unit in units if unit.method} - set(self.settings.methods)
+        records = self.manifest["methods"]
+        evaluation = self.settings.evaluation
+        if any(unit.table == "curves" for unit in units) and evaluation is None:
+            record = self.manifest["evaluation"].items()
+            values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in record}
+            evaluation = Evaluation(**values)
+        return replace(
+            self.settings,
+            methods={
+                **self.settings.methods,
+                **{name: dict(records[name]["params"]) for name in records if name in others},
+            },
+            filled={name: tuple(of["tables"]) for name, of in records.items()},
+            evaluation=evaluation,
+        )
+
+    def _left(
+        self, unable: Mapping[Part, list[str]], strays: Sequence[str], stuck: int
+    ) -> Iterator[str]:
+        """Yields sentences on what can't be made again, and whose it is."""
+        for method, reason in sorted(self.unable.items()):
+            own = (paths for (unit, _), paths in unable.items() if unit.method == method)
+            paths = [path for each in own for path in each]
+            if paths:
+                of = f"of {method}, which can't be made again here"
+                yield f"{_left_as_is(paths)} {of}: {reason}"
+        if strays:
+            yield f"{_left_as_is(strays)}, of which run.json knows nothing: move it elsewhere"
+        if stuck:
+            method, reason = min(self.unable.items())
+            yield (
+                f"not tried again: {stuck} that failed for want of memory, a network or a device, "
+                f"since {method} can't be made again here: {reason}"
+            )
+
+
+def _left_as_is(paths: Sequence[str]) -> str:
+    names = ", ".join(paths[:_NAMED]) + ", ..." * (len(paths) > _NAMED)
+    number = "1 file" if len(paths) == 1 else f"{len(paths)} files"
+    return f"damaged, and left as it is: {number} ({names})"
+
+
+# What failed for no fault of its own --------------------------------------------------------------
+
+
+def passing_parts(root: str, run: Run, paths: Iterable[str]) -> Passing:
+    """The units that lack rows for want of memory, a network or a device.
+
+    An instance that couldn't be predicted is missing from all tables of its shard.
+
+    Args:
+        root: The run's folder.
+        run: The run.
+        paths: Paths of the files that are there and not damaged.
+    """
+    found: dict[Part, None] = {}
+    stuck = 0
+    for path in sorted(paths):
+        place = parse_failures_path(path)
+        if place is None or place[2] != run.settings.num_shards:
+            continue
+        rows = read_parquet(join(root, path), ["stage", "method", "error", "message"]).to_pylist()
+        for row in rows:
+            if not is_passing(row["error"], row["message"]):
+                continue
+            parts = [unit for unit in run.units if _follows(unit, row["stage"], row["method"])]
+            if any(unit.method in run.unable for unit in parts):
+                stuck += 1
+            else:
+                found |= {(unit, place[1]): None for unit in parts}
+    return Passing(list(found), stuck)
+
+
+def _follows(unit: Unit, stage: str, method: str | None) -> bool:
+    """Whether a unit lacks a row because of a failure."""
+    if method is None:
+        return True
+    return unit.method == method and (stage != "perturb" or unit.table == "curves")
+
+
+def discard_parts(root: str, parts: Iterable[Part], num_shards: int) -> None:
+    """Deletes tables so that they are made again, those first that are made of others.
+
+    Their failures stay until then: who is killed in between does it again.
+    """
+    shards: dict[Unit, list[int]] = {}
+    for unit, shard in parts:
+        shards.setdefault(unit, []).append(shard)
+    for unit in reversed(in_order(shards)):
+        for shard in shards[unit]:
+            discard(join(root, unit_path(unit, shard, num_shards)))

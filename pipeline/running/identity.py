@@ -1,0 +1,162 @@
+"""What ``run.json`` says of a run: what its numbers depend on, and what it was run with."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attribeam.pipeline.corpus.staging import Corpus
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.running.fingerprint import model_hashes, tokenizer_identity
+from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.store.files import is_local
+from attribeam.transforms import Chosen, Model
+
+_LIBRARIES = ("apache-beam", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
+
+
+def record(
+    options: Options,
+    settings: Settings,
+    model: Model,
+    corpus: Corpus,
+    rows: int,
+    chosen: Iterable[Chosen],
+    padding: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """The manifest of a call: ``identity``, ``methods``, ``evaluation``, ``executions``.
+
+    Args:
+        options: What was asked for.
+        settings: What the workers get.
+        model: The model.
+        corpus: The corpus.
+        rows: Rows of the corpus.
+        chosen: The methods.
+        padding: Rows of a pre-tokenised corpus that are padded (``padding.count_padding``).
+    """
+    folder = Path(settings.model)
+    return {
+        "identity": {
+            "model": _model_identity(options, folder, model),
+            "tokenizer": tokenizer_identity(folder, model.tokenizer),
+            "corpus": {**_corpus_identity(options, corpus, rows), "padding": padding},
+            "settings": _settings_identity(options, settings, model, corpus.columns),
+        },
+        "methods": {choice.name: _method_record(choice, settings) for choice in chosen},
+        "evaluation": settings.evaluation_record(),
+        "executions": [_execution(options, settings)],
+    }
+
+
+def base_name(source: str) -> str:
+    """A source's name without the folders it happens to lie in; a hub id or a URL as it is."""
+    if Path(source).exists():
+        return Path(source).resolve().name
+    is_glob = is_local(source) and not {*"*?["}.isdisjoint(source)
+    return Path(source).name if is_glob else source
+
+
+def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, Any]:
+    """What makes a model the same: its weights, its configuration and what it predicts."""
+    return {
+        "source": base_name(options.model),
+        "architecture": type(model.network).__name__,
+        "task": model.task,
+        "labels": model.labels,
+        "num_layers": model.num_layers,
+        "num_heads": model.num_heads,
+        **model_hashes(folder, model.network.config),
+    }
+
+
+def _corpus_identity(options: Options, corpus: Corpus, rows: int) -> dict[str, Any]:
+    more: dict[str, Any] = {}
+    if options.delimiter is not None:
+        more["delimiter"] = options.delimiter
+    if corpus.labels.record:
+        more["labels"] = dict(corpus.labels.record)
+    return {
+        "source": base_name(options.corpus),
+        "fingerprint": corpus.source.fingerprint,
+        "split": options.split,
+        "limit": options.limit,
+        "rows": rows,
+        "columns": dict(corpus.columns),
+        **more,
+    }
+
+
+def _settings_identity(
+    options: Options, settings: Settings, model: Model, columns: Mapping[str, str]
+) -> dict[str, Any]:
+    encoding = asdict(settings.encoding)
+    return {
+        "target": settings.target,
+        "output": "contrast" if model.task == "masked_lm" else "logit",
+        "dtype": settings.dtype,
+        "seed": settings.seed,
+        "max_length": encoding["max_length"],
+        "overflow": encoding["overflow"],
+        "stride": encoding["stride"],
+        "words": encoding["words"],
+        "token_types": _token_types(model, columns),
+        "mask_token_id": model.mask_id,
+        "shard_size": options.shard_size,
+        "num_shards": settings.num_shards,
+    }
+
+
+def _token_types(model: Model, columns: Mapping[str, str]) -> str | None:
+    """Where the token types come from; None for a model that tells none apart."""
+    if model.token_types < 2:
+        return None
+    if "input_ids" in columns:
+        return "corpus" if "token_type_ids" in columns else "zeros"
+    names = [] if model.tokenizer is None else model.tokenizer.model_input_names
+    return "tokenizer" if "token_type_ids" in names else "zeros"
+
+
+def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
+    method = choice.method
+    return {
+        "params": dict(choice.params),
+        "version": method.version,
+        "tables": list(settings.tables[choice.name]),
+        "signed": method.signed,
+        "class_dependent": method.class_dependent,
+        "additive": method.additive,
+        "stochastic": method.stochastic,
+        "word_score": choice.word_score,
+        "target": choice.target,
+        "passes": [str(kind) for kind in choice.needs],
+        "cost": method.cost,
+        "paper": method.paper,
+        "equation": method.equation,
+    }
+
+
+def _execution(options: Options, settings: Settings) -> dict[str, Any]:
+    """What a call ran with that its numbers don't depend on."""
+    elsewhere = settings.model_copy is not None
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "methods": list(settings.methods),
+        "device": settings.device,
+        # What workers elsewhere have, they alone know.
+        "device_name": None if elsewhere else _device_name(settings.device),
+        "token_budget": settings.token_budget,
+        "workers": settings.workers,
+        "processors": None if elsewhere else os.cpu_count(),
+        "runner": options.runner,
+        "versions": {name: version(name) for name in ("attribeam", *_LIBRARIES)},
+    }
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"

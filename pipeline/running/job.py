@@ -1,0 +1,166 @@
+"""Running a job: prepare it, plan what is missing, hand that to a Beam runner."""
+
+import builtins
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.running import progress
+from attribeam.pipeline.running.again import discard_parts
+from attribeam.pipeline.running.graph import build
+from attribeam.pipeline.running.manifest import write_manifest
+from attribeam.pipeline.running.missing import Task
+from attribeam.pipeline.running.outcome import Outcome, outcome
+from attribeam.pipeline.running.prepare import note, prepare
+from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.store.files import DamagedError
+from attribeam.pipeline.store.lock import locked
+from attribeam.pipeline.workers.engines import Workers, connect, is_dry_run
+from attribeam.pipeline.workers.leash import WORKER, run_leashed
+from attribeam.pipeline.workers.model_files import send_model
+from attribeam.schemas import UsageTypeError
+
+# What Beam adds to a message, and the last line of a traceback.
+_STEP = re.compile(r" \[while running '[^']*'\]")
+_ERROR = re.compile(r"((?:\w+\.)*)(\w+): (.*)")
+# The libraries of the stores, whose errors are no OSError.
+_STORES = (
+    *("apache_beam.io.aws.", "botocore.", "urllib3."),
+    *("apache_beam.io.gcp.", "google.api_core.", "google.auth.", "google.cloud."),
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to.
+
+    Attributes:
+        output: The run's folder.
+        rows: Rows of the corpus.
+        shards: Number of shards.
+        worked: Shards that this call had to work on.
+        outcome: What is in the folder, from this call and earlier ones.
+        damaged: Files that were found to be damaged, and were made again.
+        left: Sentences on those that were left as they are.
+        seconds: Wall time of this call.
+    """
+
+    output: str
+    rows: int
+    shards: int
+    worked: int
+    outcome: Outcome
+    damaged: int
+    left: list[str]
+    seconds: float
+
+    @property
+    def failures(self) -> int:
+        """Rows of ``failures`` in the folder."""
+        return self.outcome.failures
+
+
+def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> Summary:
+    """Runs a job to its end, or continues one that was cut short or lacks methods.
+
+    Args:
+        options: What to run.
+        tell: Is given sentences on what was guessed of the corpus, if there is work to do.
+
+    Raises:
+        UsageError: If anything about the options is wrong, or another process is at work in the
+            folder; nothing has been attributed then.
+        OSError: If the disk is full, a file is damaged, or a worker process was killed. What is
+            committed by then is kept.
+    """
+    start = time.monotonic()
+    if not isinstance(options, Options):
+        raise UsageTypeError(
+            f"run takes attribeam.pipeline.Options, not a {type(options).__name__}"
+        )
+    workers = connect(options)
+    with locked(options.output):
+        return _run(options, workers, start, tell)
+
+
+def _run(options: Options, workers: Workers, start: float, tell: Callable[[str], None]) -> Summary:
+    prepared = prepare(options, workers)
+    work, settings = prepared.work, prepared.work.settings
+    if work.tasks:
+        for sentence in prepared.notes:
+            note(sentence)
+        for sentence in prepared.guessed:
+            tell(sentence)
+        write_manifest(settings.output, prepared.manifest)
+        if not is_dry_run(options):
+            discard_parts(settings.output, work.retried, settings.num_shards)
+            send_model(settings)
+        sizes = [
+            min(options.shard_size, prepared.rows - shard * options.shard_size)
+            for shard in range(settings.num_shards)
+        ]
+        with progress.watching(settings.output, work.tasks, sizes):
+            execute(work.tasks, settings, options)
+    return Summary(
+        output=settings.output,
+        rows=prepared.rows,
+        shards=settings.num_shards,
+        worked=len(work.tasks),
+        outcome=outcome(settings.output, work.units, settings.num_shards, work.spoiled),
+        damaged=len(work.again),
+        left=work.left,
+        seconds=time.monotonic() - start,
+    )
+
+
+def execute(tasks: list[Task], settings: Settings, options: Options) -> None:
+    """Runs tasks on the Beam runner that was asked for, and waits for the end."""
+
+    def work(runner: FnApiRunner | None = None) -> None:
+        with beam.Pipeline(runner, PipelineOptions(options.beam_flags)) as pipeline:
+            build(pipeline, tasks, settings)
+
+    if options.workers > 1 and options.runner == "FnApiRunner":
+        worker = SubprocessSDKEnvironment.from_command_string(WORKER)
+        run_leashed(lambda: work(FnApiRunner(worker)))
+    else:
+        try:
+            work()
+        except RuntimeError as error:
+            # What Beam makes of Ctrl-C in the midst of its work.
+            if _lines(error)[-1:] == ["KeyboardInterrupt"]:
+                raise KeyboardInterrupt from None
+            raise
+
+
+def cause(error: Exception) -> str | None:
+    """What stopped a run, in a line, where it wasn't a bug: a disk, a network, a dead worker.
+
+    Beam hands on some errors as nothing but text, which ends in the name and message of the first.
+    """
+    lines = _lines(error)
+    if isinstance(error, OSError) or f"{type(error).__module__}.".startswith(_STORES):
+        return " ".join(lines) or type(error).__name__
+    found = _ERROR.fullmatch(lines[-1]) if lines and isinstance(error, RuntimeError) else None
+    if found is None:
+        return None
+    known = {DamagedError, BeamIOError, *(each for each in vars(builtins).values() if _is_os(each))}
+    stopped = found[1].startswith(_STORES) or found[2] in {each.__name__ for each in known}
+    return found[3] if stopped else None
+
+
+def _lines(error: Exception) -> list[str]:
+    """What an error says, without what Beam adds."""
+    return [_STEP.sub("", line).strip() for line in str(error).splitlines() if line.strip()]
+
+
+def _is_os(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, OSError)

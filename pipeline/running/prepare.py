@@ -1,0 +1,531 @@
+"""All that is checked and written before any instance is attributed."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from apache_beam.io.filesystem import BeamIOError
+from huggingface_hub import snapshot_download
+
+from attribeam.analysis.runs import linked_folders
+from attribeam.pipeline.corpus.padding import count_padding, said
+from attribeam.pipeline.corpus.staging import Corpus, check_again, open_corpus, stage, staged
+from attribeam.pipeline.options import Options
+from attribeam.pipeline.running.again import NOTHING, Run, Work, passing_parts
+from attribeam.pipeline.running.identity import base_name, record
+from attribeam.pipeline.running.manifest import check_is_own, merged, other_versions, read_manifest
+from attribeam.pipeline.running.statistics import ensure_statistics
+from attribeam.pipeline.settings import ModelCopy, Settings
+from attribeam.pipeline.store.damage import sorted_out, sweep
+from attribeam.pipeline.store.files import discard, discard_folder, is_local, join, list_files
+from attribeam.pipeline.workers.devices import check_precision
+from attribeam.pipeline.workers.engines import Workers
+from attribeam.pipeline.workers.model_files import copy_of
+from attribeam.schemas import UsageError, UsageTypeError
+from attribeam.schemas.errors import INT64
+from attribeam.schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
+from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
+from attribeam.transforms.loading import DTYPES
+from attribeam.transforms.perturb import ORDERS, Evaluation
+from attribeam.transforms.registry import fit_all, methods
+from attribeam.transforms.targets import parse_target
+from attribeam.transforms.tokenizer import TokenizerError
+from attribeam.transforms.variants import OPERATIONS
+from attribeam.transforms.windows import default_overlap, most_overlap
+
+# Each is a process with a model of its own, and all are started by this machine.
+_MOST_WORKERS = 1024
+_OWN = (f"{CORPUS}/rows-", f"{STATISTICS}/sample-", f"{MODEL}/", f"{MANIFEST}.", LOCK)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that can start.
+
+    Attributes:
+        work: What is to be done.
+        rows: Number of rows of the corpus.
+        manifest: ``run.json`` as it is to be once this call adds to the run.
+        notes: What is to be said if there is anything to do.
+        guessed: Sentences on what was guessed and left out, to be said then too.
+    """
+
+    work: Work
+    rows: int
+    manifest: dict[str, Any]
+    notes: list[str]
+    guessed: list[str]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What options come to, before anything is read of the corpus or written.
+
+    Attributes:
+        folder: The model's folder.
+        model: The model, on the CPU.
+        device: Where it is to run on this machine.
+        copy: What workers on other machines load of it; None if there are none.
+        chosen: The methods, their parameters fixed.
+        left_out: Of ``all`` those that aren't defined for the model, and why.
+        target: Class to explain.
+        evaluation: What is perturbed.
+        corpus: The corpus.
+        encoding: How texts become tokens.
+    """
+
+    folder: Path
+    model: Model
+    device: str
+    copy: ModelCopy | None
+    chosen: list[Chosen]
+    left_out: dict[str, str]
+    target: str | int
+    evaluation: Evaluation | None
+    corpus: Corpus
+    encoding: EncodeOptions
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was guessed and left out."""
+        return [*self.corpus.notes, *(f"left out: {n} {why}" for n, why in self.left_out.items())]
+
+    def settings(self, options: Options, rows: int) -> Settings:
+        """Settings for the workers, of a corpus of so many rows."""
+        return Settings(
+            model=str(self.folder),
+            model_name=base_name(options.model),
+            output=options.output.rstrip("/"),
+            num_shards=-(-rows // options.shard_size),
+            target=self.target,
+            seed=options.seed,
+            dtype=options.dtype,
+            encoding=self.encoding,
+            methods={choice.name: dict(choice.params) for choice in self.chosen},
+            evaluation=self.evaluation,
+            layers=options.layers,
+            device=self.device if self.copy is None else options.device,
+            token_budget=options.token_budget,
+            workers=options.workers,
+            mask_token_id=options.mask_token_id,
+            allow_pickle=options.allow_pickle,
+            trust_remote_code=options.trust_remote_code,
+            tokenizer=self.model.tokenizer is not None,
+            model_copy=self.copy,
+        )
+
+
+def check(options: Options, workers: Workers, begun: Mapping[str, Any] | None = None) -> Checked:
+    """Checks the options against each other, the model and the corpus.
+
+    Args:
+        options: The options.
+        workers: Where the workers will run (``engines.connect``).
+        begun: What ``run.json`` says of the corpus, if a run goes on.
+
+    Raises:
+        UsageError: If anything is wrong.
+    """
+    check_numbers(options)
+    here = workers is Workers.HERE
+    check_device(options.device)
+    # What other machines have is found out there.
+    device = resolve_device(options.device if here else "auto")
+    if here:
+        check_precision(options.dtype, device)
+    chosen = choose(options.methods, options.params)
+    _check_layers(options, chosen)
+    folder = resolve_model(
+        options.model,
+        allow_pickle=options.allow_pickle,
+        trust_remote_code=options.trust_remote_code,
+    )
+    model = load_checked(folder, options)
+    target = parse_target(options.target, model)
+    evaluation = options.evaluation and _in_order(options.evaluation.checked(model))
+    chosen, left_out = fit_all(chosen, model)
+    corpus = open_corpus(
+        options.corpus,
+        model,
+        split=options.split,
+        limit=options.limit,
+        columns=options.columns,
+        delimiter=options.delimiter,
+        begun=begun,
+    )
+    _check_gold(target, chosen, model, corpus)
+    return Checked(
+        folder=folder,
+        model=model,
+        device=device,
+        copy=None if here else _model_copy(folder, options),
+        chosen=chosen,
+        left_out=left_out,
+        target=target,
+        evaluation=evaluation,
+        corpus=corpus,
+        encoding=_encoding(options, model, corpus.columns, need_label=target == "gold"),
+    )
+
+
+def _in_order(evaluation: Evaluation) -> Evaluation:
+    """An evaluation with its lists in one order, whichever they were given in."""
+    orders = tuple(order for order in ORDERS if order in evaluation.orders)
+    operations = tuple(each for each in OPERATIONS if each in evaluation.operations)
+    return replace(evaluation, orders=orders, operations=operations)
+
+
+def prepare(options: Options, workers: Workers) -> Prepared:
+    """Checks the options against each other, the model, the corpus and the output folder.
+
+    The caller has the folder to itself (``lock.locked``). The corpus is staged into it unless an
+    earlier call has done that.
+
+    Args:
+        options: The options.
+        workers: Where the workers will run (``engines.connect``).
+
+    Raises:
+        UsageError: If anything is wrong; nothing has been attributed then.
+    """
+    check_numbers(options)
+    old = _open_output(options.output)
+    checked = check(options, workers, old and old["identity"]["corpus"])
+    with _undone(options.output.rstrip("/"), old):
+        return _prepared(options, checked, old)
+
+
+def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) -> Prepared:
+    """What needs the corpus: it is copied into the folder, and what is to be known of it is."""
+    model, corpus = checked.model, checked.corpus
+    root = options.output.rstrip("/")
+    copy = partial(
+        stage,
+        *(corpus, root),
+        shard_size=options.shard_size,
+        windows=checked.encoding.overflow == "stride",
+    )
+    if old is None:
+        # Of a call that was killed before it began; its model may have been another.
+        discard_folder(join(root, STATISTICS))
+    rows = copy() if old is None else int(old["identity"]["corpus"]["rows"])
+    options = replace(options, limit=_effective_limit(options.limit, rows, corpus, old))
+    settings = checked.settings(options, rows)
+    padding = _padding(root, old, settings, model) if "input_ids" in corpus.columns else None
+    new = record(options, settings, model, corpus, rows, checked.chosen, padding)
+    manifest = merged(root, old, new)
+    settings = settings.as_begun(manifest)
+    run = Run.of(settings, manifest, model)
+    kept, damaged = sweep(root, old if options.repair else None)
+    damage = sorted_out(damaged, run.units, settings.num_shards)
+    if old is not None and (damage.corpus or not staged(root, settings.num_shards)):
+        # Or somebody has tidied up; it is the same corpus, since its fingerprint is.
+        copy()
+        check_again(root, settings.num_shards)
+    passing = passing_parts(root, run, kept) if options.retry_failed else NOTHING
+    everything = options.repair or options.retry_failed
+    work = run.work(kept, damage, passing, everything=everything)
+    # Of whichever method: it is known by whom it was made.
+    manifest["executions"][-1]["methods"] = list(work.settings.methods)
+    ensure_statistics(replace(work.settings, device=checked.device), model, damage.samples)
+    guessed = [*checked.notes, *said(padding, model)]
+    return Prepared(work, rows, manifest, [*other_versions(old, new)], guessed)
+
+
+def _effective_limit(
+    given: int | None, rows: int, corpus: Corpus, old: Mapping[str, Any] | None
+) -> int | None:
+    """The limit that a run is known by: none where it is more than the corpus has rows.
+
+    Args:
+        given: The limit that was given.
+        rows: Rows of the run's corpus.
+        corpus: The corpus.
+        old: The manifest that is there: another limit that takes the same rows is the same.
+    """
+    if old is None:
+        return given if given is not None and given <= rows else None
+    before: int | None = old["identity"]["corpus"]["limit"]
+    if given == before or (given is not None and given < rows):
+        return given
+    most = rows + 1 if given is None else min(given, rows + 1)
+    there = sum(1 for _ in islice(corpus.source.records(()), most))
+    return before if there == rows else given
+
+
+def _padding(
+    root: str, old: Mapping[str, Any] | None, settings: Settings, model: Model
+) -> dict[str, int] | None:
+    """What of the corpus is padding: counted when it is staged, known from then on."""
+    if old is not None:
+        corpus: dict[str, Any] = old["identity"]["corpus"]
+        if "padding" in corpus or not staged(root, settings.num_shards):
+            return corpus.get("padding")
+    return count_padding(root, settings.num_shards, model)
+
+
+@contextmanager
+def _undone(root: str, old: dict[str, Any] | None) -> Iterator[None]:
+    """What the body adds to the folder goes again if it raises an error.
+
+    Args:
+        root: The run's folder.
+        old: The manifest that was there; without one, all that a run begins with goes.
+    """
+    folders = {name: join(root, name) for name in (CORPUS, STATISTICS)}
+    before = {name: set(list_files(path)) for name, path in folders.items()}
+    try:
+        yield
+    except Exception:
+        for name, folder in folders.items():
+            if old is None or not before[name]:
+                discard_folder(folder)
+            for path in set(list_files(folder)) - before[name]:
+                discard(join(folder, path))
+        raise
+
+
+# Checks ---------------------------------------------------------------------------------------
+
+
+def check_numbers(options: Options) -> None:
+    """Checks options that are numbers or names on their own.
+
+    Raises:
+        UsageError: If one is out of range or unknown.
+    """
+    for name in ("limit", "token_budget", "shard_size", "workers", "max_length", "seed", "stride"):
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, int):
+            kind = type(value).__name__
+            raise UsageTypeError(f"{name} is a whole number (int), and not a {kind}: {value}")
+    for name in ("limit", "token_budget", "shard_size", "workers", "max_length"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
+    for name in ("limit", "token_budget", "shard_size", "seed", "stride"):
+        value = getattr(options, name)
+        if value is not None and value not in INT64:
+            raise UsageError(f"--{name.replace('_', '-')} {value} is more than 64 bits hold")
+    if options.workers > _MOST_WORKERS:
+        raise UsageError(f"--workers is at most {_MOST_WORKERS}, not {options.workers}")
+    if options.dtype not in DTYPES:
+        raise UsageError(f"--dtype is one of {', '.join(DTYPES)}, not {options.dtype}")
+    for name, value, known in (
+        ("overflow", options.overflow, ("truncate", "fail", "stride")),
+        ("words", options.words, ("whitespace", "tokenizer")),
+    ):
+        if value not in known:
+            raise UsageError(f"--{name} is {' or '.join(known)}, not {value}")
+    if options.stride is not None and options.overflow != "stride":
+        raise UsageError(f"--stride {options.stride} goes with --overflow stride")
+
+
+def _check_layers(options: Options, chosen: Sequence[Chosen]) -> None:
+    if not options.layers or any(choice.method.layered for choice in chosen):
+        return
+    layered = [name for name, method in methods().items() if method.layered]
+    remedy = f"name one in --methods that has: {', '.join(layered)}" if layered else "leave it out"
+    raise UsageError(f"--layers: none of the methods chosen has scores by layer; {remedy}")
+
+
+def load_checked(folder: Path, options: Options) -> Model:
+    """The model in a folder, as the options want it, on the CPU.
+
+    Raises:
+        UsageError: If it can't be loaded.
+    """
+    load = partial(
+        load_model,
+        folder,
+        dtype=options.dtype,
+        allow_pickle=options.allow_pickle,
+        trust_remote_code=options.trust_remote_code,
+        mask_token_id=options.mask_token_id,
+    )
+    try:
+        try:
+            return load()
+        except TokenizerError as error:
+            # Where the corpus holds ids, nobody needs it; else that is said.
+            model = load(tokenizer=False)
+            model.no_tokenizer = str(error)
+            return model
+    except UsageError:
+        raise
+    except Exception as error:  # A damaged file gives a dozen kinds, from as many libraries.
+        message = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"the model in {folder} can't be loaded: {type(error).__name__}: {message}"
+        ) from error
+
+
+def _model_copy(folder: Path, options: Options) -> ModelCopy:
+    return copy_of(
+        folder, allow_pickle=options.allow_pickle, trust_remote_code=options.trust_remote_code
+    )
+
+
+def check_device(name: str) -> None:
+    """Checks that a name can be that of a device.
+
+    Raises:
+        UsageError: If it can't.
+    """
+    try:
+        kind = "cpu" if name == "auto" else torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise UsageError(f"--device is auto, cpu, cuda or cuda:N, not {name}")
+
+
+def resolve_device(name: str) -> str:
+    """The device of this machine that a name stands for.
+
+    Raises:
+        UsageError: If torch doesn't find it.
+    """
+    check_device(name)
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = torch.device(name).type
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}, but this machine has no CUDA GPU that torch can use")
+    if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}, but torch finds {torch.cuda.device_count()} CUDA GPU")
+    return name
+
+
+def _open_output(root: str) -> dict[str, Any] | None:
+    """The manifest that is in the output folder, if any.
+
+    Raises:
+        UsageError: If the folder holds something that isn't a run, or a published one.
+    """
+    try:
+        if is_local(root) and Path(root).exists() and not Path(root).is_dir():
+            raise UsageError(f"--output {root} is a file; name a folder")
+        manifest = read_manifest(root)
+        if is_local(root) and (links := linked_folders(Path(root))):
+            raise UsageError(
+                f"--output {root} has folders that are links ({', '.join(links[:3])}), which "
+                "nothing that reads a run follows: put the folders themselves there, or make "
+                f"{root} as a whole a link"
+            )
+        if manifest is not None:
+            check_is_own(f"--output {root}", manifest)
+    except UsageError:
+        raise
+    except (OSError, BeamIOError, ValueError) as error:
+        raise UsageError(f"--output {root} can't be read: {error}") from error
+    if manifest is None:
+        # What a run that was killed before it began leaves behind: its corpus, half a manifest.
+        foreign = [path for path in list_files(root) if not path.startswith(_OWN)]
+        if foreign:
+            raise UsageError(
+                f"--output {root} is not empty and holds no run ({MANIFEST}), but {foreign[0]}: "
+                "name a new folder"
+            )
+    return manifest
+
+
+def _check_gold(
+    target: str | int,
+    chosen: Sequence[Chosen],
+    model: Model,
+    corpus: Corpus,
+) -> None:
+    gold = [
+        f"--set {choice.name}.target=gold"
+        for choice in chosen
+        if choice.params.get("target") == "gold"
+    ]
+    gold += ["--target gold"] * (target == "gold")
+    if gold and model.task == "classification" and "label" not in corpus.columns:
+        raise UsageError(
+            f"{gold[0]} needs labels, but {corpus.source.name} has no label column; its columns "
+            f"are {', '.join(corpus.source.columns)}: name one with --label-column"
+        )
+
+
+def _encoding(
+    options: Options, model: Model, columns: Mapping[str, str], *, need_label: bool
+) -> EncodeOptions:
+    limit = _limit(options, model, columns)
+    special = 0
+    if model.tokenizer is not None and "text" in columns:
+        special = model.tokenizer.num_special_tokens_to_add(pair="pair" in columns)
+        if limit <= special:
+            # Tokenizers don't truncate at all then.
+            raise UsageError(f"--max-length {limit} leaves no room beside {special} special tokens")
+    stride = _stride(options, limit - special) if options.overflow == "stride" else None
+    return EncodeOptions(limit, options.overflow, stride, options.words, need_label)
+
+
+def _limit(options: Options, model: Model, columns: Mapping[str, str]) -> int:
+    """Most tokens of an instance; says so where the tokenizer and the network have two minds."""
+    most = model.capacity
+    # Who tokenised a corpus has cut it to what the model is to see.
+    own = most if "input_ids" in columns else model.max_length
+    given = options.max_length
+    if given is not None and given > most:
+        raise UsageError(f"--max-length {given} is more than the model takes ({most})")
+    if given is None and own < most:
+        note(
+            f"the limit is {own} tokens, as the tokenizer states (model_max_length); the network "
+            f"has positions for {most} (--max-length)"
+        )
+    elif given is not None and given > own:
+        note(f"--max-length {given} is more than the tokenizer's limit (model_max_length {own})")
+    return given or own
+
+
+def note(sentence: str) -> None:
+    """Says something that is no error."""
+    print(f"attribeam: {sentence}", file=sys.stderr, flush=True)
+
+
+def _stride(options: Options, room: int) -> int:
+    """What windows overlap by, given the tokens that they have room for."""
+    stride = default_overlap(room) if options.stride is None else options.stride
+    if not 0 <= stride <= most_overlap(room):
+        raise UsageError(
+            f"--stride {stride} is not between 0 and {most_overlap(room)}: windows take {room} "
+            "tokens beside the special ones, and overlap by half at most"
+        )
+    return stride
+
+
+def resolve_model(
+    source: str, *, allow_pickle: bool = False, trust_remote_code: bool = False
+) -> Path:
+    """The local folder of a model: the one given, or a hub model's, fetched.
+
+    Args:
+        source: Folder or hub id.
+        allow_pickle: Fetch pickled weights too.
+        trust_remote_code: Fetch the model's own code too.
+
+    Raises:
+        UsageError: If there is no such folder and the hub has no such model, or can't be reached.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if Path(source).exists() or source.startswith((".", "/")) or source.count("/") > 1:
+        raise UsageError(f"there is no model folder {source}")
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    patterns += ["*.bin"] * allow_pickle + ["*.py"] * trust_remote_code
+    try:
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except Exception as error:  # The library raises a dozen kinds; all mean that it isn't there.
+        raise UsageError(
+            f"there is no folder {source}, and the model {source} can't be had from the hub: "
+            f"{type(error).__name__}: {error}"
+        ) from error

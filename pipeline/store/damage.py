@@ -1,0 +1,137 @@
+"""Files of a run that are damaged: found, and told whose they are.
+
+Nothing is deleted for it. What is made again replaces what is there, as a whole; what this call
+can't make again stays, since somebody else may.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from attribeam.analysis.files import content_problems, corpus_problems
+from attribeam.pipeline.store.files import (
+    TEMPORARY,
+    DamagedError,
+    discard,
+    join,
+    list_checked,
+    open_read,
+    read_parquet,
+)
+from attribeam.schemas import Unit, parse_unit_path, table_schema
+from attribeam.schemas.layout import (
+    CORPUS,
+    FAILURES,
+    STATISTICS,
+    parse_failures_path,
+    parse_statistics_path,
+)
+
+Part = tuple[Unit, int]  # A unit of one shard.
+
+
+class Swept(NamedTuple):
+    """What was found in a run's folder.
+
+    Attributes:
+        kept: Paths of the files that are there and not damaged, relative to the folder.
+        damaged: Those of the files of the run that are.
+    """
+
+    kept: list[str]
+    damaged: list[str]
+
+
+class Damage(NamedTuple):
+    """What of a run is damaged.
+
+    Attributes:
+        parts: The files by unit and shard: its table, its failures, or both.
+        corpus: Those of the copy of the corpus.
+        samples: Those of statistics, by the size of their sample.
+        strays: Those that belong to no unit of ``run.json``.
+    """
+
+    parts: dict[Part, list[str]]
+    corpus: list[str]
+    samples: dict[int, str]
+    strays: list[str]
+
+
+def is_own(path: str) -> bool:
+    """Whether a path, relative to a run's folder, is that of a file that a run makes again."""
+    return (
+        parse_unit_path(path) is not None
+        or parse_failures_path(path) is not None
+        or path.startswith((f"{CORPUS}/rows-", f"{STATISTICS}/sample-"))
+    )
+
+
+def sweep(root: str, manifest: Mapping[str, Any] | None = None) -> Swept:
+    """Deletes what a killed run left half written, and finds what a broken disk has damaged.
+
+    Args:
+        root: The run's folder.
+        manifest: Its ``run.json``, to read every file to its last page; None to look only for
+            those that are cut short.
+    """
+    kept, damaged = [], []
+    for path, ends_well in list_checked(root):
+        if path.endswith(TEMPORARY):
+            discard(join(root, path))
+        elif is_own(path) and not (
+            ends_well and (manifest is None or _is_sound(root, path, manifest))
+        ):
+            damaged.append(path)
+        else:
+            kept.append(path)
+    return Swept(kept, sorted(damaged))
+
+
+def _is_sound(root: str, path: str, manifest: Mapping[str, Any]) -> bool:
+    """Whether a file can be read to its last page and is what it should be."""
+    double = manifest["identity"]["settings"]["dtype"] == "float64"
+    found = parse_unit_path(path)
+    try:
+        if path.startswith(f"{CORPUS}/"):
+            with open_read(join(root, path)) as handle:
+                return not any(corpus_problems(handle, path, manifest))
+        if path.startswith(f"{STATISTICS}/"):
+            read_parquet(join(root, path))
+            return True
+        unit = None if found is None else found[0]
+        schema = table_schema(FAILURES if unit is None else unit.table, double=double)
+        with open_read(join(root, path)) as handle:
+            return not any(content_problems(handle, unit, schema))
+    except (DamagedError, pa.ArrowException):
+        return False
+    except OSError as error:
+        # What Arrow finds has no number; that a file can't be read is another matter.
+        if error.errno is not None:
+            raise
+        return False
+
+
+def sorted_out(damaged: Iterable[str], units: Iterable[Unit], num_shards: int) -> Damage:
+    """Says whose damaged files are.
+
+    Args:
+        damaged: Their paths.
+        units: The units of the run.
+        num_shards: Its number of shards.
+    """
+    known = set(units)
+    damage = Damage({}, [], {}, [])
+    for path in damaged:
+        found = parse_unit_path(path) or parse_failures_path(path)
+        sample = parse_statistics_path(path)
+        if found is not None and found[0] in known and found[2] == num_shards:
+            damage.parts.setdefault(found[:2], []).append(path)
+        elif found is None and path.startswith(f"{CORPUS}/"):
+            damage.corpus.append(path)
+        elif sample is not None:
+            damage.samples[sample] = path
+        else:
+            damage.strays.append(path)
+    return damage

@@ -1,0 +1,1 @@
+"""Who does the work: Beam's engines, worker processes, their devices and model."""
