@@ -24,10 +24,14 @@ import torch
 from torch import nn
 
 from attribeam.transforms import Instance, Model, load_model
-from attribeam.transforms.attention_path import LayerAttribution, attention_attributions, observe
 from attribeam.transforms.attribute import TOKEN_BUDGETS
-from attribeam.transforms.batch import collate
-from attribeam.transforms.passes import Rule, quadrature
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.passes.attention_path import (
+    LayerAttribution,
+    attention_attributions,
+    observe,
+)
+from attribeam.transforms.passes.base import Rule, quadrature
 from benchmarks.material import CORPUS, Material, plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from attribeam.transforms import Instance, Model, attribute, choose, load_model
-from attribeam.transforms.batch import collate
+from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.registry import LastLayers
 from benchmarks.material import Material, plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn

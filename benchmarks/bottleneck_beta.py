@@ -13,9 +13,9 @@ from scipy.stats import rankdata
 
 from attribeam.transforms import Instance, Model, Statistics, attribute, collect
 from attribeam.transforms.attribute import budget_for
-from attribeam.transforms.batch import collate, pack
-from attribeam.transforms.bottleneck import Bottleneck, layer_outputs, optimise
-from attribeam.transforms.perturb import Evaluation, Ranking, curves
+from attribeam.transforms.evaluate import Evaluation, Ranking, curves
+from attribeam.transforms.inputs.batch import collate, pack
+from attribeam.transforms.passes.bottleneck import Bottleneck, layer_outputs, optimise
 from benchmarks.material import Material
 
 BETAS = (1e-5, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0)

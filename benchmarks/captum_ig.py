@@ -10,7 +10,7 @@ import torch
 from captum.attr import LayerIntegratedGradients
 
 from attribeam.transforms import Instance, Model, attribute, choose
-from attribeam.transforms.batch import collate
+from attribeam.transforms.inputs.batch import collate
 from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn
 

@@ -26,8 +26,8 @@ from attribeam.pipeline.workers.devices import check_precision
 from attribeam.schemas import UsageError
 from attribeam.transforms import Instance, Model, attribute, choose, load_model, recovery
 from attribeam.transforms.attribute import budget_for
-from attribeam.transforms.flops import forward_flops
-from attribeam.transforms.perturb import Evaluation, Ranking, curves
+from attribeam.transforms.evaluate import Evaluation, Ranking, curves
+from attribeam.transforms.network.flops import forward_flops
 from benchmarks.material import Material
 
 GROUPS = {

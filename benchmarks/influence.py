@@ -17,10 +17,10 @@ import torch
 
 from attribeam.transforms import Instance, Model, load_model
 from attribeam.transforms.attribute import TOKEN_BUDGETS
-from attribeam.transforms.batch import collate
-from attribeam.transforms.influence import influence_states, word_baseline
-from attribeam.transforms.passes import quadrature
-from attribeam.transforms.patterns import refine
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.passes.base import quadrature
+from attribeam.transforms.passes.influence import influence_states, word_baseline
+from attribeam.transforms.passes.patterns import refine
 from benchmarks.material import plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
 

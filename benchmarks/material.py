@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, load_model
-from attribeam.transforms.encode import encode_rows
+from attribeam.transforms.inputs.encode import encode_rows
 
 _EXAMPLES = Path(__file__).parent.parent / "examples"
 CORPUS = _EXAMPLES / "data" / "sentiment.parquet"

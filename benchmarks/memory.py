@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from attribeam.pipeline import Options, run
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
 from benchmarks.material import MODEL, repeated
 
 ROWS, TIMES = 400, 50

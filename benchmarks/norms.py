@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from attribeam.transforms import Instance, Model, attribute, load_model
-from attribeam.transforms.batch import collate
-from attribeam.transforms.capture import Watch
-from attribeam.transforms.parts import Norm
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.network.capture import Watch
+from attribeam.transforms.network.parts import Norm
 from benchmarks.material import plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
 

@@ -11,7 +11,7 @@ import torch
 
 from attribeam.transforms import attribute, choose
 from attribeam.transforms.attribute import TOKEN_BUDGETS
-from attribeam.transforms.batch import Batch, collate, pack
+from attribeam.transforms.inputs.batch import Batch, collate, pack
 from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn
 

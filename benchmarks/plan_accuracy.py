@@ -16,7 +16,7 @@ from typing import Any
 from attribeam.pipeline import Options, run
 from attribeam.pipeline.planning.calibrate import peak_memory
 from attribeam.pipeline.planning.estimate import estimate_run
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
 from benchmarks.material import Material
 
 ROUNDS = 2

@@ -44,7 +44,7 @@ def columns_of(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _evaluation(arguments: argparse.Namespace) -> Any:
-    from attribeam.transforms.perturb import Evaluation
+    from attribeam.transforms.evaluate import Evaluation
 
     try:
         fractions = tuple(float(exact(text)) for text in listed(arguments.fractions))

@@ -6,8 +6,8 @@ from os import PathLike
 from typing import Any
 
 from attribeam.schemas import UsageTypeError
-from attribeam.transforms.perturb import Evaluation
-from attribeam.transforms.row import Overflow, Words
+from attribeam.transforms.evaluate import Evaluation
+from attribeam.transforms.inputs.row import Overflow, Words
 
 _PLACES = {
     "model": "a folder that save_pretrained has written, or a hub id",

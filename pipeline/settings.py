@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from attribeam.transforms import EncodeOptions
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
+from attribeam.transforms.inputs.variants import WordScore
 from attribeam.transforms.registry import Chosen, choose
-from attribeam.transforms.variants import WordScore
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import transformers
 from hypothesis import HealthCheck, settings
 
 from attribeam.transforms import Model, load_model
-from attribeam.transforms.batch import Rows
+from attribeam.transforms.inputs.batch import Rows
 from tests.models import GOLDENS, save_tiny
 
 torch.set_num_threads(1)
@@ -66,7 +66,7 @@ def golden() -> LoadTiny:
 @pytest.fixture
 def padding_at_will(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets instances of any lengths share a batch, so that tests of padding do pad."""
-    monkeypatch.setattr("attribeam.transforms.batch._MOST_PADDING", float("inf"))
+    monkeypatch.setattr("attribeam.transforms.inputs.batch._MOST_PADDING", float("inf"))
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from attribeam.analysis import verify
 from attribeam.pipeline import Options, run
 from attribeam.pipeline.store.files import DamagedError
 from attribeam.schemas import UsageError
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
 from tests.tiny import WORDS, files, table, texts
 
 METHODS = "random,attention_rollout"

@@ -27,7 +27,7 @@ from attribeam.analysis import verify
 from attribeam.pipeline.options import Options
 from attribeam.schemas import CONTENT_FIELDS
 from attribeam.schemas.layout import MANIFEST
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
 from tests.tiny import assert_alike, files, rows, write_jsonl
 
 FORK = multiprocessing.get_context("forkserver")

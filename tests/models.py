@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, Statistics, collect
-from attribeam.transforms.anatomy import ANATOMIES
-from attribeam.transforms.encode import encode_row
+from attribeam.transforms.inputs.encode import encode_row
+from attribeam.transforms.network.anatomy import ANATOMIES
 
 GOLDENS = Path(__file__).parent / "goldens"
 PRE_LN = ("roberta-prelayernorm", "xlm-roberta-xl")

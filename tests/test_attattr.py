@@ -14,8 +14,8 @@ from attribeam.pipeline import Options, run
 from attribeam.schemas import UsageError
 from attribeam.transforms import Attributions, Model, attribute, choose, encode
 from attribeam.transforms.details import HeadRow, InteractionsRow, TreeEdgeRow, TreeNodeRow
-from attribeam.transforms.passes import AttentionPaths
-from attribeam.transforms.trees import attribution_tree
+from attribeam.transforms.passes.base import AttentionPaths
+from attribeam.transforms.passes.trees import attribution_tree
 from tests.authors import golden_numbers, golden_rows
 from tests.conftest import LoadTiny
 from tests.models import random_instances

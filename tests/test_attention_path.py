@@ -11,7 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from attribeam.transforms import Instance, Model, encode
-from attribeam.transforms.attention_path import (
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.targets import target_weights
+from attribeam.transforms.network.parts import Affine
+from attribeam.transforms.passes.attention_path import (
     AttentionStates,
     LayerAttribution,
     Output,
@@ -21,11 +24,8 @@ from attribeam.transforms.attention_path import (
     pruned,
     taylor_importance,
 )
-from attribeam.transforms.batch import collate
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.parts import Affine
-from attribeam.transforms.passes import Forward, Rule, quadrature
-from attribeam.transforms.targets import target_weights
+from attribeam.transforms.passes.base import Forward, Rule, quadrature
+from attribeam.transforms.passes.captured import Captured
 from tests.authors import DTYPES, TOGETHER, WITH_GOLDENS, golden_numbers, golden_rows
 from tests.conditioning import tolerances
 from tests.conftest import LoadTiny

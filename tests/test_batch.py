@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribeam.transforms.batch import Instance, collate, pack, row_cost
+from attribeam.transforms.inputs.batch import Instance, collate, pack, row_cost
 from tests.conftest import LoadTiny
 from tests.models import random_instance, random_instances
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode
-from attribeam.transforms.batch import collate
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.passes import Path
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.passes.base import Path
+from attribeam.transforms.passes.captured import Captured
 from tests.authors import (
     ALL_AT_ONCE,
     VARIANTS,

@@ -23,8 +23,8 @@ from attribeam.transforms import (
     load_model,
     methods,
 )
-from attribeam.transforms.borrowed import Held, borrowed
-from attribeam.transforms.perturb import OPERATIONS, Evaluation, Ranking, curves
+from attribeam.transforms.evaluate import OPERATIONS, Evaluation, Ranking, curves
+from attribeam.transforms.network.borrowed import Held, borrowed
 from tests.conftest import LoadTiny
 from tests.models import plain, random_instances, relative_error, statistics_of, tiny_network
 

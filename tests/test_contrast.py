@@ -7,7 +7,7 @@ import pytest
 from tokenizers import AddedToken
 
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, RowError
-from attribeam.transforms.encode import encode_row
+from attribeam.transforms.inputs.encode import encode_row
 from tests.conftest import LoadTiny
 from tests.models import MAX_LENGTH, byte_level_tokenizer
 from tests.test_words import metaspace_tokenizer

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode, load_model
-from attribeam.transforms.batch import collate
-from attribeam.transforms.parts import Affine, Norm
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.network.parts import Affine, Norm
 from tests.authors import (
     ALL_AT_ONCE,
     DTYPES,

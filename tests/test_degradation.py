@@ -18,7 +18,7 @@ from attribeam.pipeline import Options
 from attribeam.pipeline import run as run_pipeline
 from attribeam.schemas import VIEWS, table_schema
 from attribeam.transforms import Instance, Model, encode, load_model
-from attribeam.transforms.perturb import (
+from attribeam.transforms.evaluate import (
     CurvePoint,
     Evaluation,
     Order,
@@ -27,7 +27,7 @@ from attribeam.transforms.perturb import (
     curves,
     points_of,
 )
-from attribeam.transforms.variants import Operation
+from attribeam.transforms.inputs.variants import Operation
 from tests.authors import golden_numbers, golden_rows
 from tests.conftest import LoadTiny
 from tests.models import GOLDENS

@@ -11,7 +11,7 @@ from attribeam.pipeline.workers.devices import (
     worker_number,
 )
 from attribeam.schemas import UsageError
-from attribeam.transforms.batch import is_pinned_for, put
+from attribeam.transforms.inputs.batch import is_pinned_for, put
 
 
 def test_workers_take_the_gpus_in_turn() -> None:
@@ -83,5 +83,5 @@ def test_arrays_go_to_gpus_through_pinned_memory(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     array = np.arange(6).reshape(2, 3)
     assert put(array, torch.device("cpu")).tolist() == array.tolist() and not pinned
-    monkeypatch.setattr("attribeam.transforms.batch.is_pinned_for", lambda device: True)
+    monkeypatch.setattr("attribeam.transforms.inputs.batch.is_pinned_for", lambda device: True)
     assert put(array, torch.device("cpu")).tolist() == array.tolist() and len(pinned) == 1

@@ -13,7 +13,7 @@ from tokenizers import pre_tokenizers, processors
 
 from attribeam.schemas import Failure
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, RowError, encode, load_model
-from attribeam.transforms.encode import encode_row, encode_rows
+from attribeam.transforms.inputs.encode import encode_row, encode_rows
 from tests.conftest import LoadTiny
 from tests.models import MAX_LENGTH, byte_level_tokenizer, save_tiny, wordpiece_tokenizer
 

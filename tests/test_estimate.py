@@ -22,8 +22,8 @@ from attribeam.pipeline.planning.estimate import (
 from attribeam.pipeline.planning.report import duration, print_estimate, size_of
 from attribeam.schemas import Unit, UsageError
 from attribeam.transforms import Model, Row
-from attribeam.transforms.flops import forward_flops
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
+from attribeam.transforms.network.flops import forward_flops
 from tests.tiny import command, files, rows, write_jsonl
 
 LENGTHS = [[10] * 4, [20] * 3, [40] * 2, [80]]

@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
 from attribeam.transforms import Attributions, Instance, Model, attribute, choose, encode
-from attribeam.transforms.batch import collate
-from attribeam.transforms.bottleneck import (
+from attribeam.transforms.details import InformationRow
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.methods import iba as methods
+from attribeam.transforms.methods.iba import iba, iba_released
+from attribeam.transforms.passes.base import Forward
+from attribeam.transforms.passes.bottleneck import (
     Bottleneck,
     Statistics,
     collect,
@@ -19,11 +23,7 @@ from attribeam.transforms.bottleneck import (
     moments,
     optimise,
 )
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.details import InformationRow
-from attribeam.transforms.methods import iba as methods
-from attribeam.transforms.methods.iba import iba, iba_released
-from attribeam.transforms.passes import Forward
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import LastLayers
 from tests.authors import DTYPES, golden_numbers, golden_rows
 from tests.conditioning import tolerances

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from attribeam.pipeline.running.fingerprint import model_hashes, tokenizer_identity
 from attribeam.transforms import load_model
-from attribeam.transforms.tokenizer import load_tokenizer
+from attribeam.transforms.network.tokenizer import load_tokenizer
 from tests.models import save_tiny, wordpiece_tokenizer
 from tests.tiny import Outcome, command, rows, write_jsonl
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch.autograd.functional import jvp
 
 from attribeam.transforms import Instance, Model, Row, encode
-from attribeam.transforms.batch import collate
-from attribeam.transforms.influence import (
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.passes.base import Rule, quadrature
+from attribeam.transforms.passes.influence import (
     FinishSlope,
     InfluenceStates,
     LayerPath,
@@ -24,7 +25,6 @@ from attribeam.transforms.influence import (
     margin_weights,
     word_baseline,
 )
-from attribeam.transforms.passes import Rule, quadrature
 from attribeam.transforms.recovery import is_out_of_memory
 from tests.authors import DTYPES, IN_FLOAT32, TOGETHER, golden_numbers, golden_rows
 from tests.conditioning import tolerances

@@ -10,13 +10,13 @@ from attribeam.analysis import open_run, verify
 from attribeam.pipeline import Options, run
 from attribeam.schemas import UsageError
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode, load_model
-from attribeam.transforms.batch import collate
 from attribeam.transforms.details import PatternRow
-from attribeam.transforms.influence import influence_states, margin_weights, word_baseline
+from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.methods.influence import roles_of
-from attribeam.transforms.passes import quadrature
-from attribeam.transforms.pattern_ablation import KINDS
-from attribeam.transforms.patterns import refine
+from attribeam.transforms.passes.base import quadrature
+from attribeam.transforms.passes.influence import influence_states, margin_weights, word_baseline
+from attribeam.transforms.passes.pattern_ablation import KINDS
+from attribeam.transforms.passes.patterns import refine
 from tests.authors import golden_rows
 from tests.conftest import LoadTiny
 from tests.models import random_instances, relative_error

@@ -15,7 +15,7 @@ from transformers import BertForTokenClassification, BertModel
 from attribeam.pipeline.running.fingerprint import tokenizer_identity
 from attribeam.schemas import UsageError
 from attribeam.transforms import EncodeOptions, Row, RowError, attribute, choose, encode, load_model
-from attribeam.transforms.encode import encode_rows
+from attribeam.transforms.inputs.encode import encode_rows
 from tests.conditioning import SINGLE
 from tests.models import (
     BYTE_LEVEL,

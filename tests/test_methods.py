@@ -37,10 +37,10 @@ from attribeam.transforms import (
     load_model,
     methods,
 )
-from attribeam.transforms.anatomy import Anatomy
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.parts import Layer
-from attribeam.transforms.passes import CorpusStatistics
+from attribeam.transforms.network.anatomy import Anatomy
+from attribeam.transforms.network.parts import Layer
+from attribeam.transforms.passes.base import CorpusStatistics
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import Chosen
 from tests.conditioning import tolerances
 from tests.conftest import LoadTiny

@@ -10,8 +10,8 @@ import torch
 
 from attribeam.pipeline import Options, run
 from attribeam.transforms import Model, Row, attribute, collect, encode, load_model
-from attribeam.transforms.batch import collate
-from attribeam.transforms.capture import Watch
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.registry import choose
 from tests.tiny import contrasts, rows, table, texts, write_jsonl
 

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode
-from attribeam.transforms.batch import collate
-from attribeam.transforms.capture import Watch
+from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.methods.attention import flow_row
-from attribeam.transforms.norms import LEVELS, norm_maps
+from attribeam.transforms.network.capture import Watch
+from attribeam.transforms.passes.norms import LEVELS, norm_maps
 from benchmarks.norms import formed, formed_vectors
 from tests.authors import (
     ALL_AT_ONCE,
@@ -284,7 +284,7 @@ def test_sources_some_at_a_time(
     instances = random_instances(model, [6, 13, 11])
     names = "globenc,norm_n,norm_n_res,w_res,alti"
     whole = attribute(model, instances, names, layers=True)
-    monkeypatch.setattr("attribeam.transforms.norms._AT_ONCE", at_once)
+    monkeypatch.setattr("attribeam.transforms.passes.norms._AT_ONCE", at_once)
     parts = attribute(model, instances, names, layers=True)
     for name, rows in whole.rows.items():
         for row, other in zip(rows, parts.rows[name], strict=True):
@@ -353,7 +353,7 @@ def shortened(instance: Instance, length: int) -> Instance:
 
 def test_two_dozen_layers_do_not_overflow(tiny: LoadTiny) -> None:
     """Layers that each multiply by 1e4 give scores all the same, and their scale."""
-    from attribeam.transforms.rollout import carry
+    from attribeam.transforms.methods.rollout import carry
 
     layers = [torch.full((1, 3, 3), 1e4) for _ in range(24)]
     row, scale = carry(torch.tensor([[1.0, 0.0, 0.0]]), layers)

@@ -14,11 +14,20 @@ from transformers.masking_utils import eager_mask
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from attribeam.schemas import UsageError
-from attribeam.transforms import Model, attribute, capture, choose, load_model
-from attribeam.transforms.anatomy import Anatomy
-from attribeam.transforms.batch import collate
-from attribeam.transforms.check import check
-from attribeam.transforms.parts import Affine, Attention, Branch, FeedForward, Layer, Norm, Step
+from attribeam.transforms import Model, attribute, choose, load_model
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.network import capture
+from attribeam.transforms.network.anatomy import Anatomy
+from attribeam.transforms.network.check import check
+from attribeam.transforms.network.parts import (
+    Affine,
+    Attention,
+    Branch,
+    FeedForward,
+    Layer,
+    Norm,
+    Step,
+)
 from tests.models import FAMILIES, TASKS, random_instances, relative_error, tokenizer_for
 
 SIZES: dict[str, Any] = {

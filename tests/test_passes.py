@@ -11,10 +11,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from attribeam.schemas import UsageError
 from attribeam.transforms import Instance, Model, attribute, choose, load_model
-from attribeam.transforms.batch import collate, row_cost
-from attribeam.transforms.capture import IMPLEMENTATION
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.passes import Backward, Path, Rule, check_pass, quadrature
+from attribeam.transforms.inputs.batch import collate, row_cost
+from attribeam.transforms.network.capture import IMPLEMENTATION
+from attribeam.transforms.passes.base import Backward, Path, Rule, check_pass, quadrature
+from attribeam.transforms.passes.captured import Captured
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, TASKS, plain, random_instances, relative_error
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch.autograd.functional import jvp
 
 from attribeam.transforms import Instance, Model, load_model
-from attribeam.transforms.batch import Flags, collate
-from attribeam.transforms.influence import InfluenceStates
-from attribeam.transforms.passes import quadrature
-from attribeam.transforms.pattern_ablation import (
+from attribeam.transforms.inputs.batch import Flags, collate
+from attribeam.transforms.passes.base import quadrature
+from attribeam.transforms.passes.influence import InfluenceStates
+from attribeam.transforms.passes.pattern_ablation import (
     KINDS,
     AblationRow,
     Kept,
@@ -35,7 +35,7 @@ from attribeam.transforms.pattern_ablation import (
     random_paths,
     rollout_paths,
 )
-from attribeam.transforms.patterns import SKIP, Pattern, refine
+from attribeam.transforms.passes.patterns import SKIP, Pattern, refine
 from tests.authors import DTYPES
 from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny

@@ -11,10 +11,10 @@ import torch
 from torch.autograd.functional import jacobian, jvp
 
 from attribeam.transforms import Instance, Model, load_model
-from attribeam.transforms.influence import InfluenceStates
-from attribeam.transforms.parts import Layer
-from attribeam.transforms.passes import quadrature
-from attribeam.transforms.patterns import SKIP, Pattern, Refinement, refine, refinement
+from attribeam.transforms.network.parts import Layer
+from attribeam.transforms.passes.base import quadrature
+from attribeam.transforms.passes.influence import InfluenceStates
+from attribeam.transforms.passes.patterns import SKIP, Pattern, Refinement, refine, refinement
 from tests.authors import DTYPES, IN_FLOAT32, TOGETHER
 from tests.conditioning import tolerances
 from tests.conftest import LoadTiny
@@ -361,9 +361,9 @@ def test_words_are_of_no_consequence_to_each_other(
         expected = [one for source in some for one in patterns if one.source == source]
         assert_alike(refine(states, some), expected)
     assert refine(states, []) == []
-    monkeypatch.setattr("attribeam.transforms.patterns._AT_ONCE", 3 * 5 * 4 * 9)
+    monkeypatch.setattr("attribeam.transforms.passes.patterns._AT_ONCE", 3 * 5 * 4 * 9)
     assert_alike(refine(states), patterns)
-    monkeypatch.setattr("attribeam.transforms.patterns._AT_ONCE", 1)
+    monkeypatch.setattr("attribeam.transforms.passes.patterns._AT_ONCE", 1)
     assert_alike(refine(states), patterns)
 
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from attribeam.schemas import UsageError
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, attribute
-from attribeam.transforms.encode import encode_row, encode_windows
-from attribeam.transforms.perturb import (
+from attribeam.transforms.evaluate import (
     EVALUATION_PROTOCOLS,
     FRACTIONS,
     OPERATIONS,
@@ -31,7 +30,8 @@ from attribeam.transforms.perturb import (
     removal_count,
     units_of,
 )
-from attribeam.transforms.variants import NothingToRemoveError
+from attribeam.transforms.inputs.encode import encode_row, encode_windows
+from attribeam.transforms.inputs.variants import NothingToRemoveError
 from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny
 from tests.models import FAMILIES, MAX_LENGTH, TASKS, plain, random_instance, random_instances

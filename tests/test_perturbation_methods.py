@@ -25,11 +25,11 @@ from attribeam.transforms import (
     choose,
     encode,
 )
-from attribeam.transforms.batch import collate
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.encode import encode_row
+from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.encode import encode_row
+from attribeam.transforms.inputs.variants import units_of
 from attribeam.transforms.methods import perturbation
-from attribeam.transforms.variants import units_of
+from attribeam.transforms.passes.captured import Captured
 from tests.conftest import LoadTiny
 from tests.models import (
     GOLDENS,

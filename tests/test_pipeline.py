@@ -24,7 +24,7 @@ from attribeam.pipeline.running.prepare import prepare
 from attribeam.pipeline.workers.engines import connect
 from attribeam.schemas import Unit, UsageError
 from attribeam.schemas.layout import statistics_path
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
 from attribeam.transforms.registry import choose, methods
 from tests.conditioning import SINGLE
 from tests.models import save_tiny

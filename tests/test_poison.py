@@ -14,11 +14,11 @@ from attribeam.analysis import verify
 from attribeam.pipeline import Options, run
 from attribeam.schemas import Failure
 from attribeam.transforms import Attributions, Instance, Model, attribute, choose, methods
-from attribeam.transforms.batch import Rows
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
+from attribeam.transforms.inputs.batch import Rows
+from attribeam.transforms.inputs.variants import Variants
 from attribeam.transforms.recovery import is_out_of_memory
 from attribeam.transforms.registry import _METHODS, Scores
-from attribeam.transforms.variants import Variants
 from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny
 from tests.models import random_instances, relative_error, statistics_of

@@ -30,7 +30,7 @@ from attribeam.pipeline.experiments.prune import (
 )
 from attribeam.schemas import UsageError, table_schema
 from attribeam.transforms import EncodeOptions, Model, attribute, encode, load_model
-from attribeam.transforms.attention_path import pruned
+from attribeam.transforms.passes.attention_path import pruned
 from tests.authors import golden_numbers, golden_rows
 from tests.conftest import LoadTiny
 from tests.tiny import Outcome, command, files, write_jsonl

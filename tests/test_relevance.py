@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from attribeam.transforms import Instance, Model, attribute, choose, encode, methods
-from attribeam.transforms.batch import Rows, collate
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.parts import Affine, HeadStep, Layer, Norm
-from attribeam.transforms.relevance import Linear, RelevanceMaps, Rules, forward, walk
+from attribeam.transforms.inputs.batch import Rows, collate
+from attribeam.transforms.network.parts import Affine, HeadStep, Layer, Norm
+from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.relevance import Linear, RelevanceMaps, Rules, forward, walk
 from tests.authors import (
     ALL_AT_ONCE,
     DTYPES,

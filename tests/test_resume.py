@@ -24,7 +24,7 @@ from attribeam.pipeline.running.job import cause
 from attribeam.pipeline.running.missing import units_of_run
 from attribeam.pipeline.store.files import DamagedError
 from attribeam.schemas import Unit, failures_path, unit_path
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
 from tests.tiny import (
     Outcome,
     assert_alike,

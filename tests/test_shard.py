@@ -17,9 +17,9 @@ from attribeam.pipeline.running.shard import Attributor, Shard, UnitResult
 from attribeam.pipeline.settings import Settings
 from attribeam.schemas import Failure, Unit, failures_path, table_schema, unit_path
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, registry
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.passes import Forward
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
+from attribeam.transforms.passes.base import Forward
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import LayerScores, Method, Params, Scores
 from tests.conditioning import SINGLE
 from tests.models import MAX_LENGTH

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attribeam.transforms.trees import (
+from attribeam.transforms.passes.trees import (
     ALGORITHMS,
     Algorithm,
     HeadFacts,

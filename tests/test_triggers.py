@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attribeam.transforms import Instance
-from attribeam.transforms.trees import HeadFacts, head_facts
+from attribeam.transforms.passes.trees import HeadFacts, head_facts
 from attribeam.transforms.triggers import (
     Trigger,
     attacked,

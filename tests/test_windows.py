@@ -19,8 +19,8 @@ from attribeam.pipeline import Options, run
 from attribeam.schemas import Failure, Unit, UsageError, unit_path
 from attribeam.schemas.layout import statistics_path
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, RowError, encode, load_model
-from attribeam.transforms.encode import encode_row, encode_rows, encode_windows
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
+from attribeam.transforms.inputs.encode import encode_row, encode_rows, encode_windows
 from tests.conditioning import SINGLE
 from tests.conftest import LoadTiny
 from tests.models import save_tiny

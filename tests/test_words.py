@@ -18,7 +18,7 @@ from attribeam.schemas import table_schema
 from attribeam.schemas.views import VIEWS
 from attribeam.transforms import EncodeOptions, Instance, Model, Prediction, Row, encode
 from attribeam.transforms.attribute import Attribution
-from attribeam.transforms.encode import encode_rows
+from attribeam.transforms.inputs.encode import encode_rows
 from tests.conftest import LoadTiny
 from tests.models import MAX_LENGTH
 

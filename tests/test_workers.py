@@ -18,7 +18,7 @@ from attribeam.pipeline.running.handler import AttributionHandler
 from attribeam.pipeline.running.shard import Attributor
 from attribeam.pipeline.settings import Settings
 from attribeam.schemas import CONTENT_FIELDS
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
 from tests.tiny import assert_alike, rows, table, write_jsonl
 
 # Of each kind one, and all that draw random numbers.

@@ -10,13 +10,13 @@
 # The folder of methods comes before the function of that name, whose place it would else take.
 import attribeam.transforms.methods  # noqa: F401
 from attribeam.transforms.attribute import Attribution, Attributions, Prediction, attribute
-from attribeam.transforms.batch import Instance
-from attribeam.transforms.bottleneck import Statistics, collect
-from attribeam.transforms.encode import encode
-from attribeam.transforms.loading import load_model
-from attribeam.transforms.model import Model
+from attribeam.transforms.inputs.batch import Instance
+from attribeam.transforms.inputs.encode import encode
+from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
+from attribeam.transforms.network.loading import load_model
+from attribeam.transforms.network.model import Model
+from attribeam.transforms.passes.bottleneck import Statistics, collect
 from attribeam.transforms.registry import Chosen, Method, choose, methods
-from attribeam.transforms.row import EncodeOptions, Row, RowError
 
 __all__ = [
     "Attribution",

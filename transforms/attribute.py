@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from attribeam.schemas import Failure, UsageError, UsageTypeError
 from attribeam.schemas.errors import one_line
-from attribeam.transforms.batch import Batch, Instance, collate, pack
-from attribeam.transforms.borrowed import borrowed
-from attribeam.transforms.bottleneck import Statistics
-from attribeam.transforms.captured import Captured
 from attribeam.transforms.details import Details, LayerRow, Real, is_finite
-from attribeam.transforms.given import check_instances, check_model, kind_of
-from attribeam.transforms.model import Model
-from attribeam.transforms.passes import CorpusStatistics
+from attribeam.transforms.inputs.batch import Batch, Instance, collate, pack
+from attribeam.transforms.inputs.given import check_instances, check_model, kind_of
+from attribeam.transforms.inputs.targets import parse_target
+from attribeam.transforms.network.borrowed import borrowed
+from attribeam.transforms.network.model import Model
+from attribeam.transforms.passes.base import CorpusStatistics
+from attribeam.transforms.passes.bottleneck import Statistics
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.recovery import halving
 from attribeam.transforms.registry import Chosen, LayerScores, Scores, choose, fit_all
-from attribeam.transforms.targets import parse_target
 
 # Budgets in tokens of a short row (see ``row_cost``). On CPUs batches beyond the caches don't get
 # faster; a GPU wants as many tokens at once as it takes to fill it.

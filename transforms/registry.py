@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from attribeam.schemas import UsageError, UsageTypeError
-from attribeam.transforms.captured import Captured
 from attribeam.transforms.details import Details
-from attribeam.transforms.model import Model, Trait
-from attribeam.transforms.passes import Pass, check_pass
-from attribeam.transforms.variants import WordScore
+from attribeam.transforms.inputs.variants import WordScore
+from attribeam.transforms.network.model import Model, Trait
+from attribeam.transforms.passes.base import Pass, check_pass
+from attribeam.transforms.passes.captured import Captured
 
 Params = Mapping[str, Any]
 ParamValue = bool | int | float | str

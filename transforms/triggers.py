@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from attribeam.transforms.batch import Flags, Instance, Ints
-from attribeam.transforms.trees import HeadFacts
+from attribeam.transforms.inputs.batch import Flags, Instance, Ints
+from attribeam.transforms.passes.trees import HeadFacts
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from attribeam.analysis.triggers import Candidate, class_of, heads_of, trigger_c
 from attribeam.pipeline.experiments.held_out import HeldOut, HeldOutOptions, check_folder, hold_out
 from attribeam.schemas import UsageError
 from attribeam.transforms import Instance
-from attribeam.transforms.trees import HeadFacts
+from attribeam.transforms.passes.trees import HeadFacts
 from attribeam.transforms.triggers import Trigger, attacked, inserted, trigger_of
 
 

@@ -35,7 +35,7 @@ from attribeam.pipeline.store.files import join, write_parquet
 from attribeam.schemas import Failure, UsageError, table_schema
 from attribeam.schemas.layout import evaluation_path
 from attribeam.transforms import EncodeOptions, Instance, Model, Prediction, attribute
-from attribeam.transforms.encode import encode_rows
+from attribeam.transforms.inputs.encode import encode_rows
 
 _ROWS = 512
 

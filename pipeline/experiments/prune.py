@@ -20,7 +20,7 @@ from attribeam.pipeline.configuration import exact, listed
 from attribeam.pipeline.experiments.held_out import HeldOut, HeldOutOptions, hold_out
 from attribeam.schemas import UsageError
 from attribeam.transforms import Instance, Prediction
-from attribeam.transforms.attention_path import pruned
+from attribeam.transforms.passes.attention_path import pruned
 
 Reals = NDArray[np.float64]
 RATES = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"

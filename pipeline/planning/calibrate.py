@@ -28,10 +28,10 @@ from attribeam.pipeline.store.files import encode_parquet
 from attribeam.schemas import Unit
 from attribeam.transforms import Instance, Model, Row, attribute, collect, load_model
 from attribeam.transforms.attribute import budget_for
-from attribeam.transforms.batch import row_cost
-from attribeam.transforms.encode import encode_rows
-from attribeam.transforms.flops import forward_flops
-from attribeam.transforms.passes import CorpusStatistics, Relevance
+from attribeam.transforms.inputs.batch import row_cost
+from attribeam.transforms.inputs.encode import encode_rows
+from attribeam.transforms.network.flops import forward_flops
+from attribeam.transforms.passes.base import CorpusStatistics, Relevance
 
 Clock = Callable[[], float]
 

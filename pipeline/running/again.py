@@ -17,7 +17,7 @@ from attribeam.pipeline.store.files import discard, join, read_parquet
 from attribeam.schemas import Unit, UsageError, unit_path
 from attribeam.schemas.layout import parse_failures_path
 from attribeam.transforms import Model, choose
-from attribeam.transforms.perturb import Evaluation
+from attribeam.transforms.evaluate import Evaluation
 from attribeam.transforms.recovery import is_passing
 
 # Files that a sentence names.

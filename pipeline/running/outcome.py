@@ -10,8 +10,8 @@ import pyarrow as pa
 from attribeam.pipeline.store.files import count_rows, exists, join, list_files, read_parquet
 from attribeam.schemas import Unit, unit_path
 from attribeam.schemas.layout import FAILURES
+from attribeam.transforms.inputs.variants import NothingToRemoveError
 from attribeam.transforms.recovery import is_passing
-from attribeam.transforms.variants import NothingToRemoveError
 
 # What differs between messages that say the same of different rows.
 _OWN = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")

@@ -31,13 +31,13 @@ from attribeam.schemas import UsageError, UsageTypeError
 from attribeam.schemas.errors import INT64
 from attribeam.schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
-from attribeam.transforms.loading import DTYPES
-from attribeam.transforms.perturb import ORDERS, Evaluation
+from attribeam.transforms.evaluate import ORDERS, Evaluation
+from attribeam.transforms.inputs.targets import parse_target
+from attribeam.transforms.inputs.variants import OPERATIONS
+from attribeam.transforms.inputs.windows import default_overlap, most_overlap
+from attribeam.transforms.network.loading import DTYPES
+from attribeam.transforms.network.tokenizer import TokenizerError
 from attribeam.transforms.registry import fit_all, methods
-from attribeam.transforms.targets import parse_target
-from attribeam.transforms.tokenizer import TokenizerError
-from attribeam.transforms.variants import OPERATIONS
-from attribeam.transforms.windows import default_overlap, most_overlap
 
 # Each is a process with a model of its own, and all are started by this machine.
 _MOST_WORKERS = 1024

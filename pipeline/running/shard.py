@@ -36,8 +36,8 @@ from attribeam.transforms import (
 )
 from attribeam.transforms.attribute import budget_for
 from attribeam.transforms.details import BY_LAYER
-from attribeam.transforms.encode import encode_rows
-from attribeam.transforms.perturb import Ranking, curves
+from attribeam.transforms.evaluate import Ranking, curves
+from attribeam.transforms.inputs.encode import encode_rows
 
 Floats = NDArray[np.floating[Any]]
 

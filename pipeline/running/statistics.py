@@ -17,9 +17,9 @@ from attribeam.pipeline.store.files import exists, is_whole, join, read_parquet,
 from attribeam.schemas.layout import statistics_path
 from attribeam.transforms import Instance, Model, Row, Statistics, collect, load_model
 from attribeam.transforms.attribute import budget_for
-from attribeam.transforms.encode import encode_rows
-from attribeam.transforms.passes import CorpusStatistics
-from attribeam.transforms.tokenised import unpadded
+from attribeam.transforms.inputs.encode import encode_rows
+from attribeam.transforms.inputs.tokenised import unpadded
+from attribeam.transforms.passes.base import CorpusStatistics
 
 _SCHEMA = pa.schema(
     [

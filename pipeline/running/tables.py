@@ -9,7 +9,7 @@ import pyarrow as pa
 from attribeam.schemas import Failure, table_schema
 from attribeam.schemas.errors import one_line
 from attribeam.transforms import Attribution, Instance, Prediction
-from attribeam.transforms.perturb import CurvePoint, Ranking
+from attribeam.transforms.evaluate import CurvePoint, Ranking
 
 Columns = dict[str, Sequence[Any] | pa.Array]
 

@@ -11,10 +11,12 @@ from typing import get_args
 import torch
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.attention_path import AttentionSummary, TaylorImportance
-from attribeam.transforms.captured import Captured
 from attribeam.transforms.details import Details, HeadRow, InteractionsRow, TreeEdgeRow, TreeNodeRow
-from attribeam.transforms.passes import AttentionPaths, Forward, Pass, Rule, Target, Taylor
+from attribeam.transforms.inputs.targets import Output
+from attribeam.transforms.passes.attention_path import AttentionSummary, TaylorImportance
+from attribeam.transforms.passes.base import AttentionPaths, Forward, Pass, Rule, Target, Taylor
+from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.trees import ALGORITHMS, attribution_tree, interactions
 from attribeam.transforms.registry import (
     Choice,
     Default,
@@ -24,8 +26,6 @@ from attribeam.transforms.registry import (
     Scores,
     register,
 )
-from attribeam.transforms.targets import Output
-from attribeam.transforms.trees import ALGORITHMS, attribution_tree, interactions
 
 
 def attattr(captured: Captured, params: Params) -> Scores:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.passes import Forward, Norms, Pass
+from attribeam.transforms.methods.rollout import rolled_out, row_normalised, with_residual
+from attribeam.transforms.passes.base import Forward, Norms, Pass
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
-from attribeam.transforms.rollout import rolled_out, row_normalised, with_residual
 
 _ATTENTION: tuple[Pass, ...] = (Forward(attention=True),)
 # Matrices of attention flow that are norms.

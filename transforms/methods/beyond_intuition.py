@@ -7,8 +7,9 @@ of gradients along a path from nothing to the input. The score is P * F, in the 
 
 import torch
 
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.passes import Backward, BaselineName, Forward, Pass, Path, Rule
+from attribeam.transforms.methods.rollout import accumulate, start_row
+from attribeam.transforms.passes.base import Backward, BaselineName, Forward, Pass, Path, Rule
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import (
     Choice,
     LastLayers,
@@ -18,7 +19,6 @@ from attribeam.transforms.registry import (
     Scores,
     register,
 )
-from attribeam.transforms.rollout import accumulate, start_row
 
 
 def bt_token(captured: Captured, params: Params) -> Scores:

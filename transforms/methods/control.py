@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from attribeam.transforms.captured import Captured
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import Method, Params, Scores, register
 
 

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.parts import (
+from attribeam.transforms.network.parts import (
     Activation,
     Affine,
     Attention,
@@ -15,7 +14,8 @@ from attribeam.transforms.parts import (
     HeadStep,
     Norm,
 )
-from attribeam.transforms.passes import Forward
+from attribeam.transforms.passes.base import Forward
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
 
 

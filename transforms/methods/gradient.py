@@ -4,10 +4,10 @@ from typing import get_args
 
 import torch
 
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.passes import Backward, BaselineName, Path, Rule
+from attribeam.transforms.inputs.targets import Output
+from attribeam.transforms.passes.base import Backward, BaselineName, Path, Rule
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
-from attribeam.transforms.targets import Output
 
 
 def saliency(captured: Captured, params: Params) -> Scores:

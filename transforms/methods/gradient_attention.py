@@ -2,10 +2,10 @@
 
 import torch
 
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.passes import Backward
+from attribeam.transforms.methods.rollout import accumulate, start_row
+from attribeam.transforms.passes.base import Backward
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import LastLayers, Method, Params, Scores, register
-from attribeam.transforms.rollout import accumulate, start_row
 
 
 def attention_gradcam(captured: Captured, params: Params) -> Scores:

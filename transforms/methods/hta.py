@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.passes import Forward
+from attribeam.transforms.passes.base import Forward
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import Method, Params, Scores, register
 
 _NAME = "hta_x_input"

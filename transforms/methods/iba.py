@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.bottleneck import Bottleneck, optimise
-from attribeam.transforms.captured import Captured
 from attribeam.transforms.details import InformationRow
-from attribeam.transforms.passes import CorpusStatistics, Forward, Pass
+from attribeam.transforms.passes.base import CorpusStatistics, Forward, Pass
+from attribeam.transforms.passes.bottleneck import Bottleneck, optimise
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import Default, LastLayers, Method, Params, Scores, register
 
 # The original's estimate of the variance from a single sample is this floor.

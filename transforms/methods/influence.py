@@ -7,11 +7,11 @@ input influence; the patterns, which come with it, fill a table of their own.
 import numpy as np
 import torch
 
-from attribeam.transforms.batch import Instance
-from attribeam.transforms.captured import Captured
 from attribeam.transforms.details import Details, PatternRow
-from attribeam.transforms.passes import Forward, InfluencePaths, Pass, PatternAblation
-from attribeam.transforms.patterns import Influence
+from attribeam.transforms.inputs.batch import Instance
+from attribeam.transforms.passes.base import Forward, InfluencePaths, Pass, PatternAblation
+from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.patterns import Influence
 from attribeam.transforms.registry import (
     Choice,
     Default,
@@ -43,8 +43,8 @@ def influence(captured: Captured, params: Params) -> Scores:
 def pattern_ablation(captured: Captured, params: Params) -> Scores:
     """What is left of the output when only the nodes of some paths are kept (Lu et al. 2021).
 
-    The rows are those of ``attribeam.transforms.pattern_ablation``: for patterns at both levels,
-    random patterns, paths of attention, and the nodes of largest influence in each layer.
+    The rows are those of ``attribeam.transforms.passes.pattern_ablation``: for patterns at both
+    levels, random patterns, paths of attention, and the nodes of largest influence in each layer.
 
     It has no scores of tokens: ``values`` are zeros.
     """

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from attribeam.transforms.capture import LayerStates
-from attribeam.transforms.captured import Captured
 from attribeam.transforms.methods.attention import head_means
-from attribeam.transforms.norms import Level, Workspace, readout_vectors, sent_by, sigma_at
-from attribeam.transforms.parts import Layer
-from attribeam.transforms.passes import Forward, Norms, Pass
+from attribeam.transforms.methods.rollout import rolled_out, row_normalised, with_residual
+from attribeam.transforms.network.capture import LayerStates
+from attribeam.transforms.network.parts import Layer
+from attribeam.transforms.passes.base import Forward, Norms, Pass
+from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.norms import Level, Workspace, readout_vectors, sent_by, sigma_at
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
-from attribeam.transforms.rollout import rolled_out, row_normalised, with_residual
 
 _STATES = Forward(attention=True, layers=True)
 

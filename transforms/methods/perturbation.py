@@ -15,12 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.batch import Flags, Instance
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.passes import Perturb
+from attribeam.transforms.inputs.batch import Flags, Instance
+from attribeam.transforms.inputs.targets import output_of
+from attribeam.transforms.inputs.variants import (
+    PROTOCOLS,
+    NothingToRemoveError,
+    Operation,
+    units_of,
+)
+from attribeam.transforms.passes.base import Perturb
+from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
-from attribeam.transforms.targets import output_of
-from attribeam.transforms.variants import PROTOCOLS, NothingToRemoveError, Operation, units_of
 
 Floats = NDArray[np.float64]
 Units = NDArray[np.int64]

@@ -1,10 +1,10 @@
 """Methods that read relevance walked back by the rules of layer-wise relevance propagation."""
 
-from attribeam.transforms.captured import Captured
-from attribeam.transforms.passes import Backward, Relevance
+from attribeam.transforms.methods.rollout import start_row
+from attribeam.transforms.passes.base import Backward, Relevance
+from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.relevance import Rules
 from attribeam.transforms.registry import Choice, LastLayers, Method, Params, Scores, register
-from attribeam.transforms.relevance import Rules
-from attribeam.transforms.rollout import start_row
 
 
 def partial_lrp(captured: Captured, params: Params) -> Scores:

@@ -1,0 +1,311 @@
+"""The perturbation stage: what becomes of the explained class as tokens or words are removed.
+
+One stage serves all methods. The inputs that the methods ask for are collected first, those that
+are identical are run once, and all of them are sorted by length and packed across instances and
+methods. The unperturbed and the fully removed input are thereby shared by everybody.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attribeam.schemas import Failure, UsageError
+from attribeam.transforms.attribute import failure
+from attribeam.transforms.inputs.batch import Flags, Instance
+from attribeam.transforms.inputs.variants import (
+    OPERATIONS,
+    PROTOCOLS,
+    NothingToRemoveError,
+    Operation,
+    Protocol,
+    Variants,
+    WordScore,
+    unit_scores,
+    units_of,
+)
+from attribeam.transforms.network.model import Model
+
+Order = Literal["morf", "lerf", "random"]
+EvaluationProtocol = Protocol | Literal["compat"]
+
+ORDERS: tuple[Order, ...] = ("morf", "lerf", "random")
+EVALUATION_PROTOCOLS: tuple[EvaluationProtocol, ...] = (*PROTOCOLS, "compat")
+FRACTIONS = tuple(step / 10 for step in range(1, 10))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is perturbed, and how.
+
+    Attributes:
+        fractions: Nominal fractions to remove, each between 0 and 1; 0 and 1 are always added.
+        orders: ``morf`` removes the highest scores first, ``lerf`` the lowest, ``random`` any.
+        operations: ``mask`` puts the mask token in the place of a removed one, ``pad`` the padding
+            token, hidden by the attention mask, ``delete`` closes the gap. None of them stands for
+            ``mask``, or ``pad`` where the mask token isn't known.
+        protocol: Whether single ``token``s or whole ``word``s are removed; what a word's score is
+            depends on the method (``Ranking.word_score``). ``compat`` is for comparison with
+            published numbers: tokens are removed and counted as by the authors of IBA
+            (``compat_points_of``).
+    """
+
+    fractions: tuple[float, ...] = FRACTIONS
+    orders: tuple[Order, ...] = ORDERS
+    operations: tuple[Operation, ...] = ()
+    protocol: EvaluationProtocol = "token"
+
+    def checked(self, model: Model) -> "Evaluation":
+        """Checks the settings against each other and the model.
+
+        Returns:
+            The same without repetitions, and with the operations filled in if there were none.
+
+        Raises:
+            UsageError: If one of them is unknown, out of range, or not for this model.
+        """
+        default: Operation = "pad" if model.mask_id is None else "mask"
+        operations = self.operations or (default,)
+        for given, known, name in (
+            (self.orders, ORDERS, "orders"),
+            (operations, OPERATIONS, "operations"),
+            ((self.protocol,), EVALUATION_PROTOCOLS, "units"),
+        ):
+            wrong = [value for value in given if value not in known]
+            if wrong or not given:
+                what = f"there is no {wrong[0]!r}" if wrong else "none was given"
+                raise UsageError(f"--{name}: {what}; there are {', '.join(known)}")
+        if any(not 0 < fraction < 1 for fraction in self.fractions):
+            raise UsageError("--fractions are between 0 and 1, which are themselves always added")
+        # Points are told apart by their fraction, of which the least relevant first have 1 - f.
+        distinct = {0.0, 1.0, *(round(1 - fraction, 9) for fraction in self.fractions)}
+        if len(distinct) < len({0.0, 1.0, *self.fractions}):
+            raise UsageError("--fractions are at least 1e-9 apart, and from 0 and 1")
+        if "mask" in operations and model.mask_id is None:
+            raise UsageError(
+                "--operations mask needs the model's mask token, which is unknown without a "
+                "tokenizer: name it with --mask-token-id, or use --operations pad"
+            )
+        return replace(
+            self,
+            fractions=tuple(sorted(set(self.fractions))),
+            orders=tuple(dict.fromkeys(self.orders)),
+            operations=tuple(dict.fromkeys(operations)),
+        )
+
+
+class Point(NamedTuple):
+    """A point of a curve that is asked for: which tokens of an instance to remove, and why.
+
+    ``removed`` of ``units`` are, under ``compat``, the tokens asked for and all tokens.
+    """
+
+    order: Order
+    operation: Operation
+    fraction: float
+    removed: int
+    units: int
+    tokens: Flags
+
+
+class CurvePoint(NamedTuple):
+    """A row of ``curves``, but for its instance and method."""
+
+    order: Order
+    operation: Operation
+    fraction: float
+    removed: int
+    units: int
+    probability: float
+    logit: float
+    prediction: int
+    flipped: bool
+    target: int
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Scores of one method for one instance, to be put to the test.
+
+    Attributes:
+        instance: The instance.
+        method: Name of the method.
+        scores: Raw score per token, [T].
+        target: The class whose probability is followed: the one that the scores explain.
+        word_score: What a word's score is of its tokens', where words are removed
+            (``Chosen.word_score``).
+    """
+
+    instance: Instance
+    method: str
+    scores: NDArray[np.floating]
+    target: int
+    word_score: WordScore = "sum"
+
+
+def removal_count(fraction: float, units: int) -> int:
+    """Units removed most-relevant-first at a nominal fraction: rounded half up, at least one."""
+    return min(units, max(1, int(fraction * units + 0.5 + 1e-9)))
+
+
+def points_of(
+    instance: Instance,
+    scores: NDArray[np.floating],
+    evaluation: Evaluation,
+    seed: int,
+    word_score: WordScore = "sum",
+) -> list[Point]:
+    """The points of an instance's curves under one method.
+
+    With n units, ``morf`` removes the k(f) = ``removal_count(f, n)`` most relevant at each fraction
+    f. ``lerf`` is run at 1 - f and removes n - k(f), so that exactly those k(f) stay:
+    comprehensiveness and sufficiency then speak of the same units. Of units with equal scores the
+    earlier counts as more relevant.
+
+    Raises:
+        NothingToRemoveError: If n is 0: shares of nothing are no numbers.
+    """
+    units = units_of(instance, "token" if evaluation.protocol == "compat" else evaluation.protocol)
+    count = int(units.max()) + 1
+    if not count:
+        raise NothingToRemoveError
+    if evaluation.protocol == "compat":
+        return compat_points_of(instance, scores, evaluation, seed)
+    best_first = np.argsort(-unit_scores(units, scores, word_score), kind="stable")
+    ranks: dict[Order, NDArray[np.intp]] = {
+        "morf": best_first,
+        "lerf": best_first[::-1],
+        "random": instance.generator(seed, "random order").permutation(count),
+    }
+    inner = [(f, removal_count(f, count)) for f in evaluation.fractions]
+    kept = [(round(1 - f, 9), count - removed) for f, removed in inner]
+    points = []
+    for order in evaluation.orders:
+        steps = sorted(kept if order == "lerf" else inner)
+        for fraction, removed in [(0.0, 0), *steps, (1.0, count)]:
+            tokens = np.isin(units, ranks[order][:removed])
+            points += [
+                Point(order, operation, fraction, removed, count, tokens)
+                for operation in evaluation.operations
+            ]
+    return points
+
+
+def compat_count(fraction: float, length: int) -> int:
+    """Tokens that ``compat`` asks for at a nominal fraction of all of them, half to even."""
+    return int(np.round(fraction * length))
+
+
+def compat_points_of(
+    instance: Instance, scores: NDArray[np.floating], evaluation: Evaluation, seed: int
+) -> list[Point]:
+    """The same under ``compat``, the degradation test as IBA's authors run it.
+
+    The number k to remove at a fraction f is counted on all T tokens, special ones included:
+    k = ``compat_count(f, T)``, for ``lerf`` too. All T tokens are ranked. Down the ranking, those
+    that can be removed are, until there are k of them; the last of the ranking is never come to, so
+    a token of the text may stay even at f = 1. Of equal scores the earlier token comes first in
+    either order. ``removed`` is k and ``units`` T, whose share is the axis of the authors' curves.
+
+    The authors run every k once and repeat the last where a short text (T < 9) gives fewer than
+    their nine; here such a text has the same k, and thus the same input, at several fractions.
+    """
+    values, length = np.asarray(scores, np.float64), len(instance)
+    ranks: dict[Order, NDArray[np.intp]] = {
+        "morf": np.argsort(-values, kind="stable"),
+        "lerf": np.argsort(values, kind="stable"),
+        "random": instance.generator(seed, "random order").permutation(length),
+    }
+    points = []
+    for order in evaluation.orders:
+        visited = ranks[order][:-1]
+        free = visited[instance.removable[visited]]
+        for fraction in (0.0, *evaluation.fractions, 1.0):
+            asked = compat_count(fraction, length)
+            tokens = np.isin(np.arange(length), free[:asked])
+            points += [
+                Point(order, operation, fraction, asked, length, tokens)
+                for operation in evaluation.operations
+            ]
+    return points
+
+
+def curves(
+    model: Model,
+    rankings: Sequence[Ranking],
+    evaluation: Evaluation,
+    *,
+    token_budget: int,
+    seed: int = 0,
+) -> tuple[list[list[CurvePoint] | None], list[Failure]]:
+    """Runs the perturbed inputs of all rankings and reads their curves.
+
+    Args:
+        model: The model.
+        rankings: Scores to test, of any instances and methods.
+        evaluation: What is perturbed, and how.
+        token_budget: Largest batch, in tokens of short rows.
+        seed: Seed of the random orders.
+
+    Returns:
+        Curve points per ranking (None where it failed), and the failures of stage ``perturb``.
+    """
+    variants = Variants(model)
+    asked = [_asked(variants, ranking, evaluation, seed) for ranking in rankings]
+    variants.run(token_budget)
+    results: list[list[CurvePoint] | None] = []
+    failures = []
+    for ranking, inputs in zip(rankings, asked, strict=True):
+        curve = inputs if isinstance(inputs, Exception) else _curve(variants, ranking, inputs)
+        if isinstance(curve, Exception):
+            failures.append(failure(ranking.instance, "perturb", ranking.method, curve))
+            results.append(None)
+        else:
+            results.append(curve)
+    return results, failures
+
+
+def _asked(
+    variants: Variants, ranking: Ranking, evaluation: Evaluation, seed: int
+) -> list[tuple[Point, int]] | Exception:
+    """The points of a ranking, each with the number of its input; or why it has none."""
+    if ranking.scores.shape != (len(ranking.instance),):
+        count = len(ranking.scores)
+        return ValueError(f"{count} scores for an instance of {len(ranking.instance)} tokens")
+    if not np.isfinite(ranking.scores).all():
+        return ArithmeticError("the scores are not finite")
+    try:
+        points = points_of(ranking.instance, ranking.scores, evaluation, seed, ranking.word_score)
+    except NothingToRemoveError as error:
+        return error
+    return [(p, variants.add(ranking.instance, p.operation, p.tokens)) for p in points]
+
+
+def _curve(
+    variants: Variants, ranking: Ranking, inputs: Sequence[tuple[Point, int]]
+) -> list[CurvePoint] | Exception:
+    """The curve points that inputs give; or what went wrong with the first that failed."""
+    errors = [variants.errors[at] for _, at in inputs if at in variants.errors]
+    if errors:
+        return errors[0]
+    whole = next(at for point, at in inputs if not point.removed)
+    return [_read(variants, point, at, whole, ranking.target) for point, at in inputs]
+
+
+def _read(variants: Variants, point: Point, at: int, whole: int, target: int) -> CurvePoint:
+    """The curve point that an input's logits give, ``whole`` being the unperturbed one."""
+    prediction = int(variants.logits[at].argmax())
+    return CurvePoint(
+        order=point.order,
+        operation=point.operation,
+        fraction=point.fraction,
+        removed=point.removed,
+        units=point.units,
+        probability=float(variants.probabilities[at, target]),
+        logit=float(variants.logits[at, target]),
+        prediction=prediction,
+        flipped=prediction != int(variants.logits[whole].argmax()),
+        target=target,
+    )

@@ -1,0 +1,1 @@
+"""What a network is given: rows of a corpus as instances, batches and copies."""

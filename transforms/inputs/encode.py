@@ -1,0 +1,139 @@
+"""From corpus rows to encoded instances: tokens, words, character offsets, rationale."""
+
+from collections.abc import Iterable
+
+from attribeam.schemas import Failure
+from attribeam.transforms.inputs.batch import Instance
+from attribeam.transforms.inputs.contrast import with_contrast
+from attribeam.transforms.inputs.given import check_model, check_options, rows_of
+from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
+from attribeam.transforms.inputs.texts import from_text
+from attribeam.transforms.inputs.tokenised import from_ids
+from attribeam.transforms.inputs.windows import NoRoomError, around_readout, windows
+from attribeam.transforms.network.model import Model
+
+
+def encode(
+    model: Model,
+    texts: Iterable[str | tuple[str, str] | Row],
+    options: EncodeOptions | None = None,
+) -> list[Instance]:
+    """Encodes texts, pairs of texts or rows, for use from Python.
+
+    Args:
+        model: The model.
+        texts: What to encode.
+        options: How; None for the model's limit, and of rows of ids for all of its positions.
+
+    Returns:
+        An instance per text; with ``overflow="stride"`` longer texts are several, one after the
+        other (``Instance.row_id`` and ``window`` say which).
+
+    Raises:
+        RowError: If one of them can't be encoded.
+        UsageTypeError: If something else is given.
+    """
+    check_model(model)
+    check_options(options)
+    of_texts = options or EncodeOptions(model.max_length)
+    of_ids = options or EncodeOptions(model.capacity)
+    found = [
+        instance
+        for row in rows_of(texts)
+        for instance in encode_windows(model, row, of_texts if row.input_ids is None else of_ids)
+    ]
+    for instance in found:
+        _check_tokens(instance)
+    return found
+
+
+def encode_rows(
+    model: Model, rows: Iterable[Row], options: EncodeOptions
+) -> tuple[list[Instance], list[Failure]]:
+    """Encodes rows; those that can't be encoded become failures of stage ``read`` or ``encode``."""
+    instances: list[Instance] = []
+    failures: list[Failure] = []
+    for row in rows:
+        try:
+            found = encode_windows(model, row, options)
+        except RowError as error:
+            stage = "encode" if row.problem is None else "read"
+            failures.append(Failure(row.instance_id, stage, None, "RowError", str(error)))
+            continue
+        for instance in found:
+            try:
+                _check_tokens(instance)
+            except RowError as error:
+                name, of = instance.instance_id, instance.row_id
+                failures.append(Failure(name, "encode", None, "RowError", str(error), of))
+            else:
+                instances.append(instance)
+    return instances, failures
+
+
+def encode_row(model: Model, row: Row, options: EncodeOptions) -> Instance:
+    """Encodes a row that is one instance.
+
+    Raises:
+        RowError: As ``encode_windows``; or if the row is several windows.
+    """
+    first, *others = encode_windows(model, row, options)
+    if others:
+        raise RowError(f"the text is {1 + len(others)} windows, not one instance")
+    _check_tokens(first)
+    return first
+
+
+def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Instance]:
+    """Encodes one row: into one instance, or with ``overflow="stride"`` into its windows.
+
+    Raises:
+        RowError: If the row was unreadable, has no text, is too long (``overflow="fail"``), has a
+            label or a token that the model doesn't have, or lacks what a masked LM needs.
+    """
+    if row.problem is not None:
+        raise RowError(row.problem)
+    _check_label(model, row, options)
+    if row.input_ids is not None:
+        instance = from_ids(model, row, options)
+    else:
+        instance = from_text(model, row, options)
+    masked = model.task == "masked_lm"
+    if masked:
+        instance = with_contrast(model, row, instance)
+    _check_tokens(instance)
+    _check_fit(model, instance)
+    if len(instance) <= options.max_length:
+        return [instance]
+    try:
+        if masked:
+            return [around_readout(instance, options.max_length)]
+        return windows(instance, options.max_length, options.stride)
+    except NoRoomError as error:
+        raise RowError(str(error)) from None
+
+
+def _check_tokens(instance: Instance) -> None:
+    """Checks that there is something to explain."""
+    if not instance.removable.any():
+        what = "text" if instance.window is None else "window"
+        raise RowError(f"the {what} has no tokens (only whitespace or invisible characters)")
+
+
+def _check_fit(model: Model, instance: Instance) -> None:
+    """Checks that the network has embeddings for the tokens and their types."""
+    if message := model.lacks(instance.input_ids, instance.token_types):
+        raise RowError(message)
+
+
+def _check_label(model: Model, row: Row, options: EncodeOptions) -> None:
+    if model.task == "masked_lm":
+        return  # The correct word is the label.
+    if row.label is None:
+        if options.need_label:
+            raise RowError("no label, but the gold class is to be explained (--target gold)")
+    elif not 0 <= row.label < model.num_outputs:
+        raise RowError(
+            f"label {row.label} is outside the model's classes 0 to {model.num_outputs - 1} "
+            "(--label-column none ignores labels)"
+        )

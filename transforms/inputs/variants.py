@@ -1,0 +1,176 @@
+"""Perturbed copies of instances, and what the model says of them.
+
+Copies that are asked for more than once are run once; all of them are sorted by length and packed
+across instances, so that batches are full whoever asked.
+
+Removing by ``pad`` means: the padding token in the token's place, hidden by the attention mask.
+Hidden tokens have no effect on the others, so such rows are run without them, at the positions that
+the others had; that is the same number at a fraction of the cost.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attribeam.transforms.inputs.batch import Flags, Instance, Rows, pack, put
+from attribeam.transforms.network.borrowed import borrowed
+from attribeam.transforms.network.model import Model
+from attribeam.transforms.recovery import halving
+
+Operation = Literal["mask", "pad", "delete"]
+# What is removed as one unit. An evaluation has a way of its own beside them (``perturb``).
+Protocol = Literal["token", "word"]
+# What the score of a unit is of its tokens' scores (``unit_scores``).
+WordScore = Literal["sum", "max"]
+
+OPERATIONS: tuple[Operation, ...] = ("mask", "pad", "delete")
+PROTOCOLS: tuple[Protocol, ...] = ("token", "word")
+
+
+class NothingToRemoveError(ValueError):
+    """An instance has no unit that can be removed, so that there is nothing to ask the model."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "nothing to remove: every token is special, read out, or a piece of the word read out"
+        )
+
+
+def units_of(instance: Instance, protocol: Protocol) -> NDArray[np.int64]:
+    """Number of the removable unit each token belongs to, -1 where it belongs to none, [T].
+
+    A unit is a token or a word; they are numbered in the order in which they stand. A word of
+    which a piece is read out (a [MASK]) isn't removed.
+    """
+    free = instance.removable
+    if protocol == "token":
+        keys = np.arange(len(instance))
+    else:
+        keys = instance.word_ids.astype(np.int64) * 2 + instance.segment
+        if not instance.special[instance.readout]:
+            free = free & (keys != keys[instance.readout])
+    units = np.full(len(instance), -1)
+    if free.any():
+        _, first, numbers = np.unique(keys[free], return_index=True, return_inverse=True)
+        # In the order in which they stand, of a pair too.
+        units[free] = first.argsort().argsort()[numbers]
+    return units
+
+
+def unit_scores(
+    units: NDArray[np.int64], scores: NDArray[np.floating], word_score: WordScore
+) -> NDArray[np.float64]:
+    """The score of each unit, [n]: the sum of its tokens' scores, or the largest of them.
+
+    Args:
+        units: Number of the unit each token belongs to, -1 for none, [T].
+        scores: Score per token, [T].
+        word_score: Which of the two. Of units that are tokens they are the same.
+    """
+    inside, count = units >= 0, int(units.max()) + 1
+    of_tokens = np.asarray(scores, np.float64)[inside]
+    found = np.zeros(count) if word_score == "sum" else np.full(count, -np.inf)
+    join = np.add if word_score == "sum" else np.maximum
+    join.at(found, units[inside], of_tokens)
+    return found
+
+
+class Variants:
+    """The distinct perturbed copies of some instances, and what the model said of each.
+
+    Attributes:
+        inputs: Per copy its instance, the operation, and the tokens removed, [T].
+        logits: Logits of each copy, [N, C], once run; NaN where it failed.
+        probabilities: Their softmax, [N, C].
+        errors: What went wrong, by number of the copy.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.inputs: list[tuple[Instance, Operation, Flags]] = []
+        self.errors: dict[int, Exception] = {}
+        self.logits: NDArray[np.float64] = np.empty(0)
+        self.probabilities: NDArray[np.float64] = np.empty(0)
+        self._numbers: dict[tuple[int, str, bytes], int] = {}
+
+    def add(self, instance: Instance, operation: Operation, removed: Flags) -> int:
+        """Number of the copy without some tokens, [T]; the same for identical copies."""
+        if not removed.any():
+            operation = "mask"
+        key = (id(instance), operation, np.packbits(removed).tobytes())
+        if key not in self._numbers:
+            self._numbers[key] = len(self.inputs)
+            self.inputs.append((instance, operation, removed))
+        return self._numbers[key]
+
+    def run(self, token_budget: int) -> None:
+        """Runs all copies, packed by length across instances."""
+        self.logits = np.full((len(self.inputs), self.model.num_outputs), np.nan)
+        lengths = [
+            len(instance) - (int(removed.sum()) if operation != "mask" else 0)
+            for instance, operation, removed in self.inputs
+        ]
+        with borrowed(self.model.network):
+            for batch in pack(lengths, token_budget, self.model.head_size):
+                for part, logits in halving(self._forward, batch):
+                    if isinstance(logits, Exception):
+                        self.errors[part[0]] = logits
+                    else:
+                        self.logits[part] = logits
+        for at in np.flatnonzero(~np.isfinite(self.logits).all(axis=1)):
+            self.errors.setdefault(int(at), ArithmeticError("the logits are not finite"))
+        self.probabilities = torch.from_numpy(self.logits).softmax(-1).numpy()
+
+    def _forward(self, numbers: Sequence[int]) -> NDArray[np.float64]:
+        with torch.no_grad():
+            rows = perturbed_rows(self.model, [self.inputs[number] for number in numbers])
+            return self.model.run(rows)[0].double().cpu().numpy()
+
+
+def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Flags]]) -> Rows:
+    """Padded rows for perturbed inputs.
+
+    Args:
+        model: The model.
+        inputs: Per row the instance, the operation, and the tokens to remove, [T].
+
+    Returns:
+        One row per input; where tokens are left out, those that stay keep their positions under
+        ``pad`` and close up under ``delete``.
+    """
+    kept = [_kept(instance, operation, tokens) for instance, operation, tokens in inputs]
+    shape = (len(inputs), max(map(len, kept)))
+    ids = np.full(shape, model.pad_id or 0, np.int64)
+    first = model.anatomy.first_position(model.network.config)
+    positions = np.full(shape, first, np.int64)
+    mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    readout = np.zeros(len(inputs), np.int64)
+    for row, ((instance, operation, tokens), keep) in enumerate(zip(inputs, kept, strict=True)):
+        width = len(keep)
+        ids[row, :width] = instance.input_ids[keep]
+        if operation == "mask" and model.mask_id is not None:
+            ids[row, :width][tokens] = model.mask_id
+        mask[row, :width] = 1
+        types[row, :width] = instance.token_types[keep]
+        positions[row, :width] = first + (np.arange(width) if operation == "delete" else keep)
+        readout[row] = np.searchsorted(keep, instance.readout)
+    contrasts = [instance.contrast for instance, _, _ in inputs]
+
+    return Rows(
+        input_ids=put(ids, model.device),
+        attention_mask=put(mask, model.device),
+        token_types=put(types, model.device),
+        readout=put(readout, model.device),
+        contrast=None if contrasts[0] is None else put(np.array(contrasts, np.int64), model.device),
+        position_ids=put(positions, model.device),
+    )
+
+
+def _kept(instance: Instance, operation: Operation, tokens: Flags) -> NDArray[np.int64]:
+    """Positions that stay in the row: all of them under ``mask``, else those not removed."""
+    if operation == "mask":
+        return np.arange(len(instance))
+    return np.flatnonzero(~tokens)

@@ -1,0 +1,1 @@
+"""The network: loaded, looked into, and its parts by family."""

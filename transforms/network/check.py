@@ -1,0 +1,93 @@
+"""Whether a network computes what its anatomy says: seen when it is loaded, on a row of tokens.
+
+Methods compute with what an anatomy says of a network, and transformers runs the network. Where the
+code of a family has moved, or a checkpoint brings code of its own, the two could part, and every
+number would be wrong without a word.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import transformers
+
+from attribeam.schemas import UsageError
+from attribeam.transforms.inputs.batch import Rows
+from attribeam.transforms.network.borrowed import borrowed
+from attribeam.transforms.network.capture import Recorder, Watch
+from attribeam.transforms.network.model import Model
+
+_TOKENS = 8
+# Of the largest number: far more than rounding, and far less than what anything left out makes.
+_LIMITS = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1}
+
+
+@torch.no_grad()
+def check(model: Model) -> None:
+    """Replays a network's layers and head, each from what entered it, and compares.
+
+    Each layer gets what entered it and the attention that was recorded there. And the network is
+    run once as it mostly is, for the position that is read out alone and with attention fused.
+
+    Raises:
+        UsageError: If what is replayed is something else than what the network gave.
+    """
+    rows = _rows(model)
+    watch = Watch(attention=True, layers=True, whole=True, outputs=True)
+    logits, recorder = model.run(rows, watch=watch)
+    limit = _LIMITS[torch.bfloat16 if model.mixed else model.dtype]
+    for part, replayed, left in [
+        *_layers(model, recorder),
+        ("the head", _head(model, rows, recorder.outputs[-1]), logits),
+        ("the last layer for one position alone", model.run(rows)[0], logits),
+    ]:
+        error = float((replayed.double() - left.double()).abs().max())
+        # A network that gives no numbers is told of where instances fail.
+        if error > limit * max(float(left.double().abs().max()), 1e-6):
+            raise UsageError(
+                f"{type(model.network).__name__} of transformers {transformers.__version__} "
+                f"computes something else than attribeam knows of it: {part} is off by "
+                f"{error:.1e}, so that scores would be wrong. Use the version of transformers that "
+                "attribeam was tested with (constraints.txt), or a checkpoint without code of its "
+                "own."
+            )
+
+
+def _rows(model: Model) -> Rows:
+    """A row of random tokens."""
+    length = min(_TOKENS, model.capacity)
+    random = np.random.default_rng(0)
+    ids = torch.from_numpy(random.integers(0, model.vocabulary, (1, length))).to(model.device)
+    return Rows(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        token_types=torch.zeros_like(ids),
+        readout=ids.new_zeros(1),
+        contrast=ids[:, :2] if model.task == "masked_lm" else None,
+    )
+
+
+def _layers(model: Model, recorder: Recorder) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Of each layer its name, what it gives when replayed, and what it gave."""
+    found = zip(model.layers, recorder.layers, recorder.attention, recorder.outputs, strict=True)
+    for number, (layer, states, attention, left) in enumerate(found):
+        with _as_run(model):
+            yield f"layer {number}", layer.replay(states.entered, attention), left
+
+
+def _head(model: Model, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits of what left the last layer, [1, T, d]."""
+    state = hidden[torch.arange(len(rows.readout)), rows.readout]
+    with _as_run(model):
+        for step in model.head:
+            state = step(state)
+    return state if rows.contrast is None else state.gather(1, rows.contrast)
+
+
+@contextmanager
+def _as_run(model: Model) -> Iterator[None]:
+    """For its duration what is computed is computed as in ``Model.run``."""
+    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=model.mixed)
+    with borrowed(model.network), autocast:
+        yield

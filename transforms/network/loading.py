@@ -1,0 +1,205 @@
+"""Loading a model so that it can be explained: safetensors, no remote code, nothing missing."""
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from attribeam.schemas import UsageError, UsageTypeError
+from attribeam.transforms.network.anatomy import Anatomy, anatomy_of
+from attribeam.transforms.network.capture import IMPLEMENTATION
+from attribeam.transforms.network.check import check
+from attribeam.transforms.network.folder import check_files, loading
+from attribeam.transforms.network.model import Model, Task
+from attribeam.transforms.network.tokenizer import lacking, load_tokenizer, stated_limit
+
+# Types of the weights; under ``mixed`` the passes compute in bfloat16 (``Model.mixed``).
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "mixed": torch.float32,
+}
+
+_TASKS: dict[str, Task] = {
+    "ForSequenceClassification": "classification",
+    "ForMaskedLM": "masked_lm",
+}
+
+
+def load_model(
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+    mask_token_id: int | None = None,
+    tokenizer: bool = True,
+) -> Model:
+    """Loads a fine-tuned model and its tokenizer from a local folder.
+
+    Args:
+        folder: Folder with ``config.json``, safetensors weights and, unless the corpus is
+            pre-tokenised, a fast tokenizer.
+        dtype: ``float32``, ``float64``, ``bfloat16`` or ``mixed``, whatever the weights were saved
+            in.
+        device: Where to put it.
+        allow_pickle: Load pickled weights (which can run code) where there are no safetensors.
+        trust_remote_code: Let the model bring its own code.
+        mask_token_id: Vocabulary id of the mask token, for a model without tokenizer.
+        tokenizer: Load the tokenizer; False for pre-tokenised rows alone.
+
+    Raises:
+        TokenizerError: If the tokenizer can't be used here, though the model can.
+        UsageError: If the folder holds no model that can be explained, and says what is missing; or
+            if the network computes something else than what its anatomy says (``check``).
+    """
+    if not isinstance(folder, str | PathLike):
+        raise UsageTypeError(
+            f"load_model takes the path of a folder, not a {type(folder).__name__}: save it with "
+            "save_pretrained, its tokenizer beside it"
+        )
+    folder = Path(folder)
+    check_files(folder, allow_pickle=allow_pickle)
+    with loading(folder / "config.json"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    anatomy = anatomy_of(config)
+    class_name, task = _task_of(folder, config)
+    _check_variant(folder, config, anatomy)
+    words = load_tokenizer(folder, trust_remote_code=trust_remote_code) if tokenizer else None
+    with loading(f"the weights in {folder}"), torch.inference_mode(False):
+        network, report = getattr(transformers, class_name).from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[dtype],
+            attn_implementation=IMPLEMENTATION,
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=None if allow_pickle else True,
+            ignore_mismatched_sizes=True,  # They are refused below, by name.
+        )
+    _check_weights(folder, report)
+    # What is made under inference_mode lets no gradient pass, wherever it is used.
+    with torch.inference_mode(False):
+        network = network.eval().requires_grad_(False).to(device)
+    without = {} if words else {"no_tokenizer": lacking(folder)}
+    capacity = int(config.max_position_embeddings) - anatomy.first_position(config)
+    model = Model(
+        network=network,
+        anatomy=anatomy,
+        task=task,
+        tokenizer=words,
+        mask_id=_mask_id(config, words, mask_token_id),
+        pad_id=_pad_id(config, words),
+        max_length=min(capacity, stated_limit(words) or capacity),
+        mixed=dtype == "mixed",
+        **without,
+    )
+    check(model)
+    return model
+
+
+def _mask_id(
+    config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast | None, given: int | None
+) -> int | None:
+    """The mask token: the one that is named, else the tokenizer's if it has an embedding."""
+    size = int(config.vocab_size)
+    if given is not None:
+        if not 0 <= given < size:
+            raise UsageError(
+                f"--mask-token-id {given} is outside the model's vocabulary (0 to {size - 1})"
+            )
+        return given
+    own = None if tokenizer is None else tokenizer.mask_token_id
+    return None if own is None or own >= size else int(own)
+
+
+def _pad_id(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast | None) -> int | None:
+    """The padding token: the tokenizer's, since a configuration often has nothing but a default."""
+    own = None if tokenizer is None else tokenizer.pad_token_id
+    for token in (own, config.pad_token_id):
+        if token is not None and 0 <= token < int(config.vocab_size):
+            return int(token)
+    return None
+
+
+def _task_of(folder: Path, config: PretrainedConfig) -> tuple[str, Task]:
+    names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
+    name = str(names[0]) if names and isinstance(names, list) else ""
+    for ending, task in _TASKS.items():
+        kind = getattr(transformers, name, None) if name.endswith(ending) else None
+        if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
+            if task == "classification":
+                _check_outputs(folder, config)
+            return name, task
+    if not name:
+        raise UsageError(
+            f'{folder} doesn\'t say what it is (see "architectures" in its config.json): name its '
+            'class there, such as "architectures": ["BertForSequenceClassification"]'
+        )
+    raise UsageError(
+        f"{folder} is {name}; only ...{' and ...'.join(_TASKS)} can be explained "
+        '(see "architectures" in its config.json)'
+    )
+
+
+_ONE_OUTPUT = (
+    "as a classifier of two classes: docs/running.md, 'Models with one output', has the few lines "
+    "that make it one"
+)
+
+
+def _check_outputs(folder: Path, config: PretrainedConfig) -> None:
+    outputs, kind = int(config.num_labels or 0), config.problem_type
+    if outputs < 2:
+        raise UsageError(
+            f"{folder} has a single output (a regression), and only classifiers of two or more "
+            f"classes can be explained; that output can be, {_ONE_OUTPUT}"
+        )
+    if kind == "regression":
+        raise UsageError(
+            f'{folder} is a regression of {outputs} outputs ("problem_type" in its config.json), '
+            "and only classifiers can be explained; each of its outputs can be, "
+            f"{_ONE_OUTPUT}"
+        )
+    if kind == "multi_label_classification":
+        raise UsageError(
+            f'{folder} is a multi-label classifier ("problem_type" in its config.json), and only '
+            f"single-label ones can be explained; each of its labels can be, {_ONE_OUTPUT}"
+        )
+
+
+def _check_variant(folder: Path, config: PretrainedConfig, anatomy: Anatomy) -> None:
+    """Refuses variants of a family that would be computed as if they were the usual kind."""
+    if anatomy.positions_after_padding and config.pad_token_id is None:
+        raise UsageError(
+            f'"pad_token_id" in {folder}/config.json is null, but {config.model_type} counts '
+            "positions from it: write the id of the padding token there (mostly 1)"
+        )
+    if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
+        raise UsageError(
+            f"{folder} has relative position embeddings ({config.position_embedding_type}), which "
+            "transformers no longer computes"
+        )
+    if getattr(config, "is_decoder", False):
+        raise UsageError(f"{folder} is a decoder; only encoders can be explained")
+
+
+def _check_weights(folder: Path, report: dict[str, Any]) -> None:
+    lacking = [*report["missing_keys"], *(str(key[0]) for key in report["mismatched_keys"])]
+    if lacking:
+        some = ", ".join(sorted(lacking)[:3])
+        raise UsageError(
+            f"the weights in {folder} lack {len(lacking)} parameters of the model ({some}, ...): "
+            "transformers would fill them with random numbers; was it fine-tuned for this task?"
+        )

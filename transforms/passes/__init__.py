@@ -1,0 +1,1 @@
+"""What is computed once for all methods that read from it."""

@@ -1,0 +1,306 @@
+"""Norms of the vectors that each token sends to each other one in a layer, without forming them.
+
+A layer that mixes values hands token i the sum over j of u_ij = sum_h a_h[i, j] f_h(x_j), with
+f_h(x) = v_h(x) W_O_h (value bias included, output bias in nobody's share). The residual adds x_i to
+u_ii. A layer norm whose standard deviation is frozen at its real value is linear, so it can be
+taken of each share: y -> c(y) gamma / sigma_i, where c centres over the hidden units.
+
+Forming all u_ij takes T x T x d numbers. The squared norm of any linear map of u_ij is however a
+quadratic form in the H attention weights a[i, j]: with F_j the H x d matrix of the mapped f_h(x_j),
+it is a^T G_j a with G_j = F_j F_j^T, one H x H Gram matrix per source token. Sigma depends on the
+target alone and divides the result. Only what a token sends to itself, which the residual is in,
+and the sum of what comes from others are formed, a vector each.
+
+Where heads cancel, a quadratic form loses digits: of a vector that is c times as long as its parts,
+single precision leaves about 1e-7 / c^2. Sources with such vectors are done again in float64, and
+half precision is not used at all.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+
+from attribeam.transforms.network.capture import LayerStates
+from attribeam.transforms.network.parts import Layer, Norm
+
+# After mixing the values; with the residual; after the first norm; after the second.
+Level = Literal["values", "residual", "attention_norm", "output_norm"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+# A squared norm below this share of its parts' is computed again in float64.
+_CANCELLED = 1e-2
+
+# Numbers that are held of what tokens send, at a time.
+_AT_ONCE = 1 << 21
+
+Piece = tuple[torch.Tensor, torch.Tensor]
+
+
+class NormMaps(NamedTuple):
+    """Norms and ratios of each layer, first layer first, in the type of the model.
+
+    Attributes:
+        maps: Norm of the vector from token j (column) to token i (row), each [B, T, T]; zero at
+            padded keys.
+        ratios: Context-mixing ratio of each token, each [B, T]: |s| / (|s| + |t_ii|), with s the
+            sum of what comes from the other tokens (Kobayashi et al. 2021, section 3).
+    """
+
+    maps: list[torch.Tensor]
+    ratios: list[torch.Tensor]
+
+
+class Sent(NamedTuple):
+    """What some source tokens send, S of them; the receiver's to change.
+
+    Attributes:
+        sources: Which tokens they are.
+        vectors: What a token sends through each head; then what it sends itself, without residual;
+            then the sum of what comes to it from the others, [B, S, H + 2, d].
+        weights: The attention that each token pays them, [B, S, H, T].
+    """
+
+    sources: slice
+    vectors: torch.Tensor
+    weights: torch.Tensor
+
+    @property
+    def heads(self) -> torch.Tensor:
+        """What a token sends through each head, [B, S, H, d]."""
+        return self.vectors[:, :, :-2]
+
+    def follow_(self, level: Level, layer: Layer, state: LayerStates) -> None:
+        """Takes the vectors from the level below up to a level, in place, but for sigma."""
+        norm = _norm_at(level, layer)
+        if level == "residual":
+            self.vectors[:, :, -2] += state.entered[:, self.sources]
+        elif norm is not None:
+            self.vectors.sub_(self.vectors.mean(-1, keepdim=True))
+            self.vectors.mul_(norm.weight.to(self.vectors.dtype))
+
+
+def norm_maps(
+    layers: Sequence[Layer],
+    attention: Sequence[torch.Tensor],
+    states: Sequence[LayerStates],
+    levels: Collection[Level],
+    readout: torch.Tensor,
+) -> dict[Level, NormMaps]:
+    """Norms at the levels asked for.
+
+    Args:
+        layers: The L layers.
+        attention: Attention probabilities, each [B, H, T, T].
+        states: What passed through the layers.
+        levels: How far a vector is followed: ``values`` is Kobayashi et al. 2020, ``residual`` and
+            ``attention_norm`` Kobayashi et al. 2021, ``output_norm`` GlobEnc (Modarressi et al.
+            2022, section 3: the feed-forward part is left out, its residual is not, and what really
+            enters the second norm sets its sigma).
+        readout: Position of each row that is read out, [B]. If nothing else came out of the last
+            layer, its maps and ratios have zeros everywhere else.
+    """
+    found: dict[Level, NormMaps] = {level: NormMaps([], []) for level in LEVELS if level in levels}
+    space = Workspace()
+    for layer, layer_attention, state in zip(layers, attention, states, strict=True):
+        if state.alone:
+            pieces = _readout_pieces(layer, layer_attention, state, found, readout)
+        else:
+            pieces = _pieces(layer, layer_attention, state, found, space)
+        for level, (maps, ratios) in pieces:
+            found[level].maps.append(maps)
+            found[level].ratios.append(ratios)
+    return found
+
+
+def _pieces(
+    layer: Layer,
+    attention: torch.Tensor,
+    state: LayerStates,
+    levels: Collection[Level],
+    space: "Workspace",
+) -> Iterator[tuple[Level, Piece]]:
+    """Maps [B, T, T] and ratios [B, T] of a layer, by level."""
+    pieces: dict[Level, list[Piece]] = {level: [] for level in levels}
+    for sent in sent_by(layer, attention, state, space):
+        for level, piece in _pieces_of(sent, layer, state, levels, space):
+            pieces[level].append(piece)
+    sigma = torch.ones_like(state.entered[..., 0])
+    for level in _up_to(levels):
+        sigma = sigma * sigma_at(level, layer, state)
+        if level in levels:
+            maps, ratios = (torch.cat(column, 1) for column in zip(*pieces[level], strict=True))
+            yield level, (maps.transpose(1, 2) / sigma[..., None], ratios)
+
+
+def _readout_pieces(
+    layer: Layer,
+    attention: torch.Tensor,
+    state: LayerStates,
+    levels: Collection[Level],
+    readout: torch.Tensor,
+) -> Iterator[tuple[Level, Piece]]:
+    """As ``_pieces``, where nothing but the position read out came out of the layer."""
+    every = torch.arange(len(readout), device=readout.device)
+    for level, vectors in readout_vectors(layer, attention, state, readout, _up_to(levels)):
+        if level not in levels:
+            continue
+        norms = torch.linalg.vector_norm(vectors, dim=-1)
+        own = vectors[every, readout]
+        others = torch.linalg.vector_norm(vectors.sum(1) - own, dim=-1)
+        total = others + norms[every, readout]
+        maps = torch.zeros_like(attention[:, 0])
+        maps[every, readout] = norms
+        ratios = torch.zeros_like(norms)
+        ratios[every, readout] = others / torch.where(total > 0, total, 1)
+        yield level, (maps, ratios)
+
+
+def readout_vectors(
+    layer: Layer,
+    attention: torch.Tensor,
+    state: LayerStates,
+    readout: torch.Tensor,
+    levels: Sequence[Level],
+) -> Iterator[tuple[Level, torch.Tensor]]:
+    """What each token sends to the position read out, by level, [B, T, d], over sigma.
+
+    Each is valid until the next one only.
+
+    Args:
+        layer: A layer that nothing else came out of.
+        attention: Its attention probabilities, [B, H, T, T].
+        state: What passed through it.
+        readout: The position, [B].
+        levels: The levels to follow them through, from the lowest on.
+    """
+    every = torch.arange(len(readout), device=readout.device)
+    weighted = attention[every, :, readout][..., None] * state.values
+    vectors = weighted.transpose(1, 2).flatten(2) @ layer.attention.output.weight.T
+    for level in levels:
+        norm = _norm_at(level, layer)
+        if level == "residual":
+            vectors[every, readout] += state.entered[every, readout]
+        elif norm is not None:
+            vectors.sub_(vectors.mean(-1, keepdim=True)).mul_(norm.weight)
+            vectors.div_(sigma_at(level, layer, state)[..., None])
+        yield level, vectors
+
+
+def _pieces_of(
+    sent: Sent,
+    layer: Layer,
+    state: LayerStates,
+    levels: Collection[Level],
+    space: "Workspace",
+) -> Iterator[tuple[Level, Piece]]:
+    """By level the norms of what sources send, [B, S, T], but for sigma; and ratios, [B, S]."""
+    norms: torch.Tensor | None = None
+    for level in _up_to(levels):
+        sent.follow_(level, layer, state)
+        if level != "residual":
+            # The residual changes what a token sends to itself alone.
+            norms = None
+        if level in levels:
+            norms = _norms(sent, space) if norms is None else norms
+            own, others = torch.linalg.vector_norm(sent.vectors[:, :, -2:], dim=-1).unbind(2)
+            norms[..., sent.sources].diagonal(dim1=1, dim2=2).copy_(own)
+            yield level, (norms.clone(), others / torch.where(own + others > 0, own + others, 1))
+
+
+def _norms(sent: Sent, space: "Workspace") -> torch.Tensor:
+    """Norm of what each source sends to each target, [B, S, T]."""
+    heads, weights = sent.heads.flatten(0, 1), sent.weights.flatten(0, 1)
+    squares, parts = _quadratic(heads, weights, space)
+    doubtful = (squares < _CANCELLED * parts).any(-1)
+    if squares.dtype != torch.float64 and bool(doubtful.any()):
+        few = heads[doubtful].double(), weights[doubtful].double()
+        again, _ = _quadratic(*few, Workspace())
+        squares[doubtful] = again.to(squares.dtype)
+    norms: torch.Tensor = squares.clamp_(min=0).sqrt_()
+    return norms.view(*sent.heads.shape[:2], -1)
+
+
+def _quadratic(
+    heads: torch.Tensor, weights: torch.Tensor, space: "Workspace"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """a^T G a for N sources and T targets, [N, T], and what its diagonal terms sum to."""
+    grams = heads @ heads.transpose(1, 2)
+    products = space.empty("products", weights, *weights.shape)
+    torch.bmm(grams, weights, out=products)
+    squares: torch.Tensor = products.mul_(weights).sum(1)
+    lengths = grams.diagonal(dim1=1, dim2=2)[:, None].contiguous()
+    parts = (lengths @ torch.mul(weights, weights, out=products))[:, 0]
+    return squares, parts
+
+
+class Workspace:
+    """Memory for what tokens send, used again for every layer.
+
+    Touching fresh memory would cost as much as what is computed in it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, ...], torch.Tensor] = {}
+
+    def empty(self, name: str, like: torch.Tensor, *shape: int) -> torch.Tensor:
+        """A tensor whose content is whatever the last user left."""
+        key = (name, like.dtype, like.device, shape)
+        if key not in self._kept:
+            self._kept[key] = like.new_empty(shape)
+        return self._kept[key]
+
+
+def sent_by(
+    layer: Layer, attention: torch.Tensor, state: LayerStates, space: Workspace
+) -> Iterator[Sent]:
+    """What the tokens send in a layer, some source tokens at a time.
+
+    Each is valid until the next one only.
+    """
+    size, heads, length, head_size = state.values.shape
+    # Gram matrices in half precision would be noise.
+    kind = torch.promote_types(attention.dtype, torch.float32)
+    weight = layer.attention.output.weight.T.unflatten(0, (heads, -1)).to(kind)
+    width = weight.shape[-1]
+    arrived = state.sums[0].to(kind) - state.entered
+    bias = layer.attention.output.bias
+    arrived = arrived if bias is None else arrived - bias
+    values = state.values.transpose(0, 1).to(kind)
+    at_once = max(1, _AT_ONCE // (size * heads * width))
+    for start in range(0, length, at_once):
+        sources = slice(start, min(start + at_once, length))
+        count = sources.stop - start
+        vectors = space.empty("vectors", values, size, count, heads + 2, width)
+        rows = vectors.flatten(0, 1)
+        for head in range(heads):
+            own = values[head, :, sources].reshape(-1, head_size)
+            torch.mm(own, weight[head], out=rows[:, head])
+        weights = space.empty("weights", values, size, count, heads, length)
+        weights.copy_(attention[..., sources].permute(0, 3, 1, 2))
+        to_itself = weights[..., sources].diagonal(dim1=1, dim2=3).transpose(1, 2).contiguous()
+        vectors[:, :, -2] = (to_itself[:, :, None] @ vectors[:, :, :heads])[:, :, 0]
+        vectors[:, :, -1] = arrived[:, sources] - vectors[:, :, -2]
+        yield Sent(sources, vectors, weights)
+
+
+def sigma_at(level: Level, layer: Layer, state: LayerStates) -> torch.Tensor:
+    """What a level divides all that arrives at a token by, [B, T]."""
+    norm = _norm_at(level, layer)
+    if norm is None:
+        return torch.ones_like(state.sums[0][..., 0])
+    entering = state.sums[0] if level == "attention_norm" else state.sums[1]
+    # Several times as quick as the variance.
+    _, _, inverse = torch.native_layer_norm(entering, entering.shape[-1:], None, None, norm.eps)
+    return 1 / inverse[..., 0]
+
+
+def _up_to(levels: Collection[Level]) -> tuple[Level, ...]:
+    """All levels that a vector passes on its way to the highest of some."""
+    return LEVELS[: 1 + max(map(LEVELS.index, levels))]
+
+
+def _norm_at(level: Level, layer: Layer) -> Norm | None:
+    """The norm whose output a level is; None below the first."""
+    number = LEVELS.index(level) - LEVELS.index("attention_norm")
+    return layer.joins[number] if number >= 0 else None

@@ -1,0 +1,392 @@
+"""Layer-wise relevance propagation through a post-LN encoder and its head, in float64.
+
+Relevance begins at the logits. Rules that look at what passed through a part of the network hand it
+back from what left the part to what entered it (Bach et al. 2015). Layer norms, activations and the
+softmax hand it on as it is; biases get none. The rules are those for transformers of Chefer et al.
+2021 (CVPR, sections 3.1 and 3.2), in the two forms of their code:
+
+* ``cvpr21``: a linear map shares relevance in proportion to the positive contributions, and an
+  addition is rescaled so that its terms share what their sum had.
+* ``orig``: positive inputs with positive weights share all of the relevance, and so do negative
+  inputs with negative weights, which may double it; additions are not rescaled.
+
+Rules divide by numbers that may be near zero, which single precision does not survive. So the whole
+network is run again in float64, with weights that are cast a layer at a time.
+"""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from attribeam.transforms.inputs.batch import Rows
+from attribeam.transforms.network.anatomy import optional_part, part
+from attribeam.transforms.network.model import Model
+from attribeam.transforms.network.parts import Affine, Layer, Norm
+
+Rules = Literal["cvpr21", "orig"]
+
+_STABILISER = 1e-9
+
+
+class RelevanceMaps(NamedTuple):
+    """Where the relevance of the explained scalar arrived, in float64.
+
+    Attributes:
+        attention: By layer, at its attention probabilities, each [B, H, T, T]; zero at padding, and
+            in the last layer in every row but that of the position read out.
+        entered: At what enters the lowest layer that was walked through, [B, T, d]; zero at
+            padding.
+    """
+
+    attention: dict[int, torch.Tensor]
+    entered: torch.Tensor
+
+
+@torch.no_grad()
+def walk(
+    model: Model, rows: Rows, weights: torch.Tensor, rules: Rules, lowest: int = 0
+) -> RelevanceMaps:
+    """Walks the relevance of weighted logits back to what enters a layer.
+
+    The relevance of a weighted sum is the weighted sum of relevances. Under ``orig`` one walk that
+    begins with the weights gives that, for relevance is linear in what it begins with. Under
+    ``cvpr21`` it isn't: two words with weights 1 and -1 begin with a total of zero, and additions,
+    which keep totals, would let nothing but rounding through. So each word has a walk of its own.
+
+    Args:
+        model: The model; its weights stay as they are.
+        rows: B padded rows of at most T tokens.
+        weights: Weights of the logits in the explained scalar, [B, C]: one-hot, or +1 and -1 for
+            the words of a masked LM.
+        rules: ``cvpr21`` or ``orig``.
+        lowest: The last layer to walk through, 0 for all of them.
+
+    Returns:
+        The relevance. It has no unit; a classifier's begins as 1.
+
+    Raises:
+        ValueError: If the model is a masked LM and the rows have no words to contrast.
+    """
+    passed = forward(model, rows)
+    weights = weights.double()
+    # What K walks begin with, [K, B, C], and the weights of their ends, [K, B].
+    starts, shares = weights[None], torch.ones_like(weights[None, :, 0])
+    if rules == "cvpr21" and model.task == "masked_lm":
+        starts, shares = torch.eye(2).to(weights)[:, None].expand(-1, len(weights), -1), weights.T
+    relevance = starts[:, :, None]
+    for linear in reversed(passed.head):
+        relevance = linear.back(relevance, rules)
+    relevance = _copied(passed.read, relevance)
+    attention = {}
+    while len(passed.layers) > lowest:
+        # What passed through a layer is let go of when the walk has.
+        reached, relevance = passed.layers.pop().back(relevance, rules)
+        attention[len(passed.layers)] = torch.einsum("kb,kbhqt->bhqt", shares, reached)
+    return RelevanceMaps(attention, torch.einsum("kb,kbtd->btd", shares, relevance))
+
+
+# Forward --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Linear:
+    """What passed through a linear map x W^T + b, in float64.
+
+    Attributes:
+        weight: W as the model has it, [m, n], or one per row, [B, m, n].
+        bias: b, [m] or [B, 1, m], or None.
+        entered: x, [B, Q, n].
+        left: What came out, [B, Q, m].
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    entered: torch.Tensor
+    left: torch.Tensor
+
+    @classmethod
+    def through(
+        cls, module: Affine, entered: torch.Tensor, chosen: torch.Tensor | None = None
+    ) -> "Linear":
+        """Passes x through a module, or through the rows of it chosen for each row, [B, m]."""
+        weight, bias = module.weight, module.bias
+        if chosen is not None:
+            weight, bias = weight[chosen], None if bias is None else bias[chosen][:, None]
+        left = entered @ weight.double().mT
+        return cls(weight, bias, entered, left if bias is None else left + bias)
+
+    def back(self, relevance: torch.Tensor, rules: Rules) -> torch.Tensor:
+        """Relevance of what came out, [K, B, Q, m], to that of what entered, [K, B, Q, n].
+
+        With alpha = 1 and beta = 0: x_i gets sum_j R_j max(0, x_i W_ji) / sum_i max(0, x_i W_ji),
+        where ``orig`` has one such sum over the positive x_i and another over the negative.
+        """
+        weight = self.weight.double()
+        upper, lower = weight.clamp(min=0), weight.clamp(max=0)
+        more, less = self.entered.clamp(min=0), self.entered.clamp(max=0)
+        if rules == "cvpr21":
+            # All contributions and all of their sizes add up to twice the positive ones; the former
+            # are there already, so that one product does instead of two.
+            together = self.left if self.bias is None else self.left - self.bias
+            sizes = (more - less) @ (upper - lower).mT
+            of_more = of_less = _divide(relevance, (together + sizes) / 2)
+        else:
+            of_more = _divide(relevance, more @ upper.mT)
+            of_less = _divide(relevance, less @ lower.mT)
+        return more * (of_more @ upper) + less * (of_less @ lower)
+
+
+@dataclass(frozen=True)
+class PassedLayer:
+    """What passed through an encoder layer for Q of its T positions as queries, in float64.
+
+    Attributes:
+        own: What entered at the queries' positions, [B, Q, d].
+        place: One where the query of a row is, [B, T, 1], if Q is 1; None if all positions are.
+        query: Of all heads, [B, Q, d] left, as ``output``, ``expand`` and ``contract``.
+        key: Of all heads, [B, T, d] left.
+        value: Of all heads, [B, T, d] left.
+        products: Queries times keys, without scale or mask, [B, H, Q, T].
+        probabilities: Their softmax, [B, H, Q, T].
+        output: From mixed values.
+        expand: From what the first layer norm let out.
+        contract: From what the activation let out.
+    """
+
+    own: torch.Tensor
+    place: torch.Tensor | None
+    query: Linear
+    key: Linear
+    value: Linear
+    products: torch.Tensor
+    probabilities: torch.Tensor
+    output: Linear
+    expand: Linear
+    contract: Linear
+
+    def back(self, relevance: torch.Tensor, rules: Rules) -> tuple[torch.Tensor, torch.Tensor]:
+        """Relevance of what left the layer, [K, B, Q, d], to that of its attention and its input.
+
+        Returns:
+            At the attention probabilities, [K, B, H, T, T], and at what entered, [K, B, T, d].
+        """
+        attended = self.expand.entered
+        widened, kept = _added(relevance, self.contract.left, attended, rules)
+        widened = self.expand.back(self.contract.back(widened, rules), rules)
+        relevance = _copied(attended, widened, kept)
+        mixed, own = _added(relevance, self.output.left, self.own, rules)
+        attention, inputs = self._back_through_attention(self.output.back(mixed, rules), rules)
+        if self.place is not None:
+            # From the one query to its place among all of them.
+            attention = attention * self.place[:, None]
+            inputs[0], own = inputs[0] * self.place, own * self.place
+        entered = self.key.entered
+        # Copied to queries, keys and values, and before that to all of these and the residual; at
+        # once would be the same but for the stabiliser.
+        return attention, _copied(entered, _copied(entered, *inputs), own)
+
+    def _back_through_attention(
+        self, mixed: torch.Tensor, rules: Rules
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Relevance of mixed values, [K, B, Q, d], to that of what they were mixed from.
+
+        Returns:
+            At the probabilities, [K, B, H, Q, T], and at what entered queries, keys and values.
+        """
+        heads = self.products.shape[1]
+        query, key, value = (_split(x.left, heads) for x in (self.query, self.key, self.value))
+        left = _split(self.output.entered, heads)
+        attention, values = _multiplied(_split(mixed, heads), self.probabilities, value, left)
+        # The mask is added to the scores; it is zero wherever relevance is not.
+        scores = key.shape[-1] ** -0.5 * self.products
+        masked = scores * _divide(attention, scores)
+        if rules == "cvpr21":
+            (masked,) = _rescaled(attention, masked)
+        queries, keys = _multiplied(masked, query, key.mT, self.products)
+        return attention, [
+            self.query.back(_merged(queries), rules),
+            self.key.back(_merged(keys.mT), rules),
+            self.value.back(_merged(values), rules),
+        ]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What passed through a model, in float64.
+
+    Attributes:
+        layers: Its layers, the last one for the position read out alone.
+        read: Hidden state of the position read out, [B, 1, d].
+        head: The linear maps from it to the logits, [B, 1, ...] each.
+    """
+
+    layers: list[PassedLayer]
+    read: torch.Tensor
+    head: list[Linear]
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """Logits, [B, C]; of the two contrast words for a masked LM."""
+        return self.head[-1].left[:, 0]
+
+
+@torch.no_grad()
+def forward(model: Model, rows: Rows) -> Passed:
+    """Runs a model in float64 and keeps all that passes through it.
+
+    Nothing but the position read out has relevance above the last layer, so that this layer is run
+    for that position alone.
+
+    Args:
+        model: The model; its weights are cast as they are needed.
+        rows: B padded rows of at most T tokens.
+
+    Raises:
+        ValueError: If the model is a masked LM and the rows have no words to contrast.
+    """
+    contrasted = model.task == "masked_lm"
+    if contrasted and rows.contrast is None:
+        raise ValueError("a masked LM is explained by a contrast of two words; the rows have none")
+    heads = model.num_heads
+    hidden = _embedded(model, rows)
+    tokens = rows.attention_mask.bool()[:, None, None]
+    layers = []
+    for depth, layer in enumerate(model.layers, start=1):
+        place = None
+        if depth == model.num_layers:
+            place = functional.one_hot(rows.readout, hidden.shape[1])[..., None].to(hidden)
+        passed, hidden = _through_layer(layer, heads, hidden, tokens, place)
+        layers.append(passed)
+    state, head = hidden, []
+    for step in model.head:
+        if isinstance(step, Affine):
+            words = rows.contrast if contrasted and step is model.head[-1] else None
+            head.append(Linear.through(step, state, words))
+            state = head[-1].left
+        else:
+            state = _normed(step, state) if isinstance(step, Norm) else step(state)
+    return Passed(layers, hidden, head)
+
+
+def _through_layer(
+    layer: Layer,
+    heads: int,
+    entered: torch.Tensor,
+    tokens: torch.Tensor,
+    place: torch.Tensor | None,
+) -> tuple[PassedLayer, torch.Tensor]:
+    """Passes a layer: [B, T, d] to what passed through it and what left it, [B, Q, d]."""
+    through, mixing, wide = Linear.through, layer.attention, layer.feed_forward
+    own = entered if place is None else (entered * place).sum(1, keepdim=True)
+    query = through(mixing.query, own)
+    key, value = through(mixing.key, entered), through(mixing.value, entered)
+    products = _split(query.left, heads) @ _split(key.left, heads).mT
+    scores = products * (own.shape[-1] // heads) ** -0.5
+    probabilities = scores.masked_fill(~tokens, -torch.inf).softmax(-1)
+    output = through(mixing.output, _merged(probabilities @ _split(value.left, heads)))
+    expand = through(wide.expand, _normed(layer.joins[0], output.left + own))
+    contract = through(wide.contract, wide.activation(expand.left))
+    passed = PassedLayer(
+        own, place, query, key, value, products, probabilities, output, expand, contract
+    )
+    return passed, _normed(layer.joins[1], contract.left + expand.entered)
+
+
+def _embedded(model: Model, rows: Rows) -> torch.Tensor:
+    """What enters the encoder, [B, T, d] in float64; ``Model.embed`` is in the model's type.
+
+    In every family embeddings are the sum of what is looked up in tables, normalised. What is
+    looked up is caught there, so that no table is cast.
+    """
+    embeddings = part(model.network, model.anatomy.embeddings)
+    found: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], looked_up: torch.Tensor) -> None:
+        found.append(looked_up.double())
+
+    with ExitStack() as hooks:
+        for module in embeddings.modules():
+            if isinstance(module, nn.Embedding):
+                hooks.callback(module.register_forward_hook(keep).remove)
+        model.embed(rows)
+    (norm,) = (Norm(m) for m in embeddings.modules() if isinstance(m, nn.LayerNorm))
+    embedded = _normed(norm, torch.stack(torch.broadcast_tensors(*found)).sum(0))
+    projection = optional_part(model.network, model.anatomy.projection)
+    if not isinstance(projection, nn.Linear):
+        return embedded
+    return Linear.through(Affine(projection), embedded).left
+
+
+def _normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:
+    """A layer norm in float64."""
+    bias = None if norm.bias is None else norm.bias.double()
+    return functional.layer_norm(x, x.shape[-1:], norm.weight.double(), bias, norm.eps)
+
+
+def _split(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """[..., T, d] to [..., H, T, d/H]."""
+    heads_apart: torch.Tensor = x.unflatten(-1, (heads, -1))
+    return heads_apart.transpose(-2, -3)
+
+
+def _merged(x: torch.Tensor) -> torch.Tensor:
+    """[..., H, T, d/H] to [..., T, d]."""
+    return x.transpose(-2, -3).flatten(-2)
+
+
+# Rules ----------------------------------------------------------------------------------------
+
+
+def _divide(shared: torch.Tensor, among: torch.Tensor) -> torch.Tensor:
+    """The quotient with the authors' stabiliser, whatever the sign; 0 where the divisor is 0."""
+    divisor = among + _STABILISER
+    return (shared / divisor).masked_fill_((among == 0) | (divisor == 0), 0)
+
+
+def _copied(x: torch.Tensor, *relevances: torch.Tensor) -> torch.Tensor:
+    """Relevance of x from that of its copies."""
+    quotients = [_divide(relevance, x) for relevance in relevances]
+    return x * sum(quotients[1:], quotients[0])
+
+
+def _multiplied(
+    relevance: torch.Tensor, first: torch.Tensor, second: torch.Tensor, product: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Relevance of two matrices from that of their product, half to each."""
+    quotient = _divide(relevance, product)
+    return first * (quotient @ second.mT) / 2, second * (first.mT @ quotient) / 2
+
+
+def _added(
+    relevance: torch.Tensor, first: torch.Tensor, second: torch.Tensor, rules: Rules
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Relevance of two terms from that of their sum, [K, B, Q, d] all."""
+    quotient = _divide(relevance, first + second)
+    terms = first * quotient, second * quotient
+    if rules == "orig":
+        return terms
+    of_first, of_second = _rescaled(relevance, *terms)
+    return of_first, of_second
+
+
+def _rescaled(relevance: torch.Tensor, *terms: torch.Tensor) -> list[torch.Tensor]:
+    """Terms, [K, B, ...], that share the total relevance of an instance by the sizes of theirs.
+
+    The authors add up over the whole tensor, of one instance; here an instance is a row.
+    """
+    total = _total(relevance)
+    totals = [_total(term) for term in terms]
+    sizes = torch.stack([own.abs() for own in totals]).sum(0)
+    return [
+        term * _divide(_divide(own.abs(), sizes) * total, own)
+        for term, own in zip(terms, totals, strict=True)
+    ]
+
+
+def _total(relevance: torch.Tensor) -> torch.Tensor:
+    """Sum over all but walks and rows, [K, B, 1, ...]."""
+    return relevance.sum(dim=tuple(range(2, relevance.dim())), keepdim=True)
