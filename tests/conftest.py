@@ -11,7 +11,7 @@ import transformers
 from hypothesis import HealthCheck, settings
 
 from attribeam.transforms import Model, load_model
-from attribeam.transforms.inputs.batch import Rows
+from attribeam.transforms.network.rows import Rows
 from tests.models import GOLDENS, save_tiny
 
 torch.set_num_threads(1)

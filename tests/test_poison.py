@@ -15,8 +15,8 @@ from attribeam.pipeline import Options, run
 from attribeam.schemas import Failure
 from attribeam.transforms import Attributions, Instance, Model, attribute, choose, methods
 from attribeam.transforms.evaluate import Evaluation
-from attribeam.transforms.inputs.batch import Rows
 from attribeam.transforms.inputs.variants import Variants
+from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.recovery import is_out_of_memory
 from attribeam.transforms.registry import _METHODS, Scores
 from tests.conditioning import SINGLE

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from attribeam.transforms import Instance, Model, attribute, choose, encode, methods
-from attribeam.transforms.inputs.batch import Rows, collate
+from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.network.parts import Affine, HeadStep, Layer, Norm
+from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.relevance import Linear, RelevanceMaps, Rules, forward, walk
 from tests.authors import (

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attribeam.transforms.inputs.batch import Flags, Instance, Rows, pack, put
+from attribeam.transforms.inputs.batch import Flags, Instance, pack, put
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.model import Model
+from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.recovery import halving
 
 Operation = Literal["mask", "pad", "delete"]

@@ -13,10 +13,10 @@ import torch
 import transformers
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.inputs.batch import Rows
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.capture import Recorder, Watch
 from attribeam.transforms.network.model import Model
+from attribeam.transforms.network.rows import Rows
 
 _TOKENS = 8
 # Of the largest number: far more than rounding, and far less than what anything left out makes.

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from attribeam.transforms.inputs.batch import Rows
 from attribeam.transforms.network.anatomy import Anatomy, optional_part, part
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.capture import Recorder, Watch, recording
 from attribeam.transforms.network.parts import Affine, HeadStep, Layer
 from attribeam.transforms.network.readout import patch_last_layer
+from attribeam.transforms.network.rows import Rows
 
 Task = Literal["classification", "masked_lm"]
 # ``post_ln``: all sums in its layers are normalised.

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from attribeam.transforms.inputs.batch import Rows, row_cost
+from attribeam.transforms.inputs.batch import row_cost
 from attribeam.transforms.inputs.targets import Output, output_of
 from attribeam.transforms.network.capture import LayerStates, Watch
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.parts import Layer
+from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.passes.trees import HeadFacts, head_facts
 from attribeam.transforms.recovery import fitting
 

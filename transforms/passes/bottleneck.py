@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.inputs.batch import Batch, Instance, Rows, collate, pack, row_cost
+from attribeam.transforms.inputs.batch import Batch, Instance, collate, pack, row_cost
 from attribeam.transforms.inputs.given import check_instances, check_model
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.model import Model
+from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.recovery import fitting
 
 Floats = NDArray[np.float64]

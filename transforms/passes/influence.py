@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from attribeam.transforms.inputs.batch import Batch, Rows, row_cost
+from attribeam.transforms.inputs.batch import Batch, row_cost
 from attribeam.transforms.network.anatomy import optional_part, part
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.model import Model
@@ -43,6 +43,7 @@ from attribeam.transforms.network.parts import (
     Layer,
     Norm,
 )
+from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.recovery import fitting
 
 Floats = NDArray[np.float64]

@@ -29,10 +29,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from attribeam.transforms.inputs.batch import Batch, Flags, Instance, Rows, collate, pack
+from attribeam.transforms.inputs.batch import Batch, Flags, Instance, collate, pack
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.parts import Affine, Layer
+from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.passes.influence import InfluenceStates, LayerPath
 from attribeam.transforms.passes.patterns import SKIP, Pattern
 from attribeam.transforms.recovery import halving

@@ -22,10 +22,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from attribeam.transforms.inputs.batch import Rows
 from attribeam.transforms.network.anatomy import optional_part, part
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.parts import Affine, Layer, Norm
+from attribeam.transforms.network.rows import Rows
 
 Rules = Literal["cvpr21", "orig"]
 
