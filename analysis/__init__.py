@@ -3,9 +3,9 @@
 Nothing in here loads torch or Beam: a run can be read where it could not have been computed.
 """
 
-from attribeam.analysis.query import FORMATS, run_query
-from attribeam.analysis.runs import load_manifest, open_run, write_database
-from attribeam.analysis.verify import Report, print_report, verify
+from attribeam.analysis.opening.runs import load_manifest, open_run, write_database
+from attribeam.analysis.query.query import FORMATS, run_query
+from attribeam.analysis.verifying.verify import Report, print_report, verify
 
 __all__ = [
     "FORMATS",

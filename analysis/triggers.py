@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from attribeam.analysis.runs import load_manifest, reading
+from attribeam.analysis.opening.runs import load_manifest, reading
 from attribeam.schemas import UsageError
 
 # Of each instance's strongest head the two largest entries; the second where it is strong enough.

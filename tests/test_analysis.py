@@ -184,7 +184,7 @@ def test_table_is_short_and_fits(folder: Path) -> None:
 
 
 def test_table_cells() -> None:
-    from attribeam.analysis.terminal import print_rows
+    from attribeam.analysis.query.terminal import print_rows
 
     out = io.StringIO()
     names = ["n", "value", "scores", "text", "flag", "none"]
@@ -206,7 +206,7 @@ def test_table_cells() -> None:
 
 
 def test_numbers_are_never_cut() -> None:
-    from attribeam.analysis.terminal import print_rows
+    from attribeam.analysis.query.terminal import print_rows
 
     out = io.StringIO()
     print_rows(["text", "a", "b"], [["x" * 99, 10**30, 2 * 10**30]], out, width=40)

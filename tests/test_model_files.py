@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from attribeam.analysis import verify
-from attribeam.analysis.publish import publish
+from attribeam.analysis.publish.publish import publish
 from attribeam.pipeline import run
 from attribeam.pipeline.options import Options
 from attribeam.pipeline.running import shard

@@ -93,7 +93,7 @@ def test_nothing_is_left_of_one_that_fails(tmp_path: Path, monkeypatch: pytest.M
     spilled = tmp_path / "temporary"
     spilled.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(spilled))
-    for name in ("attribeam.analysis.runs._fill", "pathlib.Path.replace"):
+    for name in ("attribeam.analysis.opening.runs._fill", "pathlib.Path.replace"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(name, interrupt)
             write_database(folder)

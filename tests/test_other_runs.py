@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from attribeam.analysis import open_run
-from attribeam.analysis.publish import publish
+from attribeam.analysis.publish.publish import publish
 from attribeam.schemas import TABLES, VIEWS, UsageError
 from tests.synthetic_run import synthetic_run, write_run
 from tests.test_remote import ADDRESS, Elsewhere, elsewhere, folder, published

@@ -7,14 +7,14 @@ import duckdb
 import plotly.graph_objects as go
 import pytest
 
-from attribeam.analysis.figures import COLOURS, Row
-from attribeam.analysis.pattern_plots import (
+from attribeam.analysis.plots.figures import COLOURS, Row
+from attribeam.analysis.plots.patterns import (
     PATTERN_PLOTS,
     pattern_ablation,
     pattern_consistency,
     pattern_flow,
 )
-from attribeam.analysis.plots import page
+from attribeam.analysis.plots.plots import page
 from tests.test_pattern_views import LAYERS, Tables
 
 # Two words and the position that is read out; the verb takes the subject's way from layer 1 on.

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from attribeam.analysis import open_run
-from attribeam.analysis.flow_plots import degradation, information_flow
-from attribeam.analysis.head_plots import pruning
-from attribeam.analysis.plots import PLOTS, plot
+from attribeam.analysis.plots.flow import degradation, information_flow
+from attribeam.analysis.plots.heads import pruning
+from attribeam.analysis.plots.plots import PLOTS, plot
 from attribeam.schemas import UsageError, table_schema
 from tests.synthetic_run import NUM_LAYERS, synthetic_run, write_run
 

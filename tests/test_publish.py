@@ -24,14 +24,16 @@ import yaml
 from datasets import ClassLabel, List, Value
 from markdown_it import MarkdownIt
 
-from attribeam.analysis import card, commits, open_run, publish_tables, verify
-from attribeam.analysis.card import ROWS, escaped, size_category
-from attribeam.analysis.database import add_manifest, add_table, add_views
-from attribeam.analysis.hub import upload as upload_folder
+from attribeam.analysis import open_run, verify
 from attribeam.analysis.local import without_paths
-from attribeam.analysis.manifest import rows_of
-from attribeam.analysis.publish import Published, publish
-from attribeam.analysis.publishable import published_manifest
+from attribeam.analysis.opening.database import add_manifest, add_table, add_views
+from attribeam.analysis.opening.manifest import rows_of
+from attribeam.analysis.publish import card, commits
+from attribeam.analysis.publish import tables as publish_tables
+from attribeam.analysis.publish.card import ROWS, escaped, size_category
+from attribeam.analysis.publish.hub import upload as upload_folder
+from attribeam.analysis.publish.publish import Published, publish
+from attribeam.analysis.publish.publishable import published_manifest
 from attribeam.schemas import TABLES, UsageError
 from attribeam.schemas.layout import PUBLISHED_GLOBS, UNFINISHED
 from attribeam.schemas.tables import EVALUATIONS

@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from attribeam.analysis import open_run, publish_tables, verify
-from attribeam.analysis.publish import publish
+from attribeam.analysis import open_run, verify
+from attribeam.analysis.publish import tables as publish_tables
+from attribeam.analysis.publish.publish import publish
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import UNFINISHED
 from tests.synthetic_run import SyntheticRun, synthetic_run, write_run

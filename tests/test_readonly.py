@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from attribeam.analysis import open_run
-from attribeam.analysis.readonly import LocalFiles, Positioned, SharedFile
+from attribeam.analysis.opening.readonly import LocalFiles, Positioned, SharedFile
 from attribeam.schemas import Unit, table_schema, unit_path
 from tests.synthetic_run import synthetic_run, write_run
 

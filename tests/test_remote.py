@@ -13,7 +13,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from attribeam.analysis import open_run, write_database
-from attribeam.analysis.publish import publish
+from attribeam.analysis.publish.publish import publish
 from attribeam.schemas import TABLES, VIEWS, UsageError
 from attribeam.schemas.layout import MANIFEST
 from tests.synthetic_run import synthetic_run, write_run

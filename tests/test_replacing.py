@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from attribeam.analysis import replacing
-from attribeam.analysis.page import write_page
-from attribeam.analysis.replacing import replace_file
+from attribeam.analysis.opening import replacing
+from attribeam.analysis.opening.replacing import replace_file
+from attribeam.analysis.plots.page import write_page
 from attribeam.schemas import UsageError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from attribeam.analysis.report import write_report
+from attribeam.analysis.report.report import write_report
 from tests.patience import HANG
 from tests.synthetic_run import METHODS, SyntheticRun, synthetic_run, write_run
 from tests.test_report import EVIL

@@ -29,12 +29,12 @@ import yaml
 from safetensors.torch import load_file
 
 from attribeam.analysis import open_run, verify, write_database
-from attribeam.analysis.manifest import misshapen
-from attribeam.analysis.plots import plot
-from attribeam.analysis.publish import publish
-from attribeam.analysis.query import _execute, _first_lines
-from attribeam.analysis.report import write_report
-from attribeam.analysis.terminal import harmless, print_rows
+from attribeam.analysis.opening.manifest import misshapen
+from attribeam.analysis.plots.plots import plot
+from attribeam.analysis.publish.publish import publish
+from attribeam.analysis.query.query import _execute, _first_lines
+from attribeam.analysis.query.terminal import harmless, print_rows
+from attribeam.analysis.report.report import write_report
 from attribeam.pipeline.corpus.sources import open_source
 from attribeam.schemas import Unit, UsageError, table_schema
 from attribeam.schemas.layout import corpus_path

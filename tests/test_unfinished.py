@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from attribeam.analysis.files import unfinished
+from attribeam.analysis.opening.files import unfinished
 from attribeam.schemas import UsageError
 from tests.synthetic_run import synthetic_run, write_run
 from tests.tiny import command

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(list(argv))
     except UsageError as error:
-        from attribeam.analysis.terminal import harmless  # It may cite a corpus or a model.
+        from attribeam.analysis.query.terminal import harmless  # It may cite a corpus or a model.
 
         print(f"attribeam: {harmless(cut(str(error), _LONGEST))}", file=sys.stderr)
         return USAGE
@@ -189,15 +189,15 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _write_report(arguments: argparse.Namespace) -> int:
-    from attribeam.analysis.report import write_report  # plotly takes a while.
+    from attribeam.analysis.report.report import write_report  # plotly takes a while.
 
     print(write_report(arguments.folder, arguments.output, limit=arguments.limit))
     return DONE
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    from attribeam.analysis.publish import publish  # The hub's library takes a while.
-    from attribeam.analysis.terminal import harmless
+    from attribeam.analysis.publish.publish import publish  # The hub's library takes a while.
+    from attribeam.analysis.query.terminal import harmless
 
     done = publish(
         arguments.folder,
@@ -217,7 +217,7 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _plot(arguments: argparse.Namespace) -> int:
-    from attribeam.analysis.plots import plot  # plotly takes a while.
+    from attribeam.analysis.plots.plots import plot  # plotly takes a while.
 
     path = plot(
         arguments.folder,
@@ -232,7 +232,7 @@ def _plot(arguments: argparse.Namespace) -> int:
 
 def _prune(arguments: argparse.Namespace) -> int:
     options = _held_out_options(arguments)
-    from attribeam.analysis.terminal import print_rows
+    from attribeam.analysis.query.terminal import print_rows
     from attribeam.pipeline.experiments.held_out import left_out
     from attribeam.pipeline.experiments.prune import by_rate, prune
 
@@ -256,8 +256,8 @@ def _prune(arguments: argparse.Namespace) -> int:
 
 
 def _triggers(arguments: argparse.Namespace) -> int:
-    from attribeam.analysis.runs import reading
-    from attribeam.analysis.terminal import print_rows
+    from attribeam.analysis.opening.runs import reading
+    from attribeam.analysis.query.terminal import print_rows
     from attribeam.analysis.triggers import Candidate, class_of, heads_of, trigger_candidates
 
     manifest = heads_of(arguments.folder, arguments.method)
@@ -280,7 +280,7 @@ def _triggers(arguments: argparse.Namespace) -> int:
 
 def _attack(arguments: argparse.Namespace) -> int:
     options = _held_out_options(arguments)
-    from attribeam.analysis.terminal import print_rows
+    from attribeam.analysis.query.terminal import print_rows
     from attribeam.pipeline.experiments.attack import attack, successes
     from attribeam.pipeline.experiments.held_out import left_out
 
@@ -362,7 +362,7 @@ def _none_spilled() -> Iterator[None]:
     def remove() -> None:
         # Whoever spills has imported it.
         if "attribeam.analysis" in sys.modules:
-            from attribeam.analysis.spill import remove_spilled
+            from attribeam.analysis.opening.spill import remove_spilled
 
             remove_spilled()
 
@@ -411,7 +411,7 @@ def _report(summary: Any) -> None:
 
 def _reason(found: Any, what: str) -> str:
     """A line on the most frequent reason for failures."""
-    from attribeam.analysis.terminal import harmless
+    from attribeam.analysis.query.terminal import harmless
 
     reason = found.reasons[0]
     share = "" if reason.number == found.failures else f"{reason.number} of {found.failures}"
@@ -422,7 +422,7 @@ def _reason(found: Any, what: str) -> str:
 
 def _tell(note: str, out: IO[str] | None = None) -> None:
     """Shows what was guessed of a corpus, which may say anything, as a line."""
-    from attribeam.analysis.terminal import harmless
+    from attribeam.analysis.query.terminal import harmless
 
     print(" ".join(harmless(note).split()), file=out or sys.stdout, flush=True)
 
@@ -432,8 +432,8 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _tell_unfinished(folder: str) -> None:
-    from attribeam.analysis.files import unfinished
-    from attribeam.analysis.remote import is_remote
+    from attribeam.analysis.opening.files import unfinished
+    from attribeam.analysis.opening.remote import is_remote
 
     # Elsewhere it takes a listing more; on a hub, runs are published, which are whole or say so.
     if is_remote(folder) and folder.startswith("hf:"):

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 
-from attribeam.analysis.database import identifier
-from attribeam.analysis.runs import reading
+from attribeam.analysis.opening.database import identifier
+from attribeam.analysis.opening.runs import reading
 from attribeam.analysis.triggers import Candidate, class_of, heads_of, trigger_candidates
 from attribeam.pipeline.experiments.held_out import HeldOut, HeldOutOptions, check_folder, hold_out
 from attribeam.schemas import UsageError

@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from attribeam.analysis.runs import load_manifest, reading
+from attribeam.analysis.opening.runs import load_manifest, reading
 from attribeam.analysis.triggers import heads_of
 from attribeam.pipeline.corpus.padding import count_padding, said
 from attribeam.pipeline.corpus.staging import Corpus, open_corpus, read_rows, stage

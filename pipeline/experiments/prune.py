@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attribeam.analysis.runs import reading
+from attribeam.analysis.opening.runs import reading
 from attribeam.pipeline.configuration import exact, listed
 from attribeam.pipeline.experiments.held_out import HeldOut, HeldOutOptions, hold_out
 from attribeam.schemas import UsageError

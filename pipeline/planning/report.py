@@ -6,7 +6,7 @@ from typing import IO
 
 from rich.console import Console
 
-from attribeam.analysis.terminal import print_rows
+from attribeam.analysis.query.terminal import print_rows
 from attribeam.pipeline.planning.estimate import Estimate
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")

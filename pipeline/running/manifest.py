@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attribeam.analysis.manifest import misshapen
+from attribeam.analysis.opening.manifest import misshapen
 from attribeam.pipeline.running.differences import (
     evaluation_differences,
     identity_differences,

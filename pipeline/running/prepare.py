@@ -13,7 +13,7 @@ import torch
 from apache_beam.io.filesystem import BeamIOError
 from huggingface_hub import snapshot_download
 
-from attribeam.analysis.runs import linked_folders
+from attribeam.analysis.opening.runs import linked_folders
 from attribeam.pipeline.corpus.padding import count_padding, said
 from attribeam.pipeline.corpus.staging import Corpus, check_again, open_corpus, stage, staged
 from attribeam.pipeline.options import Options

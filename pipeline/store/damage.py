@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from attribeam.analysis.files import content_problems, corpus_problems
+from attribeam.analysis.opening.files import content_problems, corpus_problems
 from attribeam.pipeline.store.files import (
     TEMPORARY,
     DamagedError,

@@ -1,0 +1,288 @@
+"""What a run looks like inside DuckDB: tables over its files, its manifest, views and comments."""
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from attribeam.analysis.opening.spill import spill_to_temporary
+from attribeam.schemas import TABLES, VIEWS, table_schema
+from attribeam.schemas.layout import GLOBS, PUBLISHED_GLOBS
+from attribeam.schemas.tables import EVALUATIONS
+
+_HIVE = "/method=*/"  # In the globs of tables whose files lie apart by their method.
+_TYPE_NAMES = {
+    pa.bool_(): "boolean",
+    pa.int8(): "tinyint",
+    pa.int16(): "smallint",
+    pa.int32(): "integer",
+    pa.int64(): "bigint",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.string(): "varchar",
+}
+_VIEW = re.compile(r"^create view \w+", re.MULTILINE)
+_GLOB = str.maketrans({character: f"[{character}]" for character in "*?["})
+
+_METHOD_COMMENTS = {
+    "method": "Name in `attribeam methods`",
+    "params": "Parameters of this run: params->>'steps'",
+    "signed": "True if scores have a sign: negative speaks against the explained class",
+    "class_dependent": "True if scores depend on the class explained",
+    "additive": "True if the scores of an instance sum to a difference of outputs",
+    "stochastic": "True if scores depend on the seed",
+    "tables": "Tables that it fills in this run",
+    "paper": "Where the method comes from",
+    "passes": "Passes through the model that the method needs",
+    "word_score": "What a word's score is of its tokens', wherever words are ranked: sum or max",
+}
+# Those that are no texts.
+_METHOD_TYPES = {
+    "params": "json",
+    **dict.fromkeys(("signed", "class_dependent", "additive", "stochastic"), "boolean"),
+    **dict.fromkeys(("tables", "passes"), "varchar[]"),
+}
+
+
+def literal(text: str) -> str:
+    """Returns a text as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """Returns a name as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def escape_glob(path: str) -> str:
+    """Returns a glob pattern that matches this very path, whatever characters are in it."""
+    return path.translate(_GLOB)
+
+
+def dict_rows(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, Any] | None = None
+) -> list[Mapping[str, Any]]:
+    """The rows of a query by the names of its columns."""
+    cursor = connection.execute(query, parameters or None)
+    names = [column[0] for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def add_table(
+    connection: duckdb.DuckDBPyConnection, table: str, patterns: Sequence[str], *, double: bool
+) -> None:
+    """Adds a table of the contract, a view over the files that there are when it is asked.
+
+    It has the table's columns even where there are no files, or where files were written before a
+    column was thought of, which then is null. Of files that lie in folders by their method, those
+    of the methods that are asked for are opened, and the first of all for its columns.
+
+    Args:
+        connection: Where to.
+        table: Name of the table.
+        patterns: Paths or globs of its files, none of which has to match any.
+        double: Whether an empty table has float64 where it else had float32.
+    """
+    schema = table_schema(table, double=double)
+    columns = {field.name: _type_name(field.type) for field in schema}
+    files, chosen = _files(table, patterns), "*"
+    if _is_published(table, patterns):
+        columns["filename"] = "varchar"
+        method = f"regexp_extract(filename, '/{table}/([^/]+)/[^/]+$', 1)"
+        chosen = f"* exclude (filename) replace ({method} as method)"
+    there = {name for name, *_ in connection.execute(f"describe from {files}").fetchall()}
+    if not there >= set(columns):
+        nulls = ", ".join(f"null::{kind} as {identifier(name)}" for name, kind in columns.items())
+        # Where there is no file, DuckDB has nothing but a column "empty".
+        typed = f'select {nulls}, null::boolean as "empty" where false'
+        files = f'(select * exclude ("empty") from ({typed} union all by name from {files}))'
+    connection.execute(f"create view {table} as select {chosen} from {files}")
+
+
+def _files(table: str, patterns: Sequence[str]) -> str:
+    """The table function that reads some files of a table."""
+    if not patterns:
+        return '(select true as "empty" where false)'
+    hive = _HIVE in GLOBS[table] and all(pattern.endswith(GLOBS[table]) for pattern in patterns)
+    options = {
+        "union_by_name": "false",
+        "allow_empty": "true",
+        # Whether the method is told by the path alone.
+        "hive_partitioning": "true, hive_types_autocast = false" if hive else "false",
+        "filename": "true" if _is_published(table, patterns) else "false",
+    }
+    given = ", ".join(f"{name} = {value}" for name, value in options.items())
+    return f"read_parquet([{', '.join(map(literal, patterns))}], {given})"
+
+
+def _is_published(table: str, patterns: Sequence[str]) -> bool:
+    """Whether these are globs of published files that lie in folders by their method."""
+    return (
+        _HIVE in GLOBS[table]
+        and bool(patterns)
+        and all(pattern.endswith(PUBLISHED_GLOBS[table]) for pattern in patterns)
+    )
+
+
+def add_manifest(
+    connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any], path: str | None = None
+) -> None:
+    """Adds ``methods``, a row per method, and ``run``, one row with the run's identity.
+
+    The columns of ``run`` are named by section: ``model_source``, ``corpus_rows``,
+    ``settings_seed``. Whatever is neither a number nor a text nor a list of texts is JSON.
+
+    Args:
+        connection: Where to.
+        manifest: The run's manifest, which says what columns there are.
+        path: Where it is read from whenever it is asked, as a glob; None for as it is now.
+    """
+    if path is None:
+        source = f"(select {literal(json.dumps(manifest))} as content)"
+    else:
+        source = f"read_text({literal(path)})"
+    named = f"(select content, unnest(json_keys(content, '/methods')) as method from {source})"
+    # A method's name is a part of paths, and so can be of these.
+    of_method = "'/methods/' || method || '/"
+    columns = ", ".join(
+        _entry(f"{of_method}{name}'", _METHOD_TYPES.get(name, "varchar"), name)
+        for name in tuple(_METHOD_COMMENTS)[1:]
+    )
+    # Before there was a choice, a word's score was the largest.
+    replaced = "replace (coalesce(word_score, 'max') as word_score)"
+    connection.execute(
+        f"create view methods as select * {replaced} from (select method, {columns} from {named})"
+    )
+    entries = {"format": ("/format", manifest["format"])}
+    for section, values in manifest["identity"].items():
+        # Only the tokenizer may be missing.
+        for key, value in ({"sha256": None} if values is None else values).items():
+            entries[f"{section}_{key}"] = (f"/identity/{_pointed(section)}/{_pointed(key)}", value)
+    for key in ("evaluation", "executions"):
+        entries[key] = (f"/{key}", {})  # JSON, whatever it is by now.
+    columns = ", ".join(
+        _entry(literal(pointer), _sql_type(value), name)
+        for name, (pointer, value) in entries.items()
+    )
+    connection.execute(f"create view run as select {columns} from {source}")
+
+
+def _entry(pointer: str, kind: str, name: str) -> str:
+    """SQL for an entry of the manifest, whose JSON is the column ``content``.
+
+    Args:
+        pointer: SQL of its JSON pointer.
+        kind: Its type in SQL.
+        name: The column that it becomes.
+    """
+    match kind:
+        case "json":
+            entry = f"nullif(json_extract(content, {pointer}), 'null')"
+        case "varchar[]":
+            entry = f"json_extract(content, {pointer})::varchar[]"
+        case _:
+            entry = f"json_extract_string(content, {pointer})::{kind}"
+    return f"{entry} as {identifier(name)}"
+
+
+def _pointed(key: str) -> str:
+    """A key as a part of a JSON pointer."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def add_views(
+    connection: duckdb.DuckDBPyConnection, *, main: bool = True, only: Collection[str] | None = None
+) -> None:
+    """Adds the views and macros of ``attribeam.schemas.views`` over the tables.
+
+    A view is bound when it is first asked: to bind them all takes longer than most queries.
+
+    Args:
+        connection: Where to.
+        main: Whether this is the database that queries begin in. In another, table macros have
+            other names: called from there, they would answer with the main one's tables.
+        only: Names of those to add, and of what they read; None for all.
+    """
+    macros = [name for view in VIEWS for kind, name in view.created if kind == "macro table"]
+    called = re.compile(rf"\b({'|'.join(macros)})(?= *\()")
+    for view in VIEWS:
+        if only is not None and view.name not in only:
+            continue
+        sql = _VIEW.sub(r"\g<0> with (defer_binding)", view.sql)
+        connection.execute(sql if main else called.sub(r"\1__inside", sql))
+
+
+def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
+    """Comments every view, macro and column.
+
+    A column that a view's comment does not explain has the comment of the table's column of the
+    same name.
+    """
+    explained = {"methods": _METHOD_COMMENTS}
+    inherited: dict[str, str] = {}
+    for table in reversed((*TABLES, *EVALUATIONS)):
+        explained[table] = {f.name: f.metadata[b"comment"].decode() for f in table_schema(table)}
+        inherited |= explained[table]
+    statements = []
+    for view in VIEWS:
+        for kind, name in view.created:
+            statements.append(f"comment on {kind} {name} is {literal(view.comment)}")
+        explained[view.name] = inherited | view.columns
+    columns = connection.execute(
+        "select table_name, column_name from duckdb_columns() "
+        "where database_name = current_database()"
+    ).fetchall()
+    for relation, column in columns:
+        if comment := explained.get(relation, {}).get(column):
+            name = f"{relation}.{identifier(column)}"
+            statements.append(f"comment on column {name} is {literal(comment)}")
+    # At once: one by one, they take longer than everything else.
+    connection.execute(";\n".join(["begin", *statements, "commit"]))
+
+
+def lock(connection: duckdb.DuckDBPyConnection, roots: Sequence[str]) -> None:
+    """Keeps queries to the files below some folders, and the settings as they are.
+
+    DuckDB would write the files that it reads, so what queries of others may be asked of has to be
+    read through a file system that can't. A pattern over escaped characters does not begin with
+    the folder's name as it is, so both ways of writing it are allowed. Sorting and grouping may
+    still spill.
+    """
+    spill_to_temporary(connection)
+    for extension in ("autoinstall_known_extensions", "autoload_known_extensions"):
+        connection.execute(f"set {extension} = false")
+    connection.execute("set allow_persistent_secrets = false")
+    allowed = [literal(way) for root in roots for way in (root, escape_glob(root))]
+    connection.execute(f"set allowed_directories = [{', '.join(allowed)}]")
+    connection.execute("set enable_external_access = false")
+    # Else an unknown table's name would be looked up among the caller's Python variables.
+    connection.execute("set python_enable_replacements = false")
+    connection.execute("set lock_configuration = true")
+
+
+def _type_name(kind: pa.DataType) -> str:
+    """DuckDB's name of a type; dictionaries come from Parquet as text."""
+    if pa.types.is_list(kind):
+        return f"{_type_name(kind.value_type)}[]"
+    if pa.types.is_dictionary(kind):
+        return _type_name(kind.value_type)
+    return _TYPE_NAMES[kind]
+
+
+def _sql_type(value: object) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case int():
+            return "bigint"
+        case float():
+            return "double"
+        case str() | None:
+            return "varchar"
+        case list() if all(isinstance(entry, str) for entry in value):
+            return "varchar[]"
+        case _:
+            return "json"

@@ -1,0 +1,1 @@
+"""Plots of a run, each a figure over one view."""

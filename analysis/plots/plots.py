@@ -1,0 +1,79 @@
+"""Plots of a run, each a figure over one view of ``attribeam.schemas.views``.
+
+A plot is one self-contained HTML page: plotly's own script is part of it, so that it opens without
+a network.
+"""
+
+from pathlib import Path
+
+import duckdb
+import plotly.graph_objects as go
+
+from attribeam.analysis.opening.database import dict_rows
+from attribeam.analysis.opening.remote import is_remote
+from attribeam.analysis.opening.runs import reading
+from attribeam.analysis.plots.figures import Plot, Row, escaped
+from attribeam.analysis.plots.flow import FLOW_PLOTS
+from attribeam.analysis.plots.heads import HEAD_PLOTS
+from attribeam.analysis.plots.page import write_page
+from attribeam.analysis.plots.patterns import PATTERN_PLOTS
+from attribeam.schemas import UsageError
+
+PLOTS: dict[str, Plot] = {**FLOW_PLOTS, **HEAD_PLOTS, **PATTERN_PLOTS}
+
+
+def plot(
+    folder: str | Path,
+    name: str,
+    output: str | Path | None = None,
+    *,
+    method: str | None = None,
+    subset: str | None = None,
+) -> Path:
+    """Draws a plot of a run into an HTML file.
+
+    Args:
+        folder: The run's folder.
+        name: One of ``PLOTS``.
+        output: Where to; None for ``NAME.html`` in the run's folder.
+        method: The method to show, where it shows one; None for the first that there is.
+        subset: The subset of the corpus to show, likewise.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: If there is no such plot, nothing in the run to show, or the file can't be
+            written.
+    """
+    if name not in PLOTS:
+        raise UsageError(f"there is no plot {name!r}; there are {', '.join(PLOTS)}")
+    wanted = PLOTS[name]
+    if output is None and is_remote(folder):
+        raise UsageError(f"{folder} is not on this machine: say with -o where the plot is to be")
+    with reading(folder) as connection:
+        rows = rows_of(connection, wanted, method, subset)
+    if not rows:
+        of = " and ".join(given for given in (method, subset) if given is not None)
+        what = f"nothing of {of}" if of else "nothing"
+        raise UsageError(f"{folder} has {what} to plot as {name}: {wanted.lacking}")
+    figure = wanted.draw([escaped(row) for row in rows])
+    return write_page(folder, f"{name}.html", output, page(figure))
+
+
+def page(figure: go.Figure) -> str:
+    """A figure as a page of its own."""
+    html: str = figure.to_html(include_plotlyjs=True, config={"displaylogo": False})
+    return html
+
+
+def rows_of(
+    connection: duckdb.DuckDBPyConnection,
+    plot: Plot,
+    method: str | None = None,
+    subset: str | None = None,
+) -> list[Row]:
+    """The rows that a plot shows."""
+    given = {"method": method, "subset": subset}
+    parameters = {name: value for name, value in given.items() if f"${name}" in plot.query}
+    return dict_rows(connection, plot.query, parameters)

@@ -1,0 +1,1 @@
+"""Publishing a run as a data set of the Hugging Face hub."""

@@ -1,0 +1,310 @@
+"""Publishing a finished run as a data set of the Hugging Face hub.
+
+::
+
+    README.md                                            the card
+    run.json                                             the manifest, without anything local
+    data/instances/train-00000-of-00100.parquet
+    data/attributions/saliency/train-00000-of-00100.parquet
+    data/curves/saliency/train-00000-of-00100.parquet    and so the other tables
+    data/failures/train-00000-of-00001.parquet
+    data/methods/train-00000-of-00001.parquet
+    data/run/train-00000-of-00001.parquet
+
+The same run and options make the same files, so that an upload that was cut short continues.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import get_token
+
+from attribeam.analysis.local import local_names
+from attribeam.analysis.opening.database import add_manifest, add_table, add_views, escape_glob
+from attribeam.analysis.opening.spill import spill_to_temporary
+from attribeam.analysis.publish.card import Card, Config, render
+from attribeam.analysis.publish.hub import check_token, upload
+from attribeam.analysis.publish.publishable import Publishable, open_publishable
+from attribeam.analysis.publish.tables import table_path, write_query, write_tables
+from attribeam.schemas import TABLES, UsageError
+from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
+from attribeam.schemas.tables import EVALUATIONS
+
+_REPO = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published.
+
+    Attributes:
+        repo_id: The data set's name on the hub.
+        folder: Where a dry run wrote it; else None.
+        url: Where it is on the hub; None after a dry run.
+        configs: What can be loaded; the first is the default.
+        files: Number of files.
+        size: Their bytes.
+        warnings: What should be known before others use it, a sentence each.
+    """
+
+    repo_id: str
+    folder: Path | None
+    url: str | None
+    configs: tuple[str, ...]
+    files: int
+    size: int
+    warnings: tuple[str, ...]
+
+
+def publish(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    methods: Sequence[str] | None = None,
+    license: str | None = None,
+    languages: Sequence[str] = (),
+    title: str | None = None,
+    private: bool = False,
+    allow_incomplete: bool = False,
+    dry_run: str | Path | None = None,
+    endpoint: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Published:
+    """Publishes a finished run as a data set.
+
+    Args:
+        folder: The run's folder.
+        repo_id: The data set: ``user/name``. It is made if there is none; a former publication is
+            replaced, and anything else refused.
+        methods: The methods to publish; None for all.
+        license: Id of the data set's licence on the hub (``apache-2.0``); None says it is unknown.
+        languages: Codes of the corpus's languages (``en``).
+        title: A name for people; None takes the repository's.
+        private: Make the data set private. One that is public already is refused.
+        allow_incomplete: Publish the whole shards of a run that isn't finished or sound.
+        dry_run: Write what would be uploaded to this folder, which must not exist or be empty.
+        endpoint: Address of the hub; None for the usual one.
+        tell: Is given warnings, before anything is uploaded.
+
+    Raises:
+        UsageError: If an option can't be, the run isn't finished and sound, there is no token, or
+            the hub refuses or can't be reached.
+    """
+    _check_options(repo_id, license, languages)
+    if dry_run is None:
+        check_token(endpoint)
+    elif Path(dry_run).exists() and (not Path(dry_run).is_dir() or any(Path(dry_run).iterdir())):
+        raise UsageError(f"{dry_run} is not empty: --dry-run takes a new or an empty folder.")
+    run = open_publishable(folder, methods, allow_incomplete)
+    warnings = _warnings(run, license)
+    for warning in warnings:
+        tell(warning)
+    with _stage(dry_run) as stage:
+        card = _write(run, stage, repo_id, license, languages, title, link=dry_run is None)
+        found = [path for path in stage.rglob("*") if path.is_file()]
+        published = Published(
+            repo_id,
+            None if dry_run is None else Path(dry_run),
+            None if dry_run is not None else upload(stage, repo_id, private, endpoint),
+            tuple(config.name for config in card.configs),
+            len(found),
+            sum(path.stat().st_size for path in found),
+            tuple(warnings),
+        )
+    return published
+
+
+# What is asked for ----------------------------------------------------------------------------
+
+
+def _check_options(repo_id: str, license: str | None, languages: Sequence[str]) -> None:
+    sound = _REPO.fullmatch(repo_id) and not re.search(r"--|\.\.|\.git$|[-.]$", repo_id)
+    if not sound or len(repo_id) > 96:
+        raise UsageError(
+            f"{repo_id!r} can't be the name of a data set: it is user/name, of letters, digits, "
+            "-, _ and ., 96 at most."
+        )
+    if license is not None and not _LICENSE.fullmatch(license):
+        raise UsageError(
+            f"--license {license!r} is no licence id of the hub, such as apache-2.0, cc-by-4.0 or "
+            "other (https://huggingface.co/docs/hub/repositories-licenses lists them)."
+        )
+    for language in languages:
+        if not _LANGUAGE.fullmatch(language):
+            raise UsageError(f"--language {language!r} is no language code, such as en or pt-BR.")
+
+
+def _warnings(run: "Publishable", license: str | None) -> list[str]:
+    warnings = []
+    if license is None:
+        warnings.append(
+            "the licence is unknown, and the card says so: publish the texts of a corpus only if "
+            "its licence and the consent of those who wrote it allow that, and name the licence "
+            "with --license."
+        )
+    if run.problems:
+        warnings.append(f"the run is incomplete, and the card says so: {run.problems[0]}")
+    return warnings
+
+
+# Files ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _stage(dry_run: str | Path | None) -> Iterator[Path]:
+    """Yields a new folder, which becomes that of a dry run if nothing goes wrong."""
+    if dry_run is None:
+        with tempfile.TemporaryDirectory(prefix="attribeam-publish-") as name:
+            yield Path(name)
+        return
+    target = Path(dry_run).absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise UsageError(f"{dry_run} can't be written: {error.strerror}.") from error
+    try:
+        yield stage
+        stage.chmod(0o755)
+        if target.exists():
+            target.rmdir()
+        stage.rename(target)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _write(
+    run: Publishable,
+    stage: Path,
+    repo_id: str,
+    license: str | None,
+    languages: Sequence[str],
+    title: str | None,
+    *,
+    link: bool,
+) -> Card:
+    """Writes all files of the data set to a folder; returns what the card says."""
+    write_tables(run, stage, link=link)
+    (stage / MANIFEST).write_text(_json(run.manifest), encoding="utf-8")
+    with _connect(stage, run.manifest) as connection:
+        for table in ("methods", "run"):
+            write_query(connection, table, table_path(stage, table, None, run.split, 0, 1))
+        metrics = _dictionaries(connection, "from faithfulness")
+        # On the same instances as the metrics.
+        costs = _dictionaries(
+            connection,
+            "select method, any_value(seconds_per_instance) as seconds_per_instance"
+            " from cost_faithfulness group by method",
+        )
+    card = Card(
+        repo_id=repo_id,
+        manifest=run.manifest,
+        split=run.split,
+        configs=_configs(stage, run),
+        metrics=metrics,
+        costs={row["method"]: row["seconds_per_instance"] for row in costs},
+        license=license,
+        languages=languages,
+        title=title,
+        incomplete=run.incomplete,
+    )
+    (stage / CARD).write_text(render(card), encoding="utf-8")
+    _check_local(stage, run.root)
+    return card
+
+
+def _connect(stage: Path, manifest: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
+    """The views over what is published, so that the card says nothing of anything else."""
+    connection = duckdb.connect()
+    # Not locked: links lead out of the folder, and nobody else's SQL runs here.
+    spill_to_temporary(connection)
+    double = manifest["identity"]["settings"]["dtype"] == "float64"
+    for table, pattern in PUBLISHED_GLOBS.items():
+        add_table(connection, table, [f"{escape_glob(str(stage))}/{pattern}"], double=double)
+    try:
+        add_manifest(connection, manifest)
+        add_views(connection)
+    except duckdb.Error as error:
+        connection.close()
+        raise _unreadable(error) from error
+    return connection
+
+
+def _unreadable(error: duckdb.Error) -> UsageError:
+    return UsageError(
+        f"the run can't be read ({str(error).splitlines()[0]}): publish it with the version of "
+        "attribeam that wrote it."
+    )
+
+
+def _dictionaries(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _asked(connection, sql).to_pylist()
+    return rows
+
+
+def _asked(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    try:
+        return connection.sql(sql).to_arrow_table()
+    except duckdb.Error as error:
+        raise _unreadable(error) from error
+
+
+def _configs(stage: Path, run: Publishable) -> list[Config]:
+    """A config per table with rows and one per method with scores; the scores come first."""
+    configs = []
+    for table in (*TABLES, *EVALUATIONS, "methods", "run"):
+        files = sorted((stage / PUBLISHED / table).rglob("*.parquet"))
+        if not files:
+            continue
+        nested = files[0].parent.name != table
+        path = f"{PUBLISHED}/{table}/{'*/' if nested else ''}*.parquet"
+        configs.append(_config(table, table, path, files))
+    for method in run.manifest["methods"]:
+        files = sorted((stage / PUBLISHED / "attributions" / method).glob("*.parquet"))
+        if files:
+            path = f"{PUBLISHED}/attributions/{method}/*.parquet"
+            configs.append(_config(f"attributions--{method}", "attributions", path, files))
+    return sorted(configs, key=lambda config: config.name != "attributions")
+
+
+def _config(name: str, table: str, path: str, files: Sequence[Path]) -> Config:
+    footers = [pq.read_metadata(file) for file in files]
+    memory = sum(f.row_group(n).total_byte_size for f in footers for n in range(f.num_row_groups))
+    return Config(
+        name,
+        table,
+        path,
+        pq.read_schema(files[0]),
+        sum(footer.num_rows for footer in footers),
+        sum(file.stat().st_size for file in files),
+        memory,
+    )
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _check_local(stage: Path, root: Path) -> None:
+    """Refuses to publish texts that name this machine's folders or hold the hub's token."""
+    names = [str(root), *local_names(), *filter(None, [get_token()])]
+    # Parts of a data set's paths may have the same names: run/data/heads is not /data/heads.
+    pattern = "|".join(rf"(?<![\w.-]){re.escape(name)}" for name in names)
+    for name in (CARD, MANIFEST):
+        if re.search(pattern, (stage / name).read_text(encoding="utf-8")):
+            raise UsageError(
+                f"{name} would name a folder of this machine or its token: look for it in "
+                f"{MANIFEST} of the run, in names of columns or labels, and run with others."
+            )

@@ -1,0 +1,1 @@
+"""Queries over a run, and their results for people and for programs."""

@@ -1,0 +1,164 @@
+"""A query over a run; its result as a table for people, or CSV, JSON or Parquet for programs."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import duckdb
+import pyarrow as pa
+
+from attribeam.analysis.opening.runs import open_run, said
+from attribeam.analysis.query.output import write_csv, write_json, write_parquet
+from attribeam.analysis.query.terminal import print_rows
+from attribeam.analysis.query.values import python_rows
+from attribeam.schemas import UsageError
+
+_WRITERS: dict[str, Callable[[pa.Schema, Iterator[pa.RecordBatch], IO[Any]], None]] = {
+    "csv": write_csv,
+    "json": write_json,
+    "parquet": write_parquet,
+}
+FORMATS = ("table", *_WRITERS)
+TABLE_ROWS = 40
+# Whatever comments can be read from, or what it is named by may be put together.
+_COMMENTS = re.compile(r"duckdb_|information_schema|pg_|\b(query|database)\b", re.IGNORECASE)
+_BATCH = 10_000
+_ERROR_LINES = 6
+
+
+def run_query(
+    folder: str | Path,
+    sql: str,
+    format: str = "table",
+    out: IO[Any] | None = None,
+    *,
+    width: int | None = None,
+    external_access: bool = False,
+    others: Mapping[str, str | Path] | None = None,
+) -> None:
+    """Runs SQL over a run and writes the result of its last statement.
+
+    Args:
+        folder: The run's folder.
+        sql: One or more statements, or the path of a ``.sql`` file with them.
+        format: ``table``, at most 40 rows fitted to the terminal; ``csv``, with lists as JSON;
+            ``json``, one array of objects in which what is not finite is null; or ``parquet``.
+        out: Where to; standard output if None. Parquet needs a binary stream, or a text stream
+            over one.
+        width: Characters a line of a table may have; None takes the terminal's.
+        external_access: Let the query read other files than the run's, and write files. Without
+            it, files are reached through nothing that could write one, whatever the SQL is.
+        others: Other runs by the names that the query has for them (``open_run``).
+
+    Raises:
+        UsageError: If it is no run folder, or the query fails, with DuckDB's own message.
+    """
+    stream = sys.stdout if out is None else out
+    if format not in FORMATS:
+        raise UsageError(f"There is no format {format!r}: choose one of {', '.join(FORMATS)}.")
+    if format == "parquet":
+        stream = _binary(stream)
+    text = _statements(sql)
+    with open_run(
+        folder,
+        external_access=external_access,
+        others=others,
+        commented=bool(_COMMENTS.search(text)),
+    ) as connection:
+        try:
+            reader = _execute(connection, text)
+        except duckdb.Error as error:
+            raise UsageError(_explained(error, connection)) from error
+        writer = partial(_write_table, width=width) if format == "table" else _WRITERS[format]
+        writer(reader.schema, _batches(reader), stream)
+
+
+def _statements(sql: str) -> str:
+    if not sql.strip().endswith(".sql"):
+        try:
+            sql.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError("The query is no UTF-8: write it in a .sql file that is.") from error
+        return sql
+    try:
+        return Path(sql.strip()).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{sql.strip()} is no UTF-8 ({error}): save it as such.") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{sql.strip()} can't be read ({error}). Give SQL, or the path of a .sql file."
+        ) from error
+
+
+def _binary(stream: IO[Any]) -> IO[bytes]:
+    if stream.isatty():
+        raise UsageError("Parquet is no text: redirect the output to a file.")
+    binary: IO[bytes] = getattr(stream, "buffer", stream)
+    return binary
+
+
+def _execute(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
+    statements = connection.extract_statements(sql)
+    if not statements:
+        raise UsageError("There is no statement in the query: give one, such as 'from cost'.")
+    for statement in statements:
+        try:
+            _ = statement.type
+        except ValueError as error:  # One that DuckDB's Python side has no name for.
+            raise UsageError(f"A query can't have {statement.query.strip()}.") from error
+        relation = connection.sql(statement)
+    return relation.to_arrow_reader(_BATCH)
+
+
+def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Yields the result as it is computed; what fails only then comes as an error of Arrow."""
+    try:
+        yield from reader
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(_first_lines(error)) from error
+
+
+def _write_table(
+    schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[str], width: int | None
+) -> None:
+    rows: list[tuple[Any, ...]] = []
+    more = 0
+    for batch in batches:
+        shown = batch.slice(0, max(TABLE_ROWS - len(rows), 0))
+        rows.extend(python_rows(shown))
+        more += batch.num_rows - shown.num_rows
+    print_rows(schema.names, rows, out, width=width)
+    if not rows:
+        print("0 rows", file=out)
+    elif more:
+        print(f"... {more} more rows (use --format csv for all)", file=out)
+
+
+def _explained(error: duckdb.Error, connection: duckdb.DuckDBPyConnection) -> str:
+    message = _first_lines(error)
+    if isinstance(error, duckdb.PermissionException) or message.startswith("PermissionError"):
+        return (
+            "A query may not write files or load code, nor read any files but the run's: "
+            f"{message.splitlines()[0].rstrip('.')}. To write, choose a format "
+            f"({', '.join(FORMATS)}) and redirect the output. Another run is named beforehand: "
+            "--with NAME=DIR. For SQL that you trust, --external-access lifts it all."
+        )
+    if message.startswith("Catalog Error: Table with name"):
+        names = connection.execute(
+            "select name from (select table_name as name, * from duckdb_tables() "
+            "union all by name select view_name as name, * from duckdb_views()) "
+            "where not internal and database_name = current_database() order by 1"
+        ).fetchall()
+        # DuckDB's guess at what was meant prefers its own catalogue.
+        return f"{message.splitlines()[0]}\nThere are: {', '.join(chain.from_iterable(names))}."
+    return message
+
+
+def _first_lines(error: Exception) -> str:
+    if str(error).lstrip().startswith("Traceback"):  # Of a library that reads what is elsewhere.
+        return f"{said(error)}."
+    return "\n".join([line for line in str(error).splitlines() if line.strip()][:_ERROR_LINES])

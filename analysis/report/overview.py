@@ -1,0 +1,142 @@
+"""The report's account of what was run: of which model and corpus, how, and what failed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import duckdb
+
+from attribeam.analysis.local import without_paths
+from attribeam.analysis.opening.manifest import devices, rows_of, versions
+from attribeam.analysis.report.values import counted, plural, query_count, query_rows
+
+
+class Fact(NamedTuple):
+    """A value with its name."""
+
+    name: str
+    value: str
+
+
+class Group(NamedTuple):
+    """A plain table: headings, and rows of texts."""
+
+    title: str
+    names: list[str]
+    rows: list[list[str]]
+
+
+def run_tiles(connection: duckdb.DuckDBPyConnection, total: int) -> list[Fact]:
+    """The numbers at the top of the page."""
+    labelled, accuracy = connection.execute(
+        "select count(label), avg(correct::int) from instances"
+    ).fetchall()[0]
+    methods = query_count(connection, "select count(*) from methods")
+    failures = query_count(connection, "select count(*) from failures")
+    tiles = [
+        Fact(plural(total, "instance"), f"{total:,}"),
+        Fact(plural(methods, "method"), str(methods)),
+    ]
+    if labelled:
+        of = "" if labelled == total else f" of the {labelled:,} with a label"
+        tiles.append(Fact(f"accuracy{of}", f"{accuracy:.1%}"))
+    return [*tiles, Fact(plural(failures, "failure"), f"{failures:,}")]
+
+
+def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> Iterator[Fact]:
+    """What was explained, of which model and corpus, and how."""
+    model, corpus = manifest["identity"]["model"], manifest["identity"]["corpus"]
+    settings = manifest["identity"]["settings"]
+    size = [
+        f"{model[f'num_{what}']} {what}" for what in ("layers", "heads") if model.get(f"num_{what}")
+    ]
+    yield Fact("model", ", ".join([model["source"], model.get("architecture") or "", *size]))
+    yield Fact("weights", f"sha256 {model['weights_sha256'][:16]}…")
+    if model.get("labels"):
+        yield Fact("classes", ", ".join(map(str, model["labels"])))
+    split = f", split {corpus['split']}" if corpus.get("split") else ""
+    yield Fact("corpus", f"{corpus['source']}{split}: {rows_of(corpus)}")
+    tokens, longest, truncated, rationales = connection.execute(
+        "select avg(len(tokens)), max(len(tokens)), count(*) filter (truncated), count(rationale)"
+        " from instances"
+    ).fetchall()[0]
+    if tokens is not None:
+        yield Fact("tokens", f"{tokens:.1f} a text on average, {longest:,} at most")
+    if truncated:
+        yield Fact("truncated", counted(truncated, "instance"))
+    if rationales:
+        yield Fact("rationales", f"of {counted(rationales, 'instance')}")
+    yield Fact("explained", f"{settings['target']} class, its {settings['output']}")
+    yield Fact("numbers", f"{settings['dtype']}, seed {settings['seed']}")
+    if evaluation := manifest.get("evaluation"):
+        orders, operations = ", ".join(evaluation["orders"]), ", ".join(evaluation["operations"])
+        yield Fact("evaluated", f"{orders}; by {operations}; a {evaluation['protocol']} at a time")
+    if names := devices(manifest):
+        yield Fact("computed on", ", ".join(names))
+    if found := versions(manifest):
+        yield Fact("versions", "; ".join(f"{name} {text}" for name, text in found.items()))
+
+
+def run_groups(
+    connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]
+) -> Iterator[Group]:
+    """Tables that few people open."""
+    yield Group(
+        "Methods and their parameters",
+        ["method", "from", "scores", "parameters"],
+        [
+            [name, method.get("paper") or "", _kind(method), _params(method["params"])]
+            for name, method in sorted(manifest["methods"].items())
+        ],
+    )
+    classes = manifest["identity"]["model"].get("labels") or []
+    for column, title in (
+        ("label", "By label"),
+        ("prediction", "By prediction"),
+        ("subset", "By subset"),
+    ):
+        rows = query_rows(
+            connection,
+            f"select {column} as value, count(*) as n, avg(correct::int) as accuracy,"
+            f" avg(list_max(probabilities)) as sure from instances where {column} is not null"
+            f" group by all order by {column}",
+        )
+        if any(row["accuracy"] is not None for row in rows):
+            yield Group(
+                title,
+                [column, "instances", "right", "mean probability of the prediction"],
+                [
+                    [
+                        row["value"] if column == "subset" else _class_name(classes, row["value"]),
+                        f"{row['n']:,}",
+                        "" if row["accuracy"] is None else f"{row['accuracy']:.1%}",
+                        "" if row["sure"] is None else f"{row['sure']:.3f}",
+                    ]
+                    for row in rows
+                ],
+            )
+
+
+def _kind(method: Mapping[str, Any]) -> str:
+    facts = {name: method.get(name) for name in ("signed", "additive", "stochastic")}
+    return ", ".join(name for name, true in facts.items() if true)
+
+
+def _params(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in params.items())
+
+
+def _class_name(classes: Sequence[Any], number: int) -> str:
+    return str(classes[number]) if 0 <= number < len(classes) else str(number)
+
+
+def failure_table(connection: duckdb.DuckDBPyConnection) -> Group | None:
+    """What went wrong, a row per kind of failure; None if nothing did."""
+    rows = connection.execute(
+        "select stage, method, error, count, example, message from failure_summary"
+        " order by count desc, stage, method, error"
+    ).fetchall()
+    names = ["stage", "method", "error", "instances", "for example", "message"]
+    texts = [["all" if cell is None else str(cell) for cell in row] for row in rows]
+    for row in texts:
+        row[-1] = without_paths(row[-1])  # A report is shown to others.
+    return Group("Failures", names, texts) if rows else None

@@ -1,0 +1,141 @@
+"""The report of a run: one HTML file for people, which needs no network.
+
+Names and texts come from a corpus and a model. The template escapes all that it is given, what the
+page's script reads is JSON without a ``<``, the script sets it as text, and the page's policy lets
+no other script run.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from attribeam.analysis.opening.files import unfinished
+from attribeam.analysis.opening.runs import load_manifest, reading
+from attribeam.analysis.plots.page import write_page
+from attribeam.analysis.report.figures import figure_sections
+from attribeam.analysis.report.instances import STEPS, pack_instances
+from attribeam.analysis.report.metrics import metric_sheets
+from attribeam.analysis.report.overview import failure_table, run_facts, run_groups, run_tiles
+from attribeam.analysis.report.values import query_count
+from attribeam.schemas import UsageError
+
+LIMIT = 5000
+
+
+def write_report(
+    folder: str | Path, output: str | Path | None = None, *, limit: int = LIMIT
+) -> Path:
+    """Writes the report of a run into an HTML file.
+
+    Args:
+        folder: The run's folder.
+        output: Where to; None for ``report.html`` in the run's folder.
+        limit: The most instances to look at one by one; of more, those whose ids' hashes are
+            smallest. The tables and figures are of all instances.
+
+    Returns:
+        The file. The same run gives the same bytes.
+
+    Raises:
+        UsageError: If it is no run folder, nothing has been attributed yet, or the file can't be
+            written.
+    """
+    if limit < 0:
+        raise UsageError(f"--limit is at least 0, not {limit}")
+    manifest = load_manifest(folder)
+    lacking = unfinished(folder)
+    with reading(folder) as connection:
+        page = _page(connection, manifest, limit, lacking)
+    return write_page(folder, "report.html", output, page)
+
+
+def _page(
+    connection: duckdb.DuckDBPyConnection,
+    manifest: Mapping[str, Any],
+    limit: int,
+    lacking: str | None,
+) -> str:
+    total = query_count(connection, "select count(*) from instances")
+    sections = list(figure_sections(connection))
+    packed = pack_instances(connection, manifest, limit) if limit else None
+    shown = len(packed["ids"]) if packed else 0
+    if not total and not query_count(connection, "select count(*) from failures"):
+        raise UsageError("The run has no instances yet: nothing to report.")
+    script, library = _template("report.js"), get_plotlyjs()
+    sources = [_digest(script), *([_digest(library)] if sections else [])]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_template("report.html.jinja")).render(
+        title=_title(manifest),
+        policy=_policy(sources),
+        style=Markup(_template("report.css")),
+        script=Markup(script),
+        lacking=lacking
+        and f"This run is {lacking}. What is missing is in none of the numbers here.",
+        tiles=run_tiles(connection, total),
+        facts=list(run_facts(connection, manifest)),
+        groups=list(run_groups(connection, manifest)),
+        sheets=list(metric_sheets(connection)),
+        sections=sections,
+        failures=failure_table(connection),
+        shown=shown,
+        cut=_cut(shown, total),
+        precision=f", to 1/{STEPS} of the text's largest",
+        figures=Markup(
+            embedded({part.key: [choice.figure for choice in part.figures] for part in sections})
+        ),
+        instances=Markup(embedded(packed)),
+        plotly=Markup(_zipped(library)) if sections else "",
+    )
+
+
+def embedded(data: Any) -> str:
+    """JSON that can stand in a ``<script>``, whatever texts are in it."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _policy(sources: Sequence[str]) -> str:
+    """What the page may do: run these scripts, and reach nothing."""
+    scripts = " ".join(f"'sha256-{source}'" for source in sources)
+    return (
+        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+@cache
+def _zipped(script: str) -> str:
+    return base64.b64encode(gzip.compress(script.encode(), 9, mtime=0)).decode()
+
+
+def _template(name: str) -> str:
+    return (files("attribeam.analysis") / "templates" / name).read_text(encoding="utf-8").strip()
+
+
+def _title(manifest: Mapping[str, Any]) -> str:
+    identity = manifest["identity"]
+    return f"{identity['model']['source']} on {identity['corpus']['source']}"
+
+
+def _cut(shown: int, total: int) -> str:
+    if shown == total:
+        return ""
+    return (
+        f"{shown:,} of {total:,} instances can be looked at here, chosen by a hash of their ids "
+        "(--limit); the tables and figures above are of all."
+    )

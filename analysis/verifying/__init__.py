@@ -1,0 +1,1 @@
+"""Verifying a run: its files, and what must hold between its rows."""

@@ -1,0 +1,128 @@
+"""The files of a published run: which there should be, and whether each can be read to its end."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attribeam.analysis.opening.files import Survey, content_problems, unfollowed
+from attribeam.analysis.opening.runs import linked_folders
+from attribeam.schemas import TABLES, Unit, table_schema
+from attribeam.schemas.layout import PUBLISHED, UNFINISHED
+from attribeam.schemas.tables import EVALUATIONS
+
+_NAME = re.compile(r"(.+)-(\d{5,})-of-(\d{5,})\.parquet")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_SUMMARIES = ("methods", "run")
+_AGAIN = "Download the data set again"
+
+
+class _Part(NamedTuple):
+    """A file, by its name: which part of how many it is, of which split."""
+
+    path: Path
+    split: str
+    number: int
+    of: int
+
+
+def survey_published(root: Path, manifest: Mapping[str, Any]) -> Survey:
+    """Reads every file of a published run, one at a time.
+
+    A table without rows has no file, so that which tables there should be is for those to say who
+    count their rows; how many files a table has is in their names.
+
+    Args:
+        root: The folder.
+        manifest: Its ``run.json``.
+    """
+    problems: list[str] = []
+    if (root / UNFINISHED).exists():
+        problems.append(f"its upload had not finished ({UNFINISHED}). {_AGAIN} when it has")
+    # What tells of run.json alone is there whatever was found.
+    problems += [
+        f"{PUBLISHED}/{table}: is missing. {_AGAIN}"
+        for table in _SUMMARIES
+        if not any((root / PUBLISHED / table).glob("*.parquet"))
+    ]
+    there = expected = 0
+    sound: dict[str, list[str]] = {table: [] for table in TABLES}
+    for folder in sorted({path.parent for path in (root / PUBLISHED).rglob("*.parquet")}):
+        name = folder.relative_to(root).as_posix()
+        unit = _unit(folder.relative_to(root / PUBLISHED).parts, manifest)
+        if unit is None:
+            problems.append(f"{name}: run.json has no such table or method. Move it elsewhere")
+            continue
+        parts, strangers = _parts(folder)
+        most = max((part.of for part in parts), default=0)
+        numbers = {
+            part.number for part in parts if part.of == most and part.split == parts[0].split
+        }
+        there += len(numbers)
+        expected += most
+        problems += [f"{name}/{file}: no file of a table is named so" for file in strangers]
+        if numbers != set(range(most)) or len(parts) != most:
+            problems.append(
+                f"{name}: {len(parts)} files, which are not parts 0 to {most - 1} of {most} of one "
+                f"split. {_AGAIN}"
+            )
+        for part in parts:
+            path = part.path.relative_to(root).as_posix()
+            problems += [f"{path}: {problem}" for problem in _problems(part.path, unit, manifest)]
+            if unit.table in sound:
+                sound[unit.table].append(path)
+    problems += [
+        f"{path}: a link, which queries don't follow. Put the folder itself there"
+        for path in linked_folders(root)
+    ]
+    problems += unfollowed(root, [path for paths in sound.values() for path in paths])
+    shards = 0 if problems else manifest["identity"]["settings"]["num_shards"]
+    return Survey(problems, there, expected, shards, sound)
+
+
+def _unit(folders: tuple[str, ...], manifest: Mapping[str, Any]) -> Unit | None:
+    """What the files of a folder below ``data`` are of; None if run.json knows nothing of it."""
+    match folders:
+        case ["instances" | "failures" | "methods" | "run" as table]:
+            return Unit(table)
+        case [table] if table in EVALUATIONS:
+            return Unit(table)
+        case [table, method] if table in TABLES and method in manifest["methods"]:
+            return Unit(table, method)
+    return None
+
+
+def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
+    """The files of a folder, and the names of those that are no parts of a table."""
+    found = [(path, _NAME.fullmatch(path.name)) for path in sorted(folder.glob("*.parquet"))]
+    parts = [_Part(path, m[1], int(m[2]), int(m[3])) for path, m in found if m is not None]
+    return parts, [path.name for path, match in found if match is None]
+
+
+def _problems(file: Path, unit: Unit, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what is wrong with a file."""
+    try:
+        with file.open("rb") as handle:
+            if handle.read(len(_POINTER)) == _POINTER:
+                yield "is not here, but only what Git LFS says of it. Run `git lfs pull`"
+                return
+        if unit.table in _SUMMARIES:
+            yield from _summary_problems(file, unit.table, manifest)
+            return
+        double = manifest["identity"]["settings"]["dtype"] == "float64"
+        for problem in content_problems(file, unit, table_schema(unit.table, double=double)):
+            yield f"{problem}. Publish the run again with this version of attribeam"
+    except (pa.ArrowException, OSError) as error:
+        yield f"damaged ({str(error).splitlines()[0]}). {_AGAIN}"
+
+
+def _summary_problems(file: Path, table: str, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yields where a table that tells of run.json says something else."""
+    rows = pq.ParquetFile(file, page_checksum_verification=True).read()
+    if table == "run" and len(rows) != 1:
+        yield f"has {len(rows)} rows, and there is one run. {_AGAIN}"
+    if table == "methods" and rows["method"].to_pylist() != [*manifest["methods"]]:
+        yield f"has other methods than run.json. {_AGAIN}"
