@@ -1,8 +1,9 @@
 """``python -m benchmarks.fuzz [--examples N]``: corpora of any content, and damaged files.
 
-The same as ``tests/test_fuzz.py`` and ``tests/test_differential.py``, with another seed each time
-(or a given one) and many more examples, a quarter of them of each kind. What came of them is
-printed; what breaks a rule is shown as small as hypothesis can make it, and the exit status is 1.
+The same as ``tests/pipeline/test_fuzz.py`` and ``tests/pipeline/corpus/test_differential.py``, with
+another seed each time (or a given one) and many more examples, a quarter of them of each kind. What
+came of them is printed; what breaks a rule is shown as small as hypothesis can make it, and the
+exit status is 1.
 """
 
 import argparse
@@ -18,8 +19,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from tests.differential import SHAPES, compare_messy, compare_shape
-from tests.fuzzing import (
+from tests.support.differential import SHAPES, compare_messy, compare_shape
+from tests.support.fuzzing import (
     Corpus,
     Damaged,
     Tally,
@@ -31,7 +32,7 @@ from tests.fuzzing import (
     finished_run,
     write,
 )
-from tests.models import save_tiny
+from tests.support.models import save_tiny
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from attribeam.pipeline.running.job import run
 from attribeam.pipeline.running.missing import units_of_run
 from attribeam.schemas import unit_path
 from attribeam.transforms.registry import methods
-from tests.models import save_tiny
-from tests.tiny import write_jsonl
+from tests.support.models import save_tiny
+from tests.support.tiny import write_jsonl
 
 SHARDS, METHODS = 10_000, 20
 LIMIT = 5.0

@@ -1,7 +1,8 @@
 """Runs that are killed again and again, at random moments and at every step of writing a file.
 
 Each run is taken up until it ends, and must then be the one that nobody disturbed, row by row. A
-short form of this is ``tests/test_kill.py``; both have their parts from ``tests/killing.py``.
+short form of this is ``tests/pipeline/running/test_kill.py``; both have their parts from
+``tests/support/killing.py``.
 
 Run it by itself with ``python -m benchmarks.soak [--kills 200] [--seed 0]``; a kill takes about
 three seconds.
@@ -15,8 +16,8 @@ from dataclasses import fields
 from pathlib import Path
 from random import Random
 
-from tests.killing import Job, Losses, losses, random_blow, struck, torn
-from tests.models import save_tiny
+from tests.support.killing import Job, Losses, losses, random_blow, struck, torn
+from tests.support.models import save_tiny
 
 KILLS, SEED = 20, 0
 _KINDS = tuple(each.name for each in fields(Losses))

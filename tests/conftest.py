@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from attribeam.transforms import Model, load_model
 from attribeam.transforms.network.rows import Rows
-from tests.models import GOLDENS, save_tiny
+from tests.support.models import GOLDENS, save_tiny
 
 torch.set_num_threads(1)
 transformers.utils.logging.set_verbosity_error()

@@ -111,7 +111,7 @@ def main(words: list[str]) -> int:
         print(f"{wrong[0]} is neither {UNSET}, SETTING=VALUE nor one of TESTS", file=sys.stderr)
         return 2
     names = {one.split("=")[0] for one in (*SETTINGS, *settings)}
-    files = [f"tests/{name}.py" for name in tests or TESTS]
+    files = [str(next((ROOT / "tests").rglob(f"{name}.py"))) for name in tests or TESTS]
     pytest = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "worksteal"]
     told, failed, done = [], False, set[str]()
     for setting in settings or SETTINGS:

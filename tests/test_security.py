@@ -39,9 +39,9 @@ from attribeam.pipeline.corpus.sources import open_source
 from attribeam.schemas import Unit, UsageError, table_schema
 from attribeam.schemas.layout import corpus_path
 from attribeam.transforms import load_model
-from tests.models import save_tiny
-from tests.synthetic_run import synthetic_run, write_run
-from tests.tiny import Outcome, command, files, table, unit_files, write_jsonl
+from tests.support.models import save_tiny
+from tests.support.synthetic_run import synthetic_run, write_run
+from tests.support.tiny import Outcome, command, files, table, unit_files, write_jsonl
 
 # Where a pickle that is opened, or code that is run, leaves its mark.
 Mark = Path

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from attribeam.analysis import run_query
-from tests.tiny import command
+from tests.support.tiny import command
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/tour.md"

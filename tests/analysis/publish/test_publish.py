@@ -1,0 +1,1130 @@
+"""Publishing: what is written loads with datasets and DuckDB, tells nothing local, and uploads."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from hashlib import sha1, sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import datasets
+import duckdb
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from datasets import ClassLabel, List, Value
+from markdown_it import MarkdownIt
+
+from attribeam.analysis import open_run, verify
+from attribeam.analysis.local import without_paths
+from attribeam.analysis.opening.database import add_manifest, add_table, add_views
+from attribeam.analysis.opening.manifest import rows_of
+from attribeam.analysis.publish import card, commits
+from attribeam.analysis.publish import tables as publish_tables
+from attribeam.analysis.publish.card import ROWS, escaped, size_category
+from attribeam.analysis.publish.hub import upload as upload_folder
+from attribeam.analysis.publish.publish import Published, publish
+from attribeam.analysis.publish.publishable import published_manifest
+from attribeam.schemas import TABLES, UsageError
+from attribeam.schemas.layout import PUBLISHED_GLOBS, UNFINISHED
+from attribeam.schemas.tables import EVALUATIONS
+from tests.support.models import save_tiny
+from tests.support.synthetic_run import METHODS, SyntheticRun, synthetic_run, write_run
+from tests.support.tiny import command
+
+REPO = "someone/some-run"
+LABELS = ["negative", "neutral", "positive"]
+# As a folder of the run that must show up nowhere.
+SECRET_FOLDER = "zoltana-private-folder"
+TOKEN = "hf_thisIsTheTokenThatNobodySees"
+ODD_LABELS = [
+    "no",
+    "0o7",
+    "- a: b # c",
+    "a|b `c` **d** [e](http://f) <script>alert(1)</script> & g ~h~ $i$",
+    "---\nlicense: mit\n---\u2028x 'y' \"z\" \\ {{ 7 * 7 }} {% raw %}",
+]
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp(SECRET_FOLDER)
+
+
+@pytest.fixture(scope="module")
+def run() -> SyntheticRun:
+    return synthetic_run(rows=60, shard_size=25)
+
+
+@pytest.fixture(scope="module")
+def folder(run: SyntheticRun, parent: Path) -> Path:
+    """A run that nobody changes."""
+    return write_run(run, parent / "run")
+
+
+@pytest.fixture(scope="module")
+def dry(folder: Path, parent: Path) -> Path:
+    """What would be uploaded of it."""
+    published = publish(folder, REPO, license="cc-by-4.0", languages=["en"], dry_run=parent / "dry")
+    assert published.folder == parent / "dry"
+    assert published.warnings == ()
+    return parent / "dry"
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Lets nobody reach a network; returns a new cache for data sets."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    datasets.disable_progress_bars()
+    return tmp_path / "datasets"
+
+
+def front_matter(folder: Path) -> dict[str, Any]:
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    found = re.match(r"^---\n(.*?)\n---\n\n# ", text, re.DOTALL)
+    assert found is not None
+    content: dict[str, Any] = yaml.safe_load(found[1])
+    return content
+
+
+def load(folder: Path, config: str, cache: Path, **options: Any) -> Any:
+    return datasets.load_dataset(str(folder), config, split="test", cache_dir=str(cache), **options)
+
+
+def sorted_rows(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+
+def run_rows(folder: Path, table: str) -> list[dict[str, Any]]:
+    with open_run(folder) as connection:
+        rows: list[dict[str, Any]] = connection.sql(f"from {table}").to_arrow_table().to_pylist()
+    return rows
+
+
+# What is written
+
+
+def test_the_card_names_every_config(dry: Path, offline: Path) -> None:
+    content = front_matter(dry)
+    names = [config["config_name"] for config in content["configs"]]
+    tables = ["attributions", "instances", "layers", "information", "curves", "failures"]
+    assert names == [*tables, "methods", "run", *(f"attributions--{name}" for name in METHODS)]
+    assert datasets.get_dataset_config_names(str(dry)) == names
+    assert datasets.get_dataset_default_config_name(str(dry)) == "attributions"
+    assert [info["config_name"] for info in content["dataset_info"]] == names
+    assert content["license"] == "cc-by-4.0"
+    assert content["language"] == ["en"]
+    assert content["pretty_name"] == "some-run"
+    assert content["size_categories"] == ["n<1K"]
+    assert content["task_categories"] == ["text-classification"]
+
+
+def test_every_file_belongs_to_a_config_and_is_counted(dry: Path) -> None:
+    content = front_matter(dry)
+    matched: set[Path] = set()
+    for config, info in zip(content["configs"], content["dataset_info"], strict=True):
+        (data_files,) = config["data_files"]
+        files = sorted(dry.glob(data_files["path"]))
+        assert all(re.fullmatch(r"test-\d{5}-of-\d{5}\.parquet", file.name) for file in files)
+        assert data_files["split"] == "test"
+        assert info["splits"][0]["num_examples"] == sum(pq.read_metadata(f).num_rows for f in files)
+        assert info["download_size"] == sum(file.stat().st_size for file in files)
+        matched |= {*files}
+    others = {dry / "README.md", dry / "run.json"}
+    assert {path for path in dry.rglob("*") if path.is_file()} == matched | others
+
+
+@pytest.mark.parametrize("table", ["instances", "attributions", "layers", "information", "curves"])
+def test_datasets_loads_what_the_run_has(
+    table: str, folder: Path, dry: Path, offline: Path
+) -> None:
+    loaded = load(dry, table, offline).with_format("arrow")[:].to_pylist()
+    assert sorted_rows(loaded) == sorted_rows(run_rows(folder, table))
+
+
+def test_datasets_loads_a_method(folder: Path, dry: Path, offline: Path) -> None:
+    for method in METHODS:
+        loaded = load(dry, f"attributions--{method}", offline)
+        expected = [r for r in run_rows(folder, "attributions") if r["method"] == method]
+        assert sorted_rows(list(loaded)) == sorted_rows(expected)
+
+
+def test_features_have_the_right_types(dry: Path, offline: Path) -> None:
+    features = load(dry, "attributions", offline).features
+    assert features["scores"] == List(Value("float32"))
+    assert features["target"] == ClassLabel(names=LABELS)
+    assert features["method"] == Value("string")
+    assert features["layer"] == Value("int32")
+    features = load(dry, "instances", offline).features
+    assert features["label"] == features["prediction"] == ClassLabel(names=LABELS)
+    assert features["tokens"] == List(Value("string"))
+    assert features["special"] == List(Value("bool"))
+    assert features["segment"] == List(Value("int8"))
+    assert load(dry, "curves", offline).features["fraction"] == Value("float64")
+
+
+def test_labels_that_were_given_by_name_keep_it(tmp_path: Path, offline: Path) -> None:
+    """The corpus numbers its classes otherwise than the model does."""
+    model = save_tiny(tmp_path / "model", "bert")
+    names = ["red", "green", "blue"]
+    config = json.loads((model / "config.json").read_text())
+    config |= {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: number for number, name in enumerate(names)},
+    }
+    (model / "config.json").write_text(json.dumps(config))
+    given = {"id": ["a", "b", "c"], "text": ["good film", "dull", "a plot"], "label": [0, 2, 1]}
+    text, label = Value("string"), ClassLabel(names=names[::-1])
+    features = {"id": text, "text": text, "label": label}
+    corpus = tmp_path / "test.parquet"
+    datasets.Dataset.from_dict(given, features=datasets.Features(features)).to_parquet(corpus)
+    arguments = ("--model", model, "--corpus", corpus, "--output", tmp_path / "run")
+    done = command("run", *arguments, "--methods", "random", "--no-evaluate")
+    assert done.status == 0 and "labels by name: " in done.out
+    publish(tmp_path / "run", "someone/some-run", dry_run=tmp_path / "published")
+    loaded = load(tmp_path / "published", "instances", offline)
+    label = loaded.features["label"]
+    assert label == ClassLabel(names=names)
+    found = {row["instance_id"]: label.int2str(row["label"]) for row in loaded}
+    assert found == {"a": "blue", "b": "red", "c": "green"}
+
+
+def test_streaming_gives_the_same_rows(dry: Path, offline: Path) -> None:
+    streamed = load(dry, "attributions--paths", offline, streaming=True)
+    assert streamed.features["target"] == ClassLabel(names=LABELS)
+    assert list(streamed) == list(load(dry, "attributions--paths", offline))
+
+
+def test_the_manifest_is_in_tables(dry: Path, offline: Path) -> None:
+    methods = load(dry, "methods", offline)
+    assert methods["method"] == [*METHODS]
+    assert json.loads(methods[1]["params"]) == {"steps": 20}
+    (run,) = load(dry, "run", offline)
+    assert run["model_labels"] == LABELS
+    assert json.loads(run["evaluation"])["protocol"] == "token"
+
+
+def test_duckdb_reads_it(folder: Path, dry: Path) -> None:
+    text = (dry / "README.md").read_text(encoding="utf-8")
+    (sql,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    assert f"hf://datasets/{REPO}/data" in sql
+    with duckdb.connect() as connection:
+        asked = connection.execute(sql.replace(f"hf://datasets/{REPO}", str(dry)))
+        assert len(asked.fetchall()) == 10
+        sql = f"select count(*) from '{dry}/data/curves/*/*.parquet'"
+        assert connection.execute(sql).fetchone() == (len(run_rows(folder, "curves")),)
+
+
+def test_the_views_read_it(folder: Path, dry: Path) -> None:
+    manifest = json.loads((dry / "run.json").read_text(encoding="utf-8"))
+    with duckdb.connect() as connection, open_run(folder) as original:
+        for table, pattern in PUBLISHED_GLOBS.items():
+            patterns = [f"{dry}/{pattern}"] if any(dry.glob(pattern)) else []
+            add_table(connection, table, patterns, double=False)
+        add_manifest(connection, manifest)
+        add_views(connection)
+        for view in ("faithfulness", "failure_summary", "words"):
+            found = connection.execute(f"select * from {view} order by all").fetchall()
+            expected = original.execute(f"select * from {view} order by all").fetchall()
+            assert len(found) == len(expected) > 0
+            for one, other in zip(found, expected, strict=True):
+                assert one == pytest.approx(other)
+
+
+def test_the_card_shows_the_metrics(folder: Path, dry: Path) -> None:
+    text = (dry / "README.md").read_text(encoding="utf-8")
+    for row in run_rows(folder, "faithfulness"):
+        line = re.search(rf"^\| `{row['method']}` \| (-?\d.*)$", text, re.MULTILINE)
+        assert line is not None
+        shown = [cell.strip() for cell in line[1].split("|")]
+        assert shown[:2] == [f"{row['comprehensiveness']:.3f}", f"{row['sufficiency']:.3f}"]
+    assert "comprehensiveness ↑ | sufficiency ↓ | aopc ↑ | log odds ↓ | auc difference ↑" in text
+
+
+def test_the_same_run_makes_the_same_files(folder: Path, dry: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
+    publish(folder, REPO, license="cc-by-4.0", languages=["en"], dry_run=again)
+    files = sorted(path.relative_to(dry) for path in dry.rglob("*") if path.is_file())
+    assert files == sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
+    assert all((dry / path).read_bytes() == (again / path).read_bytes() for path in files)
+
+
+def test_some_methods(folder: Path, tmp_path: Path, offline: Path) -> None:
+    target = tmp_path / "some"
+    publish(folder, REPO, methods=["paths"], dry_run=target)
+    assert {row["method"] for row in load(target, "curves", offline)} == {"paths"}
+    # Those of a shown method, and those of an instance.
+    assert {row["method"] for row in load(target, "failures", offline)} == {"paths", None}
+    assert load(target, "methods", offline)["method"] == ["paths"]
+    for name in ("README.md", "run.json"):
+        assert "gradient" not in (target / name).read_text(encoding="utf-8")
+
+
+def test_without_scores_or_evaluation(tmp_path: Path, offline: Path) -> None:
+    run = synthetic_run(evaluate=False, failing=False)
+    for record in run.manifest["methods"].values():
+        record["tables"] = [name for name in record["tables"] if name == "layers"]
+    run.attributions.clear()
+    run.information.clear()
+    published = publish(
+        write_run(run, tmp_path / "run"), REPO, dry_run=tmp_path / "dry", allow_incomplete=True
+    )
+    assert published.configs == ("instances", "layers", "methods", "run")
+    assert len(load(tmp_path / "dry", "instances", offline)) == 9
+    assert "Faithfulness" not in (tmp_path / "dry" / "README.md").read_text(encoding="utf-8")
+
+
+def test_float64_stays(tmp_path: Path, offline: Path) -> None:
+    folder = write_run(synthetic_run(dtype="float64"), tmp_path / "run")
+    publish(folder, REPO, dry_run=tmp_path / "dry")
+    loaded = load(tmp_path / "dry", "attributions", offline)
+    assert loaded.features["scores"] == List(Value("float64"))
+    assert sorted_rows(list(loaded)) == sorted_rows(run_rows(folder, "attributions"))
+
+
+# Files
+
+
+def test_files_that_suit_are_taken_as_they_are(folder: Path, dry: Path) -> None:
+    for shard in range(3):
+        name = f"{shard:05d}-of-00003.parquet"
+        original = folder / "attributions" / "method=paths" / f"shard-{name}"
+        assert (dry / "data" / "attributions" / "paths" / f"test-{name}").samefile(original)
+
+
+def test_files_are_copied_where_links_cant_be(
+    folder: Path, dry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("another disk")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    publish(folder, REPO, dry_run=tmp_path / "dry")
+    for file in dry.rglob("*.parquet"):
+        copied = tmp_path / "dry" / file.relative_to(dry)
+        assert copied.read_bytes() == file.read_bytes()
+        assert not copied.samefile(file) and not copied.is_symlink()
+
+
+@pytest.mark.parametrize(("files", "size"), [(2, 100 << 20), (100, 2000), (1, 2000)])
+def test_shards_are_joined_and_row_groups_cut(
+    files: int,
+    size: int,
+    folder: Path,
+    tmp_path: Path,
+    offline: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publish_tables, "_MOST_FILES", files)
+    monkeypatch.setattr(publish_tables, "_MOST_GROUP_BYTES", size)
+    monkeypatch.setattr(publish_tables, "_GROUP_BYTES", size)
+    target = tmp_path / "dry"
+    publish(folder, REPO, dry_run=target)
+    for table in ("instances", "attributions", "curves"):
+        found = sorted((target / "data" / table).rglob("*.parquet"))
+        units = 1 if table == "instances" else len(METHODS)
+        assert len(found) == units * min(files, 3)
+        for file in found:
+            footer = pq.read_metadata(file)
+            groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+            memory = sum(group.total_byte_size for group in groups)
+            assert all(group.total_byte_size < 2 * size for group in groups)
+            assert len(groups) >= min(memory // size, 2)
+        loaded = load(target, table, offline).with_format("arrow")[:].to_pylist()
+        assert sorted_rows(loaded) == sorted_rows(run_rows(folder, table))
+
+
+# Names
+
+
+def test_odd_names_are_shown_as_they_are(tmp_path: Path, offline: Path) -> None:
+    run = synthetic_run(classes=len(ODD_LABELS))
+    run.manifest["identity"]["model"]["labels"] = ODD_LABELS
+    run.manifest["identity"]["corpus"]["source"] = "a|`b```c <i>x.csv"
+    folder = write_run(run, tmp_path / "run")
+    publish(folder, REPO, title="**x**: 'y' #1", dry_run=tmp_path / "dry")
+    assert front_matter(tmp_path / "dry")["pretty_name"] == "**x**: 'y' #1"
+    assert front_matter(tmp_path / "dry")["license"] == "unknown"
+    assert load(tmp_path / "dry", "instances", offline).features["label"].names == ODD_LABELS
+    text = (tmp_path / "dry" / "README.md").read_text(encoding="utf-8")
+    html = MarkdownIt("commonmark").enable("table").render(text.split("\n---\n\n", 1)[1])
+    assert "<script" not in html and "<i>" not in html and "href" not in html
+    assert "a|b `c` **d** [e](http://f) &lt;script&gt;alert(1)&lt;/script&gt; &amp; g ~h~" in html
+    assert "a|`b```c &lt;i&gt;x.csv</code>, 9 rows" in html
+    assert "<h1>**x**: 'y' #1</h1>" in html
+    assert "{{ 7 * 7 }}" in html
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"), [("a\n---\nb  c", "a --- b c"), (" \n", "some-run"), ("", "some-run")]
+)
+def test_a_title_is_a_line(title: str, shown: str, folder: Path, tmp_path: Path) -> None:
+    publish(folder, REPO, title=title, dry_run=tmp_path / "dry")
+    assert front_matter(tmp_path / "dry")["pretty_name"] == shown
+
+
+def test_labels_that_name_nothing_are_left_out(tmp_path: Path, offline: Path) -> None:
+    run = synthetic_run()
+    run.manifest["identity"]["model"]["labels"] = ["same", "same", "other"]
+    publish(write_run(run, tmp_path / "run"), REPO, dry_run=tmp_path / "dry")
+    assert load(tmp_path / "dry", "instances", offline).features["label"] == Value("int32")
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "shown"),
+    [
+        (9, None, "9 rows"),
+        (9, 10, "9 rows"),
+        (9, 9, "the first 9 rows (--limit 9)"),
+        (1, 1, "the first 1 row (--limit 1)"),
+        (1234, 1234, "the first 1,234 rows (--limit 1234)"),
+    ],
+)
+def test_a_part_of_a_corpus_is_no_whole(rows: int, limit: int | None, shown: str) -> None:
+    assert rows_of({"rows": rows, "limit": limit}) == shown
+
+
+def test_the_card_says_what_part_of_the_corpus_it_is_of(tmp_path: Path) -> None:
+    run = synthetic_run()
+    run.manifest["identity"]["corpus"]["limit"] = 9
+    folder = write_run(run, tmp_path / "run")
+    publish(folder, REPO, dry_run=tmp_path / "dry")
+    text = (tmp_path / "dry" / "README.md").read_text(encoding="utf-8")
+    assert "| `corpus.jsonl`, the first 9 rows (--limit 9) |" in text
+    assert verify(folder).summary[1].startswith("the first 9 rows (--limit 9) of the corpus: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\n\n# b", r"a \# b"),
+        ("<b>&", "&lt;b&gt;&amp;"),
+        ("a\x1b[1m\x00", "a\N{REPLACEMENT CHARACTER}\\[1m\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_escaping(text: str, shown: str) -> None:
+    assert escaped(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("split", "name"),
+    [
+        ("validation", "validation"),
+        ("train[:10%]", "train"),
+        ("all", "train"),
+        ("a b", "train"),
+        (None, "train"),
+    ],
+)
+def test_the_split_is_the_corpus_s(split: str | None, name: str, tmp_path: Path) -> None:
+    run = synthetic_run()
+    for instance in run.instances:
+        instance["split"] = split
+    publish(write_run(run, tmp_path / "run"), REPO, dry_run=tmp_path / "dry")
+    assert {p.name for p in (tmp_path / "dry" / "data" / "instances").iterdir()} == {
+        f"{name}-00000-of-00002.parquet",
+        f"{name}-00001-of-00002.parquet",
+    }
+
+
+def test_several_splits_are_one(tmp_path: Path) -> None:
+    run = synthetic_run()
+    run.instances[0]["split"] = "dev"
+    publish(write_run(run, tmp_path / "run"), REPO, dry_run=tmp_path / "dry")
+    assert front_matter(tmp_path / "dry")["configs"][0]["data_files"][0]["split"] == "train"
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        (0, "n<1K"),
+        (999, "n<1K"),
+        (1000, "1K<n<10K"),
+        (5_000_000, "1M<n<10M"),
+        (10**9, "n>1B"),
+    ],
+)
+def test_size_categories(rows: int, name: str) -> None:
+    assert size_category(rows) == name
+
+
+def test_every_table_has_its_sentence() -> None:
+    assert {*TABLES, *EVALUATIONS, "methods", "run"} <= {*ROWS}
+    for table, columns in card._CLASSES.items():
+        assert table in ROWS and columns
+
+
+# Nothing local
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("can't open /home/ann/x.bin: no", "can't open <local>: no"),
+        ("'/root/.cache/hub' is gone", "'<local>' is gone"),
+        ("see ~/models/a and C:\\Users\\ann\\a", "see <local> and <local>"),
+        ("s3://bucket/key failed", "<local> failed"),
+        ("tried 1/2, and/or a/b; see https://x.org/a/b", None),
+        ("CUDA out of memory. Tried 2.00 GiB", None),
+    ],
+)
+def test_paths_are_taken_out(text: str, clean: str | None) -> None:
+    assert without_paths(text) == (text if clean is None else clean)
+
+
+def test_nothing_local_is_published(
+    run: SyntheticRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("HOME", str(tmp_path / "zoltana home"))
+    monkeypatch.setattr(socket, "gethostname", lambda: "zoltana-host")
+    folder = tmp_path / SECRET_FOLDER
+    local = synthetic_run()
+    local.manifest["identity"]["corpus"]["source"] = f"{folder}/*.parquet"
+    local.manifest["identity"]["model"]["source"] = f"{folder}/model/"
+    # Not into the parameters that are there: all synthetic runs share them.
+    local.manifest["methods"]["paths"]["params"] = {"baseline": f"{folder}/baseline.pt"}
+    local.manifest["executions"] = [
+        {
+            "started": "2026-03-04T05:06:07+00:00",
+            "command": f"attribeam run {folder}",
+            "user": "zoltana",
+            "host": "zoltana-host",
+            "device": "cuda:0",
+            "device_name": "NVIDIA H200",
+            "versions": {"torch": "2.13.0"},
+        }
+    ]
+    for failure in local.failures:
+        failure["message"] = (
+            f"{tmp_path}/zoltana home/x.bin on zoltana-host: {folder}/a.txt is no file, not even b"
+        )
+    publish(write_run(local, folder), REPO, dry_run=tmp_path / "dry")
+    for path in (tmp_path / "dry").rglob("*"):
+        if path.suffix == ".parquet":
+            content = str(pq.read_table(path).to_pylist()) + str(pq.read_metadata(path).metadata)
+        else:
+            content = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for secret in (str(tmp_path), SECRET_FOLDER, "zoltana", TOKEN, "05:06"):
+            assert secret not in content, path
+    manifest = json.loads((tmp_path / "dry" / "run.json").read_text(encoding="utf-8"))
+    assert manifest["identity"]["model"]["source"] == "model"
+    assert manifest["executions"] == [
+        {
+            "device": "cuda:0",
+            "device_name": "NVIDIA H200",
+            "started": "2026-03-04",
+            "versions": {"torch": "2.13.0"},
+        }
+    ]
+    failures = pq.read_table(next((tmp_path / "dry" / "data" / "failures").iterdir()))
+    assert "is no file, not even b" in failures["message"][0].as_py()
+    text = (tmp_path / "dry" / "README.md").read_text(encoding="utf-8")
+    assert "NVIDIA H200" in text and "year = {2026}" in text
+
+
+def test_a_column_s_local_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    run = synthetic_run()
+    run.manifest["identity"]["corpus"]["columns"] = {"text": TOKEN}
+    folder = write_run(run, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"run\.json|README") as caught:
+        publish(folder, REPO, dry_run=tmp_path / "dry")
+    assert TOKEN not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_hub_ids_stay() -> None:
+    manifest = synthetic_run().manifest
+    manifest["identity"]["corpus"]["source"] = "nyu-mll/glue:sst2"
+    published = published_manifest(manifest, ["paths"])
+    assert published["identity"]["corpus"]["source"] == "nyu-mll/glue:sst2"
+    assert published["identity"]["model"]["source"] == "some/model"
+    assert [*published["methods"]] == ["paths"]
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repo_id": "name"},
+        {"repo_id": "a/b/c"},
+        {"repo_id": "a/b--c"},
+        {"repo_id": "a/b'; drop"},
+        {"repo_id": "a/" + "b" * 100},
+        {"license": "Apache 2.0"},
+        {"languages": ["English"]},
+        {"methods": ["nope"]},
+        {"methods": []},
+    ],
+)
+def test_options_that_cant_be(options: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        publish(folder, **{"repo_id": REPO, "dry_run": tmp_path / "dry", **options})
+    assert not (tmp_path / "dry").exists()
+
+
+def test_a_folder_that_holds_something_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for target in (tmp_path, tmp_path / "file"):
+        with pytest.raises(UsageError, match="not empty"):
+            publish(folder, REPO, dry_run=target)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "torn", "lost row"])
+def test_an_unsound_run_is_refused(damage: str, tmp_path: Path, offline: Path) -> None:
+    run = synthetic_run(rows=12, shard_size=4)
+    if damage == "lost row":
+        run.attributions.pop()
+    folder = write_run(run, tmp_path / "run")
+    file = folder / "attributions" / "method=paths" / "shard-00001-of-00003.parquet"
+    if damage == "missing":
+        file.unlink()
+    elif damage == "torn":
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UsageError, match=r"not finished and sound.*attribeam verify"):
+        publish(folder, REPO, dry_run=tmp_path / "dry")
+    assert not (tmp_path / "dry").exists()
+    told: list[str] = []
+    publish(folder, REPO, dry_run=tmp_path / "dry", allow_incomplete=True, tell=told.append)
+    assert len(told) == 2 and "licence" in told[0] and "incomplete" in told[1]
+    text = " ".join((tmp_path / "dry" / "README.md").read_text(encoding="utf-8").split())
+    lacking = {
+        "missing": "not finished: 29 of 30 files were there; this is of the 2 of 3 shards",
+        "torn": "not sound: attributions/method=paths/shard-00001-of-00003.parquet: damaged (",
+        "lost row": "not sound: layers: 1 belong to no attribution, such as row-11 under ",
+    }
+    assert f"**Incomplete**: when this was published, the run was {lacking[damage]}" in text
+    # Row 1 failed; a shard that isn't whole is left out of every table.
+    expected = 11 if damage == "lost row" else 7
+    assert len(load(tmp_path / "dry", "instances", offline)) == expected
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run folder"):
+        publish(tmp_path, REPO, dry_run=tmp_path / "dry")
+
+
+# Uploading
+
+
+class Hub(ThreadingHTTPServer):
+    """As much of the hub as making a data set and uploading files needs.
+
+    ``repos`` has the files of each data set by path, ``private`` whether it is and ``heads`` its
+    newest revision; ``refuse`` maps the beginning of a path to the status that is answered instead.
+    Of the commits, ``cut`` is the number of the one that breaks off: unmade, or with ``lost`` made
+    while its answer is lost; before that with the number ``other`` somebody else makes one.
+    ``commits`` has the files of the data set after each. ``bad_card`` is what is wrong with cards.
+    With ``lfs`` Parquet files go to a store, ``stored``, as the hub has it, and else along with
+    their commits, which is simpler.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.repos: dict[str, dict[str, bytes]] = {}
+        self.private: dict[str, bool] = {}
+        self.heads: dict[str, int] = {}
+        self.refuse: dict[str, int] = {}
+        self.cut: int | None = None
+        self.lost = False
+        self.other: int | None = None
+        self.bad_card: str | None = None
+        self.lfs = False
+        self.stored: dict[str, bytes] = {}
+        self.commits: list[dict[str, bytes]] = []
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.committed: list[list[str]] = []
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_GET(self) -> None:
+        self._answer("GET", b"")
+
+    def do_POST(self) -> None:
+        self._answer("POST", self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def do_PUT(self) -> None:
+        self._answer("PUT", self._body())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _body(self) -> bytes:
+        if "Content-Length" in self.headers:
+            return self.rfile.read(int(self.headers["Content-Length"]))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
+
+    def _answer(self, verb: str, body: bytes) -> None:
+        hub = self.server
+        hub.requests.append((verb, self.path, dict(self.headers), body))
+        path = self.path.split("?")[0]
+        for prefix, status in hub.refuse.items():
+            if path.startswith(prefix):
+                return self._send(status, {"error": f"no, {TOKEN}"})
+        if path == "/api/repos/create":
+            return self._create(json.loads(body))
+        if path == "/api/validate-yaml":
+            errors = [{"message": hub.bad_card}] if hub.bad_card else []
+            return self._send(400 if errors else 200, {"errors": errors, "warnings": []})
+        if path.startswith("/store/"):
+            assert sha256(body).hexdigest() == path.removeprefix("/store/")
+            hub.stored[path.removeprefix("/store/")] = body
+            return self._send(200, {})
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self._send(200, {"objects": [*map(self._action, json.loads(body)["objects"])]})
+        found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(\w+)/main)?", path)
+        if found is None or found[1] not in hub.repos:
+            return self._send(404, {"error": "Repository not found"})
+        return self._repo(found[1], found[2], body)
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        url = {"url": f"{self.server.endpoint}/datasets/{name}", "name": name}
+        if name in self.server.repos:
+            return self._send(409, {"error": "You already created this dataset repo", **url})
+        assert asked["type"] == "dataset"
+        self.server.repos[name] = {".gitattributes": b"*.parquet filter=lfs\n"}
+        self.server.private[name] = asked.get("visibility") == "private"
+        return self._send(200, url)
+
+    def _repo(self, name: str, action: str | None, body: bytes) -> None:
+        files = self.server.repos[name]
+        match action:
+            case None | "revision":
+                siblings = [{"rfilename": path} for path in files]
+                private = self.server.private[name]
+                sha = f"{self.server.heads.get(name, 0):040x}"
+                answer = {"id": name, "private": private, "siblings": siblings, "sha": sha}
+                return self._send(200, {**answer, "tags": [], "downloads": 0, "likes": 0})
+            case "tree":
+                return self._send(
+                    200,
+                    [self._entry(path, data) for path, data in files.items()],
+                )
+            case "preupload":
+                asked = json.loads(body)["files"]
+                return self._send(200, {"files": [self._mode(files, f["path"]) for f in asked]})
+            case "commit":
+                return self._committed(name, body)
+        return self._send(404, {"error": action})
+
+    def _entry(self, path: str, data: bytes) -> dict[str, Any]:
+        lfs = {"oid": sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+        entry = {"type": "file", "path": path, "size": len(data), "oid": _oid(data)}
+        return {**entry, "oid": "f" * 40, "lfs": lfs} if self._is_lfs(path) else entry
+
+    def _is_lfs(self, path: str) -> bool:
+        return self.server.lfs and path.endswith(".parquet")
+
+    def _mode(self, files: dict[str, bytes], path: str) -> dict[str, Any]:
+        mode = {"path": path, "uploadMode": "regular", "shouldIgnore": False}
+        if self._is_lfs(path):
+            oid = {"oid": sha256(files[path]).hexdigest()} if path in files else {}
+            return {**mode, "uploadMode": "lfs", **oid}
+        return {**mode, "oid": _oid(files[path])} if path in files else mode
+
+    def _action(self, asked: dict[str, Any]) -> dict[str, Any]:
+        if asked["oid"] in self.server.stored:
+            return asked
+        store = {"href": f"{self.server.endpoint}/store/{asked['oid']}"}
+        return {**asked, "actions": {"upload": store}}
+
+    def _committed(self, name: str, body: bytes) -> None:
+        hub = self.server
+        header = json.loads(body.splitlines()[0])["value"]
+        hub.heads[name] = hub.heads.get(name, 0) + (len(hub.committed) == hub.other)
+        if header.get("parentCommit") != f"{hub.heads[name]:040x}":
+            return self._send(412, {"error": "A commit has happened since"})
+        is_cut = len(hub.committed) == hub.cut
+        if is_cut and not hub.lost:
+            return self._send(503, {"error": "cut"})
+        self._commit(hub.repos[name], body)
+        hub.commits.append(dict(hub.repos[name]))
+        hub.heads[name] += 1
+        if is_cut:
+            return self._send(504, {"error": "too slow"})
+        oid = f"{hub.heads[name]:040x}"
+        commit = {"commitUrl": f"{hub.endpoint}/datasets/{name}/commit/{oid}"}
+        return self._send(200, {**commit, "commitOid": oid, "hookOutput": ""})
+
+    def _commit(self, files: dict[str, bytes], body: bytes) -> None:
+        changed = []
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+                changed.append(value["path"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.server.stored[value["oid"]]
+                changed.append(value["path"])
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
+                changed.append(f"-{value['path']}")
+        self.server.committed.append(changed)
+
+    def _send(self, status: int, content: Any) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _oid(data: bytes) -> str:
+    return sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_XET_CACHE", str(tmp_path / "xet"))
+    with Hub() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+Upload = Callable[..., Published]
+
+
+@pytest.fixture
+def upload(folder: Path, hub: Hub) -> Upload:
+    def to_hub(**options: Any) -> Published:
+        return publish(folder, endpoint=hub.endpoint, **{"repo_id": REPO, **options})
+
+    return to_hub
+
+
+def test_uploads_what_the_dry_run_writes(dry: Path, hub: Hub, upload: Upload) -> None:
+    published = upload(license="cc-by-4.0", languages=["en"])
+    expected = {
+        path.relative_to(dry).as_posix(): path.read_bytes()
+        for path in dry.rglob("*")
+        if path.is_file()
+    }
+    found = dict(hub.repos[REPO])
+    del found[".gitattributes"]
+    assert found == expected
+    assert not hub.private[REPO]
+    assert published.url == f"{hub.endpoint}/datasets/{REPO}"
+    assert published.folder is None
+    assert published.files == len(expected)
+    assert published.size == sum(map(len, expected.values()))
+
+
+def test_the_token_is_in_one_header_alone(hub: Hub, upload: Upload) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        published = upload()
+    assert TOKEN not in out.getvalue() + err.getvalue() + str(published)
+    for verb, path, headers, body in hub.requests:
+        rest = {key: value for key, value in headers.items() if key.lower() != "authorization"}
+        assert TOKEN not in f"{verb} {path} {rest}"
+        assert TOKEN.encode() not in body
+        # Yaml is checked for anyone.
+        authorization = {k.lower(): v for k, v in headers.items()}.get("authorization")
+        assert authorization in (f"Bearer {TOKEN}", None)
+        assert authorization or path == "/api/validate-yaml"
+
+
+def test_what_is_there_is_not_sent_again(hub: Hub, upload: Upload) -> None:
+    upload(license="mit")
+    hub.committed.clear()
+    upload(license="mit")
+    assert hub.committed == []
+    upload(license="cc0-1.0")
+    assert hub.committed == [["README.md"]]
+
+
+def test_an_upload_that_broke_off_continues(hub: Hub, upload: Upload) -> None:
+    hub.refuse[f"/api/datasets/{REPO}/commit"] = 418
+    with pytest.raises(UsageError, match="answered 418: the same command continues"):
+        upload()
+    assert [*hub.repos[REPO]] == [".gitattributes"]
+    hub.refuse.clear()
+    upload()
+    assert "data/attributions/paths/test-00000-of-00003.parquet" in hub.repos[REPO]
+
+
+Content = dict[str, bytes]
+
+
+Send = Callable[..., str]
+
+
+@pytest.fixture
+def send(dry: Path, hub: Hub) -> Send:
+    """Uploads what the dry run wrote."""
+
+    def to_hub(folder: Path = dry) -> str:
+        return upload_folder(folder, REPO, False, hub.endpoint)
+
+    return to_hub
+
+
+@pytest.fixture
+def small_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that takes few files at a time: the run has some 30."""
+    monkeypatch.setattr(commits, "FILES_OF_COMMIT", 7)
+
+
+def check_whole_or_marked(content: Content, whole: list[Content]) -> None:
+    """Whatever a reader meets is a whole data set, or says that it isn't one."""
+    if content not in whole:
+        assert UNFINISHED in content
+        assert not {"README.md", "run.json"} & {*content}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["commit not made", "answer lost"])
+@pytest.mark.parametrize("former", [False, True], ids=["new", "replacing"])
+def test_an_upload_continues_wherever_it_is_cut(
+    former: bool, lost: bool, hub: Hub, send: Send, small_commits: None
+) -> None:
+    send()
+    whole, number = hub.repos[REPO], len(hub.committed)
+    assert number > 4
+    before: Content = {".gitattributes": whole[".gitattributes"]}
+    if former:
+        # Of more shards, and so of other names: all of it goes.
+        old = {f"data/curves/paths/test-{n:05d}-of-00009.parquet": b"old" for n in range(9)}
+        before |= {**old, "README.md": b"old", "run.json": b"old", "LICENSE": b"mine"}
+        whole = {**whole, "LICENSE": b"mine"}
+    for cut in range(number):
+        hub.repos[REPO], hub.private[REPO], hub.heads[REPO] = dict(before), False, 0
+        hub.committed.clear()
+        hub.commits.clear()
+        hub.cut, hub.lost = cut, lost
+        with pytest.raises(UsageError, match=r"answered 50[34]: the same command continues"):
+            send()
+        hub.cut = None
+        send()
+        assert hub.repos[REPO] == whole
+        for content in hub.commits:
+            check_whole_or_marked(content, [before, whole])
+        again = len(hub.committed)
+        send()
+        assert len(hub.committed) == again
+        # What has come is not sent again.
+        sent = [path for commit in hub.committed for path in commit if path.startswith("data/")]
+        assert len(sent) == len({*sent}) == sum(path.startswith("data/") for path in whole)
+
+
+def test_card_and_manifest_come_last(hub: Hub, send: Send, small_commits: None) -> None:
+    send()
+    first, *middle, last = hub.committed
+    assert first == [UNFINISHED]
+    assert all(path.startswith("data/") for commit in middle for path in commit)
+    assert sorted(last) == [f"-{UNFINISHED}", "README.md", "run.json"]
+
+
+def test_an_unchanged_card_comes_back(hub: Hub, send: Send, small_commits: None) -> None:
+    """The hub is asked what it has before the commit that takes the card away."""
+    send()
+    whole = dict(hub.repos[REPO])
+    for path in [path for path in whole if path.startswith("data/")]:
+        hub.repos[REPO][path] = b"damaged"
+    send()
+    assert hub.repos[REPO] == whole
+
+
+@pytest.mark.parametrize("cut", [None, 0, 3])
+def test_what_goes_to_the_store_is_sent_once(
+    cut: int | None,
+    dry: Path,
+    hub: Hub,
+    send: Send,
+    small_commits: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    hub.lfs, hub.cut = True, cut
+    if cut is not None:
+        with pytest.raises(UsageError, match="answered 503: the same command continues"):
+            send()
+        hub.cut = None
+    send()
+    send()
+    found = {path: data for path, data in hub.repos[REPO].items() if path != ".gitattributes"}
+    files = [path for path in dry.rglob("*") if path.is_file()]
+    assert found == {path.relative_to(dry).as_posix(): path.read_bytes() for path in files}
+    puts = [path for verb, path, *_ in hub.requests if verb == "PUT"]
+    assert len(puts) == len({*puts}) == len(hub.stored) > 20
+
+
+def test_few_files_are_one_commit(hub: Hub, send: Send) -> None:
+    send()
+    assert len(hub.committed) == 1
+    assert UNFINISHED not in hub.committed[0]
+
+
+def test_another_run_replaces_an_upload_that_broke_off(
+    dry: Path, hub: Hub, send: Send, small_commits: None, tmp_path: Path
+) -> None:
+    hub.cut = 3
+    with pytest.raises(UsageError, match="continues"):
+        send()
+    hub.cut = None
+    other = shutil.copytree(dry, tmp_path / "other")
+    shutil.rmtree(other / "data" / "attributions" / "gradient")
+    (other / "README.md").write_bytes(b"other")
+    send(other)
+    found = {path: data for path, data in hub.repos[REPO].items() if path != ".gitattributes"}
+    assert found == {
+        path.relative_to(other).as_posix(): path.read_bytes()
+        for path in other.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_two_that_upload_at_once_do_not_mix(hub: Hub, send: Send, small_commits: None) -> None:
+    hub.other = 2
+    with pytest.raises(UsageError, match="changed by somebody else"):
+        send()
+    assert len(hub.committed) == 2
+
+
+def test_what_a_former_publication_had_more_is_deleted(hub: Hub, upload: Upload) -> None:
+    upload()
+    hub.committed.clear()
+    upload(methods=["paths"])
+    assert not any("gradient" in path for path in hub.repos[REPO])
+    assert not any(b"gradient" in hub.repos[REPO][name] for name in ("README.md", "run.json"))
+
+
+def test_a_private_data_set_is_private(hub: Hub, upload: Upload) -> None:
+    upload(private=True)
+    assert hub.private[REPO]
+    upload(private=True)
+    hub.private[REPO] = False
+    before = len(hub.requests)
+    with pytest.raises(UsageError, match="is public"):
+        upload(private=True, license="mit")
+    assert not any("commit" in path for _, path, _, _ in hub.requests[before:])
+
+
+def test_another_data_set_is_left_alone(hub: Hub, upload: Upload) -> None:
+    hub.repos[REPO] = {"README.md": b"", "data/train.csv": b"a"}
+    hub.private[REPO] = False
+    with pytest.raises(UsageError) as caught:
+        upload()
+    # As it is, and not as what a network did.
+    assert str(caught.value) == (
+        f"{REPO} holds something else than a run (data/train.csv): give the name of a new data set."
+    )
+    assert hub.repos[REPO] == {"README.md": b"", "data/train.csv": b"a"}
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"), [(401, "hf auth login"), (403, "may not write"), (404, "may not write")]
+)
+def test_refusals_of_the_hub_are_sentences(status: int, remedy: str, hub: Hub, send: Send) -> None:
+    hub.refuse["/api/repos/create"] = status
+    with pytest.raises(UsageError, match=remedy) as caught:
+        send()
+    assert TOKEN not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert hub.repos == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (400, "refuses what"),
+        (401, r"log in again.*the same command continues"),
+        (403, "may not write"),
+        (409, r"changed by somebody else.*the same command continues"),
+        (412, r"changed by somebody else.*the same command continues"),
+        (429, r"wait a while.*the same command continues"),
+        (500, "answered 500: the same command continues"),
+        (507, "no room"),
+    ],
+)
+def test_a_refused_commit_is_a_sentence(status: int, remedy: str, hub: Hub, send: Send) -> None:
+    hub.refuse[f"/api/datasets/{REPO}/commit"] = status
+    with pytest.raises(UsageError, match=remedy) as caught:
+        send()
+    assert TOKEN not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_card_that_the_hub_refuses_is_found_first(hub: Hub, upload: Upload) -> None:
+    hub.bad_card = '"license" must be one of [apache-2.0]'
+    with pytest.raises(UsageError, match=r"refuses the card \(\"license\" must be.*--license"):
+        upload(license="mitt")
+    assert hub.repos == {}
+
+
+def test_no_network_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(UsageError, match=r"can't be reached.*the same command continues"):
+            publish(folder, REPO, endpoint=address)
+
+
+def test_no_token_is_a_sentence(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="hf auth login"):
+        publish(folder, REPO)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UsageError, match="HF_HUB_OFFLINE"):
+        publish(folder, REPO)
+
+
+def test_no_folder_is_left_behind(
+    upload: Upload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    upload()
+    assert not [*tmp_path.glob("attribeam-publish*")]
+
+
+def test_schema_of_a_rewritten_file_is_the_table_s(folder: Path, tmp_path: Path) -> None:
+    shards = sorted((folder / "attributions" / "method=paths").iterdir())
+    publish_tables.rewrite(shards, tmp_path / "all.parquet")
+    written = pq.ParquetFile(tmp_path / "all.parquet")
+    assert written.schema_arrow.equals(pq.read_schema(shards[0]))
+    assert written.read().equals(pa.concat_tables(pq.ParquetFile(s).read() for s in shards))
