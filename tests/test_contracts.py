@@ -14,6 +14,7 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["import
 FORBIDDEN = {
     package: frozenset(contract["forbidden_modules"])
     for contract in CONTRACTS
+    if contract["type"] == "forbidden"
     for package in contract["source_modules"]
 }
 
