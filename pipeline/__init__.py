@@ -1,7 +1,7 @@
 """Beam and running: sources, the plan, the graph, writing, and the command line.
 
->>> from attribeam.pipeline import Options, run
->>> run(Options(model="examples/models/sentiment-bert", corpus="reviews.jsonl", output="out"))
+>>> import attribeam as ab
+>>> ab.run(ab.Options(model="examples/models/sentiment-bert", corpus="reviews.jsonl", output="out"))
 """
 
 from importlib import import_module

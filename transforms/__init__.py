@@ -1,9 +1,9 @@
 """What is computed on a batch: encoding, passes, methods and perturbations. No Beam, no files.
 
->>> from attribeam.transforms import attribute, encode, load_model
->>> model = load_model("examples/models/sentiment-bert")
->>> instances = encode(model, ["the plot is not at all dull ."])
->>> result = attribute(model, instances, ["integrated_gradients"])
+>>> import attribeam as ab
+>>> model = ab.load_model("examples/models/sentiment-bert")
+>>> instances = ab.encode(model, ["the plot is not at all dull ."])
+>>> result = ab.attribute(model, instances, ["integrated_gradients"])
 >>> result.rows["integrated_gradients"][0].scores
 """
 

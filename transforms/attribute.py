@@ -182,7 +182,7 @@ def _check_statistics(chosen: Iterable[Chosen], statistics: Statistics | None) -
         if statistics is None and any(isinstance(n, CorpusStatistics) for n in choice.needs):
             raise UsageError(
                 f"{choice.name} needs statistics of the corpus: give some of its instances to "
-                "attribeam.transforms.collect, and the result as statistics="
+                "attribeam.collect, and the result as statistics="
             )
 
 

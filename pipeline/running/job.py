@@ -83,9 +83,7 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> Summa
     """
     start = time.monotonic()
     if not isinstance(options, Options):
-        raise UsageTypeError(
-            f"run takes attribeam.pipeline.Options, not a {type(options).__name__}"
-        )
+        raise UsageTypeError(f"run takes attribeam.Options, not a {type(options).__name__}")
     workers = connect(options)
     with locked(options.output):
         return _run(options, workers, start, tell)

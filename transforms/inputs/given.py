@@ -81,7 +81,7 @@ def _row(number: int, text: Any) -> Row:
         return Row(name, *text)
     raise UsageTypeError(
         f"text {number} is {kind_of(text)}: give a string, a pair of two, or a "
-        'attribeam.transforms.Row("ID", TEXT) for what else there is to say'
+        'attribeam.Row("ID", TEXT) for what else there is to say'
     )
 
 

@@ -108,7 +108,7 @@ def test_a_single_instance(bert: Model) -> None:
 
 def test_what_is_loaded_and_run(bert: Model, tmp_path: Path) -> None:
     assert "takes the path of a folder, not a BertFor" in refusal(load_model, bert.network)
-    assert "run takes attribeam.pipeline.Options, not a dict" in refusal(run, {"model": "m"})
+    assert "run takes attribeam.Options, not a dict" in refusal(run, {"model": "m"})
     places: dict[str, Any] = {"model": Path("m"), "corpus": Path("c"), "output": tmp_path}
     options = Options(**places)
     assert (options.model, options.corpus, options.output) == ("m", "c", str(tmp_path))
