@@ -19,7 +19,8 @@ def hta_x_input(captured: Captured, params: Params) -> Scores:
     score[j] = ||(d h / d x[j]) diag(x[j])||_F, with h the last hidden state of the position read
     out and x what enters the encoder: hidden token attribution (Brunner et al. 2020) times the
     input, equation 18 of GlobEnc's paper taken over all layers at once, as its authors' code does
-    (the paper's text is about single layers). It knows nothing of classes.
+    (the paper's text is about single layers). h is what leaves the last layer: of a pre-LN model,
+    before its last norm. It knows nothing of classes.
 
     Exact with ``probes=0``, at one backward pass per hidden unit of h. With ``probes=m`` it is an
     estimate from m passes: v . h is differentiated along random directions v ~ N(0, I), drawn per
