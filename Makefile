@@ -25,7 +25,7 @@ demo: $(READY)  ## Attribute and evaluate the bundled corpus with the bundled mo
 
 test: $(READY)  ## Lint and all tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 processors: $(READY)  ## The tests of numbers with other processors' arithmetic (SETTINGS="..." for some)
 	$(BIN)/python -m tests.processors $(SETTINGS)

@@ -30,6 +30,19 @@ settings.load_profile("attribeam")
 LoadTiny = Callable[..., Model]
 
 
+# Whole runs of other processes, and many numbers: begun first, so that no process of several is
+# left with one of them when all the others are done.
+LONG = (
+    *("test_installed", "test_workers", "test_portable", "test_tour", "test_kill", "test_machine"),
+    *("test_methods", "test_other_runs", "test_fuzz", "test_beyond_intuition", "test_pipeline"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of the files that take long before all others."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """Saves a tiny model of a family and task, once: ``tiny_folder("bert", "masked_lm")``."""

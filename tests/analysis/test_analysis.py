@@ -39,6 +39,21 @@ def asked(folder: Path, sql: str, format: str = "table", **options: Any) -> str:
 # Opening
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "select comment from duckdb_views() where view_name = 'faithfulness'",
+        "select COLUMN_COMMENT from information_schema.columns where table_name = 'faithfulness'",
+        "from query('select comment from duck' || 'db_views() where comment is not null')",
+    ],
+)
+def test_queries_find_comments_wherever_they_look(folder: Path, source: str) -> None:
+    comments = [
+        entry for row in json.loads(asked(folder, source, "json")) for entry in row.values()
+    ]
+    assert any(comments)
+
+
 def test_manifest_is_in_tables(folder: Path) -> None:
     with open_run(folder) as connection:
         methods = connection.execute(

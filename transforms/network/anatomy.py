@@ -227,7 +227,6 @@ ANATOMIES: dict[str, Anatomy] = {
 
 _DECODER = "it is a decoder, and these methods are defined for encoders"
 _OUTSIDE = {
-    "modernbert": "its layers take less than all positions in turn, which isn't built yet",
     "vit": "it is of images, and attribeam takes texts",
     "gpt2": _DECODER,
     "llama": _DECODER,
