@@ -5,6 +5,7 @@ Methods never name a module of a model themselves; a new family is a new row.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 
 import torch
@@ -24,6 +25,9 @@ from attribeam.transforms.network.parts import (
     Norm,
     Step,
 )
+
+# Of a module of a network, and its number of heads, the layer that it is.
+MakeLayer = Callable[[nn.Module, int], Layer]
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Anatomy:
     embeddings: str
     encoder: str
     masked_lm_head: str
-    layer: Callable[[nn.Module, int], Layer]
+    layer: MakeLayer
     layers: str = "layer"
     heads: Mapping[str, tuple[str | Activation, ...]] = field(default_factory=dict)
     projection: str | None = None
@@ -85,66 +89,50 @@ def _part_of_head(module: nn.Module) -> HeadStep:
     return Norm(module) if isinstance(module, nn.LayerNorm) else module
 
 
-def _post_ln(
-    module: nn.Module, heads: int, attention: Sequence[str], feed_forward: Sequence[str]
+# Where query, key, value and output are, from a layer; and expand, the activation and contract.
+_BERT = (
+    *("attention.self.query", "attention.self.key", "attention.self.value"),
+    *("attention.output.dense", "intermediate.dense", "intermediate.intermediate_act_fn"),
+    "output.dense",
+)
+_DISTILBERT = (
+    *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+    *("ffn.lin1", "ffn.activation", "ffn.lin2"),
+)
+
+
+def _layer(
+    module: nn.Module,
+    heads: int,
+    *,
+    norms: Sequence[str],
+    before: bool = False,
+    paths: Sequence[str] = _BERT,
 ) -> Layer:
-    """A layer of two steps that each end with a norm.
+    """A layer of two steps: attention, and the feed-forward part.
 
     Args:
-        module: The layer.
+        module: The layer's module.
         heads: Their number.
-        attention: Where query, key, value, output and the norm are, from the layer.
-        feed_forward: Where expand, the activation, contract and the norm are.
+        norms: Where the norm of each step is, from the layer.
+        before: Whether norms are before the branches (pre-LN) and not at the ends of steps.
+        paths: Where all else is.
     """
-    *projections, join = (attrgetter(path)(module) for path in attention)
-    query, key, value, output = map(Affine, projections)
-    expand, activation, contract, last = (attrgetter(path)(module) for path in feed_forward)
-    inside = FeedForward(Affine(expand), activation, Affine(contract))
-    return Layer(
-        steps=(
-            Step((Branch(Attention(query, key, value, output, heads, heads)),), Norm(join)),
-            Step((Branch(inside),), Norm(last)),
-        ),
-        module=module,
+    query, key, value, output, expand, activation, contract = (
+        attrgetter(path)(module) for path in paths
     )
-
-
-def _bert_layer(module: nn.Module, heads: int) -> Layer:
-    own = [f"attention.self.{name}" for name in ("query", "key", "value")]
-    attention = (*own, "attention.output.dense", "attention.output.LayerNorm")
-    wide = ("intermediate.dense", "intermediate.intermediate_act_fn")
-    return _post_ln(module, heads, attention, (*wide, "output.dense", "output.LayerNorm"))
-
-
-def _distilbert_layer(module: nn.Module, heads: int) -> Layer:
-    own = [f"attention.{name}_lin" for name in ("q", "k", "v", "out")]
-    wide = ("ffn.lin1", "ffn.activation", "ffn.lin2", "output_layer_norm")
-    return _post_ln(module, heads, (*own, "sa_layer_norm"), wide)
-
-
-def _pre_ln(module: nn.Module, heads: int, norms: tuple[str, str]) -> Layer:
-    """BERT's parts, but for its norms: one before attention and one before the rest."""
-    own = [f"attention.self.{name}" for name in ("query", "key", "value")]
-    query, key, value, output = (
-        Affine(attrgetter(path)(module)) for path in (*own, "attention.output.dense")
+    insides: tuple[Attention | FeedForward, ...] = (
+        Attention(Affine(query), Affine(key), Affine(value), Affine(output), heads, heads),
+        FeedForward(Affine(expand), activation, Affine(contract)),
     )
-    expand, activation, contract = (
-        attrgetter(path)(module)
-        for path in ("intermediate.dense", "intermediate.intermediate_act_fn", "output.dense")
-    )
-    first, second = (Norm(attrgetter(path)(module)) for path in norms)
-    inside = FeedForward(Affine(expand), activation, Affine(contract))
-    mixing = Attention(query, key, value, output, heads, heads)
-    return Layer((Step((Branch(mixing, first),)), Step((Branch(inside, second),))), module)
+    steps = []
+    for inside, path in zip(insides, norms, strict=True):
+        norm = Norm(attrgetter(path)(module))
+        steps.append(Step((Branch(inside, norm),)) if before else Step((Branch(inside),), norm))
+    return Layer(tuple(steps), module)
 
 
-def _prelayernorm_layer(module: nn.Module, heads: int) -> Layer:
-    return _pre_ln(module, heads, ("attention.LayerNorm", "intermediate.LayerNorm"))
-
-
-def _xl_layer(module: nn.Module, heads: int) -> Layer:
-    return _pre_ln(module, heads, ("attention.self_attn_layer_norm", "LayerNorm"))
-
+_bert_layer = partial(_layer, norms=("attention.output.LayerNorm", "output.LayerNorm"))
 
 _ROBERTA = Anatomy(
     embeddings="roberta.embeddings",
@@ -187,10 +175,14 @@ ANATOMIES: dict[str, Anatomy] = {
         _ROBERTA,
         embeddings="roberta_prelayernorm.embeddings",
         encoder="roberta_prelayernorm.encoder",
-        layer=_prelayernorm_layer,
+        layer=partial(_layer, norms=("attention.LayerNorm", "intermediate.LayerNorm"), before=True),
         heads=_after("roberta_prelayernorm.LayerNorm"),
     ),
-    "xlm-roberta-xl": replace(_ROBERTA, layer=_xl_layer, heads=_after("roberta.encoder.LayerNorm")),
+    "xlm-roberta-xl": replace(
+        _ROBERTA,
+        layer=partial(_layer, norms=("attention.self_attn_layer_norm", "LayerNorm"), before=True),
+        heads=_after("roberta.encoder.LayerNorm"),
+    ),
     "electra": Anatomy(
         embeddings="electra.embeddings",
         projection="electra.embeddings_project",
@@ -214,7 +206,7 @@ ANATOMIES: dict[str, Anatomy] = {
     "distilbert": Anatomy(
         embeddings="distilbert.embeddings",
         encoder="distilbert.transformer",
-        layer=_distilbert_layer,
+        layer=partial(_layer, norms=("sa_layer_norm", "output_layer_norm"), paths=_DISTILBERT),
         masked_lm_head="vocab_transform",
         heads={
             "classification": ("pre_classifier", torch.relu, "classifier"),

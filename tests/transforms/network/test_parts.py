@@ -17,7 +17,6 @@ from attribeam.schemas import UsageError
 from attribeam.transforms import Model, attribute, choose, load_model
 from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.network import capture
-from attribeam.transforms.network.anatomy import Anatomy
 from attribeam.transforms.network.check import check
 from attribeam.transforms.network.parts import (
     Affine,
@@ -28,7 +27,7 @@ from attribeam.transforms.network.parts import (
     Norm,
     Step,
 )
-from tests.support.models import FAMILIES, TASKS, random_instances, relative_error, tokenizer_for
+from tests.support.models import FAMILIES, TASKS, random_instances, relative_error
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -291,57 +290,16 @@ def test_a_layer_that_has_other_parts_is_refused(tiny_folder: Callable[[str, str
         replace(model)
 
 
-# A family of the tests' own ---------------------------------------------------------------------
-
-
-def prelayernorm(module: nn.Module, heads: int) -> Layer:
-    """RoBERTa-PreLayerNorm's."""
-    layer: Any = module
-    own, wide = layer.attention.self, layer.intermediate
-    maps = (Affine(one) for one in (own.query, own.key, own.value, layer.attention.output.dense))
-    inside = FeedForward(Affine(wide.dense), wide.intermediate_act_fn, Affine(layer.output.dense))
-    mixing = Branch(Attention(*maps, heads, heads), Norm(layer.attention.LayerNorm))
-    return Layer(steps(mixing, Branch(inside, Norm(wide.LayerNorm))), module)
-
-
-PRE_LN = Anatomy(
-    embeddings="roberta_prelayernorm.embeddings",
-    encoder="roberta_prelayernorm.encoder",
-    layer=prelayernorm,
-    masked_lm_head="lm_head",
-    heads={
-        "classification": (
-            *("roberta_prelayernorm.LayerNorm", "classifier.dense", torch.tanh),
-            "classifier.out_proj",
-        ),
-    },
-    positions_after_padding=True,
-)
+# Pre-LN -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def pre_ln() -> Model:
-    torch.manual_seed(0)
-    tokenizer = tokenizer_for("roberta")
-    sizes = {**SIZES, "num_hidden_layers": 3, "vocab_size": len(tokenizer)}
-    config = transformers.RobertaPreLayerNormConfig(
-        **sizes, max_position_embeddings=40, num_labels=3
-    )
-    network = transformers.RobertaPreLayerNormForSequenceClassification._from_config(config)
-    for weight in network.parameters():
-        weight.data.add_(0.1 * torch.randn_like(weight))
+def pre_ln(tiny_folder: Callable[[str, str], Any]) -> Model:
+    model = load_model(tiny_folder("roberta-prelayernorm", "classification"), dtype="float64")
     # That bias belongs to tokens, all others to none (which is the authors' rule).
-    network.roberta_prelayernorm.encoder.layer[0].attention.self.value.bias.data.zero_()
-    model = Model(
-        network=network.double().eval().requires_grad_(False),
-        anatomy=PRE_LN,
-        task="classification",
-        tokenizer=tokenizer,
-        mask_id=None,
-        pad_id=0,
-        max_length=30,
-    )
-    check(model)
+    bias = model.layers[0].attention.value.bias
+    assert bias is not None
+    bias.data.zero_()
     return model
 
 
