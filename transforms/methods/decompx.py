@@ -150,7 +150,7 @@ class _Walk:
         Args:
             branch: Its branch.
             inside: Its maps.
-            values: Values of all heads, [B, H, T, d/H].
+            values: Values of all groups, [B, G, T, d/H].
             attention: Its probabilities, [B, H, S, T].
         """
         if branch.after is not None:

@@ -14,7 +14,14 @@ from attribeam.transforms.network.capture import LayerStates
 from attribeam.transforms.network.parts import Layer
 from attribeam.transforms.passes.base import Forward, Norms, Pass
 from attribeam.transforms.passes.captured import Captured
-from attribeam.transforms.passes.norms import Level, Workspace, readout_vectors, sent_by, sigma_at
+from attribeam.transforms.passes.norms import (
+    NORMED,
+    Level,
+    Workspace,
+    readout_vectors,
+    sent_by,
+    sigma_at,
+)
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
 
 _STATES = Forward(attention=True, layers=True)
@@ -118,10 +125,8 @@ def readout_proximities(
 
 def _output(layer: Layer, state: LayerStates, level: Level) -> torch.Tensor:
     """What really leaves the layer norm at a level, in float64."""
-    norm, entering = layer.joins[0], state.sums[0]
-    if level == "output_norm":
-        norm, entering = layer.joins[1], state.sums[1]
-    output: torch.Tensor = norm(entering).double()
+    number = NORMED.index(level)
+    output: torch.Tensor = layer.joins[number](state.sums[number]).double()
     return output
 
 
@@ -186,7 +191,7 @@ def _register(
             class_dependent=False,
             additive=False,
             layered="layers",
-            requires=("post_ln",) if level in ("attention_norm", "output_norm") else (),
+            requires=("post_ln",) if level in NORMED else (),
             cost="1 F + 0.1 F",
             paper=paper,
             equation=equation,
@@ -231,7 +236,7 @@ register(
         name="alti",
         compute=alti,
         needs=lambda params: (_STATES,),
-        defaults={"level": Choice("attention_norm", "output_norm")},
+        defaults={"level": Choice(*NORMED)},
         signed=False,
         class_dependent=False,
         additive=False,

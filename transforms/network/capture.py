@@ -47,7 +47,8 @@ class LayerStates(NamedTuple):
 
     Attributes:
         entered: What entered the layer, [B, T, d].
-        values: Values of all heads, bias included, [B, H, T, d/H].
+        values: Values of all groups, bias included, [B, G, T, d/H]; G is the number of heads unless
+            some share them.
         sums: Of each step, what its branches and what passed them by add up to, [B, T, d]; in the
             last layer [B, 1, d] if nothing but the position read out came out of it.
     """

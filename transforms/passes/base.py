@@ -14,7 +14,7 @@ from attribeam.transforms.inputs.targets import Output
 from attribeam.transforms.inputs.variants import Operation
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.passes.influence import Start
-from attribeam.transforms.passes.norms import Level
+from attribeam.transforms.passes.norms import NORMED, Level
 from attribeam.transforms.passes.relevance import Rules
 
 BaselineName = Literal["pad", "mask", "zero"]
@@ -239,8 +239,8 @@ def check_pass(kind: Pass, model: Model) -> None:
         UsageError: If it isn't defined for the model, or needs the mask or the padding token,
             which is unknown.
     """
-    high = isinstance(kind, Norms) and kind.level in ("attention_norm", "output_norm")
-    if high and "post_ln" not in model.traits:
+    normed = isinstance(kind, Norms) and kind.level in NORMED
+    if normed and "post_ln" not in model.traits:
         raise UsageError(
             "norms of what leaves a layer norm are defined by layers that normalise after their "
             f"residuals, and {model.network.config.model_type} has none"

@@ -27,6 +27,8 @@ from attribeam.transforms.network.parts import Layer, Norm
 # After mixing the values; with the residual; after the first norm; after the second.
 Level = Literal["values", "residual", "attention_norm", "output_norm"]
 LEVELS: tuple[Level, ...] = get_args(Level)
+# What leaves the norms that end the steps of a post-LN layer.
+NORMED = LEVELS[2:]
 
 # A squared norm below this share of its parts' is computed again in float64.
 _CANCELLED = 1e-2
@@ -289,7 +291,7 @@ def sigma_at(level: Level, layer: Layer, state: LayerStates) -> torch.Tensor:
     norm = _norm_at(level, layer)
     if norm is None:
         return torch.ones_like(state.sums[0][..., 0])
-    entering = state.sums[0] if level == "attention_norm" else state.sums[1]
+    entering = state.sums[NORMED.index(level)]
     # Several times as quick as the variance.
     _, _, inverse = torch.native_layer_norm(entering, entering.shape[-1:], None, None, norm.eps)
     return 1 / inverse[..., 0]
@@ -302,5 +304,4 @@ def _up_to(levels: Collection[Level]) -> tuple[Level, ...]:
 
 def _norm_at(level: Level, layer: Layer) -> Norm | None:
     """The norm whose output a level is; None below the first."""
-    number = LEVELS.index(level) - LEVELS.index("attention_norm")
-    return layer.joins[number] if number >= 0 else None
+    return layer.joins[NORMED.index(level)] if level in NORMED else None
