@@ -81,7 +81,7 @@ def said(
         token = model.named(int(model.pad_id or 0))
         yield (
             f"rows that begin or end in padding ({token}) without an attention_mask: "
-            f"{padding['without_mask']}; the padding is left out, as if a mask hid it"
+            f"{padding['without_mask']}{of}; the padding is left out, as if a mask hid it"
         )
     if padding["left"]:
         yield (

@@ -31,7 +31,10 @@ def from_text(model: Model, row: Row, options: EncodeOptions) -> Instance:
         raise RowError("the text holds a lone surrogate, which is no character") from None
     try:
         encoding = whole(model.tokenizer, texts)
-    except Exception as error:  # The library has no other; a vocabulary without [UNK], say.
+    except Exception as error:
+        if type(error) is not Exception:  # Of memory, say: nothing about the text.
+            raise
+        # What the library raises where a vocabulary has no [UNK], say.
         raise RowError(f"the tokenizer can't read the text: {error}") from error
     too_long = len(encoding.ids) > options.max_length and options.overflow != "stride"
     if too_long:

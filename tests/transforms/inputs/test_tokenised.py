@@ -351,6 +351,9 @@ def test_padding_of_a_part_of_the_corpus(bare: Model) -> None:
     assert counts == {"left": 1, "right": 0, "without_mask": 0}
     (sentence,) = said(counts, bare, looked_at=2)
     assert sentence.startswith("rows that are padded on the left: 1 of 2 looked at;")
+    bare_ends = padding_of([Row("a", input_ids=[2, 8, 3, 0])], bare)
+    (sentence,) = said(bare_ends, bare, looked_at=3)
+    assert "without an attention_mask: 1 of 3 looked at;" in sentence
 
 
 def test_a_run_says_what_is_padding(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from attribeam.pipeline.running.fingerprint import tokenizer_identity
 from attribeam.schemas import UsageError
 from attribeam.transforms import EncodeOptions, Row, RowError, attribute, choose, encode, load_model
 from attribeam.transforms.inputs.encode import encode_rows
+from tests.conftest import LoadTiny
 from tests.support.conditioning import SINGLE
 from tests.support.models import (
     BYTE_LEVEL,
@@ -288,6 +289,17 @@ def test_a_vocabulary_without_an_unknown_token(tmp_path: Path) -> None:
     instances, failures = encode_rows(model, rows, EncodeOptions(max_length=8))
     assert [each.instance_id for each in (*instances, *failures)] == ["a", "b"]
     assert "the tokenizer can't read the text: WordPiece error" in failures[0].message
+
+
+def test_want_of_memory_is_no_fault_of_the_text(
+    tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("attribeam.transforms.inputs.texts.whole", whole)
+    with pytest.raises(MemoryError, match="no room"):
+        encode(tiny("bert"), ["good film"])
 
 
 # Pickles --------------------------------------------------------------------------------------
