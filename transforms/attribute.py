@@ -99,11 +99,13 @@ class Attributions:
         predictions: Per instance, None where it failed.
         rows: Per method and instance, None where either failed.
         failures: What failed, and why.
+        left_out: Methods of ``all`` that aren't defined for the model, and why.
     """
 
     predictions: list[Prediction | None]
     rows: dict[str, list[Attribution | None]]
     failures: list[Failure] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def attribute(
@@ -134,7 +136,7 @@ def attribute(
 
     Returns:
         Results aligned with ``instances``; they don't depend on their order or the budget. Under
-        ``all``, of the methods that are defined for the model.
+        ``all``, of the methods that are defined for the model, and which aren't.
 
     Raises:
         UsageError: If a method or the target is unknown, a method is not for this model, or it
@@ -143,7 +145,7 @@ def attribute(
     """
     check_model(model)
     check_instances(instances)
-    chosen, _ = fit_all(_chosen(methods), model)
+    chosen, left_out = fit_all(_chosen(methods), model)
     if instances:
         _check_statistics(chosen, statistics)
     job = _Job(
@@ -156,7 +158,9 @@ def attribute(
         layered=layers,
         statistics=statistics,
         out=Attributions(
-            [None] * len(instances), {c.name: [None] * len(instances) for c in chosen}
+            [None] * len(instances),
+            {c.name: [None] * len(instances) for c in chosen},
+            left_out=left_out,
         ),
     )
     fitting = job.fitting()

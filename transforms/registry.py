@@ -174,7 +174,8 @@ class Method:
         return {**self.presets[name], **{key: given[key] for key in given if key != "preset"}}
 
 
-_DEFINED_BY: dict[Trait, str] = {
+# What methods that require a trait are defined by, in words.
+DEFINED_BY: dict[Trait, str] = {
     "post_ln": "is defined by layers that normalise after their residuals",
 }
 _METHODS: dict[str, Method] = {}
@@ -256,7 +257,7 @@ class Chosen:
         lacking = [trait for trait in self.method.requires if trait not in model.traits]
         if not lacking:
             return None
-        return f"{_DEFINED_BY[lacking[0]]}, and {model.network.config.model_type} has none"
+        return f"{DEFINED_BY[lacking[0]]}, and {model.network.config.model_type} has none"
 
     def fitted(self, model: Model) -> "Chosen":
         """The same with parameters that depend on the model's depth filled in.

@@ -42,7 +42,7 @@ _EVALUATION: _Kinds = {
 }
 _CALL: _Kinds = {
     "methods": (list, _NULL),
-    "versions": (dict, _NULL),
+    **dict.fromkeys(("versions", "left_out"), (dict, _NULL)),
     **dict.fromkeys(("started", "device_name"), (str, _NULL)),
 }
 

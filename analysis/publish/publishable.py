@@ -21,7 +21,10 @@ from attribeam.schemas.tables import EVALUATIONS
 _SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", re.ASCII)
 # What a call of a run is published with: hardware and versions explain `seconds`.
-_EXECUTION = ("methods", "device", "device_name", "token_budget", "workers", "processors", "runner")
+_EXECUTION = (
+    *("methods", "left_out", "device", "device_name", "token_budget", "workers", "processors"),
+    "runner",
+)
 
 
 @dataclass(frozen=True)

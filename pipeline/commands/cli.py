@@ -320,7 +320,7 @@ def _methods(_: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from attribeam.transforms.registry import LastLayers, methods
+    from attribeam.transforms.registry import DEFINED_BY, LastLayers, methods
 
     console = Console(highlight=False)
 
@@ -342,6 +342,8 @@ def _methods(_: argparse.Namespace) -> int:
         show(f"{method.equation}  ({method.paper})")
         needs = method.needs(method.params({}))
         show("needs " + (", ".join(map(str, needs)) or "no pass"))
+        for trait in method.requires:
+            show(DEFINED_BY[trait])
         if method.opt_in is not None:
             show(f"not among `all`: {method.opt_in}", "yellow")
         for name, default in method.defaults.items():

@@ -233,6 +233,8 @@ def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) ->
     work = run.work(kept, damage, passing, everything=everything)
     # Of whichever method: it is known by whom it was made.
     manifest["executions"][-1]["methods"] = list(work.settings.methods)
+    if checked.left_out:
+        manifest["executions"][-1]["left_out"] = checked.left_out
     ensure_statistics(replace(work.settings, device=checked.device), model, damage.samples)
     guessed = [*checked.notes, *said(padding, model)]
     return Prepared(work, rows, manifest, [*other_versions(old, new)], guessed)

@@ -10,7 +10,7 @@ from attribeam import transforms
 from attribeam.schemas import UsageError, UsageTypeError
 from attribeam.transforms import choose, methods
 from attribeam.transforms.passes.base import Pass, Path
-from attribeam.transforms.registry import Choice, LastLayers, Method, Scores, register
+from attribeam.transforms.registry import Choice, LastLayers, Method, Scores, fit_all, register
 from tests.conftest import LoadTiny
 
 ROLES = ("signed", "class_dependent", "additive", "stochastic")
@@ -93,6 +93,28 @@ def test_all_methods() -> None:
     assert "attention_flow" not in everything
     named = [choice.name for choice in choose("attention_flow,all,random")]
     assert named == ["attention_flow", *everything]
+
+
+def test_what_a_model_is_not_made_for(tiny: LoadTiny) -> None:
+    model, post_ln = tiny("xlm-roberta-xl"), tiny("bert")
+    wanted = {name for name, row in methods().items() if row.requires and row.opt_in is None}
+    assert {"globenc", "alti", "lrp", "influence"} <= wanted
+    chosen = choose("all,attention_flow")
+    fitted, left_out = fit_all(chosen, model)
+    assert set(left_out) == wanted
+    assert [c.name for c in fitted] == [c.name for c in chosen if c.name not in wanted]
+    assert left_out["globenc"] == (
+        "is defined by layers that normalise after their residuals, and xlm-roberta-xl has none"
+    )
+    assert fit_all(chosen, post_ln)[1] == {}
+    # What somebody has named, or set a parameter of, is not left out in silence.
+    for named in (choose("all,globenc"), choose("all", {"lrp": {"rules": "orig"}})):
+        with pytest.raises(UsageError, match=r"^(globenc|lrp) is defined by layers that normalise"):
+            fit_all(named, model)
+    flow = choose("attention_flow", {"attention_flow": {"matrix": "globenc"}})
+    with pytest.raises(UsageError, match="norms of what leaves a layer norm are defined by"):
+        fit_all(flow, model)
+    assert transforms.attribute(model, [], "all").left_out == left_out
 
 
 @pytest.mark.parametrize(

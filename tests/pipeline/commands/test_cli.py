@@ -152,6 +152,28 @@ def test_a_method_that_fails_everywhere_is_told(
     assert lines[4].endswith('"from failure_summary"')
 
 
+def test_methods_that_a_model_is_not_made_for(
+    tiny_folder: FolderOf, tmp_path: Path, out: Path
+) -> None:
+    model = tiny_folder("roberta-prelayernorm", "classification")
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", rows(2))
+    call = partial(command, "run", "--model", model, "--corpus", corpus, "--device", "cpu")
+    named = call("--output", out, "--methods", "globenc,random")
+    assert named.status == USAGE
+    why = "is defined by layers that normalise after their residuals, and roberta-prelayernorm"
+    assert f"globenc {why} has none" in named.err
+    assert not out.exists()
+
+    done = call("--output", out, "--methods", "all", "--no-evaluate", "--set", "iba.sample=2")
+    assert done.status == DONE
+    assert f"left out: globenc {why} has none" in done.out
+    manifest = json.loads((out / "run.json").read_text())
+    left_out = manifest["executions"][-1]["left_out"]
+    assert left_out["globenc"] == f"{why} has none"
+    assert not left_out.keys() & manifest["methods"].keys()
+    assert command("verify", out).status == DONE
+
+
 @pytest.mark.parametrize(
     ("arguments", "line", "message"),
     [
