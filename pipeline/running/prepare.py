@@ -94,7 +94,11 @@ class Checked:
     @property
     def notes(self) -> list[str]:
         """Sentences on what was guessed and left out."""
-        return [*self.corpus.notes, *(f"left out: {n} {why}" for n, why in self.left_out.items())]
+        alike: dict[str, list[str]] = {}
+        for name, why in self.left_out.items():
+            alike.setdefault(why, []).append(name)
+        left_out = (f"left out: {', '.join(names)}: each {why}" for why, names in alike.items())
+        return [*self.corpus.notes, *left_out]
 
     def settings(self, options: Options, rows: int) -> Settings:
         """Settings for the workers, of a corpus of so many rows."""
