@@ -177,6 +177,9 @@ class Method:
 # What methods that require a trait are defined by, in words.
 DEFINED_BY: dict[Trait, str] = {
     "post_ln": "is defined by layers that normalise after their residuals",
+    "serial": "is defined by layers whose parts are added one after the other, each as it is",
+    "ungated": "is defined by feed-forward parts without a gate",
+    "products": "is defined by attention scores that are products of queries and keys alone",
 }
 _METHODS: dict[str, Method] = {}
 

@@ -45,6 +45,7 @@ class Anatomy:
         masked_lm_head: First module of the masked-LM head, from the task model.
         positions_after_padding: Position ids count from after the padding id (RoBERTa).
         segments: Whether the model takes ``token_type_ids``.
+        causal: Whether a position attends to no later one.
     """
 
     embeddings: str
@@ -56,6 +57,7 @@ class Anatomy:
     projection: str | None = None
     positions_after_padding: bool = False
     segments: bool = True
+    causal: bool = False
 
     def first_position(self, config: PretrainedConfig) -> int:
         """Position id of the first token."""

@@ -20,8 +20,10 @@ from attribeam.transforms.network.readout import patch_last_layer
 from attribeam.transforms.network.rows import Rows
 
 Task = Literal["classification", "masked_lm"]
-# ``post_ln``: all sums in its layers are normalised.
-Trait = Literal["post_ln"]
+# ``post_ln``: all sums in its layers are normalised. ``serial``: its branches are added one after
+# the other, each as it is. ``ungated``: its feed-forward parts have no gate. ``products``: scores
+# of attention are products of projections alone.
+Trait = Literal["post_ln", "serial", "ungated", "products"]
 Whole = NDArray[np.signedinteger[Any]]
 
 _NOTHING = Watch()
@@ -138,6 +140,11 @@ class Model:
         return [names.get(index, str(index)) for index in range(self.num_outputs)]
 
     @property
+    def causal(self) -> bool:
+        """Whether a position attends to no later one."""
+        return self.anatomy.causal
+
+    @property
     def encoder(self) -> nn.Module:
         """The encoder module."""
         return part(self.network, self.anatomy.encoder)
@@ -150,7 +157,13 @@ class Model:
     @property
     def traits(self) -> frozenset[Trait]:
         """What methods may require of it."""
-        return frozenset({"post_ln"} if all(layer.post_ln for layer in self.layers) else ())
+        true_of: dict[Trait, bool] = {
+            "post_ln": all(layer.post_ln for layer in self.layers),
+            "serial": all(layer.serial for layer in self.layers),
+            "ungated": all(layer.feed_forward.gate is None for layer in self.layers),
+            "products": not any(layer.attention.moves for layer in self.layers),
+        }
+        return frozenset(trait for trait, holds in true_of.items() if holds)
 
     @cached_property
     def head(self) -> list[HeadStep]:

@@ -113,7 +113,11 @@ class Norm:
         if self.centred or x.dtype != torch.float64:
             result: torch.Tensor = self.module(x)
             return result
-        normed = x / self.deviation(x) * self.weight
+        return self.exact(x)
+
+    def exact(self, x: torch.Tensor) -> torch.Tensor:
+        """Passes x, [..., d], in its own type."""
+        normed = self.centre(x) / self.deviation(x) * self.weight
         return normed if self.bias is None else normed + self.bias
 
 
@@ -129,6 +133,11 @@ class Attention:
         heads: Their number.
         groups: Number of keys and values, each shared by as many heads; that of the heads where
             every head has its own.
+        moves: Whether scores are of something else than the products of projected queries and keys:
+            these are turned by their positions, say, or what lies between them is added.
+        factor: What the products are multiplied by; None for 1 over the root of a head's size.
+        dropout: What probabilities pass through on their way, of families whose attention is not
+            looked up in transformers' registry; None where it is.
     """
 
     query: Affine
@@ -137,6 +146,22 @@ class Attention:
     output: Affine
     heads: int
     groups: int
+    moves: bool = False
+    factor: float | None = None
+    dropout: nn.Module | None = None
+
+    @property
+    def scale(self) -> float:
+        """What products of queries and keys are multiplied by."""
+        if self.factor is not None:
+            return self.factor
+        size: int = len(self.query.weight) // self.heads
+        return float(size**-0.5)
+
+    @property
+    def absorbs(self) -> bool:
+        """Whether the scores of one query can be had without forming keys (``readout``)."""
+        return not self.moves and self.groups == self.heads
 
     def mix(self, entered: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
         """Mixed values of all heads, side by side: [B, T, d] and [B, H, S, T] to [B, S, d]."""
@@ -229,10 +254,12 @@ class Layer:
     Attributes:
         steps: What it does, one after the other.
         module: What computes it.
+        tupled: Whether the module gives a tuple, what leaves the layer first.
     """
 
     steps: tuple[Step, ...]
     module: nn.Module
+    tupled: bool = False
 
     @cached_property
     def attending(self) -> Branch:
@@ -263,6 +290,11 @@ class Layer:
         """Whether all its sums are normalised, those of attention and of the feed-forward part."""
         return all(step.join and len(step.branches) == 1 for step in self.steps)
 
+    @property
+    def serial(self) -> bool:
+        """Whether its branches are added one after the other, each as it is."""
+        return all(len(s.branches) == 1 and s.branches[0].after is None for s in self.steps)
+
     @cached_property
     def joins(self) -> tuple[Norm, ...]:
         """The norms after its sums, if all have one: those of a post-LN layer.
@@ -287,6 +319,7 @@ class Layer:
 
         That is its join, or one that is before a branch of the next step.
         """
+        number %= len(self.steps)
         if (join := self.steps[number].join) is not None or number == len(self.steps) - 1:
             return join
         return next(branch.before for branch in self.steps[number + 1].branches if branch.before)
