@@ -16,6 +16,9 @@ The position read out is always kept at the last level, as the node that all pat
 level 0. The [MASK] of a masked LM has no influence and no pattern if the baseline is [MASK] too,
 but without its embedding, position included, the model would not know what it is asked for: what
 is kept of the other tokens is compared, and not that.
+
+Where no position attends to a later one, no path goes back, and none past the position read out:
+sets of paths and of large influence have no node there. ``whole`` has all nodes of all models.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,9 +35,9 @@ from torch import nn
 from attribeam.transforms.inputs.batch import Batch, Flags, Instance, collate, pack
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.parts import Affine, Layer
+from attribeam.transforms.network.parts import Layer
 from attribeam.transforms.network.rows import Rows
-from attribeam.transforms.passes.influence import InfluenceStates, LayerPath
+from attribeam.transforms.passes.influence import InfluenceStates
 from attribeam.transforms.passes.patterns import SKIP, Pattern
 from attribeam.transforms.recovery import halving
 
@@ -176,11 +179,11 @@ def kept_sets(
 
     ``whole`` is all, and ``nothing`` the readout's first and last node. What is made of paths has
     the nodes of the path of each word that has a pattern: ``embedding`` those of the patterns,
-    ``random`` others of the same words, each node between first and last any position with equal
-    chances, and ``attention_*`` paths through attention (``attention_paths``). ``attention`` has
-    the nodes of ``embedding``, and of heads and skips only those of the patterns at attention
-    level; ``attention_no_skip`` has no skip besides. ``conductance`` and ``internal_influence``
-    have as many nodes at each level as ``embedding``, the largest ones.
+    ``random`` others of the same words, any path between the same ends with equal chances
+    (``random_paths``), and ``attention_*`` paths through attention (``attention_paths``).
+    ``attention`` has the nodes of ``embedding``, and of heads and skips only those of the patterns
+    at attention level; ``attention_no_skip`` has no skip besides. ``conductance`` and
+    ``internal_influence`` have as many nodes at each level as ``embedding``, the largest ones.
 
     Args:
         model: The model.
@@ -198,7 +201,7 @@ def kept_sets(
     keep = partial(nodes_of_paths, length=length, readout=readout)
     chosen = keep(nodes)
     heads, skips = edges_of_patterns(fine, length, depth, _num_heads(model))
-    anyhow = random_paths(instance, depth, seed)[sources]
+    anyhow = random_paths(instance, depth, seed, model.causal)[sources]
     found: dict[Kind, Kept] = {
         "whole": Kept(np.ones((depth + 1, length), np.bool_)),
         "nothing": Kept(keep(nodes[:0])),
@@ -207,9 +210,11 @@ def kept_sets(
         "attention_no_skip": Kept(chosen, heads, np.zeros_like(skips)),
         "random": Kept(keep(anyhow)),
     }
-    for kind, paths in attention_paths(attention, readout).items():
+    leading = slice(states.leading)
+    for kind, paths in attention_paths(attention[:, leading, leading], readout).items():
         found[kind] = Kept(keep(paths[sources]))
     for kind, scores in layer_scores(states).items():
+        scores[:, states.leading :] = -np.inf
         scores[0, readout] = np.inf
         found[kind] = Kept(_largest(scores, chosen))
     return found
@@ -239,14 +244,24 @@ def edges_of_patterns(
     return by_head, by_skip
 
 
-def random_paths(instance: Instance, depth: int, seed: int) -> Paths:
-    """A random path from each token to the position read out, [T, L + 1].
+def random_paths(instance: Instance, depth: int, seed: int, causal: bool = False) -> Paths:
+    """A random path from each token to the position read out, [T, L + 1], all with equal chances.
 
-    That of a token does not depend on which others are asked for.
+    Each node between first and last is any position, or, in a causal model, none before the last
+    one: there a path is a choice of L - 1 positions from the token to that read out, in order,
+    which may be the same. A token after that has no path; its row stays where it is. The path of a
+    token does not depend on which others are asked for.
     """
-    length = len(instance)
-    between = instance.generator(seed, "random pattern").integers(length, size=(length, depth - 1))
-    every, ends = np.arange(length), np.full(length, instance.readout)
+    length, readout = len(instance), instance.readout
+    every, ends = np.arange(length), np.full(length, readout)
+    generator = instance.generator(seed, "random pattern")
+    if not causal:
+        return np.column_stack([every, generator.integers(length, size=(length, depth - 1)), ends])
+    between = np.repeat(every[:, None], depth - 1, 1)
+    for token in range(readout + 1 if depth > 1 else 0):
+        # As many choices with repetition are there as of so many more positions without.
+        steps = generator.choice(readout - token + depth - 1, depth - 1, replace=False)
+        between[token] += np.sort(steps) - np.arange(depth - 1)
     return np.column_stack([every, between, ends])
 
 
@@ -284,7 +299,9 @@ def attention_paths(attention: Floats, readout: int) -> dict[Kind, Paths]:
     the position read out, and no path.
 
     Args:
-        attention: The mean of all heads, [L, T, T], queries first; its rows sum to 1.
+        attention: The mean of all heads, [L, T, T], queries first; its rows sum to 1. Of a causal
+            model it ends with the position read out, so that from every token a path leads there,
+            and what no attention is paid to is on no path.
         readout: The position read out.
     """
     with_skip = attention + np.eye(attention.shape[1])
@@ -379,7 +396,7 @@ def conductance(states: InfluenceStates) -> torch.Tensor:
     found, change = [states.influence], states.tangents
     every = torch.arange(change.shape[1], device=change.device)
     for layer in states.layers[:-1]:
-        change = layer.attend(_moved(layer, change), torch.ones_like(every).bool(), change)
+        change = layer.attend(layer.move_all(change), torch.ones_like(every).bool(), change)
         found.append(states.shares @ (layer.attended_gradient * change).sum(-1).double())
         if len(found) < len(states.layers):  # All comes to the last level's one node.
             change = layer.finish(every).push(change)
@@ -391,40 +408,9 @@ def internal_influence(states: InfluenceStates) -> torch.Tensor:
     """Internal influence of the nodes at levels below the last, [L, T], float64."""
     found = []
     for layer in states.layers:
-        gradient = _entering(layer, states.readout).double()
+        gradient = layer.pull_all(states.readout).double()
         found.append(torch.einsum("k,kte->te", states.shares, gradient).abs().sum(-1))
     return torch.stack(found)
-
-
-def _moved(layer: LayerPath, entered: torch.Tensor) -> torch.Tensor:
-    """Changes of all contexts for changes of all that enters, [K, T, d] to [K, H, T, d/H]."""
-    change = layer.project(entered)
-    scores = (layer.query @ change.key.mT).add_(change.query @ layer.key.mT)
-    shares = scores.mul_(layer.attention)
-    own = shares.sum(-1, keepdim=True)
-    moved = layer.attention @ change.value + shares @ layer.value
-    return moved.addcmul_(layer.context, own, value=-1)
-
-
-def _entering(layer: LayerPath, readout: int) -> torch.Tensor:
-    """Gradient at what enters a layer, dq/dh, [K, T, d]."""
-    gradient = layer.context_gradient
-    worth = gradient @ layer.value.mT - (gradient * layer.context).sum(-1, keepdim=True)
-    scores = worth.mul_(layer.attention)
-    parts = layer.parts.attention
-    entering = _back(scores.mT @ layer.query, parts.key)
-    entering += _back(layer.attention.mT @ gradient, parts.value)
-    scale = layer.query.shape[-1] ** -0.5  # That queries have already been multiplied by.
-    own = _back(scores @ layer.key * scale, parts.query) + layer.attended_gradient
-    if own.shape[1] == entering.shape[1]:
-        return entering + own
-    entering[:, readout] += own[:, 0]
-    return entering
-
-
-def _back(gradient: torch.Tensor, linear: Affine) -> torch.Tensor:
-    """Gradient at what is projected from, for one at what is projected to heads."""
-    return gradient.transpose(1, 2).flatten(2) @ linear.weight.to(gradient)
 
 
 # Running with what is kept --------------------------------------------------------------------
@@ -490,20 +476,19 @@ class _Masks:
         def keep(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
             projected.append(output)
 
-        def close_skips(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            # Where the residual is closed, nothing was added to what attention came to.
-            alone = projected.pop()
-            flags = self._at(self.skips, alone)
-            return (torch.where(flags[..., None], args[0], alone), *args[1:])
-
-        def drop_nodes(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor:
-            return _zeroed(output, self._at(self.nodes, output))
+        def leave(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+            left = output[0] if layer.tupled else output
+            nodes, skips = self._at(self.nodes, left), self._at(self.skips, left)
+            # Where the skip is closed, what follows is of what attention came to alone.
+            closed = nodes & ~skips
+            alone = layer.conclude(projected.pop()[closed].to(left))
+            left = _zeroed(left.masked_scatter(closed[..., None], alone), nodes)
+            return (left, *output[1:]) if layer.tupled else left
 
         for handle in (
             layer.attention.output.module.register_forward_pre_hook(close_heads),
             layer.attention.output.module.register_forward_hook(keep),
-            layer.joins[0].module.register_forward_pre_hook(close_skips),
-            layer.joins[1].module.register_forward_hook(drop_nodes),
+            layer.module.register_forward_hook(leave),
         ):
             hooks.callback(handle.remove)
 

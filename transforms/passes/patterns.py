@@ -9,6 +9,9 @@ level); then, between each two of these, a head of attention or the skip connect
 The nodes of a layer part all paths, so that their influences sum to the influence before they were
 told apart. So that of a pattern has the sign of its token's input influence. It may be larger, as
 what cancels is left out. The choice is greedy: no pattern is promised to be the best there is.
+
+Where no position attends to a later one, paths never go back, and never past the position read out:
+tokens after that have no pattern.
 """
 
 from collections.abc import Sequence
@@ -17,7 +20,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from attribeam.transforms.passes.influence import FinishSlope, InfluenceStates
+from attribeam.transforms.passes.influence import InfluenceStates
+from attribeam.transforms.passes.layer_path import FinishSlope
 
 PatternLevel = Literal["embedding", "attention"]
 
@@ -119,7 +123,11 @@ def refine(states: InfluenceStates, sources: Sequence[int] | None = None) -> lis
     Args:
         states: The instance.
         sources: Positions of the tokens; None for all that the baseline has in another form (a
-            [MASK] that is read out has no influence if the baseline is one too).
+            [MASK] that is read out has no influence if the baseline is one too), and that a path
+            leads from.
+
+    Raises:
+        ValueError: If no path leads from one of them to the position read out.
     """
     return refinement(states, sources).patterns()
 
@@ -129,6 +137,8 @@ def refinement(states: InfluenceStates, sources: Sequence[int] | None = None) ->
     """Refines the patterns of tokens; see ``refine``. Words don't depend on each other."""
     device = states.tangents.device
     every = states.sources if sources is None else torch.tensor(sources, device=device).long()
+    if (every >= states.leading).any():
+        raise ValueError(f"no path leads back to position {states.readout}, which is read out")
     points, heads, _, length = states.layers[0].attention.shape
     parts = [
         _refine_words(states, words)
@@ -154,9 +164,10 @@ def _nodes(
     change = states.tangents[:, sources]
     nodes, scores, finishes = [sources], [], []
     for number, layer in enumerate(below):
-        at, projected = nodes[-1], layer.project(change)
+        at = nodes[-1]
+        projected = layer.project(change, at)
         found = layer.node_scores(projected, at, states.shares)
-        to = (sign * found).argmax(-1)
+        to = (sign * found).masked_fill(~states.reachable(at), -torch.inf).argmax(-1)
         finishes.append(layer.finish(to))
         scores.append(found)
         nodes.append(to)
@@ -180,7 +191,7 @@ def _heads(
     for number, layer in enumerate(states.layers):
         at, to = nodes[:, number], nodes[:, number + 1]
         of_context, of_attended = gradients.pop()
-        moved = layer.move(layer.project(change), at, to)
+        moved = layer.move(layer.project(change, at), at, to)
         scores = torch.einsum("k,khw->wh", states.shares, (of_context * moved).sum(-1).double())
         skip = states.shares @ (of_attended * change).sum(-1).double()
         stay = at == to

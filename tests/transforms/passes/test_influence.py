@@ -1,7 +1,7 @@
 """Influence along a path and its algebra: the authors' numbers, autograd, packing."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,15 +16,13 @@ from attribeam.transforms import Instance, Model, Row, encode
 from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.passes.base import Rule, quadrature
 from attribeam.transforms.passes.influence import (
-    FinishSlope,
     InfluenceStates,
-    LayerPath,
-    NormSlope,
     Start,
     influence_states,
     margin_weights,
     word_baseline,
 )
+from attribeam.transforms.passes.layer_path import FinishSlope, LayerPath
 from attribeam.transforms.recovery import is_out_of_memory
 from tests.conftest import LoadTiny
 from tests.support.authors import DTYPES, IN_FLOAT32, TOGETHER, golden_numbers, golden_rows
@@ -34,7 +32,8 @@ from tests.support.models import FAMILIES, TASKS, plain, random_instances, relat
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 
 AT_ONCE = 1_000_000
-FOUR = ("bert", "roberta", "electra", "distilbert")
+# One family of those that are alike.
+UNLIKE = ("bert", "roberta", "electra", "distilbert", "roberta-prelayernorm")
 # Instances whose numbers there are, by task.
 WITH_NUMBERS = {"mlm": (0, 1, 2, 3), "cls": (0, 2, 3)}
 SETTINGS = [("mlm", "r49", 50), ("mlm", "r9", 10), ("cls", "r49", 50)]
@@ -161,6 +160,7 @@ class PlainPath:
     def __init__(self, model: Model, instance: Instance, start: Start = "mask") -> None:
         self.model, self.instance = model, instance
         self.network = plain(model)
+        self.layers = model.anatomy.layers_of(self.network, model.num_heads)
         with torch.no_grad():
             batch = collate([instance], model.pad_id, model.device)
             self.words = self.network.get_input_embeddings()(batch.rows.input_ids)
@@ -168,15 +168,27 @@ class PlainPath:
         self.difference = self.words - self.start
 
     def run(self, point: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Margin of the first output and hidden states, for word embeddings [1, T, E]."""
+        """Margin of the first output, for word embeddings [1, T, E], and what passed from layer to
+        layer: what entered each, and what came out of the last."""
         more = {}
         if self.model.token_types > 1:
             more["token_type_ids"] = torch.tensor(self.instance.segment[None], dtype=torch.long)
-        found = self.network(inputs_embeds=point, output_hidden_states=True, **more)
-        logits = found.logits[0]
+        hidden: list[torch.Tensor] = []
+
+        def enters(_: Any, args: tuple[Any, ...]) -> None:
+            hidden.append(args[0])
+
+        def leaves(_: Any, __: Any, output: Any) -> None:
+            hidden.append(output if isinstance(output, torch.Tensor) else output[0])
+
+        with ExitStack() as hooks:
+            for layer in self.layers:
+                hooks.callback(layer.module.register_forward_pre_hook(enters).remove)
+            hooks.callback(self.layers[-1].module.register_forward_hook(leaves).remove)
+            logits = self.network(inputs_embeds=point, **more).logits[0]
         if self.instance.contrast is not None:
             logits = logits[self.instance.readout, self.instance.contrast]
-        return logits[0] - logits[self.runner_up], found.hidden_states
+        return logits[0] - logits[self.runner_up], tuple(hidden)
 
     @property
     def runner_up(self) -> int:
@@ -196,7 +208,7 @@ class PlainPath:
         return total
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", (*FAMILIES, "roberta-prelayernorm"))
 @pytest.mark.parametrize("task", TASKS)
 def test_integrated_gradients_of_word_embeddings(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
@@ -266,26 +278,18 @@ def first_layer(model: Model, instance: Instance) -> tuple[LayerPath, torch.Tens
     return states.layers[0], torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", UNLIKE)
 def test_derivatives_of_single_tokens(tiny: LoadTiny, family: str) -> None:
     model = tiny(family, "classification", "float64")
     layer, change = first_layer(model, random_instances(model, [6])[0])
     gradient = change.flip(1)
-    parts = layer.parts
-    norm = NormSlope.at(parts.joins[0], layer.attended)
     slope = layer.finish(torch.arange(6))
-
-    def finish(attended: torch.Tensor) -> torch.Tensor:
-        nothing = torch.zeros_like(attended)
-        return parts.finish(nothing, attended - parts.attention.output.bias)
-
-    for found, function in ((norm, parts.joins[0]), (slope, finish)):
-        _, expected = jvp(function, layer.attended, change)
-        pushed = found.push(change)
-        assert relative_error(pushed, expected) < 1e-10
-        # The transpose: <g, J t> = <J^T g, t>.
-        pulled = found.pull(gradient)
-        torch.testing.assert_close((pushed * gradient).sum(), (pulled * change).sum())
+    _, expected = jvp(layer.parts.conclude, layer.attended, change)
+    pushed = slope.push(change)
+    assert relative_error(pushed, expected) < 1e-10
+    # The transpose: <g, J t> = <J^T g, t>.
+    pulled = slope.pull(gradient)
+    torch.testing.assert_close((pushed * gradient).sum(), (pulled * change).sum())
 
 
 def test_derivatives_at_repeated_tokens(tiny: LoadTiny) -> None:
@@ -297,7 +301,7 @@ def test_derivatives_at_repeated_tokens(tiny: LoadTiny) -> None:
         torch.testing.assert_close(found, every.of(torch.tensor(tokens)).push(change))
 
 
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", UNLIKE)
 def test_pulling_is_the_transpose_of_moving(tiny: LoadTiny, family: str) -> None:
     model = tiny(family, "classification", "float64")
     instance = random_instances(model, [6])[0]
@@ -308,7 +312,7 @@ def test_pulling_is_the_transpose_of_moving(tiny: LoadTiny, family: str) -> None
         gradient = change.flip(1)
         at = torch.tensor([0, 1, 2, 3, 4, 0])
         to = torch.tensor([0, 1, 5, 2, 0, 3]) if number == 0 else torch.zeros(6).long()
-        moved = layer.move(layer.project(change), at, to)
+        moved = layer.move(layer.project(change, at), at, to)
         pushed = layer.attend(moved, at == to, change)
         context, pulled = layer.pull(gradient, at, to)
         torch.testing.assert_close((pushed * gradient).sum(), (pulled * change).sum())
@@ -327,8 +331,8 @@ def test_padding_is_of_no_consequence(tiny: LoadTiny, task: str, dtype: str) -> 
 
     def numbers(states: InfluenceStates) -> list[torch.Tensor]:
         own = [getattr(states, n) for n in ("tangents", "read_gradient", "influence", "outputs")]
-        layers = [vars(layer).items() for layer in states.layers]
-        return own + [tensor for layer in layers for name, tensor in layer if name != "parts"]
+        held = [value for layer in states.layers for value in vars(layer).values()]
+        return own + [value for value in held if isinstance(value, torch.Tensor)]
 
     for states, instance in zip(states_of(model, instances), instances, strict=True):
         (alone,) = states_of(model, [instance])

@@ -48,7 +48,7 @@ from tests.support.models import (
     tiny_network,
     tokenizer_for,
 )
-from tests.transforms.passes.test_influence import AT_ONCE, FOUR, PlainPath, states_of
+from tests.transforms.passes.test_influence import AT_ONCE, UNLIKE, PlainPath, states_of
 from tests.transforms.passes.test_norms import shortened
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
@@ -120,7 +120,7 @@ def by_hand(model: Model, instance: Instance, kept: Kept) -> torch.Tensor:
     hidden = found.hidden_states[0][0] * torch.tensor(kept.nodes[0])[:, None]
     for number, parts in enumerate(model.anatomy.layers_of(network, 4)):
         query, key, value = (
-            linear(hidden).unflatten(-1, (4, -1))
+            linear(parts.attend(hidden)).unflatten(-1, (4, -1))
             for linear in (parts.attention.query, parts.attention.key, parts.attention.value)
         )
         left = []
@@ -143,31 +143,59 @@ def by_hand(model: Model, instance: Instance, kept: Kept) -> torch.Tensor:
 
 
 @torch.no_grad()
-def by_hooks(model: Model, instance: Instance, nodes: Flags) -> torch.Tensor:
-    """Logits of one instance in a plain model whose layers' outputs are multiplied by flags."""
-    network = plain(model)
-    encoder = network.get_submodule(model.anatomy.encoder)
+def by_hooks(model: Model, instance: Instance, kept: Kept) -> torch.Tensor:
+    """Logits of one instance in a plain model, with hooks on its modules alone.
 
-    def enters(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0] * torch.tensor(nodes[0])[:, None], *args[1:])
+    What enters, comes out of layers, and is mixed by heads is multiplied by flags; where a skip is
+    closed, what it will add is taken off what attention comes to.
+    """
+    network, length = plain(model), len(instance)
+    heads = np.ones((3, length, 4)) if kept.heads is None else kept.heads
+    skips = np.ones((3, length)) if kept.skips is None else kept.skips
+    passing: list[torch.Tensor] = []
+
+    def enters(level: int) -> Callable[..., Any]:
+        def keep(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            mask = 1.0 if level else torch.tensor(kept.nodes[0])[:, None]
+            passing.append(args[0] * mask)
+            return (passing[-1], *args[1:])
+
+        return keep
+
+    def mixes(number: int) -> Callable[..., Any]:
+        def close(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            return (args[0] * torch.tensor(heads[number]).repeat_interleave(8, 1),)
+
+        return close
+
+    def attends(number: int) -> Callable[..., Any]:
+        def close(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+            return output - passing[-1] * (1 - torch.tensor(skips[number]).double())[:, None]
+
+        return close
 
     def leaves(level: int) -> Callable[..., Any]:
         def drop(_: Any, __: Any, output: Any) -> Any:
-            mask = torch.tensor(nodes[level])[:, None]
+            mask = torch.tensor(kept.nodes[level])[:, None]
             return output * mask if isinstance(output, torch.Tensor) else (output[0] * mask,)
 
         return drop
 
     with ExitStack() as hooks:
-        layers = getattr(encoder, model.anatomy.layers)
-        hooks.callback(layers[0].register_forward_pre_hook(enters).remove)
-        for number, module in enumerate(layers):
-            hooks.callback(module.register_forward_hook(leaves(number + 1)).remove)
+        for number, layer in enumerate(model.anatomy.layers_of(network, 4)):
+            output = layer.attention.output.module
+            for handle in (
+                layer.module.register_forward_pre_hook(enters(number)),
+                output.register_forward_pre_hook(mixes(number)),
+                output.register_forward_hook(attends(number)),
+                layer.module.register_forward_hook(leaves(number + 1)),
+            ):
+                hooks.callback(handle.remove)
         ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
         return logits_of(instance, network(ids, **more_inputs(model, instance)))
 
 
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", UNLIKE)
 @pytest.mark.parametrize("task", TASKS)
 def test_against_a_plain_model(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
@@ -181,12 +209,11 @@ def test_against_a_plain_model(tiny: LoadTiny, family: str, task: str) -> None:
             kept[2] = replace(kept[2], skips=None)
         found = ablated(model, rows, kept)
         for logits, instance, own in zip(found, instances, kept, strict=True):
-            assert relative_error(logits, by_hand(model, instance, own)) < 1e-10
-            if not edges:
-                assert relative_error(logits, by_hooks(model, instance, own.nodes)) < 1e-10
+            for expected in (by_hand, by_hooks):
+                assert relative_error(logits, expected(model, instance, own)) < 1e-10
 
 
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", UNLIKE)
 @pytest.mark.parametrize("task", TASKS)
 def test_every_row_of_every_kind(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
@@ -218,7 +245,7 @@ def sets_of(model: Model, instance: Instance, seed: int = 0) -> dict[Kind, Kept]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", UNLIKE)
 @pytest.mark.parametrize("task", TASKS)
 def test_all_and_nothing(tiny: LoadTiny, family: str, task: str, dtype: str) -> None:
     model = tiny(family, task, dtype)
@@ -231,9 +258,9 @@ def test_all_and_nothing(tiny: LoadTiny, family: str, task: str, dtype: str) -> 
         assert whole.output == pytest.approx(margin, abs=limit)
         assert whole.nodes_kept == 3 * len(instance) + 1
         assert whole.heads_kept is None and whole.skips_kept is None
-        # Zeros attend to zeros, so that each context is the bias of the values.
-        last = model.layers[-1]
-        read = last.finish(last.attention.value.bias, torch.zeros_like(last.attention.value.bias))
+        # Zeros attend to zeros, so that each context is the value of a zero.
+        last, zeros = model.layers[-1], torch.zeros(model.hidden_size, dtype=model.dtype)
+        read = last.finish(last.attention.value(last.attend(zeros)), zeros)
         for step in model.head:
             read = step(read)
         read = read if instance.contrast is None else read[list(instance.contrast)]
@@ -433,7 +460,7 @@ def margin_states(model: Model, instance: Instance) -> InfluenceStates:
     return states
 
 
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", UNLIKE)
 @pytest.mark.parametrize("task", TASKS)
 def test_layer_scores_against_autograd(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
@@ -473,7 +500,7 @@ def assert_alike(
         assert abs(ours.output - theirs.output) < limit * size
 
 
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", UNLIKE)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_padding_of_random_sets(tiny: LoadTiny, family: str, dtype: str) -> None:
     model = tiny(family, "masked_lm", dtype)
@@ -536,7 +563,7 @@ def test_batches_within_a_budget(tiny: LoadTiny, most_rows: list[int]) -> None:
         runs(most=0)
 
 
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", UNLIKE)
 def test_the_model_is_whole_again(tiny: LoadTiny, family: str) -> None:
     model = tiny(family, "classification", "float64")
     instances = random_instances(model, [7, 4])

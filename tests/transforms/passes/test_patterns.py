@@ -28,8 +28,8 @@ from tests.support.models import (
     tokenizer_for,
 )
 from tests.transforms.passes.test_influence import (
-    FOUR,
     SETTINGS,
+    UNLIKE,
     PlainPath,
     allowed,
     golden_part,
@@ -143,7 +143,6 @@ class Walks(PlainPath):
 
     def __init__(self, model: Model, instance: Instance) -> None:
         super().__init__(model, instance)
-        self.layers = model.anatomy.layers_of(self.network, model.num_heads)
         points, self.shares = quadrature("trapezoid", POINTS)
         self.tangents, self.gradient, self.jacobians, self.entered = [], [], [], []
         for share in points:
@@ -213,7 +212,7 @@ def _edge_jacobians(
     def contexts(own: torch.Tensor) -> torch.Tensor:
         hidden = torch.cat([entered[:at], own[None], entered[at + 1 :]])
         query, key, value = (
-            linear(hidden).unflatten(-1, (heads, -1)).transpose(0, 1)
+            linear(parts.attend(hidden)).unflatten(-1, (heads, -1)).transpose(0, 1)
             for linear in (parts.attention.query, parts.attention.key, parts.attention.value)
         )
         mixed = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1) @ value
@@ -235,7 +234,7 @@ def walks_of(model: Model) -> Walks:
     return Walks(model, instance)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", (*FAMILIES, "roberta-prelayernorm"))
 @pytest.mark.parametrize("task", TASKS)
 def test_against_all_patterns_of_nodes(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
@@ -259,7 +258,7 @@ def test_against_all_patterns_of_nodes(tiny: LoadTiny, family: str, task: str) -
         assert second == (np.sign(total) * influence[first]).argmax()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", (*FAMILIES, "roberta-prelayernorm"))
 @pytest.mark.parametrize("task", TASKS)
 def test_against_all_patterns_of_heads(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
@@ -294,7 +293,7 @@ def check_partition(found: Refinement, limit: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", FOUR)
+@pytest.mark.parametrize("family", UNLIKE)
 @pytest.mark.parametrize("task", TASKS)
 def test_partition_and_sign(tiny: LoadTiny, family: str, task: str, dtype: str) -> None:
     model = tiny(family, task, dtype)
