@@ -1,0 +1,43 @@
+"""Where the parts of each supported architecture are: one row per family, read by everything else.
+
+Methods never name a module of a model themselves; a new family is a new row.
+"""
+
+from transformers import PretrainedConfig
+
+from attribeam.schemas import UsageError
+from attribeam.transforms.network.anatomy import bert
+from attribeam.transforms.network.anatomy.base import Anatomy, optional_part, part
+
+__all__ = ["ANATOMIES", "Anatomy", "anatomy_of", "optional_part", "part"]
+
+ANATOMIES: dict[str, Anatomy] = {**bert.FAMILIES}
+
+_DECODER = "it is a decoder, and these methods are defined for encoders"
+_OUTSIDE = {
+    "vit": "it is of images, and attribeam takes texts",
+    "gpt2": _DECODER,
+    "llama": _DECODER,
+    "mistral": _DECODER,
+    "qwen2": _DECODER,
+    "deberta": "its attention never passes through the hook that probabilities are read from",
+    "deberta-v2": "its attention never passes through the hook that probabilities are read from",
+    "albert": "its layers share their weights, which no method here has been checked for",
+}
+
+
+def anatomy_of(config: PretrainedConfig) -> Anatomy:
+    """Looks up the anatomy of a model.
+
+    Raises:
+        UsageError: If the architecture isn't one that attribeam knows the parts of.
+    """
+    try:
+        return ANATOMIES[config.model_type]
+    except KeyError:
+        known = ", ".join(sorted(ANATOMIES))
+        why = _OUTSIDE.get(config.model_type)
+        raise UsageError(
+            f"the architecture {config.model_type!r} is not supported"
+            f"{f': {why}' if why else ''}; supported are {known}"
+        ) from None

@@ -1,0 +1,149 @@
+"""BERT and the encoders that are made as it is."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from operator import attrgetter
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from attribeam.transforms.network.anatomy.base import Anatomy
+from attribeam.transforms.network.parts import (
+    Activation,
+    Affine,
+    Attention,
+    Branch,
+    FeedForward,
+    Layer,
+    Norm,
+    Step,
+)
+
+# Where query, key, value and output are, from a layer; and expand, the activation and contract.
+_BERT = (
+    *("attention.self.query", "attention.self.key", "attention.self.value"),
+    *("attention.output.dense", "intermediate.dense", "intermediate.intermediate_act_fn"),
+    "output.dense",
+)
+_DISTILBERT = (
+    *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+    *("ffn.lin1", "ffn.activation", "ffn.lin2"),
+)
+
+
+def _layer(
+    module: nn.Module,
+    heads: int,
+    *,
+    norms: Sequence[str],
+    before: bool = False,
+    paths: Sequence[str] = _BERT,
+) -> Layer:
+    """A layer of two steps: attention, and the feed-forward part.
+
+    Args:
+        module: The layer's module.
+        heads: Their number.
+        norms: Where the norm of each step is, from the layer.
+        before: Whether norms are before the branches (pre-LN) and not at the ends of steps.
+        paths: Where all else is.
+    """
+    query, key, value, output, expand, activation, contract = (
+        attrgetter(path)(module) for path in paths
+    )
+    insides: tuple[Attention | FeedForward, ...] = (
+        Attention(Affine(query), Affine(key), Affine(value), Affine(output), heads, heads),
+        FeedForward(Affine(expand), activation, Affine(contract)),
+    )
+    steps = []
+    for inside, path in zip(insides, norms, strict=True):
+        norm = Norm(attrgetter(path)(module))
+        steps.append(Step((Branch(inside, norm),)) if before else Step((Branch(inside),), norm))
+    return Layer(tuple(steps), module)
+
+
+_bert_layer = partial(_layer, norms=("attention.output.LayerNorm", "output.LayerNorm"))
+
+_ROBERTA = Anatomy(
+    embeddings="roberta.embeddings",
+    encoder="roberta.encoder",
+    layer=_bert_layer,
+    masked_lm_head="lm_head",
+    heads={
+        "classification": ("classifier.dense", torch.tanh, "classifier.out_proj"),
+        "masked_lm": ("lm_head.dense", functional.gelu, "lm_head.layer_norm", "lm_head.decoder"),
+    },
+    positions_after_padding=True,
+)
+
+
+def _after(norm: str) -> dict[str, tuple[str | Activation, ...]]:
+    """RoBERTa's heads, after the norm that pre-LN encoders end with."""
+    return {task: (norm, *steps) for task, steps in _ROBERTA.heads.items()}
+
+
+FAMILIES: dict[str, Anatomy] = {
+    "bert": Anatomy(
+        embeddings="bert.embeddings",
+        encoder="bert.encoder",
+        layer=_bert_layer,
+        masked_lm_head="cls",
+        heads={
+            "classification": ("bert.pooler.dense", torch.tanh, "classifier"),
+            "masked_lm": (
+                "cls.predictions.transform.dense",
+                "cls.predictions.transform.transform_act_fn",
+                "cls.predictions.transform.LayerNorm",
+                "cls.predictions.decoder",
+            ),
+        },
+    ),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "roberta-prelayernorm": replace(
+        _ROBERTA,
+        embeddings="roberta_prelayernorm.embeddings",
+        encoder="roberta_prelayernorm.encoder",
+        layer=partial(_layer, norms=("attention.LayerNorm", "intermediate.LayerNorm"), before=True),
+        heads=_after("roberta_prelayernorm.LayerNorm"),
+    ),
+    "xlm-roberta-xl": replace(
+        _ROBERTA,
+        layer=partial(_layer, norms=("attention.self_attn_layer_norm", "LayerNorm"), before=True),
+        heads=_after("roberta.encoder.LayerNorm"),
+    ),
+    "electra": Anatomy(
+        embeddings="electra.embeddings",
+        projection="electra.embeddings_project",
+        encoder="electra.encoder",
+        layer=_bert_layer,
+        masked_lm_head="generator_predictions",
+        heads={
+            "classification": (
+                "classifier.dense",
+                "classifier.activation",
+                "classifier.out_proj",
+            ),
+            "masked_lm": (
+                "generator_predictions.dense",
+                "generator_predictions.activation",
+                "generator_predictions.LayerNorm",
+                "generator_lm_head",
+            ),
+        },
+    ),
+    "distilbert": Anatomy(
+        embeddings="distilbert.embeddings",
+        encoder="distilbert.transformer",
+        layer=partial(_layer, norms=("sa_layer_norm", "output_layer_norm"), paths=_DISTILBERT),
+        masked_lm_head="vocab_transform",
+        heads={
+            "classification": ("pre_classifier", torch.relu, "classifier"),
+            "masked_lm": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
+        },
+        segments=False,
+    ),
+}
