@@ -111,8 +111,7 @@ def _bare(model: Model, instance: Instance) -> Callable[[], None]:
             model.run(rows)
         for _ in range(STEPS - 1):
             entered = state.clone().requires_grad_()
-            with model.above(LAYER):
-                logits, _ = model.run(rows.repeated(COPIES), enter=entered)
+            logits, _ = model.run(rows.repeated(COPIES), enter=entered, start=LAYER + 1)
             torch.autograd.grad(logits[:, 0].sum(), entered)
 
     return passes

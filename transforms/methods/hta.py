@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import nn
 
 from attribeam.transforms.passes.base import Forward
 from attribeam.transforms.passes.captured import Captured
@@ -41,17 +40,9 @@ def hta_x_input(captured: Captured, params: Params) -> Scores:
 
 def _last_hidden(captured: Captured, entered: torch.Tensor) -> torch.Tensor:
     """Last hidden state of the position read out, [B, 1, d], of what enters the encoder."""
-    kept: list[torch.Tensor] = []
-
-    def keep(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        kept.append(output)
-
-    handle = captured.model.layers[-1].module.register_forward_hook(keep)
-    try:
-        captured.model.run(captured.batch.rows, enter=entered)
-    finally:
-        handle.remove()
-    return kept[0]
+    left = captured.model.run(captured.batch.rows, enter=entered)[1].left
+    assert left is not None
+    return left
 
 
 def _directions(captured: Captured, hidden: torch.Tensor, probes: int) -> Iterator[torch.Tensor]:

@@ -1,11 +1,11 @@
-"""Looking into a model while it runs, and replacing what enters its encoder.
+"""Looking into a model while it runs.
 
 Attention is reached through transformers' own registry: an attention function and, just as needed,
 its mask function (without one, a custom attention function silently gets no padding mask). One hook
 serves every architecture that routes attention through the registry.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from attribeam.transforms.network.parts import Layer
+from attribeam.transforms.network.parts import Attention, Layer
 
 IMPLEMENTATION = "attribeam"
 
@@ -68,25 +69,36 @@ class Recorder:
     """What one run through the encoder left behind.
 
     Attributes:
+        called: The layers that are called, one after the other.
         watch: What was to be looked at.
-        readout: Position per row that alone has to come out of the last layer, [B]; None for all.
+        readout: Position per row that is read out, [B].
         dtype: Type of softmaxes, and of all that is kept.
+        enter: What replaces what enters a layer, [B, T, d]; None leaves it.
+        start: Number of that layer; those below it are passed by. After the last one comes the
+            head.
+        number: How many layers have been called.
         attention: Attention probabilities per layer, each [B, H, T, T]; differentiable.
         readout_attention: Those of the last layer and the position read out, [B, H, T];
             differentiable, even where nothing below them is.
-        entered: What entered the encoder (``hidden_states[0]``), [B, T, d].
+        entered: What entered the first layer (``hidden_states[0]``), [B, T, d].
+        left: What left the last one at the position read out, [B, 1, d]; differentiable.
         outputs: What came out of each layer, [B, T, d], without a graph.
         hidden: What entered each layer, as ``LayerStates.entered``.
         values: Its values.
         sums: The sums of its steps.
     """
 
-    watch: Watch = field(default_factory=Watch)
-    readout: torch.Tensor | None = None
+    called: Sequence[Layer]
+    watch: Watch
+    readout: torch.Tensor
     dtype: torch.dtype = torch.float32
+    enter: torch.Tensor | None = None
+    start: int = 0
+    number: int = 0
     attention: list[torch.Tensor] = field(default_factory=list)
     readout_attention: torch.Tensor | None = None
     entered: torch.Tensor | None = None
+    left: torch.Tensor | None = None
     outputs: list[torch.Tensor] = field(default_factory=list)
     hidden: list[torch.Tensor] = field(default_factory=list)
     values: list[torch.Tensor] = field(default_factory=list)
@@ -101,6 +113,23 @@ class Recorder:
     def kept(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor as it is kept: of the type of softmaxes, without a graph."""
         return tensor.detach().to(self.dtype)
+
+    def keep_readout_attention(self, probabilities: torch.Tensor) -> None:
+        """Keeps the last layer's attention of the position read out, [B, H, T]."""
+        if not probabilities.requires_grad:
+            # The graph begins here: what lies below has no part in gradients of attention.
+            probabilities.requires_grad_()
+        self.readout_attention = probabilities
+
+    @property
+    def looks_at_attention(self) -> bool:
+        """Whether the layer that is being run has its attention looked at."""
+        return self.watch.attention or self.looks_at_one_query
+
+    @property
+    def looks_at_one_query(self) -> bool:
+        """Whether it is the last one, and the attention of the position read out is asked for."""
+        return self.watch.readout_attention and self.number == len(self.called)
 
 
 _RECORDER: ContextVar[Recorder | None] = ContextVar("attribeam_recorder", default=None)
@@ -118,17 +147,51 @@ def _attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention of transformers' signature: tensors [B, H, T, d/H] in, ([B, T, H, d/H], A) out."""
+    """Attention of transformers' signature: queries [B, H, T, d/H], keys and values [B, G, T, d/H].
+
+    Returns:
+        Mixed values, [B, T, H, d/H], and the probabilities if they were formed.
+    """
     recorder = _RECORDER.get()
-    if recorder is None or not recorder.watch.attention:
+    looked_at = recorder is not None and recorder.looks_at_attention
+    if softcap is None and not looked_at:
+        keys, values = (_by_head(x, query) for x in (key, value))
         mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, scale=scaling
+            query, keys, values, attn_mask=attention_mask, scale=scaling
         )
         return mixed.transpose(1, 2), None
-    probabilities = record_attention(recorder, query, key, value, attention_mask, scaling)
-    return torch.matmul(probabilities, value).transpose(1, 2), probabilities
+    if recorder is None or not looked_at:
+        probabilities = _scores(query, key, attention_mask, scaling, softcap).softmax(-1)
+    else:
+        probabilities = record_attention(
+            recorder, query, key, value, attention_mask, scaling, softcap
+        )
+    mixed = torch.matmul(probabilities, _by_head(value, query))
+    return mixed.transpose(1, 2), probabilities
+
+
+def _by_head(of_groups: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """Keys or values of groups, [B, G, T, n], as each head of queries has them, [B, H, T, n]."""
+    shared = query.shape[1] // of_groups.shape[1]
+    return of_groups if shared == 1 else of_groups.repeat_interleave(shared, 1)
+
+
+def _scores(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """What the softmax is taken of, [B, H, T, T]."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query, _by_head(key, query).transpose(2, 3)) * scale
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
+    return scores if attention_mask is None else scores + attention_mask
 
 
 def record_attention(
@@ -138,17 +201,35 @@ def record_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
+    softcap: float | None = None,
 ) -> torch.Tensor:
     """Attention probabilities [B, H, T, T] from projections [B, H, T, d/H]; they are recorded."""
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.matmul(query, key.transpose(2, 3)) * scale
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    probabilities = scores.to(recorder.dtype).softmax(dim=-1)
-    recorder.attention.append(probabilities)
-    if recorder.watch.layers:
+    scores = _scores(query, key, attention_mask, scaling, softcap)
+    return _recorded(recorder, scores.to(recorder.dtype).softmax(dim=-1), value)
+
+
+def _recorded(
+    recorder: Recorder, probabilities: torch.Tensor, value: torch.Tensor | None
+) -> torch.Tensor:
+    """Keeps what is asked for of a layer's attention, and returns what it goes on with.
+
+    Args:
+        recorder: That of the run.
+        probabilities: [B, H, T, T].
+        value: Values of all groups, [B, G, T, d/H]; None if they are kept elsewhere.
+    """
+    if recorder.watch.attention:
+        recorder.attention.append(probabilities)
+    if recorder.watch.layers and value is not None:
         recorder.values.append(recorder.kept(value))
-    return probabilities
+    if not recorder.looks_at_one_query:
+        return probabilities
+    every = torch.arange(len(probabilities), device=probabilities.device)
+    of_readout = probabilities[every, :, recorder.readout]
+    recorder.keep_readout_attention(of_readout)
+    others = probabilities.clone()
+    others[every, :, recorder.readout] = of_readout
+    return others
 
 
 AttentionInterface.register(IMPLEMENTATION, _attention)
@@ -156,74 +237,58 @@ AttentionMaskInterface.register(IMPLEMENTATION, eager_mask)
 
 
 @contextmanager
-def recording(
-    encoder: nn.Module,
-    layers: Iterable[Layer],
-    *,
-    watch: Watch,
-    dtype: torch.dtype,
-    readout: torch.Tensor | None = None,
-    enter: torch.Tensor | None = None,
-) -> Iterator[Recorder]:
-    """Records one run of a model.
-
-    Args:
-        encoder: The encoder module (``Anatomy.encoder``).
-        layers: Its layers, if they are to be looked at.
-        watch: What to look at.
-        dtype: Type of the weights.
-        readout: Position per row that alone has to come out of the last layer, [B].
-        enter: Replaces what enters the encoder, [B, T, d]; None leaves it.
-
-    Yields:
-        The recorder, filled in as the model runs.
-    """
-    recorder = Recorder(watch, readout, dtype)
-
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        recorder.entered = hidden if enter is None else enter
-        if args:
-            return (recorder.entered, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": recorder.entered}
-
+def recording(recorder: Recorder) -> Iterator[None]:
+    """For its duration a recorder is filled in as the model of its layers runs."""
+    watch = recorder.watch
     with ExitStack() as hooks:
-        hooks.callback(encoder.register_forward_pre_hook(before, with_kwargs=True).remove)
-        for layer in layers:
-            if watch.layers:
-                _watch_layer(hooks, recorder, layer)
-            if watch.outputs:
-                _watch_output(hooks, recorder, layer)
+        if watch.layers:
+            for norm in _norms_of_sums(recorder.called):
+                hooks.callback(norm.register_forward_pre_hook(_keep_sum).remove)
+        if watch.attention or watch.readout_attention:
+            for attention in _unregistered(recorder.called):
+                hooks.callback(_watch_dropout(attention).remove)
+                if watch.layers:
+                    hooks.callback(_watch_values(attention).remove)
         hooks.callback(_RECORDER.reset, _RECORDER.set(recorder))
-        yield recorder
+        yield
 
 
-def _watch_layer(hooks: ExitStack, recorder: Recorder, layer: Layer) -> None:
-    """Keeps what enters a layer, and the sums of its steps."""
+def _norms_of_sums(layers: Sequence[Layer]) -> Iterable[nn.Module]:
+    """The norms that sums of steps enter, each once: layers may share them."""
+    norms = (layer.norm_of_sum(number) for layer in layers for number in range(len(layer.steps)))
+    return {id(norm.module): norm.module for norm in norms if norm is not None}.values()
 
-    def entered(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        recorder.hidden.append(recorder.kept(args[0] if args else kwargs["hidden_states"]))
-        recorder.sums.append([])
 
-    def entering(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+def _keep_sum(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+    if (recorder := _RECORDER.get()) is not None:
         recorder.sums[-1].append(recorder.kept(args[0]))
 
-    def left(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
-        recorder.sums[-1].append(recorder.kept(output))
 
-    hooks.callback(layer.module.register_forward_pre_hook(entered, with_kwargs=True).remove)
-    for number in range(len(layer.steps)):
-        norm = layer.norm_of_sum(number)
-        if norm is not None:
-            hooks.callback(norm.module.register_forward_pre_hook(entering).remove)
-        else:
-            hooks.callback(layer.module.register_forward_hook(left).remove)
+def _unregistered(layers: Sequence[Layer]) -> Iterable[Attention]:
+    """Attention that isn't looked up in transformers' registry, each once."""
+    found = (layer.attention for layer in layers)
+    return {id(one.dropout): one for one in found if one.dropout is not None}.values()
 
 
-def _watch_output(hooks: ExitStack, recorder: Recorder, layer: Layer) -> None:
-    """Keeps what comes out of a layer."""
+def _watch_dropout(attention: Attention) -> RemovableHandle:
+    """Records the probabilities that pass through a dropout, which drops nothing here."""
+    assert attention.dropout is not None
 
-    def keep(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
-        recorder.outputs.append(recorder.kept(output))
+    def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        recorder = _RECORDER.get()
+        if recorder is None or not recorder.looks_at_attention:
+            return None
+        return (_recorded(recorder, args[0], None).to(args[0]), *args[1:])
 
-    hooks.callback(layer.module.register_forward_hook(keep).remove)
+    return attention.dropout.register_forward_pre_hook(keep)
+
+
+def _watch_values(attention: Attention) -> RemovableHandle:
+    """Records the values of such attention."""
+
+    def keep(_: nn.Module, __: tuple[Any, ...], projected: torch.Tensor) -> None:
+        if (recorder := _RECORDER.get()) is not None:
+            values = projected.unflatten(-1, (attention.groups, -1)).transpose(1, 2)
+            recorder.values.append(recorder.kept(values))
+
+    return attention.value.module.register_forward_hook(keep)

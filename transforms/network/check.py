@@ -27,20 +27,21 @@ _LIMITS = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1}
 def check(model: Model) -> None:
     """Replays a network's layers and head, each from what entered it, and compares.
 
-    Each layer gets what entered it and the attention that was recorded there. And the network is
-    run once as it mostly is, for the position that is read out alone and with attention fused.
+    Each layer gets what entered it and the attention that was recorded there. The head's logits are
+    compared with those of transformers' own code, and so are those of a run as it mostly is, for
+    the position that is read out alone and with attention fused.
 
     Raises:
         UsageError: If what is replayed is something else than what the network gave.
     """
     rows = _rows(model)
     watch = Watch(attention=True, layers=True, whole=True, outputs=True)
-    logits, recorder = model.run(rows, watch=watch)
+    logits, recorder = model.run_whole(rows), model.run(rows, watch=watch)[1]
     limit = _LIMITS[torch.bfloat16 if model.mixed else model.dtype]
     for part, replayed, left in [
         *_layers(model, recorder),
         ("the head", _head(model, rows, recorder.outputs[-1]), logits),
-        ("the last layer for one position alone", model.run(rows)[0], logits),
+        ("what is run for one position alone", model.run(rows)[0], logits),
     ]:
         error = float((replayed.double() - left.double()).abs().max())
         # A network that gives no numbers is told of where instances fail.
@@ -58,12 +59,13 @@ def _rows(model: Model) -> Rows:
     """A row of random tokens."""
     length = min(_TOKENS, model.capacity)
     random = np.random.default_rng(0)
-    ids = torch.from_numpy(random.integers(0, model.vocabulary, (1, length))).to(model.device)
+    tokens = random.integers(0, model.vocabulary, (1, length))
+    ids = torch.from_numpy(tokens).to(model.device)
     return Rows(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         token_types=torch.zeros_like(ids),
-        readout=ids.new_zeros(1),
+        readout=ids.new_full((1,), model.readout_of(tokens[0])),
         contrast=ids[:, :2] if model.task == "masked_lm" else None,
     )
 
@@ -88,6 +90,5 @@ def _head(model: Model, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
 @contextmanager
 def _as_run(model: Model) -> Iterator[None]:
     """For its duration what is computed is computed as in ``Model.run``."""
-    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=model.mixed)
-    with borrowed(model.network), autocast:
+    with borrowed(model.network), model.autocast():
         yield

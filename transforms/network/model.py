@@ -1,7 +1,5 @@
 """A frozen transformer that can be looked into: logits out, with or without attention."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -9,14 +7,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from attribeam.transforms.network.anatomy import Anatomy, optional_part, part
+from attribeam.transforms.network.anatomy import Anatomy
 from attribeam.transforms.network.borrowed import borrowed
+from attribeam.transforms.network.calls import patch_layers, patch_root_mean_squares
 from attribeam.transforms.network.capture import Recorder, Watch, recording
-from attribeam.transforms.network.parts import Affine, HeadStep, Layer
-from attribeam.transforms.network.readout import patch_last_layer
+from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer
 from attribeam.transforms.network.rows import Rows
 
 Task = Literal["classification", "masked_lm"]
@@ -60,7 +57,8 @@ class Model:
     no_tokenizer: str = "the model's folder has no tokenizer, so the corpus must hold input_ids"
 
     def __post_init__(self) -> None:
-        patch_last_layer(self.layers[-1])
+        patch_layers(self.layers)
+        patch_root_mean_squares(self.network, self.anatomy.norm_shift)
         if self.mixed:
             self._keep_whole()
 
@@ -71,11 +69,11 @@ class Model:
         multiples of 0.03. What a projection gives is carried on from layer to layer.
         """
         whole = torch.autocast(self.device.type, enabled=False)
-        projection = optional_part(self.network, self.anatomy.projection)
         linear = [step.module for step in self.head if isinstance(step, Affine)]
-        for module in (projection, *linear):
-            if isinstance(module, nn.Linear):
-                module.forward = whole(module.forward)  # type: ignore[method-assign]
+        if self.embedding.projection is not None:
+            linear.append(self.embedding.projection.module)
+        for module in linear:
+            module.forward = whole(module.forward)
 
     @property
     def device(self) -> torch.device:
@@ -89,8 +87,8 @@ class Model:
 
     @property
     def num_layers(self) -> int:
-        """Number of encoder layers."""
-        return int(self.network.config.num_hidden_layers)
+        """Number of layers."""
+        return len(self.layers)
 
     @property
     def num_heads(self) -> int:
@@ -115,7 +113,7 @@ class Model:
     @property
     def token_types(self) -> int:
         """Number of token types that it tells apart; 1 where it takes none."""
-        return int(self.network.config.type_vocab_size) if self.anatomy.segments else 1
+        return max(1, int(self.network.config.type_vocab_size)) if self.anatomy.segments else 1
 
     @property
     def capacity(self) -> int:
@@ -144,14 +142,14 @@ class Model:
         """Whether a position attends to no later one."""
         return self.anatomy.causal
 
-    @property
-    def encoder(self) -> nn.Module:
-        """The encoder module."""
-        return part(self.network, self.anatomy.encoder)
+    @cached_property
+    def embedding(self) -> Embedding:
+        """What is done to words before they enter the first layer."""
+        return self.anatomy.embedding_of(self.network)
 
     @cached_property
     def layers(self) -> list[Layer]:
-        """What each encoder layer is made of."""
+        """What each layer is made of."""
         return self.anatomy.layers_of(self.network, self.num_heads)
 
     @property
@@ -204,29 +202,64 @@ class Model:
         length = rows.input_ids.shape[1]
         return torch.arange(first, first + length, device=rows.input_ids.device)[None]
 
-    def embed(self, rows: Rows) -> torch.Tensor:
-        """What enters the encoder for these rows (``hidden_states[0]``), [B, T, d].
+    def readout_of(self, input_ids: Whole) -> int:
+        """The position that a classifier reads the prediction from, of ids [T].
 
-        That is the sum of word, position and type embeddings after their layer norm, and after
-        ELECTRA's projection.
+        Encoders read the first token. Decoders read the last one that isn't the padding token of
+        their configuration, as transformers does.
         """
-        inputs = {"input_ids": rows.input_ids, "position_ids": self.positions(rows)}
+        if not self.causal:
+            return 0
+        pad = self.network.config.pad_token_id
+        texts = np.flatnonzero(input_ids != pad) if pad is not None else np.arange(len(input_ids))
+        return int(texts[-1]) if len(texts) else 0
+
+    def embed(self, rows: Rows, words: torch.Tensor | None = None) -> torch.Tensor:
+        """What enters the first layer for these rows (``hidden_states[0]``), [B, T, d].
+
+        Args:
+            rows: The rows.
+            words: Embeddings in place of those of the rows' tokens, [B, T, E].
+        """
+        recorder = Recorder(self.layers, _NOTHING, rows.readout, self.dtype, start=self.num_layers)
+        inputs = self._inputs(rows)
+        if words is not None:
+            inputs["inputs_embeds"] = words
+            del inputs["input_ids"]
+        with borrowed(self.network), recording(recorder):
+            self.network.base_model(**inputs)
+        assert recorder.entered is not None
+        return recorder.entered
+
+    def _inputs(self, rows: Rows) -> dict[str, Any]:
+        """What the network is called with."""
+        inputs: dict[str, Any] = {
+            "input_ids": rows.input_ids,
+            "attention_mask": rows.attention_mask,
+            "position_ids": self.positions(rows),
+        }
         if self.token_types > 1:
             inputs["token_type_ids"] = rows.token_types
-        with borrowed(self.network):
-            embedded: torch.Tensor = part(self.network, self.anatomy.embeddings)(**inputs)
-            projection = optional_part(self.network, self.anatomy.projection)
-            return embedded if projection is None else projection(embedded)
+        if self.causal:
+            inputs["use_cache"] = False
+        return inputs
 
     def run(
-        self, rows: Rows, *, watch: Watch = _NOTHING, enter: torch.Tensor | None = None
+        self,
+        rows: Rows,
+        *,
+        watch: Watch = _NOTHING,
+        enter: torch.Tensor | None = None,
+        start: int = 0,
     ) -> tuple[torch.Tensor, Recorder]:
         """Runs the model once.
 
         Args:
             rows: B padded rows.
             watch: What to look at.
-            enter: Replaces what enters the encoder, [B, T, d].
+            enter: Replaces what enters a layer, [B, T, d].
+            start: The layer that it enters, 0-based; those below it are not run. With the number of
+                layers it enters the head.
 
         Returns:
             Logits [B, C] (C = 2 for a masked LM: the correct and the wrong word at the [MASK]) and
@@ -235,72 +268,38 @@ class Model:
         Raises:
             RuntimeError: If attention was to be kept and a layer's attention never came by.
         """
-        inputs = {
-            "input_ids": rows.input_ids,
-            "attention_mask": rows.attention_mask,
-            "position_ids": self.positions(rows),
-        }
-        if self.token_types > 1:
-            inputs["token_type_ids"] = rows.token_types
-        readout = None if watch.whole else rows.readout
-        layers = self.layers if watch.layers or watch.outputs else ()
-        with (
-            borrowed(self.network),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed),
-            recording(
-                self.encoder,
-                layers,
-                watch=watch,
-                dtype=self.dtype,
-                readout=readout,
-                enter=enter,
-            ) as recorder,
-        ):
-            if self.task == "masked_lm":
-                logits = self._contrast_logits(inputs, rows)
-            else:
-                logits = self.network(**inputs).logits
-        if watch.attention and len(recorder.attention) != self.num_layers:
+        recorder = Recorder(self.layers, watch, rows.readout, self.dtype, enter, start)
+        with borrowed(self.network), self.autocast(), recording(recorder):
+            self.network.base_model(**self._inputs(rows))
+            assert recorder.left is not None
+            logits = self._logits(recorder.left[:, 0], rows)
+        if watch.attention and len(recorder.attention) != self.num_layers - start:
             raise RuntimeError(
                 f"{len(recorder.attention)} of {self.num_layers} layers of "
                 f"{type(self.network).__name__} passed through the attention hook"
             )
         return logits.to(self.dtype), recorder
 
-    @contextmanager
-    def above(self, layer: int) -> Iterator[None]:
-        """For its duration the model has only the layers above one of them (0-based).
+    def autocast(self) -> torch.autocast:
+        """Under it products of matrices are in bfloat16, if they are to be."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
-        What ``run`` is then given as ``enter`` stands for the output of that layer. Nothing can be
-        watched meanwhile: the layers that are looked at are those of the whole model.
-        """
-        every = getattr(self.encoder, self.anatomy.layers)
-        setattr(self.encoder, self.anatomy.layers, every[layer + 1 :])
-        try:
-            yield
-        finally:
-            setattr(self.encoder, self.anatomy.layers, every)
-
-    def _contrast_logits(self, inputs: dict[str, torch.Tensor], rows: Rows) -> torch.Tensor:
-        """Logits of the two contrast words at the [MASK], [B, 2].
-
-        The head is given that position alone: over all of them it would cost more than the encoder.
-        """
-        if rows.contrast is None:
+    def _logits(self, state: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """What the head makes of the position read out, [B, d] to [B, C]."""
+        if self.task == "masked_lm" and rows.contrast is None:
             raise ValueError(
                 "a masked LM is explained by a contrast of two words; the rows have none"
             )
-        every = torch.arange(len(rows.readout), device=rows.readout.device)
+        for step in self.head:
+            state = step(state)
+        return state if rows.contrast is None else state.gather(1, rows.contrast)
 
-        def at_readout(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-            if args[0].shape[1] == 1:  # The last layer was run for that position alone.
-                return args
-            return (args[0][every, rows.readout][:, None], *args[1:])
-
-        head = part(self.network, self.anatomy.masked_lm_head)
-        handle = head.register_forward_pre_hook(at_readout)
-        try:
-            vocabulary: torch.Tensor = self.network(**inputs).logits
-        finally:
-            handle.remove()
-        return vocabulary[:, 0].gather(1, rows.contrast)
+    @torch.no_grad()
+    def run_whole(self, rows: Rows) -> torch.Tensor:
+        """What transformers' own code makes of rows, head and all: what ``run`` should give."""
+        with borrowed(self.network), self.autocast():
+            logits: torch.Tensor = self.network(**self._inputs(rows)).logits
+        if rows.contrast is None:
+            return logits
+        every = torch.arange(len(logits), device=logits.device)
+        return logits[every, rows.readout].gather(1, rows.contrast)

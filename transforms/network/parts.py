@@ -345,4 +345,22 @@ class Layer:
         return self.finish(self.attention.mix(self.attend(entered), probabilities), entered)
 
 
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """What is done to words before they enter the first layer.
+
+    Word embeddings, those of positions and token types are added up; the sum may be normalised, and
+    projected after that.
+
+    Attributes:
+        words: The table of words. What it gives may be more than its rows: Gemma's multiplies them.
+        norm: Of the sum.
+        projection: After that.
+    """
+
+    words: nn.Embedding
+    norm: Norm | None = None
+    projection: Affine | None = None
+
+
 HeadStep = Affine | Norm | Activation

@@ -9,36 +9,23 @@ attention is looked at, it and the values are formed for all positions; what fol
 of the layer, still isn't. The numbers are the same up to rounding.
 """
 
-from functools import partial
-from typing import Any
-
 import torch
 
-from attribeam.transforms.network.capture import Recorder, current_recorder, record_attention
+from attribeam.transforms.network.capture import Recorder, record_attention
 from attribeam.transforms.network.parts import Attention, Layer
 
 
-def patch_last_layer(layer: Layer) -> None:
-    """Lets a model's last layer compute the readout position only, when a recorder asks for it."""
-    module = layer.module
-    if getattr(module.forward, "func", None) is _forward:
-        return  # Another model has the same network.
-    module.forward = partial(_forward, layer, module.forward)
-
-
-def _forward(
-    layer: Layer,
-    whole: Any,
-    hidden: torch.Tensor,
-    attention_mask: torch.Tensor | None = None,
-    *args: Any,
-    **kwargs: Any,
+def read_out(
+    recorder: Recorder, layer: Layer, hidden: torch.Tensor, attention_mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Hidden states [B, T, d] in; all of the output, or [B, 1, d] of the readout position."""
-    recorder = current_recorder()
-    if recorder is None or recorder.readout is None:
-        output: torch.Tensor = whole(hidden, attention_mask, *args, **kwargs)
-        return output
+    """What leaves a layer at the position read out, [B, 1, d], of what enters it, [B, T, d].
+
+    Args:
+        recorder: That of the run.
+        layer: The layer.
+        hidden: What enters it.
+        attention_mask: What is added to scores, [B or 1, 1, T or 1, T].
+    """
     every = torch.arange(len(hidden), device=hidden.device)
     own = hidden[every, recorder.readout]
     attended, parts = layer.attend(hidden), layer.attention
@@ -47,7 +34,9 @@ def _forward(
         queries, keys, values = (
             x.unflatten(-1, (parts.heads, -1)).transpose(1, 2) for x in projected
         )
-        probabilities = record_attention(recorder, queries, keys, values, attention_mask)
+        probabilities = record_attention(
+            recorder, queries, keys, values, attention_mask, parts.scale
+        )
         mixed = (probabilities[every, :, recorder.readout][:, :, None] @ values).flatten(1)
     else:
         mixed = _mixed_by_one(recorder, parts, attended, layer.attend(own), attention_mask)
@@ -62,16 +51,13 @@ def _mixed_by_one(
     attention_mask: torch.Tensor | None,
 ) -> torch.Tensor:
     """Mixed values of all heads for one query a row: [B, T, d] and [B, d] to [B, d]."""
-    probabilities = _attention(parts, hidden, own, attention_mask)
+    probabilities = _attention(recorder, parts, hidden, own, attention_mask)
     total: torch.Tensor | int = 1
     if recorder.watch.readout_attention:
-        if not probabilities.requires_grad:
-            # The graph begins here: what lies below has no part in gradients of attention.
-            probabilities.requires_grad_()
-        recorder.readout_attention = probabilities
+        recorder.keep_readout_attention(probabilities)
         # They sum to 1, but their gradient is to know that the bias is multiplied by them too.
         total = probabilities.sum(-1)[..., None]
-    values = parts.value.weight.view(parts.heads, -1, hidden.shape[-1])
+    values = parts.value.weight.unflatten(0, (parts.heads, -1))
     mixed = torch.einsum("bhd,hed->bhe", probabilities @ hidden, values)
     if parts.value.bias is not None:
         mixed = mixed + parts.value.bias.view(parts.heads, -1) * total
@@ -79,6 +65,7 @@ def _mixed_by_one(
 
 
 def _attention(
+    recorder: Recorder,
     parts: Attention,
     hidden: torch.Tensor,
     own: torch.Tensor,
@@ -86,11 +73,12 @@ def _attention(
 ) -> torch.Tensor:
     """Attention of one query a row: [B, T, d] and [B, d] to [B, H, T]."""
     queries = parts.query(own).unflatten(-1, (parts.heads, -1))
-    scale = queries.shape[-1] ** -0.5
-    keys = parts.key.weight.view(parts.heads, -1, hidden.shape[-1])
-    towards = torch.einsum("bhe,hed->bhd", queries * scale, keys)
+    keys = parts.key.weight.unflatten(0, (parts.heads, -1))
+    towards = torch.einsum("bhe,hed->bhd", queries * parts.scale, keys)
     scores = towards @ hidden.transpose(1, 2)
     if attention_mask is not None:
-        # The mask hides keys only, so any query's row of it will do.
-        scores = scores + attention_mask[:, :, 0]
+        size, length = hidden.shape[:2]
+        every = torch.arange(size, device=hidden.device)
+        masks = attention_mask.expand(size, -1, length, -1)
+        scores = scores + masks[every, :, recorder.readout]
     return scores.to(hidden.dtype).softmax(-1)

@@ -141,8 +141,8 @@ class AttentionPath:
         """F where attention adds these vectors: [n, B, S, d] to [n, B]."""
         count = len(added)
         left = self._layer.conclude((added + self.rest).flatten(0, 1))
-        with self.model.above(self.layer):
-            logits, _ = self.model.run(self.rows.repeated(count), enter=left)
+        rows = self.rows.repeated(count)
+        logits, _ = self.model.run(rows, enter=left, start=self.layer + 1)
         explained = _explained(self.model, logits, self.targets.repeat(count), self.output)
         return explained.view(count, -1)
 

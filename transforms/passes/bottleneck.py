@@ -127,11 +127,11 @@ class Bottleneck:
         log_rest = functional.logsigmoid(-alpha).clamp(-_MOST_LOG_STD, _MOST_LOG_STD)
         kept = self.mean + alpha.sigmoid() * (self.states - self.mean)
         copies = torch.addcmul(kept, noise, log_rest.exp() * self.std)
-        with self.model.above(self.layer):
-            logits, _ = self.model.run(
-                self.batch.rows.repeated(len(noise)),
-                enter=copies.flatten(0, 1).to(self.model.dtype),
-            )
+        logits, _ = self.model.run(
+            self.batch.rows.repeated(len(noise)),
+            enter=copies.flatten(0, 1).to(self.model.dtype),
+            start=self.layer + 1,
+        )
         wanted = self.targets.repeat(len(noise))
         errors = functional.cross_entropy(logits.to(alpha), wanted, reduction="none")
         return errors.view(len(noise), -1)

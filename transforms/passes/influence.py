@@ -26,7 +26,6 @@ from torch import nn
 from torch.nn import functional
 
 from attribeam.transforms.inputs.batch import Batch, row_cost
-from attribeam.transforms.network.anatomy import optional_part, part
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.parts import Affine, Layer, Norm
@@ -62,8 +61,8 @@ def word_baseline(model: Model, batch: Batch, start: Start = "mask") -> torch.Te
 
 def word_embeddings(model: Model, ids: torch.Tensor) -> torch.Tensor:
     """What is looked up for tokens, [..., E], before position and type are added."""
-    table: torch.Tensor = _word_table(model).weight
-    return functional.embedding(ids, table)
+    embeddings: torch.Tensor = model.embedding.words(ids)
+    return embeddings
 
 
 def margin_weights(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -217,13 +216,13 @@ class _Path:
             logits, recorder = self.model.run(rows, watch=Watch(attention=True), enter=entered)
             outputs = (weights * logits.to(weights)).sum(-1)
             depth = self.model.num_layers
+            assert recorder.left is not None
             # No row has a part in another's output, so the gradients of their sum are all of them.
             first, last, *gradients = torch.autograd.grad(
-                outputs.sum(), [entered, *seen["left"], *seen["context"], *seen["attended"]]
+                outputs.sum(), [entered, recorder.left, *seen["context"], *seen["attended"]]
             )
         seen["attention"] = recorder.attention
         seen["context_gradient"], seen["attended_gradient"] = gradients[:depth], gradients[depth:]
-        del seen["left"]
         _only_readout(seen, rows.readout)
         influence = (first.to(tangents) * tangents).sum(-1)
         apart = (
@@ -301,10 +300,7 @@ def _joined(parts: Sequence[_Seen]) -> _Seen:
 
 @contextmanager
 def _watching(layers: Sequence[Layer]) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """Keeps what passes through the parts of layers, [N, Q, d] each, with its graph.
-
-    Under ``left`` is what came out of the last layer.
-    """
+    """Keeps what passes through the parts of layers, [N, Q, d] each, with its graph."""
     seen: dict[str, list[torch.Tensor]] = defaultdict(list)
 
     def enters(name: str, module: nn.Module) -> None:
@@ -328,40 +324,25 @@ def _watching(layers: Sequence[Layer]) -> Iterator[dict[str, list[torch.Tensor]]
             for name, norm in zip(("entered", "attended", "widened"), ends, strict=True):
                 if norm is not None:
                     enters(name, norm.module)
-        leaves("left", layers[-1].module)
         yield seen
-
-
-def _word_table(model: Model) -> nn.Embedding:
-    table = model.network.get_input_embeddings()
-    assert isinstance(table, nn.Embedding)
-    return table
 
 
 @torch.no_grad()
 def _embedded(
     model: Model, rows: Rows, words: torch.Tensor, change: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What enters the encoder for word embeddings [N, T, E], and its change for theirs.
+    """What enters the first layer for word embeddings [N, T, E], and its change for theirs."""
+    embedding, summed = model.embedding, []
 
-    In every family the sum of embeddings is normalised, and perhaps projected after that.
-    """
-    embeddings = part(model.network, model.anatomy.embeddings)
-    (norm,) = (Norm(m) for m in embeddings.modules() if isinstance(m, nn.LayerNorm))
-    summed: list[torch.Tensor] = []
-
-    def keep(_: nn.Module, args: tuple[Any, ...]) -> None:
+    def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         summed.append(args[0])
 
-    def replace(_: nn.Module, __: tuple[Any, ...], found: torch.Tensor) -> torch.Tensor:
-        return words.to(found)
-
     with ExitStack() as hooks:
-        hooks.callback(norm.module.register_forward_pre_hook(keep).remove)
-        hooks.callback(_word_table(model).register_forward_hook(replace).remove)
-        entered = model.embed(rows)
-    change = NormSlope.at(norm, summed[0].to(change)).push(change)
-    projection = optional_part(model.network, model.anatomy.projection)
-    if isinstance(projection, nn.Linear):
-        change = functional.linear(change, Affine(projection).weight.to(change))
+        if embedding.norm is not None:
+            hooks.callback(embedding.norm.module.register_forward_pre_hook(keep).remove)
+        entered = model.embed(rows, words.to(model.dtype))
+    if embedding.norm is not None:
+        change = NormSlope.at(embedding.norm, summed[0].to(change)).push(change)
+    if (projection := embedding.projection) is not None:
+        change = functional.linear(change, projection.weight.to(change))
     return entered, change

@@ -22,7 +22,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from attribeam.transforms.network.anatomy import optional_part, part
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.parts import Affine, Layer, Norm
 from attribeam.transforms.network.rows import Rows
@@ -297,28 +296,28 @@ def _through_layer(
 
 
 def _embedded(model: Model, rows: Rows) -> torch.Tensor:
-    """What enters the encoder, [B, T, d] in float64; ``Model.embed`` is in the model's type.
+    """What enters the first layer, [B, T, d] in float64; ``Model.embed`` is in the model's type.
 
-    In every family embeddings are the sum of what is looked up in tables, normalised. What is
-    looked up is caught there, so that no table is cast.
+    It is the sum of what is looked up in tables, perhaps normalised and projected. What is looked
+    up is caught there, so that no table is cast.
     """
-    embeddings = part(model.network, model.anatomy.embeddings)
-    found: list[torch.Tensor] = []
+    looked_up: list[torch.Tensor] = []
 
-    def keep(_: nn.Module, args: tuple[Any, ...], looked_up: torch.Tensor) -> None:
-        found.append(looked_up.double())
+    def keep(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+        looked_up.append(output.double())
 
     with ExitStack() as hooks:
-        for module in embeddings.modules():
+        for module in model.network.base_model.modules():
             if isinstance(module, nn.Embedding):
                 hooks.callback(module.register_forward_hook(keep).remove)
         model.embed(rows)
-    (norm,) = (Norm(m) for m in embeddings.modules() if isinstance(m, nn.LayerNorm))
-    embedded = _normed(norm, torch.stack(torch.broadcast_tensors(*found)).sum(0))
-    projection = optional_part(model.network, model.anatomy.projection)
-    if not isinstance(projection, nn.Linear):
+    embedding = model.embedding
+    embedded = torch.stack(torch.broadcast_tensors(*looked_up)).sum(0)
+    if embedding.norm is not None:
+        embedded = _normed(embedding.norm, embedded)
+    if embedding.projection is None:
         return embedded
-    return Linear.through(Affine(projection), embedded).left
+    return Linear.through(embedding.projection, embedded).left
 
 
 def _normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:

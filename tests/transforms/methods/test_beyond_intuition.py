@@ -134,11 +134,8 @@ class Defined:
             new = entered.detach().requires_grad_()
             return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
 
-        hooks = [
-            network.get_submodule(self.model.anatomy.encoder).register_forward_pre_hook(
-                replaced, with_kwargs=True
-            )
-        ]
+        first = self.model.anatomy.layers_of(network, self.model.num_heads)[0].module
+        hooks = [first.register_forward_pre_hook(replaced, with_kwargs=True)]
         for layer in self.model.anatomy.layers_of(network, self.model.num_heads):
             value = layer.attention.value.module
             hooks.append(

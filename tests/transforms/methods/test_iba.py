@@ -314,17 +314,16 @@ def test_copies_one_after_the_other(tiny: LoadTiny, most_rows: list[int]) -> Non
         optimise(made, 5.0, 4, 1.0, AT_ONCE)
 
 
-def test_the_model_is_whole_again(tiny: LoadTiny) -> None:
+@pytest.mark.parametrize("start", [0, 1, 2, 3])
+def test_what_enters_a_layer_leaves_the_same_logits(tiny: LoadTiny, start: int) -> None:
     model = tiny("distilbert", "classification", "float64")
     instances = random_instances(model, [7])
     before = capture(model, instances).logits
     rows = collate(instances, model.pad_id, model.device).rows
-    state = layer_outputs(model, rows)[1]
-    with model.above(1):
-        torch.testing.assert_close(model.run(rows, enter=state)[0], before)
-    with pytest.raises(ValueError, match="on purpose"), model.above(0):
-        raise ValueError("on purpose")
-    assert len(model.encoder.layer) == 3
+    state = layer_outputs(model, rows)[start - 1] if start else model.embed(rows)
+    logits, seen = model.run(rows, enter=state, start=start)
+    torch.testing.assert_close(logits, before)
+    assert seen.number == model.num_layers
     torch.testing.assert_close(capture(model, instances).logits, before, rtol=0, atol=0)
 
 

@@ -525,7 +525,6 @@ def test_the_model_is_whole_again(tiny: LoadTiny) -> None:
     states = observe(model, rows)
     layers_of(states)
     taylor_importance(model, rows, torch.tensor([0, 1]))
-    assert len(model.encoder.layer) == 3
     torch.testing.assert_close(model.run(rows)[0], before, rtol=0, atol=0)
 
 

@@ -7,9 +7,9 @@ from transformers import PretrainedConfig
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.network.anatomy import bert
-from attribeam.transforms.network.anatomy.base import Anatomy, optional_part, part
+from attribeam.transforms.network.anatomy.base import Anatomy
 
-__all__ = ["ANATOMIES", "Anatomy", "anatomy_of", "optional_part", "part"]
+__all__ = ["ANATOMIES", "Anatomy", "anatomy_of"]
 
 ANATOMIES: dict[str, Anatomy] = {**bert.FAMILIES}
 

@@ -67,10 +67,9 @@ def _layer(
 _bert_layer = partial(_layer, norms=("attention.output.LayerNorm", "output.LayerNorm"))
 
 _ROBERTA = Anatomy(
-    embeddings="roberta.embeddings",
-    encoder="roberta.encoder",
+    layers="roberta.encoder.layer",
+    embedding_norm="roberta.embeddings.LayerNorm",
     layer=_bert_layer,
-    masked_lm_head="lm_head",
     heads={
         "classification": ("classifier.dense", torch.tanh, "classifier.out_proj"),
         "masked_lm": ("lm_head.dense", functional.gelu, "lm_head.layer_norm", "lm_head.decoder"),
@@ -86,10 +85,9 @@ def _after(norm: str) -> dict[str, tuple[str | Activation, ...]]:
 
 FAMILIES: dict[str, Anatomy] = {
     "bert": Anatomy(
-        embeddings="bert.embeddings",
-        encoder="bert.encoder",
+        layers="bert.encoder.layer",
         layer=_bert_layer,
-        masked_lm_head="cls",
+        embedding_norm="bert.embeddings.LayerNorm",
         heads={
             "classification": ("bert.pooler.dense", torch.tanh, "classifier"),
             "masked_lm": (
@@ -105,8 +103,8 @@ FAMILIES: dict[str, Anatomy] = {
     "camembert": _ROBERTA,
     "roberta-prelayernorm": replace(
         _ROBERTA,
-        embeddings="roberta_prelayernorm.embeddings",
-        encoder="roberta_prelayernorm.encoder",
+        layers="roberta_prelayernorm.encoder.layer",
+        embedding_norm="roberta_prelayernorm.embeddings.LayerNorm",
         layer=partial(_layer, norms=("attention.LayerNorm", "intermediate.LayerNorm"), before=True),
         heads=_after("roberta_prelayernorm.LayerNorm"),
     ),
@@ -116,11 +114,10 @@ FAMILIES: dict[str, Anatomy] = {
         heads=_after("roberta.encoder.LayerNorm"),
     ),
     "electra": Anatomy(
-        embeddings="electra.embeddings",
-        projection="electra.embeddings_project",
-        encoder="electra.encoder",
+        layers="electra.encoder.layer",
         layer=_bert_layer,
-        masked_lm_head="generator_predictions",
+        embedding_norm="electra.embeddings.LayerNorm",
+        projection="electra.embeddings_project",
         heads={
             "classification": (
                 "classifier.dense",
@@ -136,10 +133,9 @@ FAMILIES: dict[str, Anatomy] = {
         },
     ),
     "distilbert": Anatomy(
-        embeddings="distilbert.embeddings",
-        encoder="distilbert.transformer",
+        layers="distilbert.transformer.layer",
+        embedding_norm="distilbert.embeddings.LayerNorm",
         layer=partial(_layer, norms=("sa_layer_norm", "output_layer_norm"), paths=_DISTILBERT),
-        masked_lm_head="vocab_transform",
         heads={
             "classification": ("pre_classifier", torch.relu, "classifier"),
             "masked_lm": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),

@@ -1,0 +1,142 @@
+"""How a network's layers are called: which are passed by, what enters them, and what is kept.
+
+transformers' own code runs the network, embeddings and masks included, and each layer's module is
+called through here. So what enters the first layer can be replaced, or what enters a later one,
+with the layers below it passed by; and of the last layer nothing but the position that is read out
+need be computed. Whatever a family does before, around and after its layers stays its own.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import nn
+
+from attribeam.transforms.network.capture import Recorder, current_recorder
+from attribeam.transforms.network.parts import Layer, Norm
+from attribeam.transforms.network.readout import read_out
+
+Forward = Callable[..., Any]
+
+
+def patch_layers(layers: Sequence[Layer]) -> None:
+    """Lets the modules of a network's layers be called through here, while a recorder is there."""
+    for layer in layers:
+        # Layers may share a module, and models a network.
+        if getattr(layer.module.forward, "func", None) is not _call:
+            layer.module.forward = partial(_call, layer.module.forward)
+
+
+def _call(whole: Forward, *args: Any, **kwargs: Any) -> Any:
+    """Hidden states [B, T, d] in and out, as the layer's own code (``whole``) gives them."""
+    recorder = current_recorder()
+    if recorder is None:
+        return whole(*args, **kwargs)
+    if args:
+        hidden, *others = args
+    else:
+        hidden, *others = (kwargs.pop("hidden_states"),)
+    number = recorder.number
+    recorder.number += 1
+    layer, last = recorder.called[number], recorder.number == len(recorder.called)
+    entered = hidden
+    if number == recorder.start and recorder.enter is not None:
+        entered = recorder.enter
+    if number == 0:
+        recorder.entered = entered
+    if number < recorder.start:
+        left = recorder.enter if last and recorder.enter is not None else hidden
+    else:
+        left = _run(recorder, layer, last, whole, entered, others, kwargs)
+    if last:
+        # The head is ours: what the network makes of this is not looked at.
+        recorder.left, left = _at_readout(recorder, left), hidden
+    return (left,) if layer.tupled else left
+
+
+def _run(
+    recorder: Recorder,
+    layer: Layer,
+    last: bool,
+    whole: Forward,
+    entered: torch.Tensor,
+    others: Sequence[Any],
+    kwargs: dict[str, Any],
+) -> torch.Tensor:
+    """What leaves a layer, [B, T, d], or [B, 1, d] of the position read out; keeps what is asked.
+
+    Args:
+        recorder: That of the run.
+        layer: The layer.
+        last: Whether it is the last one.
+        whole: Its own code.
+        entered: What enters it, [B, T, d].
+        others: What else it was called with, by position.
+        kwargs: What else it was called with, by name.
+    """
+    watch = recorder.watch
+    if watch.layers:
+        recorder.hidden.append(recorder.kept(entered))
+        recorder.sums.append([])
+    if last and not watch.whole and layer.attention.absorbs:
+        mask = _mask(layer.module, others, kwargs)
+        left = read_out(recorder, layer, entered, mask)
+    else:
+        given = whole(entered, *others, **kwargs)
+        left = given[0] if layer.tupled else given
+    if watch.layers and layer.norm_of_sum(-1) is None:
+        recorder.sums[-1].append(recorder.kept(left))
+    if watch.outputs:
+        recorder.outputs.append(recorder.kept(left))
+    return left
+
+
+def _at_readout(recorder: Recorder, left: torch.Tensor) -> torch.Tensor:
+    """The position read out of what left the last layer, [B, 1, d]."""
+    if left.shape[1] == 1:
+        return left
+    every = torch.arange(len(left), device=left.device)
+    return left[every, recorder.readout][:, None]
+
+
+def _mask(module: nn.Module, others: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """The attention mask that a layer was called with."""
+    if "attention_mask" in kwargs:
+        named: torch.Tensor | None = kwargs["attention_mask"]
+        return named
+    place = _place_of_mask(type(module).forward)
+    return others[place] if place < len(others) else None
+
+
+@cache
+def _place_of_mask(forward: Forward) -> int:
+    """Number of the mask among what a layer's method is called with beside hidden states."""
+    return list(signature(forward).parameters).index("attention_mask") - 2
+
+
+def patch_root_mean_squares(network: nn.Module, shift: float) -> None:
+    """Lets norms by root mean squares compute in float64 where the network does.
+
+    transformers computes them in float32 whatever the type, and what is made of such numbers in
+    float64 is right to seven digits alone.
+
+    Args:
+        network: The network.
+        shift: What is added to weights (``Norm.shift``).
+    """
+    for module in network.modules():
+        plain = getattr(module.forward, "func", None) is not _root_mean_square
+        if "RMSNorm" in type(module).__name__ and plain:
+            module.forward = partial(_root_mean_square, module, module.forward, shift)
+
+
+def _root_mean_square(
+    module: nn.Module, whole: Forward, shift: float, x: torch.Tensor
+) -> torch.Tensor:
+    """A norm by the root mean square, [..., d] in and out."""
+    if x.dtype != torch.float64:
+        normed: torch.Tensor = whole(x)
+        return normed
+    return Norm(module, shift).exact(x)
