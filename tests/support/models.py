@@ -18,9 +18,13 @@ from attribeam.transforms.network.anatomy import ANATOMIES
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 PRE_LN = ("roberta-prelayernorm", "xlm-roberta-xl")
-# Those that all methods are defined for.
-FAMILIES = tuple(family for family in ANATOMIES if family not in PRE_LN)
-BYTE_LEVEL = ("roberta", "xlm-roberta", "camembert", *PRE_LN)
+DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
+# Those that all methods are defined for, and each of which has been there from the first.
+FAMILIES = (*("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"),)
+# Those that came later; some methods aren't defined for some of them.
+OTHERS = tuple(family for family in ANATOMIES if family not in FAMILIES)
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", *PRE_LN)
+BYTE_LEVEL = (*AFTER_PADDING, *DECODERS)
 TASKS = ("classification", "masked_lm")
 MAX_LENGTH = 48
 
@@ -33,6 +37,40 @@ _CLASSES = {
     "xlm-roberta-xl": "XLMRobertaXL",
     "electra": "Electra",
     "distilbert": "DistilBert",
+    "albert": "Albert",
+    "mpnet": "MPNet",
+    "deberta-v2": "DebertaV2",
+    "modernbert": "ModernBert",
+    "gpt2": "GPT2",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "gemma": "Gemma",
+    "gemma2": "Gemma2",
+}
+_GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
+# What families have beside the sizes that all have.
+_MORE: dict[str, dict[str, Any]] = {
+    "electra": {"embedding_size": 16},
+    "albert": {"embedding_size": 16},
+    "distilbert": {"hidden_dim": 48},
+    "gpt2": {"n_inner": 48},
+    "llama": {"num_key_value_heads": 2},
+    "mistral": {**_GROUPED, "sliding_window": 6},
+    "qwen2": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 10},
+    "gemma": _GROUPED,
+    "gemma2": {**_GROUPED, "sliding_window": 6, "query_pre_attn_scalar": 10},
+    "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2, "pad_token_id": 0},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 64,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "position_biased_input": False,
+    },
 }
 _HEADS = {"classification": "ForSequenceClassification", "masked_lm": "ForMaskedLM"}
 _WORDPIECES = (
@@ -45,6 +83,11 @@ _BYTE_LEVEL_CORPUS = (
     *("the film is good", "a film was good, not bad"),
     *("the plot is dull and the actor bad", "the good film is not dull, the bad plot is"),
 )
+
+
+def tasks_of(family: str) -> tuple[str, ...]:
+    """What models of a family predict here."""
+    return TASKS[:1] if family in DECODERS else TASKS
 
 
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
@@ -106,11 +149,12 @@ def tiny_config(family: str, **changes: Any) -> PretrainedConfig:
         num_hidden_layers=3,
         num_attention_heads=4,
         vocab_size=len(tokenizer_for(family)),
-        max_position_embeddings=MAX_LENGTH + (2 if family in BYTE_LEVEL else 0),
+        max_position_embeddings=MAX_LENGTH + (2 if family in AFTER_PADDING else 0),
         num_labels=3,
-        **({"hidden_dim": 48} if family == "distilbert" else {"intermediate_size": 48}),
-        **({"embedding_size": 16} if family == "electra" else {}),
+        **({} if family in ("distilbert", "gpt2") else {"intermediate_size": 48}),
         **({"type_vocab_size": 1} if family in BYTE_LEVEL else {}),
+        **({"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2} if family in DECODERS else {}),
+        **_MORE.get(family, {}),
     )
     config.update(changes)
     return config

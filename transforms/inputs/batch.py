@@ -31,8 +31,8 @@ class Instance:
         char_start: First character of the token in its text, -1 for special tokens, [T].
         char_end: End character (exclusive), -1 for special tokens, [T].
         tokens: Token strings, T of them.
-        readout: Position the prediction is read from: 0 ([CLS]) for a classifier, the [MASK] for a
-            masked LM. It is never removed or replaced.
+        readout: Position the prediction is read from: 0 ([CLS]) for a classifier, or the last token
+            if it is a decoder; the [MASK] for a masked LM. It is never removed or replaced.
         text: The text; None for a pre-tokenised corpus.
         text_pair: The second text of a pair.
         split: Split of the corpus.

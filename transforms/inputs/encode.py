@@ -1,6 +1,7 @@
 """From corpus rows to encoded instances: tokens, words, character offsets, rationale."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from attribeam.schemas import Failure
 from attribeam.transforms.inputs.batch import Instance
@@ -99,8 +100,7 @@ def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Insta
     else:
         instance = from_text(model, row, options)
     masked = model.task == "masked_lm"
-    if masked:
-        instance = with_contrast(model, row, instance)
+    instance = with_contrast(model, row, instance) if masked else _read(model, instance)
     _check_tokens(instance)
     _check_fit(model, instance)
     if len(instance) <= options.max_length:
@@ -108,9 +108,16 @@ def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Insta
     try:
         if masked:
             return [around_readout(instance, options.max_length)]
-        return windows(instance, options.max_length, options.stride)
+        several = windows(instance, options.max_length, options.stride)
     except NoRoomError as error:
         raise RowError(str(error)) from None
+    return [_read(model, window) for window in several]
+
+
+def _read(model: Model, instance: Instance) -> Instance:
+    """The instance with the position that a classifier reads its prediction from."""
+    readout = model.readout_of(instance.input_ids)
+    return instance if readout == instance.readout else replace(instance, readout=readout)
 
 
 def _check_tokens(instance: Instance) -> None:

@@ -111,7 +111,7 @@ class Variants:
         """Runs all copies, packed by length across instances."""
         self.logits = np.full((len(self.inputs), self.model.num_outputs), np.nan)
         lengths = [
-            len(instance) - (int(removed.sum()) if operation != "mask" else 0)
+            len(_kept(self.model, instance, operation, removed))
             for instance, operation, removed in self.inputs
         ]
         with borrowed(self.model.network):
@@ -140,9 +140,10 @@ def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Fla
 
     Returns:
         One row per input; where tokens are left out, those that stay keep their positions under
-        ``pad`` and close up under ``delete``.
+        ``pad`` and close up under ``delete``. Where positions are more than their ids
+        (``Anatomy.indexed``) tokens are hidden under ``pad``, and not left out.
     """
-    kept = [_kept(instance, operation, tokens) for instance, operation, tokens in inputs]
+    kept = [_kept(model, instance, operation, tokens) for instance, operation, tokens in inputs]
     shape = (len(inputs), max(map(len, kept)))
     ids = np.full(shape, model.pad_id or 0, np.int64)
     first = model.anatomy.first_position(model.network.config)
@@ -155,6 +156,8 @@ def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Fla
         if operation == "mask" and model.mask_id is not None:
             ids[row, :width][tokens] = model.mask_id
         mask[row, :width] = 1
+        if operation == "pad" and width == len(tokens):
+            mask[row, :width][tokens] = 0
         types[row, :width] = instance.token_types[keep]
         positions[row, :width] = first + (np.arange(width) if operation == "delete" else keep)
         readout[row] = np.searchsorted(keep, instance.readout)
@@ -170,8 +173,10 @@ def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Fla
     )
 
 
-def _kept(instance: Instance, operation: Operation, tokens: Flags) -> NDArray[np.int64]:
+def _kept(
+    model: Model, instance: Instance, operation: Operation, tokens: Flags
+) -> NDArray[np.int64]:
     """Positions that stay in the row: all of them under ``mask``, else those not removed."""
-    if operation == "mask":
+    if operation == "mask" or (operation == "pad" and model.anatomy.indexed):
         return np.arange(len(instance))
     return np.flatnonzero(~tokens)

@@ -29,8 +29,9 @@ def bt_token(captured: Captured, params: Params) -> Scores:
     """
     layers = []
     for number in range(params["start_layer"], captured.model.num_layers):
-        state, output = captured.layers[number], captured.model.layers[number].attention.output
-        sent = state.values.transpose(1, 2).flatten(2) @ output.weight.T
+        state, attention = captured.layers[number], captured.model.layers[number].attention
+        values = attention.shared(state.values).transpose(1, 2).flatten(2)
+        sent = values @ attention.output.weight.T
         norms = [torch.linalg.vector_norm(vectors, dim=-1) for vectors in (sent, state.entered)]
         layers.append(captured.attention[number].mean(1) * (norms[0] / norms[1])[:, None])
     return Scores(accumulate(start_row(captured), layers) * _feedback(captured, params))

@@ -53,7 +53,7 @@ def _call(whole: Forward, *args: Any, **kwargs: Any) -> Any:
     if last:
         # The head is ours: what the network makes of this is not looked at.
         recorder.left, left = _at_readout(recorder, left), hidden
-    return (left,) if layer.tupled else left
+    return (left, None) if layer.tupled else left
 
 
 def _run(
@@ -86,6 +86,8 @@ def _run(
     else:
         given = whole(entered, *others, **kwargs)
         left = given[0] if layer.tupled else given
+    if recorder.leaving is not None:
+        left = recorder.leaving(recorder.number - 1, left)
     if watch.layers and layer.norm_of_sum(-1) is None:
         recorder.sums[-1].append(recorder.kept(left))
     if watch.outputs:

@@ -5,7 +5,7 @@ its mask function (without one, a custom attention function silently gets no pad
 serves every architecture that routes attention through the registry.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -76,6 +76,7 @@ class Recorder:
         enter: What replaces what enters a layer, [B, T, d]; None leaves it.
         start: Number of that layer; those below it are passed by. After the last one comes the
             head.
+        leaving: What is done to what leaves a layer, of its number; None leaves it.
         number: How many layers have been called.
         attention: Attention probabilities per layer, each [B, H, T, T]; differentiable.
         readout_attention: Those of the last layer and the position read out, [B, H, T];
@@ -94,6 +95,7 @@ class Recorder:
     dtype: torch.dtype = torch.float32
     enter: torch.Tensor | None = None
     start: int = 0
+    leaving: Callable[[int, torch.Tensor], torch.Tensor] | None = None
     number: int = 0
     attention: list[torch.Tensor] = field(default_factory=list)
     readout_attention: torch.Tensor | None = None

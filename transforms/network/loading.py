@@ -75,7 +75,7 @@ def load_model(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     anatomy = anatomy_of(config)
     class_name, task = _task_of(folder, config)
-    _check_variant(folder, config, anatomy)
+    _check_variant(folder, config, anatomy, task)
     words = load_tokenizer(folder, trust_remote_code=trust_remote_code) if tokenizer else None
     with loading(f"the weights in {folder}"), torch.inference_mode(False):
         network, report = getattr(transformers, class_name).from_pretrained(
@@ -179,8 +179,10 @@ def _check_outputs(folder: Path, config: PretrainedConfig) -> None:
         )
 
 
-def _check_variant(folder: Path, config: PretrainedConfig, anatomy: Anatomy) -> None:
+def _check_variant(folder: Path, config: PretrainedConfig, anatomy: Anatomy, task: Task) -> None:
     """Refuses variants of a family that would be computed as if they were the usual kind."""
+    if (why := anatomy.refuse(config, task)) is not None:
+        raise UsageError(f"{folder} is a {config.model_type} that can't be explained: {why}")
     if anatomy.positions_after_padding and config.pad_token_id is None:
         raise UsageError(
             f'"pad_token_id" in {folder}/config.json is null, but {config.model_type} counts '

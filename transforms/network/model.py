@@ -1,5 +1,6 @@
 """A frozen transformer that can be looked into: logits out, with or without attention."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -251,6 +252,7 @@ class Model:
         watch: Watch = _NOTHING,
         enter: torch.Tensor | None = None,
         start: int = 0,
+        leaving: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, Recorder]:
         """Runs the model once.
 
@@ -260,6 +262,8 @@ class Model:
             enter: Replaces what enters a layer, [B, T, d].
             start: The layer that it enters, 0-based; those below it are not run. With the number of
                 layers it enters the head.
+            leaving: What is done to what leaves a layer, [B, T, d] (of the last one [B, 1, d], as
+                the position read out is alone), of the layer's number.
 
         Returns:
             Logits [B, C] (C = 2 for a masked LM: the correct and the wrong word at the [MASK]) and
@@ -268,7 +272,7 @@ class Model:
         Raises:
             RuntimeError: If attention was to be kept and a layer's attention never came by.
         """
-        recorder = Recorder(self.layers, watch, rows.readout, self.dtype, enter, start)
+        recorder = Recorder(self.layers, watch, rows.readout, self.dtype, enter, start, leaving)
         with borrowed(self.network), self.autocast(), recording(recorder):
             self.network.base_model(**self._inputs(rows))
             assert recorder.left is not None

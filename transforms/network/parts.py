@@ -35,6 +35,12 @@ class Affine:
         if not isinstance(self.module, nn.Linear | Conv1D):
             raise TypeError(f"a linear map is a {type(self.module).__name__}, not a Linear")
 
+    @classmethod
+    def split(cls, module: nn.Module, count: int) -> "list[Affine]":
+        """Several maps of as many outputs each, which one module computes."""
+        size = len(cls(module).weight) // count
+        return [cls(module, slice(at * size, (at + 1) * size)) for at in range(count)]
+
     @property
     def weight(self) -> torch.Tensor:
         """W, [m, n]."""
@@ -254,7 +260,7 @@ class Layer:
     Attributes:
         steps: What it does, one after the other.
         module: What computes it.
-        tupled: Whether the module gives a tuple, what leaves the layer first.
+        tupled: Whether the module gives two things, what leaves the layer and its attention.
     """
 
     steps: tuple[Step, ...]

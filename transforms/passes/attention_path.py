@@ -160,7 +160,7 @@ def attention_path(
         attention = attention[every, :, rows.readout][:, :, None]
         own = own[every, rows.readout][:, None]
         rows = _at_readout(rows)
-    values = states.layers[layer].values
+    values = model.layers[layer].attention.shared(states.layers[layer].values)
     context = (attention @ values).transpose(1, 2).flatten(2)
     return AttentionPath(
         model=model,

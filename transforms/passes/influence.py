@@ -28,7 +28,7 @@ from torch.nn import functional
 from attribeam.transforms.inputs.batch import Batch, row_cost
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.parts import Affine, Layer, Norm
+from attribeam.transforms.network.parts import Affine, Layer
 from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.passes.layer_path import LayerPath, NormSlope
 from attribeam.transforms.recovery import fitting
@@ -300,25 +300,34 @@ def _joined(parts: Sequence[_Seen]) -> _Seen:
 
 @contextmanager
 def _watching(layers: Sequence[Layer]) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """Keeps what passes through the parts of layers, [N, Q, d] each, with its graph."""
+    """Keeps what passes through the parts of layers, [N, Q, d] each, with its graph.
+
+    Layers may share modules, and one module may project queries, keys and values.
+    """
     seen: dict[str, list[torch.Tensor]] = defaultdict(list)
+    watched: set[tuple[str, nn.Module]] = set()
 
     def enters(name: str, module: nn.Module) -> None:
         def keep(_: nn.Module, args: tuple[Any, ...]) -> None:
             seen[name].append(args[0])
 
-        hooks.callback(module.register_forward_pre_hook(keep).remove)
+        if (name, module) not in watched:
+            hooks.callback(module.register_forward_pre_hook(keep).remove)
+        watched.add((name, module))
 
-    def leaves(name: str, module: nn.Module) -> None:
+    def leaves(name: str, projection: Affine) -> None:
         def keep(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
-            seen[name].append(output)
+            chosen = projection.outputs
+            seen[name].append(output if chosen is None else output[..., chosen])
 
-        hooks.callback(module.register_forward_hook(keep).remove)
+        if (name, projection.module) not in watched:
+            hooks.callback(projection.module.register_forward_hook(keep).remove)
+        watched.add((name, projection.module))
 
     with ExitStack() as hooks:
         for parts in layers:
             for name in ("query", "key", "value"):
-                leaves(name, getattr(parts.attention, name).module)
+                leaves(name, getattr(parts.attention, name))
             enters("context", parts.attention.output.module)
             ends = (parts.attending.before, parts.norm_of_sum(0), parts.steps[-1].join)
             for name, norm in zip(("entered", "attended", "widened"), ends, strict=True):

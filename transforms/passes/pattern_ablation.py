@@ -23,7 +23,7 @@ sets of paths and of large influence have no node there. ``whole`` has all nodes
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -33,9 +33,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from attribeam.transforms.inputs.batch import Batch, Flags, Instance, collate, pack
-from attribeam.transforms.network.capture import Watch
+from attribeam.transforms.network.capture import Watch, current_recorder
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.parts import Layer
 from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.passes.influence import InfluenceStates
 from attribeam.transforms.passes.patterns import SKIP, Pattern
@@ -434,63 +433,68 @@ def ablated(model: Model, rows: Rows, kept: Sequence[Kept]) -> torch.Tensor:
         for one in kept
     ]
     skips = [np.ones_like(one.nodes[1:]) if one.skips is None else one.skips for one in kept]
-    masks = zip(
+    ablation = _Ablation(
+        model,
+        rows.readout,
         nodes[1:],
         _stacked(heads, length).to(device),
         _stacked(skips, length).to(device),
-        strict=True,
     )
     entered = _zeroed(model.embed(rows), nodes[0])
-    with _ablating(model.layers, [_Masks(rows.readout, *of_layer) for of_layer in masks]):
-        return model.run(rows, enter=entered)[0]
+    with ablation.hooked():
+        return model.run(rows, enter=entered, leaving=ablation.leave)[0]
 
 
 @dataclass(frozen=True, eq=False)
-class _Masks:
-    """What is kept of one layer; as hooks on its parts.
+class _Ablation:
+    """What is kept of each layer.
 
-    The last layer is run for the position read out alone, which is all that is kept of its output
-    anyway; masks are then those of that position.
+    The last layer may be run for the position read out alone, which is all that is kept of its
+    output anyway; masks are then those of that position.
 
     Attributes:
+        model: The model.
         readout: [B].
-        nodes: Of its output, [B, T].
-        heads: [B, T, H].
-        skips: [B, T].
+        nodes: Of outputs, [L, B, T].
+        heads: [L, B, T, H].
+        skips: [L, B, T].
+        projected: What attention came to in the layer that is being run, [B, T, d].
     """
 
+    model: Model
     readout: torch.Tensor
     nodes: torch.Tensor
     heads: torch.Tensor
     skips: torch.Tensor
+    projected: list[torch.Tensor] = field(default_factory=list)
 
-    def hook(self, hooks: ExitStack, layer: Layer) -> None:
-        """Ablates a layer until the hooks are removed."""
-        projected: list[torch.Tensor] = []
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """For its duration heads are closed, and what attention comes to is kept."""
+        outputs = {id(of := layer.attention.output.module): of for layer in self.model.layers}
+        with ExitStack() as hooks:
+            for output in outputs.values():  # Layers may share them.
+                hooks.callback(output.register_forward_pre_hook(self._close_heads).remove)
+                hooks.callback(output.register_forward_hook(self._keep).remove)
+            yield
 
-        def close_heads(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            flags = self._at(self.heads, args[0])
-            contexts = args[0].unflatten(-1, (flags.shape[-1], -1))
-            return (_zeroed(contexts, flags).flatten(2), *args[1:])
+    def _close_heads(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        recorder = current_recorder()
+        assert recorder is not None
+        flags = self._at(self.heads[recorder.number - 1], args[0])
+        contexts = args[0].unflatten(-1, (flags.shape[-1], -1))
+        return (_zeroed(contexts, flags).flatten(2), *args[1:])
 
-        def keep(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
-            projected.append(output)
+    def _keep(self, _: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
+        self.projected.append(output)
 
-        def leave(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-            left = output[0] if layer.tupled else output
-            nodes, skips = self._at(self.nodes, left), self._at(self.skips, left)
-            # Where the skip is closed, what follows is of what attention came to alone.
-            closed = nodes & ~skips
-            alone = layer.conclude(projected.pop()[closed].to(left))
-            left = _zeroed(left.masked_scatter(closed[..., None], alone), nodes)
-            return (left, *output[1:]) if layer.tupled else left
-
-        for handle in (
-            layer.attention.output.module.register_forward_pre_hook(close_heads),
-            layer.attention.output.module.register_forward_hook(keep),
-            layer.module.register_forward_hook(leave),
-        ):
-            hooks.callback(handle.remove)
+    def leave(self, number: int, left: torch.Tensor) -> torch.Tensor:
+        """What leaves a layer, [B, T, d], ablated."""
+        nodes, skips = self._at(self.nodes[number], left), self._at(self.skips[number], left)
+        # Where the skip is closed, what follows is of what attention came to alone.
+        closed = nodes & ~skips
+        alone = self.model.layers[number].conclude(self.projected.pop()[closed].to(left))
+        return _zeroed(left.masked_scatter(closed[..., None], alone), nodes)
 
     def _at(self, flags: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Flags of the positions that hidden states have: all, or that read out alone."""
@@ -498,15 +502,6 @@ class _Masks:
             return flags
         every = torch.arange(len(flags), device=flags.device)
         return flags[every, self.readout][:, None]
-
-
-@contextmanager
-def _ablating(layers: Sequence[Layer], masks: Sequence[_Masks]) -> Iterator[None]:
-    """For its duration layers have nothing but what is kept."""
-    with ExitStack() as hooks:
-        for layer, of_layer in zip(layers, masks, strict=True):
-            of_layer.hook(hooks, layer)
-        yield
 
 
 def _zeroed(x: torch.Tensor, flags: torch.Tensor) -> torch.Tensor:

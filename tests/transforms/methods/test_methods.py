@@ -38,7 +38,7 @@ from attribeam.transforms import (
     methods,
 )
 from attribeam.transforms.network.anatomy import Anatomy
-from attribeam.transforms.network.parts import Layer
+from attribeam.transforms.network.parts import Affine, Attention, Branch, Layer, Step
 from attribeam.transforms.passes.base import CorpusStatistics
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import Chosen
@@ -46,12 +46,13 @@ from tests.conftest import LoadTiny
 from tests.support.conditioning import tolerances
 from tests.support.models import (
     FAMILIES,
-    PRE_LN,
+    OTHERS,
     TASKS,
     plain,
     random_instances,
     relative_error,
     statistics_of,
+    tasks_of,
 )
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
@@ -213,28 +214,32 @@ class ToyNetwork(nn.Module):
 
     def __init__(self, power: int) -> None:
         super().__init__()
-        self.power = power
         self.config = SimpleNamespace(
             hidden_size=4,
             num_attention_heads=1,
-            num_hidden_layers=0,
+            num_hidden_layers=1,
             num_labels=2,
             id2label=None,
             pad_token_id=0,
             vocab_size=10,
         )
         self.embeddings = ToyEmbeddings()
-        self.encoder = ToyEncoder()
-        self.register_buffer("w", torch.tensor([[1.0, -2.0, 0.5, 3.0], [-1.0, 1.0, 2.0, -0.5]]))
+        self.layers = nn.ModuleList([ToyLayer(power)])
         self.device, self.dtype = torch.device("cpu"), torch.float64
         self.to(torch.float64)
+
+    @property
+    def base_model(self) -> "ToyNetwork":
+        return self
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings.word
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor
     ) -> SimpleNamespace:
-        hidden = self.encoder(self.embeddings(input_ids, position_ids))
-        terms = (hidden @ self.w.T) ** self.power / self.power
-        return SimpleNamespace(logits=(terms * attention_mask[:, :, None]).sum(1))
+        hidden = self.layers[0](self.embeddings(input_ids, position_ids), attention_mask)
+        return SimpleNamespace(logits=hidden[:, 0, :2])
 
 
 class ToyEmbeddings(nn.Module):
@@ -249,26 +254,36 @@ class ToyEmbeddings(nn.Module):
         return self.word(input_ids) + 0.125 * position_ids[:, :, None]
 
 
-class ToyEncoder(nn.Module):
-    """Gives what it is given; it has a layer, as encoders do, but for show."""
+class ToyLayer(nn.Module):
+    """Gives logits in the first hidden units of every position."""
 
-    def __init__(self) -> None:
+    def __init__(self, power: int) -> None:
         super().__init__()
-        self.layer = nn.ModuleList([nn.Identity()])
+        self.power = power
+        self.register_buffer("w", torch.tensor([[1.0, -2.0, 0.5, 3.0], [-1.0, 1.0, 2.0, -0.5]]))
+        self.unused = nn.Linear(4, 4)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden
+    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        terms = (hidden @ self.w.T) ** self.power / self.power
+        logits = (terms * attention_mask[:, :, None]).sum(1, keepdim=True)
+        return nn.functional.pad(logits, (0, 2)).expand(hidden.shape)
 
 
-def toy_layer(module: nn.Module, heads: int) -> Layer:
-    return Layer((), module)
+def toy_layer(module: Any, heads: int) -> Layer:
+    unused = Affine(module.unused)
+    attention = Attention(unused, unused, unused, unused, heads, heads, moves=True)
+    return Layer((Step((Branch(attention),)),), module)
+
+
+def first_two(hidden: torch.Tensor) -> torch.Tensor:
+    return hidden[..., :2]
 
 
 def toy(power: int) -> Model:
     network = ToyNetwork(power).eval().requires_grad_(False)
     return Model(
         network=cast(Any, network),
-        anatomy=Anatomy("embeddings", "encoder", "none", toy_layer, segments=False),
+        anatomy=Anatomy("layers", toy_layer, {"classification": (first_two,)}, segments=False),
         task="classification",
         tokenizer=None,
         mask_id=9,
@@ -281,7 +296,7 @@ def toy_projections(model: Model, ids: list[int], target: int) -> NDArray[np.flo
     """w[target] . x[j] for each token."""
     word = cast(Any, model.network).embeddings.word.weight.numpy()
     x = word[ids] + 0.125 * np.arange(len(ids))[:, None]
-    return x @ cast(Any, model.network).w.numpy()[target]
+    return x @ cast(Any, model.network).layers[0].w.numpy()[target]
 
 
 TOY_IDS = [1, 5, 7, 5, 8, 2]
@@ -298,7 +313,7 @@ def toy_scores(model: Model, method: str, target: int, **params: Any) -> Attribu
 def test_gradient_methods_on_a_linear_model(target: int) -> None:
     model = toy(power=1)
     projections = toy_projections(model, TOY_IDS, target)
-    w = cast(Any, model.network).w.numpy()[target]
+    w = cast(Any, model.network).layers[0].w.numpy()[target]
 
     l2 = toy_scores(model, "saliency", target).scores
     l1 = toy_scores(model, "saliency", target, norm="l1").scores
@@ -617,6 +632,13 @@ EVERY = [kind for method in ALL_METHODS for kind in cheap(method)]
 
 
 LENGTHS = (5, 11, 4, 23, 11)
+# MPNet tells distances of eight and more apart by the rounding of logarithms, whoever runs it.
+SHORT = (5, 7, 4, 8, 7)
+
+
+def lengths_of(family: str) -> tuple[int, ...]:
+    """Numbers of tokens of some instances."""
+    return SHORT if family == "mpnet" else LENGTHS
 
 
 @cache
@@ -625,7 +647,8 @@ def in_batches(
 ) -> list[Attributions]:
     """Results for instances alone, then in batches; of one method, or of all at once."""
     model = tiny(family, task, dtype)
-    instances, wanted = random_instances(model, LENGTHS), cheap(method) if method else every(model)
+    instances = random_instances(model, lengths_of(family))
+    wanted = cheap(method) if method else every(model)
     found = [merged([attribute(model, [instance], wanted) for instance in instances])]
     for budget in (40, 100_000):
         found.append(attribute(model, instances, wanted, token_budget=budget))
@@ -639,19 +662,24 @@ def only(method: str, found: Attributions) -> Attributions:
     return Attributions(found.predictions, {method: found.rows[method]}, found.failures)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+# One type shows what is peculiar to a family.
+KINDS = [
+    *((family, task, dtype) for family in FAMILIES for task in TASKS for dtype in DTYPES),
+    *((family, task, "float64") for family in OTHERS for task in tasks_of(family)),
+]
+
+
 @pytest.mark.parametrize("method", ALL_METHODS)
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("family", (*FAMILIES, *PRE_LN))
+@pytest.mark.parametrize(("family", "task", "dtype"), KINDS)
 def test_batch_mates_do_not_matter(
     tiny: LoadTiny, family: str, task: str, method: str, dtype: str
 ) -> None:
     model = tiny(family, task, dtype)
     if not fits(model, method):
-        with pytest.raises(UsageError, match=f"{method} is defined by layers that norm"):
+        with pytest.raises(UsageError, match=f"{method} is defined by"):
             attribute(model, random_instances(model, [5]), cheap(method))
         return
-    limits = limits_on(tiny, family, task, dtype, *LENGTHS)
+    limits = limits_on(tiny, family, task, dtype, *lengths_of(family))
     # One family shows what a method does by itself: with others more of a model is looked at.
     results = in_batches(tiny, family, task, dtype, method if family == "bert" else None)
     alone, *batches = (only(method, found) for found in results)

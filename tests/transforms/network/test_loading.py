@@ -500,10 +500,9 @@ def test_an_unnamed_architecture(tmp_path: Path, architectures: list[str] | None
 @pytest.mark.parametrize(
     ("family", "why"),
     [
-        ("DebertaV2", "its attention never passes through the hook"),
-        ("ModernBert", None),
-        ("GPT2", "it is a decoder"),
-        ("MPNet", None),
+        ("Deberta", "its projections are of another form than those of deberta-v2"),
+        ("ConvBert", None),
+        ("GPTNeoX", None),
     ],
 )
 def test_another_architecture(tmp_path: Path, family: str, why: str | None) -> None:
@@ -514,6 +513,25 @@ def test_another_architecture(tmp_path: Path, family: str, why: str | None) -> N
     assert f"the architecture {config.model_type!r} is not supported{reason}" in message
     for known in FAMILIES:
         assert known in message
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "why"),
+    [
+        ("deberta-v2", {"conv_kernel_size": 3}, "it has a convolution beside its first layer"),
+        ("deberta-v2", {"embedding_size": 16}, "its embeddings are projected before"),
+        ("deberta-v2", {"pooler_hidden_act": "tanh"}, "its pooler's activation is tanh"),
+        ("modernbert", {"classifier_pooling": "mean"}, "its prediction is read from the mean"),
+        ("gemma2", {"use_bidirectional_attention": True}, "its attention is bidirectional"),
+        ("gpt2", {"add_cross_attention": True}, "it attends to an encoder"),
+    ],
+)
+def test_variants_of_families(
+    tmp_path: Path, family: str, changes: dict[str, Any], why: str
+) -> None:
+    tiny_network(family).save_pretrained(tmp_path)
+    change_config(tmp_path, **changes)
+    assert f"is a {family} that can't be explained: {why}" in refusal(tmp_path)
 
 
 def test_relative_positions(tmp_path: Path) -> None:

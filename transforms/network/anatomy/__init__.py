@@ -6,23 +6,24 @@ Methods never name a module of a model themselves; a new family is a new row.
 from transformers import PretrainedConfig
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.network.anatomy import bert
+from attribeam.transforms.network.anatomy import albert, bert, decoders, modernbert, relative
 from attribeam.transforms.network.anatomy.base import Anatomy
 
 __all__ = ["ANATOMIES", "Anatomy", "anatomy_of"]
 
-ANATOMIES: dict[str, Anatomy] = {**bert.FAMILIES}
+ANATOMIES: dict[str, Anatomy] = {
+    **bert.FAMILIES,
+    **albert.FAMILIES,
+    **relative.FAMILIES,
+    **modernbert.FAMILIES,
+    **decoders.FAMILIES,
+}
 
-_DECODER = "it is a decoder, and these methods are defined for encoders"
 _OUTSIDE = {
     "vit": "it is of images, and attribeam takes texts",
-    "gpt2": _DECODER,
-    "llama": _DECODER,
-    "mistral": _DECODER,
-    "qwen2": _DECODER,
-    "deberta": "its attention never passes through the hook that probabilities are read from",
-    "deberta-v2": "its attention never passes through the hook that probabilities are read from",
-    "albert": "its layers share their weights, which no method here has been checked for",
+    "t5": "it is an encoder and a decoder",
+    "bart": "it is an encoder and a decoder",
+    "deberta": "its projections are of another form than those of deberta-v2, which is supported",
 }
 
 

@@ -1,6 +1,6 @@
 """What a row of the table of families says: where the parts of an architecture are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -11,10 +11,14 @@ from attribeam.schemas import UsageError
 from attribeam.transforms.network.parts import (
     Activation,
     Affine,
+    Attention,
+    Branch,
     Embedding,
+    FeedForward,
     HeadStep,
     Layer,
     Norm,
+    Step,
 )
 
 # Of a module of a network, and its number of heads, the layer that it is.
@@ -36,9 +40,11 @@ class Anatomy:
         positions_after_padding: Position ids count from after the padding id (RoBERTa).
         segments: Whether the model takes ``token_type_ids``.
         causal: Whether a position attends to no later one.
+        indexed: Whether what tokens see of each other depends on where they stand in the row, and
+            not on their position ids alone: on what lies between two, or on windows.
         norm_shift: What is added to the weights of norms (``Norm.shift``).
-        refuse: Why a network of this family can't be explained, of its configuration; None if it
-            can.
+        refuse: Why a network of this family can't be explained, of its configuration and its task;
+            None if it can.
     """
 
     layers: str | Callable[[PreTrainedModel], list[nn.Module]]
@@ -49,8 +55,9 @@ class Anatomy:
     positions_after_padding: bool = False
     segments: bool = True
     causal: bool = False
+    indexed: bool = False
     norm_shift: float = 0.0
-    refuse: Callable[[PretrainedConfig], str | None] = lambda config: None
+    refuse: Callable[[PretrainedConfig, str], str | None] = lambda config, task: None
 
     def first_position(self, config: PretrainedConfig) -> int:
         """Position id of the first token."""
@@ -84,11 +91,20 @@ class Anatomy:
         )
 
     def head_of(self, network: nn.Module, task: str) -> list[HeadStep]:
-        """What turns the hidden state of the position read out into logits, step by step."""
-        return [
-            self._part_of_head(attrgetter(step)(network)) if isinstance(step, str) else step
-            for step in self.heads[task]
-        ]
+        """What turns the hidden state of the position read out into logits, step by step.
+
+        Raises:
+            UsageError: If a part is lacking.
+        """
+        try:
+            return [
+                self._part_of_head(attrgetter(step)(network)) if isinstance(step, str) else step
+                for step in self.heads[task]
+            ]
+        except (AttributeError, KeyError) as error:
+            raise UsageError(
+                f"the head of {type(network).__name__} is not as attribeam knows it: {error}"
+            ) from error
 
     def _part_of_head(self, module: nn.Module) -> HeadStep:
         if isinstance(module, nn.Linear):
@@ -96,6 +112,35 @@ class Anatomy:
         if isinstance(module, nn.LayerNorm) or "RMSNorm" in type(module).__name__:
             return Norm(module, self.norm_shift)
         return module
+
+
+def two_steps(
+    module: nn.Module,
+    attention: Attention,
+    feed_forward: FeedForward,
+    *,
+    before: Sequence[Norm | None] = (None, None),
+    after: Sequence[Norm | None] = (None, None),
+    joins: Sequence[Norm | None] = (None, None),
+    tupled: bool = False,
+) -> Layer:
+    """A layer of two steps: attention, then the feed-forward part.
+
+    Args:
+        module: The layer's module.
+        attention: Its attention.
+        feed_forward: Its feed-forward part.
+        before: Norms before the two branches.
+        after: Norms after them, before they are added.
+        joins: Norms of the two sums.
+        tupled: Whether the module gives two things (``Layer``).
+    """
+    insides: tuple[Attention | FeedForward, ...] = (attention, feed_forward)
+    steps = (
+        Step((Branch(inside, enters, leaves),), join)
+        for inside, enters, leaves, join in zip(insides, before, after, joins, strict=True)
+    )
+    return Layer(tuple(steps), module, tupled)
 
 
 def optional_part(model: PreTrainedModel, path: str | None) -> nn.Module | None:

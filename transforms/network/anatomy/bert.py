@@ -9,20 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from attribeam.transforms.network.anatomy.base import Anatomy
+from attribeam.transforms.network.anatomy.base import Anatomy, two_steps
 from attribeam.transforms.network.parts import (
     Activation,
     Affine,
     Attention,
-    Branch,
     FeedForward,
     Layer,
     Norm,
-    Step,
 )
 
 # Where query, key, value and output are, from a layer; and expand, the activation and contract.
-_BERT = (
+BERT_PATHS = (
     *("attention.self.query", "attention.self.key", "attention.self.value"),
     *("attention.output.dense", "intermediate.dense", "intermediate.intermediate_act_fn"),
     "output.dense",
@@ -33,38 +31,51 @@ _DISTILBERT = (
 )
 
 
-def _layer(
+def encoder_layer(
     module: nn.Module,
     heads: int,
     *,
     norms: Sequence[str],
     before: bool = False,
-    paths: Sequence[str] = _BERT,
+    paths: Sequence[str] = BERT_PATHS,
+    dropout: str | None = None,
 ) -> Layer:
-    """A layer of two steps: attention, and the feed-forward part.
+    """A layer of two steps whose maps are modules of their own.
 
     Args:
         module: The layer's module.
         heads: Their number.
         norms: Where the norm of each step is, from the layer.
         before: Whether norms are before the branches (pre-LN) and not at the ends of steps.
-        paths: Where all else is.
+        paths: Where query, key, value and output are; and expand, the activation and contract.
+        dropout: Where that of attention is, if it isn't looked up in transformers' registry.
     """
     query, key, value, output, expand, activation, contract = (
         attrgetter(path)(module) for path in paths
     )
-    insides: tuple[Attention | FeedForward, ...] = (
-        Attention(Affine(query), Affine(key), Affine(value), Affine(output), heads, heads),
-        FeedForward(Affine(expand), activation, Affine(contract)),
+    attention = Attention(
+        Affine(query),
+        Affine(key),
+        Affine(value),
+        Affine(output),
+        heads,
+        heads,
+        moves=dropout is not None,
+        dropout=None if dropout is None else attrgetter(dropout)(module),
     )
-    steps = []
-    for inside, path in zip(insides, norms, strict=True):
-        norm = Norm(attrgetter(path)(module))
-        steps.append(Step((Branch(inside, norm),)) if before else Step((Branch(inside),), norm))
-    return Layer(tuple(steps), module)
+    feed_forward = FeedForward(Affine(expand), activation, Affine(contract))
+    placed, none = [Norm(attrgetter(path)(module)) for path in norms], (None, None)
+    return two_steps(
+        module,
+        attention,
+        feed_forward,
+        before=placed if before else none,
+        joins=none if before else placed,
+        tupled=dropout is not None,
+    )
 
 
-_bert_layer = partial(_layer, norms=("attention.output.LayerNorm", "output.LayerNorm"))
+_bert_layer = partial(encoder_layer, norms=("attention.output.LayerNorm", "output.LayerNorm"))
 
 _ROBERTA = Anatomy(
     layers="roberta.encoder.layer",
@@ -105,12 +116,16 @@ FAMILIES: dict[str, Anatomy] = {
         _ROBERTA,
         layers="roberta_prelayernorm.encoder.layer",
         embedding_norm="roberta_prelayernorm.embeddings.LayerNorm",
-        layer=partial(_layer, norms=("attention.LayerNorm", "intermediate.LayerNorm"), before=True),
+        layer=partial(
+            encoder_layer, norms=("attention.LayerNorm", "intermediate.LayerNorm"), before=True
+        ),
         heads=_after("roberta_prelayernorm.LayerNorm"),
     ),
     "xlm-roberta-xl": replace(
         _ROBERTA,
-        layer=partial(_layer, norms=("attention.self_attn_layer_norm", "LayerNorm"), before=True),
+        layer=partial(
+            encoder_layer, norms=("attention.self_attn_layer_norm", "LayerNorm"), before=True
+        ),
         heads=_after("roberta.encoder.LayerNorm"),
     ),
     "electra": Anatomy(
@@ -135,7 +150,9 @@ FAMILIES: dict[str, Anatomy] = {
     "distilbert": Anatomy(
         layers="distilbert.transformer.layer",
         embedding_norm="distilbert.embeddings.LayerNorm",
-        layer=partial(_layer, norms=("sa_layer_norm", "output_layer_norm"), paths=_DISTILBERT),
+        layer=partial(
+            encoder_layer, norms=("sa_layer_norm", "output_layer_norm"), paths=_DISTILBERT
+        ),
         heads={
             "classification": ("pre_classifier", torch.relu, "classifier"),
             "masked_lm": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),

@@ -1,0 +1,103 @@
+"""Decoders as classifiers: the last token is read out, and sees all that come before it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from attribeam.transforms.network.anatomy.base import Anatomy, two_steps
+from attribeam.transforms.network.parts import Affine, Attention, FeedForward, Layer, Norm
+
+
+def _gpt2_layer(module: Any, heads: int) -> Layer:
+    query, key, value = Affine.split(module.attn.c_attn, 3)
+    output, factor = Affine(module.attn.c_proj), module.attn.scaling
+    attention = Attention(query, key, value, output, heads, heads, factor=factor)
+    mlp = module.mlp
+    feed_forward = FeedForward(Affine(mlp.c_fc), mlp.act, Affine(mlp.c_proj))
+    return two_steps(module, attention, feed_forward, before=(Norm(module.ln_1), Norm(module.ln_2)))
+
+
+def _llama_layer(
+    module: Any,
+    heads: int,
+    *,
+    before: Sequence[str] = ("input_layernorm", "post_attention_layernorm"),
+    after: Sequence[str] = (),
+    shift: float = 0.0,
+) -> Layer:
+    """Queries and keys are turned by their positions, and heads share keys and values.
+
+    Args:
+        module: The layer's module.
+        heads: Their number.
+        before: Norms before its branches.
+        after: Norms after them, if it has any.
+        shift: What is added to their weights.
+    """
+    mixing, mlp = module.self_attn, module.mlp
+    query, key, value, output = (
+        Affine(getattr(mixing, name)) for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+    )
+    groups = heads // mixing.num_key_value_groups
+    attention = Attention(
+        query, key, value, output, heads, groups, moves=True, factor=mixing.scaling
+    )
+    feed_forward = FeedForward(
+        Affine(mlp.up_proj), mlp.act_fn, Affine(mlp.down_proj), Affine(mlp.gate_proj)
+    )
+    entering, leaving = (
+        tuple(Norm(getattr(module, name), shift) for name in names) for names in (before, after)
+    )
+    return two_steps(
+        module, attention, feed_forward, before=entering, after=leaving or (None, None)
+    )
+
+
+def _refuse(config: PretrainedConfig, task: str) -> str | None:
+    if getattr(config, "use_bidirectional_attention", None):
+        return "its attention is bidirectional, and that of a decoder is expected"
+    if getattr(config, "add_cross_attention", False):
+        return "it attends to an encoder"
+    return None
+
+
+_LLAMA = Anatomy(
+    layers="model.layers",
+    layer=_llama_layer,
+    heads={"classification": ("model.norm", "score")},
+    segments=False,
+    causal=True,
+    refuse=_refuse,
+)
+
+# Some of their layers may attend to the nearest positions alone.
+_WINDOWED = replace(_LLAMA, indexed=True)
+
+FAMILIES = {
+    "gpt2": Anatomy(
+        layers="transformer.h",
+        layer=_gpt2_layer,
+        heads={"classification": ("transformer.ln_f", "score")},
+        segments=False,
+        causal=True,
+        refuse=_refuse,
+    ),
+    "llama": _LLAMA,
+    "mistral": _WINDOWED,
+    "qwen2": _WINDOWED,
+    "qwen3": _WINDOWED,
+    "gemma": replace(_LLAMA, layer=partial(_llama_layer, shift=1.0), norm_shift=1.0),
+    "gemma2": replace(
+        _WINDOWED,
+        layer=partial(
+            _llama_layer,
+            before=("input_layernorm", "pre_feedforward_layernorm"),
+            after=("post_attention_layernorm", "post_feedforward_layernorm"),
+            shift=1.0,
+        ),
+        norm_shift=1.0,
+    ),
+}
