@@ -29,7 +29,8 @@ from attribeam.schemas.tables import EVALUATIONS, TABLES
 MANIFEST = "run.json"
 LOCK = ".attribeam-lock"  # There while a process works in the folder.
 DATABASE = "attribeam.duckdb"  # Views for the duckdb command; holds no data.
-FORMAT = 4  # Of the manifest; readers refuse another.
+FORMAT = 5  # That is written.
+FORMATS = (4, 5)  # That are read; docs/tables.md says for how long.
 CORPUS = "corpus"
 STATISTICS = "statistics"
 MODEL = "model"

@@ -72,6 +72,19 @@ _INSTANCES = (
     _column("roles", pa.list_(pa.string()), "Per token: role of its word (subject, ...), or null"),
     _column("subset", pa.string(), "Subset of the corpus, such as a subtask; null without one"),
     _column("correct", pa.bool_(), "prediction = label; null without a label"),
+    _column(
+        "question",
+        pa.int32(),
+        "Number of the question of its row; null where there is one, or it is of the whole row",
+        added=True,
+    ),
+    _column("question_kind", pa.string(), "What is asked; null for the class", added=True),
+    _column(
+        "outputs",
+        pa.list_(pa.string()),
+        "Names of the outputs that are asked for; null for all classes",
+        added=True,
+    ),
 )
 
 _ATTRIBUTIONS = (
@@ -335,9 +348,28 @@ def table_schema(table: str, *, double: bool = False) -> pa.Schema:
     return pa.schema(fields)
 
 
-def without_added(schema: pa.Schema) -> pa.Schema:
-    """A table's schema without the columns that older files don't have."""
-    return pa.schema(field for field in schema if b"added" not in (field.metadata or {}))
+def added(schema: pa.Schema) -> set[str]:
+    """The columns of a table that were thought of later than it: older files lack them."""
+    return {field.name for field in schema if b"added" in (field.metadata or {})}
+
+
+def as_written(found: pa.Schema, schema: pa.Schema) -> pa.Schema:
+    """A table's columns as whoever wrote a file knew them.
+
+    Args:
+        found: The columns of the file.
+        schema: Those of the table.
+    """
+    absent = added(schema) - {*found.names}
+    return pa.schema(field for field in schema if field.name not in absent)
+
+
+def completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows of a file, with null in the columns of its table that were thought of later."""
+    for field in schema:
+        if field.name in added(schema) - {*rows.column_names}:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.select([name for name in schema.names if name in rows.column_names])
 
 
 def _widened(kind: pa.DataType) -> pa.DataType:

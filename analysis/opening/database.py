@@ -11,7 +11,7 @@ import pyarrow as pa
 from attribeam.analysis.opening.spill import spill_to_temporary
 from attribeam.schemas import TABLES, VIEWS, table_schema
 from attribeam.schemas.layout import GLOBS, PUBLISHED_GLOBS
-from attribeam.schemas.tables import EVALUATIONS
+from attribeam.schemas.tables import EVALUATIONS, added
 
 _HIVE = "/method=*/"  # In the globs of tables whose files lie apart by their method.
 _TYPE_NAMES = {
@@ -76,9 +76,9 @@ def add_table(
 ) -> None:
     """Adds a table of the contract, a view over the files that there are when it is asked.
 
-    It has the table's columns even where there are no files, or where files were written before a
-    column was thought of, which then is null. Of files that lie in folders by their method, those
-    of the methods that are asked for are opened, and the first of all for its columns.
+    It has the table's columns even where there are no files. A file that was written before a
+    column was thought of has null there, whatever the files beside it have. Of files that lie in
+    folders by their method, those of the methods that are asked for are opened.
 
     Args:
         connection: Where to.
@@ -88,43 +88,58 @@ def add_table(
     """
     schema = table_schema(table, double=double)
     columns = {field.name: _type_name(field.type) for field in schema}
-    files, chosen = _files(table, patterns), "*"
-    if _is_published(table, patterns):
-        columns["filename"] = "varchar"
-        method = f"regexp_extract(filename, '/{table}/([^/]+)/[^/]+$', 1)"
-        chosen = f"* exclude (filename) replace ({method} as method)"
-    there = {name for name, *_ in connection.execute(f"describe from {files}").fetchall()}
-    if not there >= set(columns):
-        nulls = ", ".join(f"null::{kind} as {identifier(name)}" for name, kind in columns.items())
-        # Where there is no file, DuckDB has nothing but a column "empty".
+    by_path = _method_by_path(table, patterns)
+    # Columns are named where files may lack some, since to bind them takes its time.
+    files = _files(patterns, columns if added(schema) else None, named=by_path is not None)
+    chosen = "*" if by_path is None else f"* exclude (filename) replace ({by_path} as method)"
+    # One file is opened, so that who opens a damaged run is told at once. Where there is none,
+    # DuckDB has nothing but a column "empty".
+    there = connection.execute(f"describe from {_files(patterns)}").fetchall()
+    if "empty" in {name for name, *_ in there}:
+        named = columns if by_path is None else {**columns, "filename": "varchar"}
+        nulls = ", ".join(f"null::{kind} as {identifier(name)}" for name, kind in named.items())
         typed = f'select {nulls}, null::boolean as "empty" where false'
         files = f'(select * exclude ("empty") from ({typed} union all by name from {files}))'
     connection.execute(f"create view {table} as select {chosen} from {files}")
 
 
-def _files(table: str, patterns: Sequence[str]) -> str:
-    """The table function that reads some files of a table."""
+def _files(
+    patterns: Sequence[str], columns: Mapping[str, str] | None = None, *, named: bool = False
+) -> str:
+    """The table function that reads some files of a table.
+
+    Args:
+        patterns: Paths or globs of the files.
+        columns: Types of the columns that are read of each, null where a file has none; None for
+            those of the first.
+        named: Whether each row has its file's name.
+    """
     if not patterns:
         return '(select true as "empty" where false)'
-    hive = _HIVE in GLOBS[table] and all(pattern.endswith(GLOBS[table]) for pattern in patterns)
-    options = {
-        "union_by_name": "false",
-        "allow_empty": "true",
-        # Whether the method is told by the path alone.
-        "hive_partitioning": "true, hive_types_autocast = false" if hive else "false",
-        "filename": "true" if _is_published(table, patterns) else "false",
-    }
+    options = {"allow_empty": "true", "filename": "true" if named else "false"}
+    if columns is None:
+        options["hive_partitioning"] = "false"
+    else:
+        entries = (
+            f"{name}: {{name: {name}, type: {literal(kind)}, default_value: null}}"
+            for name, kind in zip(map(literal, columns), columns.values(), strict=True)
+        )
+        options["schema"] = f"map {{{', '.join(entries)}}}"
     given = ", ".join(f"{name} = {value}" for name, value in options.items())
     return f"read_parquet([{', '.join(map(literal, patterns))}], {given})"
 
 
-def _is_published(table: str, patterns: Sequence[str]) -> bool:
-    """Whether these are globs of published files that lie in folders by their method."""
-    return (
-        _HIVE in GLOBS[table]
-        and bool(patterns)
-        and all(pattern.endswith(PUBLISHED_GLOBS[table]) for pattern in patterns)
-    )
+def _method_by_path(table: str, patterns: Sequence[str]) -> str | None:
+    """SQL for the method that a file's path names, where its folder is that of a method.
+
+    DuckDB opens no file of another one then. None where paths don't tell.
+    """
+    if _HIVE not in GLOBS[table] or not patterns:
+        return None
+    for glob, folder in ((GLOBS, "method="), (PUBLISHED_GLOBS, "")):
+        if all(pattern.endswith(glob[table]) for pattern in patterns):
+            return f"regexp_extract(filename, '/?{table}/{folder}([^/]+)/[^/]+$', 1)"
+    return None
 
 
 def add_manifest(

@@ -28,13 +28,14 @@ from attribeam.schemas import UsageError
 from attribeam.schemas.layout import (
     CARD,
     DATABASE,
-    FORMAT,
+    FORMATS,
     GLOBS,
     MANIFEST,
     PUBLISHED,
     PUBLISHED_GLOBS,
     UNFINISHED,
 )
+from attribeam.schemas.manifest import newer
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 # DuckDB's own databases and schemas, and protocols of addresses.
@@ -252,10 +253,12 @@ def parse_manifest(text: bytes, path: str | Path) -> dict[str, Any]:
         manifest = json.loads(text.decode("utf-8"))
     except ValueError as error:
         raise _unreadable(path, error) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if isinstance(manifest, dict) and (sentence := newer(manifest)):
+        raise UsageError(f"{path} {sentence}")
+    if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS:
         raise UsageError(
-            f"{path} is not of format {FORMAT}: it was written by another version of attribeam. "
-            "Read the folder with that version."
+            f"{path} is not of format {' or '.join(map(str, FORMATS))}: it was written by another "
+            "version of attribeam. Read the folder with that version."
         )
     if wrong := misshapen(manifest):
         raise UsageError(f"{path} is damaged, or no run of attribeam's: {wrong}.")

@@ -15,7 +15,7 @@ from attribeam.analysis.opening.files import Survey, survey
 from attribeam.analysis.opening.runs import load_manifest
 from attribeam.analysis.verifying.verify import Report, verify
 from attribeam.schemas import TABLES, UsageError
-from attribeam.schemas.layout import GLOBS, PUBLISHED, parse_unit_path
+from attribeam.schemas.layout import FORMAT, GLOBS, PUBLISHED, parse_unit_path
 from attribeam.schemas.tables import EVALUATIONS
 
 _SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
@@ -160,7 +160,8 @@ def published_manifest(manifest: Mapping[str, Any], methods: Sequence[str]) -> d
         identity[section] = {**identity[section], "source": published_name(source)}
     identity["settings"] = _cleaned(identity["settings"])
     return {
-        "format": manifest["format"],
+        # Columns that are later than the run are there, and null.
+        "format": FORMAT,
         "layout": PUBLISHED,
         "identity": identity,
         "methods": {

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 
 from attribeam.analysis.local import without_paths
 from attribeam.analysis.publish.publishable import Publishable, published_name
-from attribeam.schemas import UsageError
+from attribeam.schemas import UsageError, table_schema
 from attribeam.schemas.layout import FAILURES, PUBLISHED
-from attribeam.schemas.tables import EVALUATIONS
+from attribeam.schemas.tables import EVALUATIONS, completed
 
 # The viewer reads a row group at a time; files of a unit are joined beyond this many, since the hub
 # holds 100,000 and is slow with many.
@@ -24,12 +24,18 @@ _MOST_FILES = 100
 
 def write_tables(run: Publishable, stage: Path, *, link: bool) -> None:
     """Writes the tables; with ``link`` for the time being, while the run stays where it is."""
+    double = run.manifest["identity"]["settings"]["dtype"] == "float64"
     try:
         for (table, method), files in run.files.items():
             if table in (FAILURES, *EVALUATIONS):
                 _write_cleaned(run, files, stage, table)
-            else:
-                _write_unit(files, stage, table, method, run.split, link=link)
+                continue
+            schema = table_schema(table, double=double)
+            for part, target in _parts(files, stage, table, method, run.split):
+                if len(part) == 1 and _suits(part[0], schema):
+                    _place(part[0], target, link=link)
+                else:
+                    rewrite(part, target, schema)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(
             f"{run.root} can't be published: {str(error).splitlines()[0]}. Is there room on the "
@@ -44,23 +50,21 @@ def table_path(stage: Path, table: str, method: str | None, split: str, part: in
     return folder / f"{split}-{part:05d}-of-{of:05d}.parquet"
 
 
-def _write_unit(
-    files: Sequence[Path], stage: Path, table: str, method: str | None, split: str, *, link: bool
-) -> None:
-    """Writes the shards of a table and method: as they are, where that suits the viewer."""
+def _parts(
+    files: Sequence[Path], stage: Path, table: str, method: str | None, split: str
+) -> Iterator[tuple[Sequence[Path], Path]]:
+    """Yields the shards of a table and method that become a file, and that file."""
     size = -(-len(files) // _MOST_FILES)
     parts = [files[start : start + size] for start in range(0, len(files), size)]
     for number, part in enumerate(parts):
-        target = table_path(stage, table, method, split, number, len(parts))
-        if len(part) == 1 and _suits(part[0]):
-            _place(part[0], target, link=link)
-        else:
-            rewrite(part, target)
+        yield part, table_path(stage, table, method, split, number, len(parts))
 
 
-def _suits(file: Path) -> bool:
-    """Whether a file can be published as it is."""
+def _suits(file: Path, schema: pa.Schema) -> bool:
+    """Whether a file can be published as it is: it suits the viewer, and has every column."""
     footer = pq.read_metadata(file)
+    if footer.schema.to_arrow_schema().names != schema.names:
+        return False
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     metadata = (footer.metadata or {}).items()
     # The schema in there is encoded, and has no texts but ours.
@@ -81,26 +85,26 @@ def _place(file: Path, target: Path, *, link: bool) -> None:
         shutil.copyfile(file, target)
 
 
-def rewrite(files: Sequence[Path], target: Path) -> None:
+def rewrite(files: Sequence[Path], target: Path, schema: pa.Schema) -> None:
     """Writes the rows of some files, one after another, in row groups that suit the viewer.
 
     Args:
-        files: Parquet files with the same columns.
+        files: Parquet files of a table.
         target: The file to write, encoded as the pipeline does.
+        schema: The table's columns: null where a file is older than one.
     """
     footers = [pq.read_metadata(file) for file in files]
     rows = sum(footer.num_rows for footer in footers)
     size = sum(f.row_group(n).total_byte_size for f in footers for n in range(f.num_row_groups))
     most = max(1, min(rows, rows * _GROUP_BYTES // max(size, 1)))
-    schema = pq.read_schema(files[0])
     metadata = {
         key: without_paths(value.decode("utf-8", "replace"))
-        for key, value in (schema.metadata or {}).items()
+        for key, value in (pq.read_schema(files[0]).metadata or {}).items()
     }
     schema = schema.with_metadata(metadata)
     with pq.ParquetWriter(target, schema, **_encodings(schema)) as writer:
         held: list[pa.RecordBatch] = []
-        for batch in _batches(files, most):
+        for batch in _batches(files, most, schema):
             # Batches are of so many rows at most: what is held is never more than two groups.
             held.append(batch)
             if sum(map(len, held)) >= most:
@@ -109,10 +113,11 @@ def rewrite(files: Sequence[Path], target: Path) -> None:
             _write_group(writer, schema, held, most)
 
 
-def _batches(files: Sequence[Path], most: int) -> Iterator[pa.RecordBatch]:
+def _batches(files: Sequence[Path], most: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for file in files:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-            yield from parquet.iter_batches(min(most, 8192))
+            for batch in parquet.iter_batches(min(most, 8192)):
+                yield from completed(pa.Table.from_batches([batch]), schema).to_batches()
 
 
 def _write_group(
@@ -145,7 +150,9 @@ def _encodings(schema: pa.Schema) -> dict[str, Any]:
 
 def _write_cleaned(run: Publishable, files: Sequence[Path], stage: Path, table_name: str) -> None:
     """Writes a small table whose texts may name local files, of the chosen methods."""
-    table = pa.concat_tables(pq.ParquetFile(file).read() for file in files).unify_dictionaries()
+    schema = table_schema(table_name)
+    tables = (completed(pq.ParquetFile(file).read(), schema) for file in files)
+    table = pa.concat_tables(tables).unify_dictionaries()
     table = table.replace_schema_metadata(None)
     chosen = [None, *run.manifest["methods"]]
     table = table.filter(

@@ -16,7 +16,8 @@ from attribeam.pipeline.running.differences import (
 )
 from attribeam.pipeline.store.files import exists, join, open_read, write_atomic
 from attribeam.schemas import UsageError
-from attribeam.schemas.layout import FORMAT, MANIFEST
+from attribeam.schemas.layout import FORMAT, FORMATS, MANIFEST
+from attribeam.schemas.manifest import newer
 
 # What numbers are made by; other libraries only read and write them.
 _DECISIVE = ("attribeam", "torch", "transformers", "tokenizers")
@@ -41,7 +42,9 @@ def read_manifest(root: str) -> dict[str, Any] | None:
         raise UsageError(
             f"{path} is damaged ({error}); put a copy of it back, or use another --output"
         ) from error
-    if found != FORMAT:
+    if sentence := newer(manifest):
+        raise UsageError(f"{path} {sentence}")
+    if found not in FORMATS:
         raise UsageError(f"{path} has format {found}, this version writes {FORMAT}")
     if wrong := misshapen(manifest):
         raise UsageError(

@@ -43,6 +43,8 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
             None if instance.label is None else prediction.predicted == instance.label
             for instance, prediction in pairs
         ],
+        # One question, of the class.
+        **dict.fromkeys(("question", "question_kind", "outputs"), [None] * len(pairs)),
     }
     return _table("instances", columns, double=double)
 

@@ -168,7 +168,7 @@ def test_what_is_no_run_folder(tmp_path: Path) -> None:
             action(tmp_path)
         with pytest.raises(UsageError, match="no run folder"):
             action(tmp_path / "missing")
-    (tmp_path / "run.json").write_text('{"format": 99}')
+    (tmp_path / "run.json").write_text('{"format": 3}')
     with pytest.raises(UsageError, match="another version"):
         open_run(tmp_path)
     (tmp_path / "run.json").write_text("{")

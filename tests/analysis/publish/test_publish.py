@@ -34,7 +34,7 @@ from attribeam.analysis.publish.card import ROWS, escaped, size_category
 from attribeam.analysis.publish.hub import upload as upload_folder
 from attribeam.analysis.publish.publish import Published, publish
 from attribeam.analysis.publish.publishable import published_manifest
-from attribeam.schemas import TABLES, UsageError
+from attribeam.schemas import TABLES, UsageError, table_schema
 from attribeam.schemas.layout import PUBLISHED_GLOBS, UNFINISHED
 from attribeam.schemas.tables import EVALUATIONS
 from tests.support.models import save_tiny
@@ -1124,7 +1124,7 @@ def test_no_folder_is_left_behind(
 
 def test_schema_of_a_rewritten_file_is_the_table_s(folder: Path, tmp_path: Path) -> None:
     shards = sorted((folder / "attributions" / "method=paths").iterdir())
-    publish_tables.rewrite(shards, tmp_path / "all.parquet")
+    publish_tables.rewrite(shards, tmp_path / "all.parquet", table_schema("attributions"))
     written = pq.ParquetFile(tmp_path / "all.parquet")
     assert written.schema_arrow.equals(pq.read_schema(shards[0]))
     assert written.read().equals(pa.concat_tables(pq.ParquetFile(s).read() for s in shards))

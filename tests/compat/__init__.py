@@ -1,0 +1,1 @@
+"""What versions of before have written, which every later one reads."""
