@@ -1,6 +1,7 @@
 """What all tests share: one thread, quiet libraries, and models that are made once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,19 @@ def tiny(tiny_folder: Callable[[str, str], Path]) -> LoadTiny:
         return load_model(tiny_folder(family, task), dtype=dtype)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A tiny BERT, the positions of which attend to no later one; its [MASK] is read all the same.
+
+    So there are tokens after the position read out, from which nothing comes there.
+    """
+    folder = save_tiny(tmp_path_factory.mktemp("causal"), "bert", "masked_lm")
+    model = load_model(folder, dtype="float64")
+    model.network.config.is_decoder = True
+    model.network.config.save_pretrained(folder)
+    return replace(model, anatomy=replace(model.anatomy, causal=True))
 
 
 @pytest.fixture(scope="session")

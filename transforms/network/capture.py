@@ -31,6 +31,7 @@ class Watch:
         attention: The attention probabilities of every layer. Without it attention runs fused,
             which never holds them.
         layers: What enters each layer and its layer norms, and its values; needs ``attention``.
+        projections: Queries and keys, where scores are products of them; needs ``attention``.
         whole: Let every position come out of the last layer, and not that read out alone.
         outputs: What comes out of each layer; needs ``whole``.
         readout_attention: The last layer's attention of the position that is read out, alone.
@@ -38,6 +39,7 @@ class Watch:
 
     attention: bool = False
     layers: bool = False
+    projections: bool = False
     whole: bool = False
     readout_attention: bool = False
     outputs: bool = False
@@ -87,6 +89,8 @@ class Recorder:
         hidden: What entered each layer, as ``LayerStates.entered``.
         values: Its values.
         sums: The sums of its steps.
+        queries: Its queries of all heads, [B, H, T, d/H], without a graph.
+        keys: Its keys of all groups, [B, G, T, d/H].
     """
 
     called: Sequence[Layer]
@@ -105,6 +109,8 @@ class Recorder:
     hidden: list[torch.Tensor] = field(default_factory=list)
     values: list[torch.Tensor] = field(default_factory=list)
     sums: list[list[torch.Tensor]] = field(default_factory=list)
+    queries: list[torch.Tensor] = field(default_factory=list)
+    keys: list[torch.Tensor] = field(default_factory=list)
 
     @property
     def layers(self) -> list[LayerStates]:
@@ -206,6 +212,9 @@ def record_attention(
     softcap: float | None = None,
 ) -> torch.Tensor:
     """Attention probabilities [B, H, T, T] from projections [B, H, T, d/H]; they are recorded."""
+    if recorder.watch.projections:
+        recorder.queries.append(recorder.kept(query))
+        recorder.keys.append(recorder.kept(key))
     scores = _scores(query, key, attention_mask, scaling, softcap)
     return _recorded(recorder, scores.to(recorder.dtype).softmax(dim=-1), value)
 

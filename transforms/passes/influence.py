@@ -13,11 +13,11 @@ lies inside an edge. One forward and one backward pass of the points serve all w
 candidates, and a word then costs a single token per layer (``layer_path``).
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +26,9 @@ from torch import nn
 from torch.nn import functional
 
 from attribeam.transforms.inputs.batch import Batch, row_cost
-from attribeam.transforms.network.capture import Watch
+from attribeam.transforms.network.capture import Recorder, Watch
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.parts import Affine, Layer
+from attribeam.transforms.network.parts import Layer
 from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.passes.layer_path import LayerPath, NormSlope
 from attribeam.transforms.recovery import fitting
@@ -211,30 +211,24 @@ class _Path:
         alphas = torch.from_numpy(points).to(self.start).repeat(size)[:, None, None]
         words = self.start[copies] + alphas * self.difference[copies]
         entered, tangents = _embedded(self.model, rows, words, self.difference[copies])
-        with torch.enable_grad(), _watching(self.model.layers) as seen:
+        watch = Watch(attention=True, layers=True, projections=True)
+        with torch.enable_grad(), _watching(self.model.layers) as (contexts, sums):
             entered.requires_grad_()
-            logits, recorder = self.model.run(rows, watch=Watch(attention=True), enter=entered)
+            logits, recorder = self.model.run(rows, watch=watch, enter=entered)
             outputs = (weights * logits.to(weights)).sum(-1)
-            depth = self.model.num_layers
             assert recorder.left is not None
             # No row has a part in another's output, so the gradients of their sum are all of them.
             first, last, *gradients = torch.autograd.grad(
-                outputs.sum(), [entered, recorder.left, *seen["context"], *seen["attended"]]
+                outputs.sum(), [entered, recorder.left, *contexts, *sums]
             )
-        seen["attention"] = recorder.attention
-        seen["context_gradient"], seen["attended_gradient"] = gradients[:depth], gradients[depth:]
-        _only_readout(seen, rows.readout)
         influence = (first.to(tangents) * tangents).sum(-1)
         apart = (
             x.detach().to(weights).unflatten(0, (size, count))
             for x in (tangents, last[:, 0], influence, outputs)
         )
         layers = [
-            {
-                name: of_layers[layer].detach().to(weights).unflatten(0, (size, count))
-                for name, of_layers in seen.items()
-            }
-            for layer in range(depth)
+            {name: x.detach().to(weights).unflatten(0, (size, count)) for name, x in own.items()}
+            for own in _by_layer(self.model.layers, recorder, contexts, gradients)
         ]
         return _Seen(layers, *apart)
 
@@ -244,7 +238,7 @@ class _Path:
         weights = torch.from_numpy(shares).to(self.start.device)
         return InfluenceStates(
             layers=[
-                _layer_path(parts, layer, row, length, self._heads)
+                _layer_path(parts, layer, row, length)
                 for parts, layer in zip(self.model.layers, seen.layers, strict=True)
             ],
             shares=weights,
@@ -256,31 +250,68 @@ class _Path:
             causal=self.model.causal,
         )
 
-    @property
-    def _heads(self) -> int:
-        return self.model.num_heads
+
+def _by_layer(
+    layers: Sequence[Layer],
+    recorder: Recorder,
+    contexts: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor],
+) -> list[dict[str, torch.Tensor]]:
+    """What each layer holds at N rows, by the names of ``LayerPath``.
+
+    Of all that is of single positions, those are the last dimension but one. Of the last layer one
+    query is kept, whose output counts; all else of it is its alone.
+
+    Args:
+        layers: The layers.
+        recorder: Of the run.
+        contexts: Mixed values of all heads, side by side, [N, Q, d] each.
+        gradients: Those at all contexts, then those at all that leaves attention's step.
+    """
+    found = []
+    for number, (layer, states) in enumerate(zip(layers, recorder.layers, strict=True)):
+        of_context, of_attended = gradients[number], gradients[len(layers) + number]
+        own = {
+            "query": recorder.queries[number],
+            "attention": recorder.attention[number],
+            "context": _apart(contexts[number], layer.attention.heads),
+            "attended": states.sums[0],
+            "context_gradient": _apart(of_context, layer.attention.heads),
+            "attended_gradient": of_attended,
+        }
+        if layer.steps[-1].join is not None:
+            own["widened"] = states.sums[-1]
+        if number == len(layers) - 1:
+            own = {name: _at_readout(x, recorder.readout) for name, x in own.items()}
+        if layer.attending.before is not None:
+            own["entered"] = states.entered
+        found.append({**own, "key": recorder.keys[number], "value": states.values})
+    return found
 
 
-def _layer_path(
-    parts: Layer, layer: dict[str, torch.Tensor], row: int, length: int, heads: int
-) -> LayerPath:
-    """What a layer holds of one row, its heads apart."""
-    own = {name: tensor[row] for name, tensor in layer.items()}
-    own["attention"] = own["attention"][:, :, :length, :length]
-    for name in own.keys() - {"attention"}:
-        own[name] = own[name][:, :length]
-        if name in _HEADED:
-            own[name] = own[name].unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
+def _apart(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """Heads side by side, [N, Q, d] to [N, H, Q, d/H]."""
+    apart: torch.Tensor = x.unflatten(-1, (heads, -1))
+    return apart.transpose(1, 2)
+
+
+def _at_readout(x: torch.Tensor, readout: torch.Tensor) -> torch.Tensor:
+    """The position read out of what all positions have, [N, ..., Q, n] to [N, ..., 1, n]."""
+    if x.shape[-2] == 1:
+        return x
+    return x[torch.arange(len(x), device=x.device), ..., readout, :].unsqueeze(-2)
+
+
+def _layer_path(parts: Layer, layer: dict[str, torch.Tensor], row: int, length: int) -> LayerPath:
+    """What a layer holds of one row, without its padding."""
+    own = {name: x[row][..., :length, :] for name, x in layer.items()}
+    own["attention"] = own["attention"][..., :length]
     own["query"] = own["query"] * parts.attention.scale
+    for name in ("key", "value"):
+        own[name] = parts.attention.shared(own[name])
+    for name in _HEADED:
+        own[name] = own[name].contiguous()
     return LayerPath(parts, **own)
-
-
-def _only_readout(seen: dict[str, list[torch.Tensor]], readout: torch.Tensor) -> None:
-    """Keeps of the last layer the one query whose output counts; all else of it is its alone."""
-    every = torch.arange(len(readout), device=readout.device)
-    query, attention = seen["query"], seen["attention"]
-    query[-1] = query[-1][every, readout][:, None]
-    attention[-1] = attention[-1][every, :, readout][:, :, None]
 
 
 def _joined(parts: Sequence[_Seen]) -> _Seen:
@@ -299,41 +330,28 @@ def _joined(parts: Sequence[_Seen]) -> _Seen:
 
 
 @contextmanager
-def _watching(layers: Sequence[Layer]) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """Keeps what passes through the parts of layers, [N, Q, d] each, with its graph.
+def _watching(
+    layers: Sequence[Layer],
+) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """Keeps what passes through layers, [N, Q, d] each, with its graph.
 
-    Layers may share modules, and one module may project queries, keys and values.
+    Yields:
+        Mixed values of all heads, and what attention's step adds up to, layer by layer.
     """
-    seen: dict[str, list[torch.Tensor]] = defaultdict(list)
-    watched: set[tuple[str, nn.Module]] = set()
+    contexts: list[torch.Tensor] = []
+    sums: list[torch.Tensor] = []
 
-    def enters(name: str, module: nn.Module) -> None:
-        def keep(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen[name].append(args[0])
-
-        if (name, module) not in watched:
-            hooks.callback(module.register_forward_pre_hook(keep).remove)
-        watched.add((name, module))
-
-    def leaves(name: str, projection: Affine) -> None:
-        def keep(_: nn.Module, __: tuple[Any, ...], output: torch.Tensor) -> None:
-            chosen = projection.outputs
-            seen[name].append(output if chosen is None else output[..., chosen])
-
-        if (name, projection.module) not in watched:
-            hooks.callback(projection.module.register_forward_hook(keep).remove)
-        watched.add((name, projection.module))
+    def keep(found: list[torch.Tensor], _: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        found.append(args[0])
 
     with ExitStack() as hooks:
-        for parts in layers:
-            for name in ("query", "key", "value"):
-                leaves(name, getattr(parts.attention, name))
-            enters("context", parts.attention.output.module)
-            ends = (parts.attending.before, parts.norm_of_sum(0), parts.steps[-1].join)
-            for name, norm in zip(("entered", "attended", "widened"), ends, strict=True):
-                if norm is not None:
-                    enters(name, norm.module)
-        yield seen
+        outputs = {layer.attention.output.module for layer in layers}
+        # Layers may share their modules, which then are called once for each.
+        norms = {norm.module for layer in layers if (norm := layer.norm_of_sum(0))}
+        for found, modules in ((contexts, outputs), (sums, norms)):
+            for module in modules:
+                hooks.callback(module.register_forward_pre_hook(partial(keep, found)).remove)
+        yield contexts, sums
 
 
 @torch.no_grad()

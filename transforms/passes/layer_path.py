@@ -172,9 +172,10 @@ class FinishSlope:
         """Gradient at u for one at the layer's output, [K, W, d] both."""
         gradient = _pull(self.widened, gradient)
         wide = gradient @ _weight(self.inside.contract, gradient)
-        entered = (wide * self.expanded) @ _weight(self.inside.expand, wide)
-        if self.inside.gate is not None and self.gated is not None:
-            entered += wide.mul_(self.gated) @ _weight(self.inside.gate, wide)
+        gate = None if self.gated is None else wide * self.gated
+        entered = wide.mul_(self.expanded) @ _weight(self.inside.expand, wide)
+        if self.inside.gate is not None and gate is not None:
+            entered += gate @ _weight(self.inside.gate, gate)
         return _pull(self.attended, _pull(self.entered, entered) + gradient)
 
 

@@ -120,6 +120,19 @@ def test_ablations_share_the_paths_of_the_patterns(tiny: LoadTiny) -> None:
         assert both[0][0][4] == pytest.approx(logits[0] - logits[1], rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [("llama", "scores that are products"), ("gemma2", "parts are added one after the other")],
+)
+@pytest.mark.parametrize("name", ["influence", "pattern_ablation"])
+def test_other_attention_and_other_layers_are_refused(
+    tiny: LoadTiny, family: str, why: str, name: str
+) -> None:
+    (choice,) = choose(name)
+    with pytest.raises(UsageError, match=f"{name} is defined by .*{why}.*and {family} has none"):
+        choice.fitted(tiny(family))
+
+
 # A run ----------------------------------------------------------------------------------------
 
 Save = Callable[[str, str], Path]

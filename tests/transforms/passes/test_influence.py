@@ -27,13 +27,26 @@ from attribeam.transforms.recovery import is_out_of_memory
 from tests.conftest import LoadTiny
 from tests.support.authors import DTYPES, IN_FLOAT32, TOGETHER, golden_numbers, golden_rows
 from tests.support.conditioning import tolerances
-from tests.support.models import FAMILIES, TASKS, plain, random_instances, relative_error
+from tests.support.models import (
+    FAMILIES,
+    PRE_LN,
+    TASKS,
+    plain,
+    random_instances,
+    relative_error,
+    tasks_of,
+)
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 
 AT_ONCE = 1_000_000
 # One family of those that are alike.
-UNLIKE = ("bert", "roberta", "electra", "distilbert", "roberta-prelayernorm")
+UNLIKE = ("bert", "roberta", "electra", "distilbert", "albert", "roberta-prelayernorm", "gpt2")
+# With each of its tasks, and all that influence is defined for.
+UNLIKE_TASKS = [(family, task) for family in UNLIKE for task in tasks_of(family)]
+EVERY = [
+    (family, task) for family in (*FAMILIES, "albert", *PRE_LN, "gpt2") for task in tasks_of(family)
+]
 # Instances whose numbers there are, by task.
 WITH_NUMBERS = {"mlm": (0, 1, 2, 3), "cls": (0, 2, 3)}
 SETTINGS = [("mlm", "r49", 50), ("mlm", "r9", 10), ("cls", "r49", 50)]
@@ -174,21 +187,22 @@ class PlainPath:
         if self.model.token_types > 1:
             more["token_type_ids"] = torch.tensor(self.instance.segment[None], dtype=torch.long)
         hidden: list[torch.Tensor] = []
+        left: list[torch.Tensor] = []
 
         def enters(_: Any, args: tuple[Any, ...]) -> None:
             hidden.append(args[0])
 
         def leaves(_: Any, __: Any, output: Any) -> None:
-            hidden.append(output if isinstance(output, torch.Tensor) else output[0])
+            left[:] = [output if isinstance(output, torch.Tensor) else output[0]]
 
         with ExitStack() as hooks:
-            for layer in self.layers:
-                hooks.callback(layer.module.register_forward_pre_hook(enters).remove)
-            hooks.callback(self.layers[-1].module.register_forward_hook(leaves).remove)
+            for module in {layer.module for layer in self.layers}:  # ALBERT's are one.
+                hooks.callback(module.register_forward_pre_hook(enters).remove)
+                hooks.callback(module.register_forward_hook(leaves).remove)
             logits = self.network(inputs_embeds=point, **more).logits[0]
         if self.instance.contrast is not None:
             logits = logits[self.instance.readout, self.instance.contrast]
-        return logits[0] - logits[self.runner_up], tuple(hidden)
+        return logits[0] - logits[self.runner_up], (*hidden, *left)
 
     @property
     def runner_up(self) -> int:
@@ -208,8 +222,7 @@ class PlainPath:
         return total
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, "roberta-prelayernorm"))
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("family", "task"), EVERY)
 def test_integrated_gradients_of_word_embeddings(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
     instances = random_instances(model, [8, 5])

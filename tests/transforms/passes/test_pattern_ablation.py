@@ -1,9 +1,9 @@
 """Pattern ablation: a plain model ablated by hand, paths one by one, what makes no difference."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import product
+from itertools import combinations_with_replacement, product
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,17 @@ from tests.support.models import (
     random_instance,
     random_instances,
     relative_error,
+    tasks_of,
     tiny_network,
     tokenizer_for,
 )
-from tests.transforms.passes.test_influence import AT_ONCE, UNLIKE, PlainPath, states_of
+from tests.transforms.passes.test_influence import (
+    AT_ONCE,
+    UNLIKE,
+    UNLIKE_TASKS,
+    PlainPath,
+    states_of,
+)
 from tests.transforms.passes.test_norms import shortened
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
@@ -128,11 +135,11 @@ def by_hand(model: Model, instance: Instance, kept: Kept) -> torch.Tensor:
             if not kept.nodes[number + 1, at]:
                 left.append(torch.zeros_like(hidden[at]))
                 continue
-            contexts = torch.zeros_like(query[at])
+            contexts, seen = torch.zeros_like(query[at]), slice(at + 1 if model.causal else None)
             for head in range(4):
                 if kept.heads is None or kept.heads[number, at, head]:
-                    scores = key[:, head] @ query[at, head] / query.shape[-1] ** 0.5
-                    contexts[head] = scores.softmax(0) @ value[:, head]
+                    scores = key[seen, head] @ query[at, head] / query.shape[-1] ** 0.5
+                    contexts[head] = scores.softmax(0) @ value[seen, head]
             skips = kept.skips is None or kept.skips[number, at]
             left.append(parts.finish(contexts.flatten(), hidden[at] * float(skips)))
         hidden = torch.stack(left)
@@ -152,51 +159,37 @@ def by_hooks(model: Model, instance: Instance, kept: Kept) -> torch.Tensor:
     network, length = plain(model), len(instance)
     heads = np.ones((3, length, 4)) if kept.heads is None else kept.heads
     skips = np.ones((3, length)) if kept.skips is None else kept.skips
-    passing: list[torch.Tensor] = []
+    passing: list[torch.Tensor] = []  # What entered the layers up to that which is run.
 
-    def enters(level: int) -> Callable[..., Any]:
-        def keep(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            mask = 1.0 if level else torch.tensor(kept.nodes[0])[:, None]
-            passing.append(args[0] * mask)
-            return (passing[-1], *args[1:])
+    def enter(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        mask = 1.0 if passing else torch.tensor(kept.nodes[0])[:, None]
+        passing.append(args[0] * mask)
+        return (passing[-1], *args[1:])
 
-        return keep
+    def mix(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0] * torch.tensor(heads[len(passing) - 1]).repeat_interleave(8, 1),)
 
-    def mixes(number: int) -> Callable[..., Any]:
-        def close(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (args[0] * torch.tensor(heads[number]).repeat_interleave(8, 1),)
+    def attend(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+        closed = 1 - torch.tensor(skips[len(passing) - 1]).double()
+        return output - passing[-1] * closed[:, None]
 
-        return close
+    def leave(_: Any, __: Any, output: Any) -> Any:
+        mask = torch.tensor(kept.nodes[len(passing)])[:, None]
+        return output * mask if isinstance(output, torch.Tensor) else (output[0] * mask,)
 
-    def attends(number: int) -> Callable[..., Any]:
-        def close(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
-            return output - passing[-1] * (1 - torch.tensor(skips[number]).double())[:, None]
-
-        return close
-
-    def leaves(level: int) -> Callable[..., Any]:
-        def drop(_: Any, __: Any, output: Any) -> Any:
-            mask = torch.tensor(kept.nodes[level])[:, None]
-            return output * mask if isinstance(output, torch.Tensor) else (output[0] * mask,)
-
-        return drop
-
+    layers = model.anatomy.layers_of(network, 4)
     with ExitStack() as hooks:
-        for number, layer in enumerate(model.anatomy.layers_of(network, 4)):
-            output = layer.attention.output.module
-            for handle in (
-                layer.module.register_forward_pre_hook(enters(number)),
-                output.register_forward_pre_hook(mixes(number)),
-                output.register_forward_hook(attends(number)),
-                layer.module.register_forward_hook(leaves(number + 1)),
-            ):
-                hooks.callback(handle.remove)
+        for module in {layer.module for layer in layers}:  # ALBERT's are one.
+            hooks.callback(module.register_forward_pre_hook(enter).remove)
+            hooks.callback(module.register_forward_hook(leave).remove)
+        for output in {layer.attention.output.module for layer in layers}:
+            hooks.callback(output.register_forward_pre_hook(mix).remove)
+            hooks.callback(output.register_forward_hook(attend).remove)
         ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
         return logits_of(instance, network(ids, **more_inputs(model, instance)))
 
 
-@pytest.mark.parametrize("family", UNLIKE)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("family", "task"), UNLIKE_TASKS)
 def test_against_a_plain_model(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
     instances = random_instances(model, [9, 5, 12, 4])
@@ -213,10 +206,13 @@ def test_against_a_plain_model(tiny: LoadTiny, family: str, task: str) -> None:
                 assert relative_error(logits, expected(model, instance, own)) < 1e-10
 
 
-@pytest.mark.parametrize("family", UNLIKE)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("family", "task"), UNLIKE_TASKS)
 def test_every_row_of_every_kind(tiny: LoadTiny, family: str, task: str) -> None:
-    model = tiny(family, task, "float64")
+    check_rows(tiny(family, task, "float64"))
+
+
+def check_rows(model: Model) -> None:
+    """Checks all kinds of ablation of two instances against a plain model, ablated by hand."""
     instances = random_instances(model, [7, 4])
     for found, instance in zip(rows_of(model, instances, seed=3), instances, strict=True):
         sets = sets_of(model, instance, seed=3)
@@ -241,12 +237,52 @@ def sets_of(model: Model, instance: Instance, seed: int = 0) -> dict[Kind, Kept]
     return kept_sets(model, instance, states, refine(states), attention, seed)
 
 
+def test_nothing_goes_back(causal: Model) -> None:
+    check_rows(causal)
+    for instance in random_instances(causal, [7, 4, 11]):
+        end = instance.readout + 1
+        assert end < len(instance)
+        for kind, kept in sets_of(causal, instance).items():
+            assert kind == "whole" or not kept.nodes[:, end:].any(), kind
+        (states,) = states_of(causal, [instance], weights_of(causal, 1), points=POINTS)
+        ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
+        with torch.no_grad():
+            found = plain(causal)(ids, output_attentions=True, **more_inputs(causal, instance))
+        attention = torch.cat(found.attentions).mean(1).numpy()[:, :end, :end]
+        for kind, paths in attention_paths(attention, instance.readout).items():
+            assert paths.shape == (end, 4), kind
+            assert (np.diff(paths) >= 0).all() and (paths <= instance.readout).all(), kind
+        flow, mean = by_autograd(causal, instance)
+        assert relative_error(conductance(states), flow) < 1e-9
+        assert relative_error(internal_influence(states), mean) < 1e-9
+
+
+def test_random_paths_that_never_go_back(causal: Model) -> None:
+    (instance,) = random_instances(causal, [7])
+    readout = instance.readout
+    assert 2 <= readout < 6
+    paths = np.stack([random_paths(instance, 3, seed, True) for seed in range(2000)])
+    assert (
+        paths == np.stack([random_paths(instance, 3, seed, True) for seed in range(2000)])
+    ).all()
+    assert (paths[..., 0] == range(7)).all() and (paths[..., -1] == readout).all()
+    for source in range(readout + 1):
+        every = list(combinations_with_replacement(range(source, readout + 1), 2))
+        counts = [(paths[:, source, 1:-1] == path).all(-1).sum() for path in every]
+        # All of them, and none much more often than others.
+        assert sum(counts) == 2000
+        expected = 2000 / len(every)
+        assert np.abs(np.array(counts) - expected).max() < 5 * expected**0.5
+    # From a token after it there is none.
+    assert (paths[:, readout + 1 :, :-1] == np.arange(readout + 1, 7)[:, None]).all()
+    assert random_paths(instance, 1, 0, True).tolist() == [[at, readout] for at in range(7)]
+
+
 # All and nothing ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", UNLIKE)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("family", "task"), UNLIKE_TASKS)
 def test_all_and_nothing(tiny: LoadTiny, family: str, task: str, dtype: str) -> None:
     model = tiny(family, task, dtype)
     instances = random_instances(model, [8, 5])
@@ -460,8 +496,7 @@ def margin_states(model: Model, instance: Instance) -> InfluenceStates:
     return states
 
 
-@pytest.mark.parametrize("family", UNLIKE)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("family", "task"), UNLIKE_TASKS)
 def test_layer_scores_against_autograd(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
     for length in (8, 4):
@@ -503,7 +538,7 @@ def assert_alike(
 @pytest.mark.parametrize("family", UNLIKE)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_padding_of_random_sets(tiny: LoadTiny, family: str, dtype: str) -> None:
-    model = tiny(family, "masked_lm", dtype)
+    model = tiny(family, tasks_of(family)[-1], dtype)
     rng = np.random.default_rng(1)
     instances = random_instances(model, [4, 19, 9])
     kept = [random_kept(instance, rng, True) for instance in instances]

@@ -19,7 +19,6 @@ from tests.conftest import LoadTiny
 from tests.support.authors import DTYPES, IN_FLOAT32, TOGETHER
 from tests.support.conditioning import tolerances
 from tests.support.models import (
-    FAMILIES,
     TASKS,
     random_instance,
     random_instances,
@@ -28,8 +27,9 @@ from tests.support.models import (
     tokenizer_for,
 )
 from tests.transforms.passes.test_influence import (
+    EVERY,
     SETTINGS,
-    UNLIKE,
+    UNLIKE_TASKS,
     PlainPath,
     allowed,
     golden_part,
@@ -156,7 +156,7 @@ class Walks(PlainPath):
             )
             self.jacobians.append(
                 [
-                    jacobian(lambda x, layer=layer: _output(layer.module, x), state[0])
+                    jacobian(lambda x, layer=layer: self._output(layer, x), state[0])
                     for layer, state in zip(self.layers, self.entered[-1], strict=True)
                 ]
             )
@@ -189,42 +189,46 @@ class Walks(PlainPath):
         ):
             change = tangents[nodes[0]][None]
             for layer, state, at, to in zip(self.layers, states, nodes, nodes[1:], strict=False):
-                along = _edge_jacobians(layer, heads, state[0], at, to)
+                along = self._edges(layer, heads, state[0], at, to)
                 change = torch.einsum("idf,pf->pid", along, change).flatten(0, 1)
             total += weight * (change @ gradient).view(total.shape)
         return total
 
+    @property
+    def mask(self) -> torch.Tensor:
+        """What is added to scores of attention, [T, T]."""
+        later = torch.full([len(self.instance)] * 2, -torch.inf, dtype=torch.float64).triu(1)
+        return later if self.model.causal else torch.zeros_like(later)
 
-def _output(layer: torch.nn.Module, entered: torch.Tensor) -> torch.Tensor:
-    """[T, d] to [T, d]."""
-    found = layer(entered[None], None)
-    return (found if isinstance(found, torch.Tensor) else found[0])[0]
+    def _output(self, layer: Layer, entered: torch.Tensor) -> torch.Tensor:
+        """[T, d] to [T, d]."""
+        found = layer.module(entered[None], attention_mask=self.mask[None, None])
+        return (found if isinstance(found, torch.Tensor) else found[0])[0]
 
+    def _edges(
+        self, parts: Layer, heads: int, entered: torch.Tensor, at: int, to: int
+    ) -> torch.Tensor:
+        """Jacobians of a layer's output at a position by its input at another, [H + 1, d, d].
 
-def _edge_jacobians(
-    parts: Layer, heads: int, entered: torch.Tensor, at: int, to: int
-) -> torch.Tensor:
-    """Jacobians of a layer's output at a position by its input at another, [H + 1, d, d].
+        Of each head with the others and the skip connection as they are, and of skipping.
+        """
 
-    Of each head with the others and the skip connection as they are, and of skipping.
-    """
+        def contexts(own: torch.Tensor) -> torch.Tensor:
+            hidden = parts.attend(torch.cat([entered[:at], own[None], entered[at + 1 :]]))
+            query, key, value = (
+                linear(hidden).unflatten(-1, (heads, -1)).transpose(0, 1)
+                for linear in (parts.attention.query, parts.attention.key, parts.attention.value)
+            )
+            scores = query @ key.mT / query.shape[-1] ** 0.5 + self.mask
+            return (scores.softmax(-1) @ value)[:, to]
 
-    def contexts(own: torch.Tensor) -> torch.Tensor:
-        hidden = torch.cat([entered[:at], own[None], entered[at + 1 :]])
-        query, key, value = (
-            linear(parts.attend(hidden)).unflatten(-1, (heads, -1)).transpose(0, 1)
-            for linear in (parts.attention.query, parts.attention.key, parts.attention.value)
-        )
-        mixed = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1) @ value
-        return mixed[:, to]
-
-    own = entered[at]
-    of_contexts = jacobian(contexts, own)
-    mixed = contexts(own)
-    of_mixed = jacobian(lambda x: parts.finish(x.flatten(), entered[to]), mixed)
-    by_head = torch.einsum("dhe,hef->hdf", of_mixed, of_contexts)
-    skip = jacobian(lambda x: parts.finish(mixed.flatten(), x), entered[to])
-    return torch.cat([by_head, (skip if at == to else torch.zeros_like(skip))[None]])
+        own = entered[at]
+        of_contexts = jacobian(contexts, own)
+        mixed = contexts(own)
+        of_mixed = jacobian(lambda x: parts.finish(x.flatten(), entered[to]), mixed)
+        by_head = torch.einsum("dhe,hef->hdf", of_mixed, of_contexts)
+        skip = jacobian(lambda x: parts.finish(mixed.flatten(), x), entered[to])
+        return torch.cat([by_head, (skip if at == to else torch.zeros_like(skip))[None]])
 
 
 @cache
@@ -234,10 +238,13 @@ def walks_of(model: Model) -> Walks:
     return Walks(model, instance)
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, "roberta-prelayernorm"))
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("family", "task"), EVERY)
 def test_against_all_patterns_of_nodes(tiny: LoadTiny, family: str, task: str) -> None:
-    model = tiny(family, task, "float64")
+    check_nodes(tiny(family, task, "float64"))
+
+
+def check_nodes(model: Model) -> None:
+    """Checks influence through nodes, and which are chosen, against all paths."""
     walks = walks_of(model)
     (found,) = refined(model, [walks.instance])
     for word, source in enumerate(found.sources.tolist()):
@@ -258,10 +265,13 @@ def test_against_all_patterns_of_nodes(tiny: LoadTiny, family: str, task: str) -
         assert second == (np.sign(total) * influence[first]).argmax()
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, "roberta-prelayernorm"))
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("family", "task"), EVERY)
 def test_against_all_patterns_of_heads(tiny: LoadTiny, family: str, task: str) -> None:
-    model = tiny(family, task, "float64")
+    check_heads(tiny(family, task, "float64"))
+
+
+def check_heads(model: Model) -> None:
+    """Checks influence through heads and skips, and which are chosen, against all of them."""
     walks = walks_of(model)
     (found,) = refined(model, [walks.instance])
     for word in range(len(found.sources)):
@@ -275,6 +285,21 @@ def test_against_all_patterns_of_heads(tiny: LoadTiny, family: str, task: str) -
             assert float(found.skip_scores[word, layer]) == pytest.approx(float(left[-1]))
             assert head % len(left) == int((sign * left).argmax())
             influence = influence[head]
+
+
+def test_no_path_goes_back(causal: Model) -> None:
+    check_nodes(causal)
+    check_heads(causal)
+    instance = walks_of(causal).instance
+    (states,) = states_of(causal, [instance], points=POINTS)
+    # The position read out has no influence here, and goes nowhere but to itself.
+    found = refinement(states, range(instance.readout + 1))
+    assert (found.nodes.diff(dim=1) >= 0).all()
+    assert (found.nodes[:, -1] == instance.readout).all()
+    assert found.sources.tolist() == [*states.sources.tolist(), instance.readout]
+    assert len(instance) > instance.readout + 1
+    with pytest.raises(ValueError, match=f"back to position {instance.readout}"):
+        refinement(states, [instance.readout + 1])
 
 
 # The partition --------------------------------------------------------------------------------
@@ -293,8 +318,7 @@ def check_partition(found: Refinement, limit: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", UNLIKE)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("family", "task"), UNLIKE_TASKS)
 def test_partition_and_sign(tiny: LoadTiny, family: str, task: str, dtype: str) -> None:
     model = tiny(family, task, dtype)
     for found in refined(model, random_instances(model, [13, 7], seed=3)):
