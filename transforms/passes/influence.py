@@ -101,7 +101,7 @@ class InfluenceStates:
     read_gradient: torch.Tensor
     influence: torch.Tensor
     outputs: torch.Tensor
-    causal: bool = False
+    causal: bool
 
     @property
     def sources(self) -> torch.Tensor:

@@ -413,8 +413,9 @@ def _raises(*_: Any, **__: Any) -> None:
     raise error
 
 
-def test_half_precision_is_left_for_the_algebra(tiny: LoadTiny) -> None:
-    half, single = (tiny("bert", "classification", dtype) for dtype in ("bfloat16", "float32"))
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_half_precision_is_left_for_the_algebra(tiny: LoadTiny, family: str) -> None:
+    half, single = (tiny(family, "classification", dtype) for dtype in ("bfloat16", "float32"))
     instances, weights = random_instances(half, [6, 9]), torch.tensor([[1.0, -1, 0]] * 2)
     pairs = zip(*(states_of(model, instances, weights) for model in (half, single)), strict=True)
     for ours, expected in pairs:
