@@ -26,6 +26,7 @@ from torch import nn
 from attribeam.transforms import Instance, Model, load_model
 from attribeam.transforms.attribute import TOKEN_BUDGETS
 from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.targets import Explained
 from attribeam.transforms.passes.attention_path import (
     LayerAttribution,
     attention_attributions,
@@ -151,7 +152,7 @@ def _attributions(
     return list(
         attention_attributions(
             states,
-            states.logits.argmax(-1),
+            Explained("logit", states.logits.argmax(-1)),
             rule=partial(quadrature, rule),
             steps=steps,
             most=most,

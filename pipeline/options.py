@@ -29,7 +29,10 @@ class Options:
         methods: Names separated by commas, or ``all``.
         params: Parameters by method.
         layers: Scores by layer too, of the methods that have them.
-        target: ``auto``, ``predicted``, ``gold`` or the number of a class.
+        target: ``auto``, ``predicted``, ``gold``, ``runner_up``, ``each``, or the number or the
+            name of a class.
+        explain: ``auto``, ``logit``, ``log_prob``, ``probability``, ``contrast``, ``margin`` or
+            ``value``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: ``float32``, ``float64``, ``bfloat16`` or ``mixed``.
         token_budget: Largest batch in tokens of short rows; None for the device's default.
@@ -61,6 +64,7 @@ class Options:
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     layers: bool = False
     target: str = "auto"
+    explain: str = "auto"
     device: str = "auto"
     dtype: str = "float32"
     token_budget: int | None = None

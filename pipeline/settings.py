@@ -6,6 +6,7 @@ from typing import Any
 
 from attribeam.transforms import EncodeOptions
 from attribeam.transforms.evaluate import Evaluation
+from attribeam.transforms.inputs.targets import Scalar
 from attribeam.transforms.inputs.variants import WordScore
 from attribeam.transforms.registry import Chosen, choose
 
@@ -33,6 +34,7 @@ class Settings:
         output: The run's folder.
         num_shards: Number of shards of the corpus.
         target: Class to explain (``targets.parse_target``).
+        scalar: Which scalar of it (``targets.parse_explain``).
         seed: Seed of all that is random.
         dtype: Precision of the model and the scores.
         encoding: How texts become tokens.
@@ -59,6 +61,7 @@ class Settings:
     output: str
     num_shards: int
     target: str | int
+    scalar: Scalar
     seed: int
     dtype: str
     encoding: EncodeOptions

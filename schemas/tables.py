@@ -66,7 +66,7 @@ _INSTANCES = (
         "label", pa.int32(), "Gold class; for a masked LM 0, the correct word; null if unknown"
     ),
     _column("prediction", pa.int32(), "Predicted class (largest logit)"),
-    _column("probabilities", pa.list_(REAL), "Softmax of the logits"),
+    _column("probabilities", pa.list_(REAL), "Softmax of the logits; a regression's value itself"),
     _column("logits", pa.list_(REAL), "Logit per class; for a masked LM of the two contrast words"),
     _column("rationale", pa.list_(pa.int8()), "Per token: 1 where its word is in the rationale"),
     _column("roles", pa.list_(pa.string()), "Per token: role of its word (subject, ...), or null"),
@@ -75,14 +75,20 @@ _INSTANCES = (
     _column(
         "question",
         pa.int32(),
-        "Number of the question of its row; null where there is one, or it is of the whole row",
+        "Number of the question of its row (or window), from 0; null where there is but one",
         added=True,
     ),
-    _column("question_kind", pa.string(), "What is asked; null for the class", added=True),
+    _column(
+        "question_kind",
+        pa.string(),
+        "label (whether the row has it), value (of a regression) or token (class of a word); null "
+        "for the row's class, or a masked LM's word",
+        added=True,
+    ),
     _column(
         "outputs",
         pa.list_(pa.string()),
-        "Names of the outputs that are asked for; null for all classes",
+        "Name of the label or the value that is asked for; null for all classes",
         added=True,
     ),
 )

@@ -18,7 +18,7 @@ from attribeam.schemas.errors import one_line
 from attribeam.transforms.details import Details, LayerRow, Real, is_finite
 from attribeam.transforms.inputs.batch import Batch, Instance, collate, pack
 from attribeam.transforms.inputs.given import check_instances, check_model, kind_of
-from attribeam.transforms.inputs.targets import parse_target
+from attribeam.transforms.inputs.targets import Scalar, parse_explain, parse_target
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.passes.base import CorpusStatistics
@@ -114,6 +114,7 @@ def attribute(
     methods: str | Sequence[str | Chosen],
     *,
     target: str | int = "auto",
+    explain: str = "auto",
     token_budget: int | None = None,
     seed: int = 0,
     layers: bool = False,
@@ -127,7 +128,10 @@ def attribute(
         instances: Encoded instances (``encode``), in any order and of any lengths.
         methods: Names, ``all``, or chosen methods with parameters (``choose``); with none of them
             only the predictions are made.
-        target: Class to explain: ``auto``, ``predicted``, ``gold`` or a number.
+        target: Class to explain: ``auto``, ``predicted``, ``gold``, ``runner_up``, a number or a
+            name (``targets.parse_target``).
+        explain: Which scalar of it: ``auto``, ``logit``, ``log_prob``, ``probability``,
+            ``contrast``, ``margin`` or ``value`` (``targets.parse_explain``).
         token_budget: Largest batch, in tokens of short rows; None for the device's default.
         seed: Seed of the stochastic methods.
         layers: Give the scores by layer too, of the methods that have them.
@@ -145,7 +149,8 @@ def attribute(
     """
     check_model(model)
     check_instances(instances)
-    chosen, left_out = fit_all(_chosen(methods), model)
+    scalar = parse_explain(explain, model)
+    chosen, left_out = fit_all(_chosen(methods), model, scalar)
     if instances:
         _check_statistics(chosen, statistics)
     job = _Job(
@@ -153,6 +158,7 @@ def attribute(
         instances=instances,
         chosen=chosen,
         target=parse_target(str(target), model),
+        scalar=scalar,
         budget=budget_for(model, token_budget),
         seed=seed,
         layered=layers,
@@ -198,6 +204,7 @@ class _Job:
     instances: Sequence[Instance]
     chosen: Sequence[Chosen]
     target: str | int
+    scalar: Scalar
     budget: int
     seed: int
     layered: bool
@@ -237,6 +244,7 @@ class _Job:
             model=self.model,
             batch=self._batch(indices),
             target=self.target,
+            scalar=self.scalar,
             budget=self.budget,
             seed=self.seed,
             needs=frozenset(need for choice in chosen for need in choice.needs),
@@ -250,7 +258,7 @@ class _Job:
 
     def _predictions(self, indices: Sequence[int], captured: Captured) -> set[int]:
         """Keeps the predictions; returns the indices whose logits are numbers."""
-        probabilities = captured.logits.double().softmax(-1).cpu().numpy()
+        probabilities = self.model.probabilities(captured.logits.double()).cpu().numpy()
         logits = captured.logits.double().cpu().numpy()
         good = set()
         for index, row, share, target in zip(

@@ -12,6 +12,7 @@ import torch
 
 from attribeam.schemas import UsageError, UsageTypeError
 from attribeam.transforms.details import Details
+from attribeam.transforms.inputs.targets import LINEAR, Scalar
 from attribeam.transforms.inputs.variants import WordScore
 from attribeam.transforms.network.model import Model, Trait
 from attribeam.transforms.passes.base import Pass, check_pass
@@ -120,6 +121,7 @@ class Method:
         presets: Parameters that belong together, by name: ``--set METHOD.preset=NAME``.
         opt_in: Why it runs only when it is named, and not with ``all``; None if it does.
         requires: What a model must have for the method to be defined for it.
+        linear: Whether it is defined for sums of logits alone.
         version: A number that changes whenever the same parameters come to give other results, so
             that a run never mixes the two.
     """
@@ -141,6 +143,7 @@ class Method:
     presets: Mapping[str, Mapping[str, ParamValue]] = field(default_factory=dict)
     opt_in: str | None = None
     requires: tuple[Trait, ...] = ()
+    linear: bool = False
     version: int = 1
 
     def params(self, given: Mapping[str, Any]) -> dict[str, ParamValue]:
@@ -179,6 +182,7 @@ DEFINED_BY: dict[Trait, str] = {
     "post_ln": "is defined by layers that normalise after their residuals",
     "serial": "is defined by layers whose parts are added one after the other, each as it is",
     "ungated": "is defined by feed-forward parts without a gate",
+    "classes": "is defined by the probabilities of classes",
     "products": "is defined by attention scores that are products of queries and keys alone",
 }
 _METHODS: dict[str, Method] = {}
@@ -255,22 +259,34 @@ class Chosen:
         """The passes it needs with these parameters."""
         return self.method.needs(self.params)
 
-    def unfit(self, model: Model) -> str | None:
-        """Why the method isn't defined for a model; None if it is."""
+    def unfit(self, model: Model, scalar: Scalar | None = None) -> str | None:
+        """Why the method isn't defined for a model, or a scalar of it; None if it is."""
+        if self.method.linear and scalar is not None and scalar not in LINEAR:
+            return f"is defined for sums of logits, and the {scalar} is none"
         lacking = [trait for trait in self.method.requires if trait not in model.traits]
-        if not lacking:
+        if lacking:
+            return f"{DEFINED_BY[lacking[0]]}, and {model.network.config.model_type} has none"
+        if not model.causal:
             return None
-        return f"{DEFINED_BY[lacking[0]]}, and {model.network.config.model_type} has none"
+        try:  # Decoders mostly have no mask token, which no option then names, and no padding.
+            self._check_passes(model)
+        except UsageError as error:
+            return f"can't be run so: {error}"
+        return None
 
-    def fitted(self, model: Model) -> "Chosen":
+    def fitted(self, model: Model, scalar: Scalar | None = None) -> "Chosen":
         """The same with parameters that depend on the model's depth filled in.
 
         Raises:
             UsageError: If the method isn't defined for the model, or the model has no such layer,
                 or can't be run as the method needs.
         """
-        if (why := self.unfit(model)) is not None:
+        if (why := self.unfit(model, scalar)) is not None:
             raise UsageError(f"{self.name} {why}")
+        return self._check_passes(model)
+
+    def _check_passes(self, model: Model) -> "Chosen":
+        """The same with such parameters, once what it needs of the model is checked."""
         params = dict(self.params)
         for name, default in self.method.defaults.items():
             if not isinstance(default, LastLayers):
@@ -331,18 +347,25 @@ def choose(
     ]
 
 
-def fit_all(chosen: Sequence[Chosen], model: Model) -> tuple[list[Chosen], dict[str, str]]:
+def fit_all(
+    chosen: Sequence[Chosen], model: Model, scalar: Scalar | None = None
+) -> tuple[list[Chosen], dict[str, str]]:
     """Chosen methods, fitted to a model; and why others that ``all`` stands for are left out.
+
+    Args:
+        chosen: The methods.
+        model: The model.
+        scalar: What is explained; None for what every method is defined for.
 
     Raises:
         UsageError: If a method that was named isn't defined for the model, or none is, or one
             can't be run as it is to be (``Chosen.fitted``).
     """
-    reasons = {choice.name: choice.unfit(model) for choice in chosen if choice.by_all}
+    reasons = {choice.name: choice.unfit(model, scalar) for choice in chosen if choice.by_all}
     left_out = {name: why for name, why in reasons.items() if why is not None}
     if left_out and len(left_out) == len(chosen):
         raise UsageError("no method that was chosen is defined for this model")
-    return [c.fitted(model) for c in chosen if c.name not in left_out], left_out
+    return [c.fitted(model, scalar) for c in chosen if c.name not in left_out], left_out
 
 
 def _default(default: Default) -> ParamValue:

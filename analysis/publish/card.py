@@ -62,7 +62,13 @@ _SIZES = {
     name: 10**power
     for power, name in enumerate(("1K", "10K", "100K", "1M", "10M", "100M", "1B"), start=3)
 }
-_TASKS = {"classification": "text-classification", "masked_lm": "fill-mask"}
+_TASKS = {
+    "classification": "text-classification",
+    "multi_label": "text-classification",
+    "regression": "text-classification",
+    "token_classification": "token-classification",
+    "masked_lm": "fill-mask",
+}
 _MARKS = re.compile(r"[\\`*_{}\[\]#|~!$@]")
 
 

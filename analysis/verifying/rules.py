@@ -77,7 +77,7 @@ INSTANCES = (
         """
         select count(*), min(instance_id)
         from instances
-        where abs(list_sum(probabilities) - 1) > 1e-3
+        where abs(list_sum(probabilities) - 1) > 1e-3 and question_kind is distinct from 'value'
         """,
     ),
     Check(
@@ -192,6 +192,9 @@ CURVES = (
         select count(*), min(instance_id || ' under ' || method)
         from curves
         where not coalesce(isfinite(logit) and probability between -1e-6 and 1 + 1e-6, false)
+            and instance_id not in (
+                select instance_id from instances where question_kind = 'value'
+            )
         """,
     ),
     Check(
@@ -262,13 +265,13 @@ CURVES = (
 # Under --overflow stride a row of the corpus is several instances: its windows, numbered from 0.
 WINDOWS = (
     Check(
-        "instances: {count} have ids that are not their row's, or of its windows, such as "
-        "{example}",
+        "instances: {count} have ids that are not their row's, or of its windows and questions, "
+        "such as {example}",
         """
         select count(*), min(instance_id)
         from instances
         where instance_id is distinct from
-            case when "window" is null then row_id else row_id || '/' || "window" end
+            row_id || coalesce('/' || "window", '') || coalesce('#' || question, '')
         """,
     ),
     Check(
@@ -278,14 +281,34 @@ WINDOWS = (
         from (
             select row_id
             from (
-                select row_id, instance_id, "window" from instances where "window" is not null
+                select row_id, "window" from instances where "window" is not null
                 union all
-                select row_id, instance_id, try_cast(substr(instance_id, len(row_id) + 2) as int)
-                from failures
-                where method is null and instance_id <> row_id
+                select row_id, try_cast(split_part(part, '#', 1) as int)
+                from (select row_id, substr(instance_id, len(row_id) + 2) as part, instance_id
+                    from failures where method is null)
+                where substr(instance_id, len(row_id) + 1, 1) = '/'
             )
             group by row_id
-            having max("window") is distinct from count(distinct instance_id) - 1
+            having max("window") is distinct from count(distinct "window") - 1
+        )
+        """,
+    ),
+    Check(
+        "instances: {count} rows of the corpus have not all of their questions, such as {example}",
+        """
+        select count(*), min(row_id)
+        from (
+            select row_id
+            from (
+                select row_id, instance_id, question from instances where question is not null
+                union all
+                select row_id, instance_id, try_cast(split_part(part, '#', 2) as int)
+                from (select row_id, substr(instance_id, len(row_id) + 1) as part, instance_id
+                    from failures where method is null)
+                where regexp_full_match(part, '(/[0-9]+)?#[0-9]+')
+            )
+            group by row_id, split_part(substr(instance_id, len(row_id) + 1), '#', 1)
+            having max(question) is distinct from count(distinct question) - 1
         )
         """,
     ),

@@ -225,8 +225,18 @@ def _add_run_options(parser: argparse.ArgumentParser, devices: str = "auto|cpu|c
     add(
         "--target",
         default="auto",
-        metavar="auto|predicted|gold|INT",
-        help="class to explain; auto is predicted, or the correct word of a masked LM",
+        metavar="RULE|CLASS",
+        help="which output to explain: auto (the predicted class; the correct word of a masked LM; "
+        "each of several labels or values), predicted, gold, runner_up, each, or a class by its "
+        "name or number",
+    )
+    parser.add_argument(
+        "--explain",
+        default="auto",
+        metavar="SCALAR",
+        help="which scalar of it: auto, logit, log_prob, probability, contrast (with the "
+        "runner-up, or a masked LM's other word), margin (with the largest other), or value (a "
+        "regression's)",
     )
     _add_corpus_options(parser)
     _add_evaluation_options(parser)

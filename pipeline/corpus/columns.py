@@ -76,7 +76,9 @@ def choose_columns(source: Source, given: Mapping[str, str | None], model: Model
         UsageError: If a named column isn't there or can't play its role, a needed role has no
             column, or a file lacks a column that is needed.
     """
-    unasked = ("label",) if model.task == "masked_lm" else ("good", "bad")
+    unasked = {"masked_lm": ("label",), "classification": ("good", "bad")}.get(
+        model.task, ("label", "good", "bad")
+    )
     columns: dict[str, str] = {}
     for role, guesses in GUESSED.items():
         found = _column(source, role, given.get(role), () if role in unasked else guesses)
@@ -185,6 +187,11 @@ def _checked(
                     f"--{role}-column"
                 )
         return {k: v for k, v in columns.items() if k != "label"}
+    if "label" in columns and model.task != "classification":
+        raise UsageError(
+            f"rows of a {model.task} model have no class that a label could be: leave out "
+            "--label-column"
+        )
     return {k: v for k, v in columns.items() if k not in ("good", "bad")}
 
 

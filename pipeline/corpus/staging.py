@@ -121,7 +121,9 @@ def understood(
 # Staging --------------------------------------------------------------------------------------
 
 
-def stage(corpus: Corpus, root: str, *, shard_size: int, windows: bool = False) -> int:
+def stage(
+    corpus: Corpus, root: str, *, shard_size: int, windows: bool = False, questions: bool = False
+) -> int:
     """Copies a corpus into the run's folder, normalised, one file a shard.
 
     Args:
@@ -129,6 +131,7 @@ def stage(corpus: Corpus, root: str, *, shard_size: int, windows: bool = False) 
         root: The run's folder.
         shard_size: Rows a shard.
         windows: Whether long texts are to become windows, which have ids too.
+        questions: Whether rows are asked several questions, which have ids too.
 
     Returns:
         Number of rows.
@@ -149,7 +152,9 @@ def stage(corpus: Corpus, root: str, *, shard_size: int, windows: bool = False) 
         raise UsageError(f"{corpus.source.name} has no rows")
     _check_unique(corpus, root, hashes)
     if windows:
-        _check_windows(corpus, root, hashes)
+        _check_derived(corpus, root, hashes, "window")
+    if questions:
+        _check_derived(corpus, root, hashes, "question")
     return count
 
 
@@ -200,22 +205,32 @@ def _check_unique(corpus: Corpus, root: str, hashes: list[np.ndarray]) -> None:
                 )
 
 
-# An id that a window could have, and the id of the row it would be of.
+# An id that a window or a question could have, and the id of the row it would be of.
 _WINDOW = re.compile(r"(.*)/(0|[1-9]\d*)", re.DOTALL)
+_QUESTION = re.compile(r"(.*?)(?:/(0|[1-9]\d*))?#(0|[1-9]\d*)", re.DOTALL)
 
 
-def _check_windows(corpus: Corpus, root: str, hashes: list[np.ndarray]) -> None:
-    """Whether the row would have such a window isn't known yet; nobody should have to wonder."""
+def _check_derived(corpus: Corpus, root: str, hashes: list[np.ndarray], kind: str) -> None:
+    """Whether the row would have such a part isn't known yet; nobody should have to wonder.
+
+    Args:
+        corpus: The corpus.
+        root: Folder of the run.
+        hashes: Of the ids of each shard.
+        kind: ``window`` or ``question``.
+    """
+    pattern = _WINDOW if kind == "window" else _QUESTION
+    under = " under --overflow stride" if kind == "window" else ""
     every = np.unique(np.concatenate(hashes))
     for shard in range(len(hashes)):
-        found = [_WINDOW.fullmatch(row.instance_id) for row in read_rows(root, shard)]
+        found = [pattern.fullmatch(row.instance_id) for row in read_rows(root, shard)]
         parents = [match for match in found if match]
         taken = np.isin(np.array([_hash(match[1]) for match in parents], np.uint64), every)
         for match in (match for match, hit in zip(parents, taken, strict=True) if hit):
             raise UsageError(
                 f"{corpus.source.name} has rows with the ids {match[1]!r} and {match[0]!r} "
-                f"(column {corpus.columns.get('id')!r}), and under --overflow stride the second "
-                "could be a window of the first; --id-column names another column, or none"
+                f"(column {corpus.columns.get('id')!r}), and{under} the second could be a {kind} "
+                "of the first; --id-column names another column, or none"
             )
 
 

@@ -98,7 +98,7 @@ def _settings_identity(
     encoding = asdict(settings.encoding)
     return {
         "target": settings.target,
-        "output": "contrast" if model.task == "masked_lm" else "logit",
+        "output": settings.scalar,
         "dtype": settings.dtype,
         "seed": settings.seed,
         "max_length": encoding["max_length"],

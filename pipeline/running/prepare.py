@@ -32,7 +32,7 @@ from attribeam.schemas.errors import INT64
 from attribeam.schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
-from attribeam.transforms.inputs.targets import parse_target
+from attribeam.transforms.inputs.targets import Scalar, parse_explain, parse_target
 from attribeam.transforms.inputs.variants import OPERATIONS
 from attribeam.transforms.inputs.windows import default_overlap, most_overlap
 from attribeam.transforms.network.loading import DTYPES
@@ -75,6 +75,7 @@ class Checked:
         chosen: The methods, their parameters fixed.
         left_out: Of ``all`` those that aren't defined for the model, and why.
         target: Class to explain.
+        scalar: Which scalar of it.
         evaluation: What is perturbed.
         corpus: The corpus.
         encoding: How texts become tokens.
@@ -87,6 +88,7 @@ class Checked:
     chosen: list[Chosen]
     left_out: dict[str, str]
     target: str | int
+    scalar: Scalar
     evaluation: Evaluation | None
     corpus: Corpus
     encoding: EncodeOptions
@@ -108,6 +110,7 @@ class Checked:
             output=options.output.rstrip("/"),
             num_shards=-(-rows // options.shard_size),
             target=self.target,
+            scalar=self.scalar,
             seed=options.seed,
             dtype=options.dtype,
             encoding=self.encoding,
@@ -152,8 +155,9 @@ def check(options: Options, workers: Workers, begun: Mapping[str, Any] | None = 
     )
     model = load_checked(folder, options)
     target = parse_target(options.target, model)
+    scalar = parse_explain(options.explain, model)
     evaluation = options.evaluation and _in_order(options.evaluation.checked(model))
-    chosen, left_out = fit_all(chosen, model)
+    chosen, left_out = fit_all(chosen, model, scalar)
     corpus = open_corpus(
         options.corpus,
         model,
@@ -172,9 +176,10 @@ def check(options: Options, workers: Workers, begun: Mapping[str, Any] | None = 
         chosen=chosen,
         left_out=left_out,
         target=target,
+        scalar=scalar,
         evaluation=evaluation,
         corpus=corpus,
-        encoding=_encoding(options, model, corpus.columns, need_label=target == "gold"),
+        encoding=_encoding(options, model, corpus.columns, target),
     )
 
 
@@ -214,6 +219,7 @@ def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) ->
         *(corpus, root),
         shard_size=options.shard_size,
         windows=checked.encoding.overflow == "stride",
+        questions=checked.model.task in ("multi_label", "regression", "token_classification"),
     )
     if old is None:
         # Of a call that was killed before it began; its model may have been another.
@@ -462,7 +468,7 @@ def _check_gold(
 
 
 def _encoding(
-    options: Options, model: Model, columns: Mapping[str, str], *, need_label: bool
+    options: Options, model: Model, columns: Mapping[str, str], target: str | int
 ) -> EncodeOptions:
     limit = _limit(options, model, columns)
     special = 0
@@ -472,7 +478,15 @@ def _encoding(
             # Tokenizers don't truncate at all then.
             raise UsageError(f"--max-length {limit} leaves no room beside {special} special tokens")
     stride = _stride(options, limit - special) if options.overflow == "stride" else None
-    return EncodeOptions(limit, options.overflow, stride, options.words, need_label)
+    several = model.task in ("multi_label", "regression")
+    return EncodeOptions(
+        limit,
+        options.overflow,
+        stride,
+        options.words,
+        need_label=target == "gold",
+        target=target if several and isinstance(target, int) else None,
+    )
 
 
 def _limit(options: Options, model: Model, columns: Mapping[str, str]) -> int:

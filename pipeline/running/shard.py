@@ -145,6 +145,7 @@ class ShardWork:
             self.instances,
             [choice for choice in self.settings.chosen if choice.name in wanted],
             target=self.settings.target,
+            explain=self.settings.scalar,
             token_budget=self.settings.token_budget,
             seed=self.settings.seed,
             layers=any(unit.table in BY_LAYER for unit in units),

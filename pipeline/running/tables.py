@@ -43,8 +43,9 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
             None if instance.label is None else prediction.predicted == instance.label
             for instance, prediction in pairs
         ],
-        # One question, of the class.
-        **dict.fromkeys(("question", "question_kind", "outputs"), [None] * len(pairs)),
+        "question": [instance.question for instance in instances],
+        "question_kind": [instance.question_kind for instance in instances],
+        "outputs": [instance.asked_names for instance in instances],
     }
     return _table("instances", columns, double=double)
 

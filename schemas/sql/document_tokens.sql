@@ -18,6 +18,7 @@
 --   score       Mean over the windows of the raw score
 --   windows     Number of windows that the mean is over
 --   rationale   1 where the place's word is in the human rationale, else 0; null without one
+--   question    Number of the question about the row; null where there is but one
 create view document_tokens as
 with placed as (
     select
@@ -48,6 +49,7 @@ exploded as not materialized (
         unnest(i.special) as special,
         unnest(a.scores) as score,
         unnest(i.rationale) as rationale,
+        i.question,
         generate_subscripts(i.tokens, 1) as position
     from attributions as a
     join placed as i using (instance_id)
@@ -67,7 +69,8 @@ by_window as (
         string_agg(token, '' order by position) as token,
         count(*) as tokens,
         sum(score) as score,
-        max(rationale) as rationale
+        max(rationale) as rationale,
+        question
     from exploded
     where not plain and not special
     group by all
@@ -85,7 +88,8 @@ select
     token,
     score::double as score,
     1::bigint as windows,
-    rationale
+    rationale,
+    question
 from exploded
 where plain and not special
 union all
@@ -101,6 +105,7 @@ select
     arg_max(token, tokens) as token,
     avg(score) as score,
     count(*) as windows,
-    max(rationale) as rationale
+    max(rationale) as rationale,
+    question
 from by_window
 group by all;

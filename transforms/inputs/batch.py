@@ -45,6 +45,13 @@ class Instance:
         window: Number of the window, from 0; None where this is the whole row.
         contrast: Vocabulary ids of the correct and the wrong word (masked LM), or None.
         contrast_words: The same two as strings.
+        question: Number of the question about the row, from 0; None if there is but one.
+        question_kind: What is asked: ``label`` whether the row has a label, of models that give it
+            any number of them; ``value`` a regression's output; ``token`` the class of a word.
+            None for the row's class, or a masked LM's word.
+        asked: Number of the output that is asked for, with that of what it is compared with before
+            it, if there is one (-1: a logit of zero); None for all outputs.
+        asked_names: Names of the outputs asked for, or None.
         types: Token types that the network is fed, [T]; None where they equal ``segment``, and
             where it tells none apart.
     """
@@ -70,10 +77,19 @@ class Instance:
     window: int | None = None
     contrast: tuple[int, int] | None = None
     contrast_words: tuple[str, str] | None = None
+    question: int | None = None
+    question_kind: str | None = None
+    asked: tuple[int, ...] | None = None
+    asked_names: tuple[str, ...] | None = None
     types: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def outputs(self) -> tuple[int, ...] | None:
+        """Numbers of the outputs that are asked for; None for all (``Rows.outputs``)."""
+        return self.asked if self.contrast is None else self.contrast
 
     @property
     def token_types(self) -> Ints:
@@ -128,16 +144,21 @@ def collate(instances: Sequence[Instance], pad_id: int | None, device: torch.dev
 
     Padding is hidden by the mask: where the model's own is unknown, any token will do.
     """
-    contrasts = [instance.contrast for instance in instances]
     rows = Rows(
         input_ids=put(_padded([i.input_ids for i in instances], pad_id or 0, np.int64), device),
         attention_mask=put(_padded([np.ones(len(i)) for i in instances], 0, np.int64), device),
         token_types=put(_padded([i.token_types for i in instances], 0, np.int64), device),
         readout=put(np.array([i.readout for i in instances], np.int64), device),
-        contrast=None if contrasts[0] is None else put(np.array(contrasts, np.int64), device),
+        outputs=asked_of(instances, device),
     )
     removable = put(_padded([i.removable for i in instances], False, np.bool_), device)
     return Batch(tuple(instances), rows, removable)
+
+
+def asked_of(instances: Sequence[Instance], device: torch.device) -> torch.Tensor | None:
+    """The outputs that instances ask for, [B, K]; None for all of them."""
+    asked = [instance.outputs for instance in instances]
+    return None if asked[0] is None else put(np.array(asked, np.int64), device)
 
 
 def _padded(arrays: Sequence[NDArray[np.generic]], fill: int, dtype: type) -> NDArray[np.generic]:

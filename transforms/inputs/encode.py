@@ -7,6 +7,7 @@ from attribeam.schemas import Failure
 from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.contrast import with_contrast
 from attribeam.transforms.inputs.given import check_model, check_options, rows_of
+from attribeam.transforms.inputs.questions import questions
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
 from attribeam.transforms.inputs.texts import from_text
 from attribeam.transforms.inputs.tokenised import from_ids
@@ -86,7 +87,10 @@ def encode_row(model: Model, row: Row, options: EncodeOptions) -> Instance:
 
 
 def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Instance]:
-    """Encodes one row: into one instance, or with ``overflow="stride"`` into its windows.
+    """Encodes one row: into one instance, or into several.
+
+    With ``overflow="stride"`` these are its windows, and of models that are asked several questions
+    about each (``questions``) there is one for each question.
 
     Raises:
         RowError: If the row was unreadable, has no text, is too long (``overflow="fail"``), has a
@@ -104,14 +108,18 @@ def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Insta
     _check_tokens(instance)
     _check_fit(model, instance)
     if len(instance) <= options.max_length:
-        return [instance]
+        return questions(model, instance, options.target)
     try:
         if masked:
             return [around_readout(instance, options.max_length)]
         several = windows(instance, options.max_length, options.stride)
     except NoRoomError as error:
         raise RowError(str(error)) from None
-    return [_read(model, window) for window in several]
+    return [
+        question
+        for window in several
+        for question in questions(model, _read(model, window), options.target)
+    ]
 
 
 def _read(model: Model, instance: Instance) -> Instance:
@@ -122,7 +130,10 @@ def _read(model: Model, instance: Instance) -> Instance:
 
 def _check_tokens(instance: Instance) -> None:
     """Checks that there is something to explain."""
-    if not instance.removable.any():
+    there = ~instance.special
+    if instance.contrast is not None:
+        there[instance.readout] = False
+    if not there.any():
         what = "text" if instance.window is None else "window"
         raise RowError(f"the {what} has no tokens (only whitespace or invisible characters)")
 
@@ -136,6 +147,10 @@ def _check_fit(model: Model, instance: Instance) -> None:
 def _check_label(model: Model, row: Row, options: EncodeOptions) -> None:
     if model.task == "masked_lm":
         return  # The correct word is the label.
+    if model.task != "classification":
+        if row.label is not None:
+            raise RowError(f"label {row.label}: rows of a {model.task} model have no class")
+        return
     if row.label is None:
         if options.need_label:
             raise RowError("no label, but the gold class is to be explained (--target gold)")

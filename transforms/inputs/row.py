@@ -54,6 +54,8 @@ class EncodeOptions:
         words: What a word is: a run of non-``whitespace`` characters (as rationales count them), or
             what the ``tokenizer`` splits texts into before it looks for pieces.
         need_label: Instances without a label fail (the gold class is to be explained).
+        target: The label or the value that is asked for, of models that have several; None for each
+            of them.
 
     Raises:
         UsageError: If one of them is none of these.
@@ -64,6 +66,7 @@ class EncodeOptions:
     stride: int | None = None
     words: Words = "whitespace"
     need_label: bool = False
+    target: int | None = None
 
     def __post_init__(self) -> None:
         for name, kinds in (("overflow", Overflow), ("words", Words)):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attribeam.transforms.inputs.batch import Flags, Instance, pack, put
+from attribeam.transforms.inputs.batch import Flags, Instance, asked_of, pack, put
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rows import Rows
@@ -123,7 +123,7 @@ class Variants:
                         self.logits[part] = logits
         for at in np.flatnonzero(~np.isfinite(self.logits).all(axis=1)):
             self.errors.setdefault(int(at), ArithmeticError("the logits are not finite"))
-        self.probabilities = torch.from_numpy(self.logits).softmax(-1).numpy()
+        self.probabilities = self.model.probabilities(torch.from_numpy(self.logits)).numpy()
 
     def _forward(self, numbers: Sequence[int]) -> NDArray[np.float64]:
         with torch.no_grad():
@@ -161,14 +161,12 @@ def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Fla
         types[row, :width] = instance.token_types[keep]
         positions[row, :width] = first + (np.arange(width) if operation == "delete" else keep)
         readout[row] = np.searchsorted(keep, instance.readout)
-    contrasts = [instance.contrast for instance, _, _ in inputs]
-
     return Rows(
         input_ids=put(ids, model.device),
         attention_mask=put(mask, model.device),
         token_types=put(types, model.device),
         readout=put(readout, model.device),
-        contrast=None if contrasts[0] is None else put(np.array(contrasts, np.int64), model.device),
+        outputs=asked_of([instance for instance, _, _ in inputs], model.device),
         position_ids=put(positions, model.device),
     )
 

@@ -40,7 +40,7 @@ def attattr(captured: Captured, params: Params) -> Scores:
     """
     summary = captured.attention_paths(_path(params))
     taylor = captured.taylor(Taylor(params["target"]))
-    targets = captured.classes(params["target"])
+    targets = captured.explained_by(params["target"]).targets
     details = [
         _details(summary, taylor, number, int(target), length, captured, params)
         for number, (target, length) in enumerate(
@@ -57,7 +57,7 @@ def attattr_colsum(captured: Captured, params: Params) -> Scores:
     to what its attention adds to F; the sum over layers is no amount that anything adds up to.
     """
     values = captured.attention_paths(_path(params)).summed.sum((1, 2))
-    return Scores(values, targets=captured.classes(params["target"]))
+    return Scores(values, targets=captured.explained_by(params["target"]).targets)
 
 
 def _details(
@@ -161,6 +161,7 @@ register(
         needs=_needs_of_heads,
         defaults={**_DEFAULTS, "tau": 0.4, "least": 0.1, "cap": 64},
         presets=_PRESETS,
+        requires=("classes",),
         signed=True,
         class_dependent=True,
         additive=False,

@@ -75,7 +75,7 @@ class _Head(NamedTuple):
 
 
 def _head(captured: Captured) -> _Head:
-    """The head, restricted to the two words of the contrast for a masked LM."""
+    """The head, restricted to the outputs that are asked for."""
     *before, last = captured.model.head
     if not isinstance(last, Affine):
         raise TypeError(f"the head ends with a {type(last).__name__}, not a Linear")
@@ -85,10 +85,10 @@ def _head(captured: Captured) -> _Head:
     for step in before:
         steps.append((step, hidden))
         hidden = step(hidden)
+    outputs = captured.batch.rows.outputs
+    if outputs is not None:
+        return _Head(steps, *last.chosen(outputs))
     bias = last.weight.new_zeros(len(last.weight)) if last.bias is None else last.bias
-    contrast = captured.batch.rows.contrast
-    if contrast is not None:
-        return _Head(steps, last.weight[contrast], bias[contrast])
     size = len(captured.batch)
     return _Head(steps, last.weight.expand(size, -1, -1), bias.expand(size, -1))
 
@@ -399,6 +399,7 @@ register(
         signed=True,
         class_dependent=True,
         additive=True,
+        linear=True,
         cost="1 F + 1 B; absdot: about T F",
         paper="Modarressi et al. 2023, section 3",
         equation="x . df/dx with attention, deviations and act(x)/x frozen",

@@ -142,6 +142,7 @@ register(
         needs=_needs,
         # Chosen on a fine-tuned model: see docs/methods.md and benchmarks/bottleneck_beta.py.
         defaults={**_DEFAULTS, "beta": 1.0, "sample": 1000},
+        requires=("classes",),
         signed=False,
         class_dependent=True,
         additive=False,
@@ -158,6 +159,7 @@ register(
         compute=iba_released,
         needs=_released_needs,
         defaults={**_DEFAULTS, "beta": 1e-5},
+        requires=("classes",),
         signed=False,
         class_dependent=True,
         additive=False,

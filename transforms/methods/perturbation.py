@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.batch import Flags, Instance
-from attribeam.transforms.inputs.targets import output_of
 from attribeam.transforms.inputs.variants import (
     PROTOCOLS,
     NothingToRemoveError,
@@ -247,9 +246,9 @@ def _explained(
     captured: Captured, params: Params, logits: torch.Tensor, owners: Sequence[int]
 ) -> Floats:
     """The output f from logits [N, C] of copies of the batch's instances ``owners``, [N]."""
-    own = torch.tensor(list(owners), dtype=torch.long)
-    targets = captured.targets.cpu()[own]
-    return output_of(logits, targets, captured.model, params["output"]).numpy()
+    own = torch.tensor(list(owners), dtype=torch.long, device=captured.targets.device)
+    question = captured.question.chosen(own)
+    return question.output(logits.to(own.device), params["output"]).cpu().numpy()
 
 
 # Local models ---------------------------------------------------------------------------------

@@ -61,12 +61,14 @@ def _rows(model: Model) -> Rows:
     random = np.random.default_rng(0)
     tokens = random.integers(0, model.vocabulary, (1, length))
     ids = torch.from_numpy(tokens).to(model.device)
+    asked = _OUTPUTS.get(model.task)
+    outputs = None if asked is None else torch.tensor(asked, device=model.device)
     return Rows(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         token_types=torch.zeros_like(ids),
         readout=ids.new_full((1,), model.readout_of(tokens[0])),
-        contrast=ids[:, :2] if model.task == "masked_lm" else None,
+        outputs=ids[:, :2] if outputs is None and model.task == "masked_lm" else outputs,
     )
 
 
@@ -82,9 +84,11 @@ def _head(model: Model, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
     """Logits of what left the last layer, [1, T, d]."""
     state = hidden[torch.arange(len(rows.readout)), rows.readout]
     with _as_run(model):
-        for step in model.head:
-            state = step(state)
-    return state if rows.contrast is None else state.gather(1, rows.contrast)
+        return model.logits_of(state, rows)
+
+
+# Outputs that a row of tokens asks for.
+_OUTPUTS = {"multi_label": [[-1, 0]], "regression": [[0]]}
 
 
 @contextmanager

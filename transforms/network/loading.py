@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from attribeam.schemas import UsageError, UsageTypeError
-from attribeam.transforms.network.anatomy import Anatomy, anatomy_of
+from attribeam.transforms.network.anatomy import HEADS, Anatomy, anatomy_of
 from attribeam.transforms.network.capture import IMPLEMENTATION
 from attribeam.transforms.network.check import check
 from attribeam.transforms.network.folder import check_files, loading
@@ -32,6 +32,7 @@ DTYPES = {
 
 _TASKS: dict[str, Task] = {
     "ForSequenceClassification": "classification",
+    "ForTokenClassification": "token_classification",
     "ForMaskedLM": "masked_lm",
 }
 
@@ -139,9 +140,7 @@ def _task_of(folder: Path, config: PretrainedConfig) -> tuple[str, Task]:
     for ending, task in _TASKS.items():
         kind = getattr(transformers, name, None) if name.endswith(ending) else None
         if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
-            if task == "classification":
-                _check_outputs(folder, config)
-            return name, task
+            return name, _kind_of(config) if task == "classification" else task
     if not name:
         raise UsageError(
             f'{folder} doesn\'t say what it is (see "architectures" in its config.json): name its '
@@ -153,35 +152,17 @@ def _task_of(folder: Path, config: PretrainedConfig) -> tuple[str, Task]:
     )
 
 
-_ONE_OUTPUT = (
-    "as a classifier of two classes: docs/running.md, 'Models with one output', has the few lines "
-    "that make it one"
-)
-
-
-def _check_outputs(folder: Path, config: PretrainedConfig) -> None:
-    outputs, kind = int(config.num_labels or 0), config.problem_type
-    if outputs < 2:
-        raise UsageError(
-            f"{folder} has a single output (a regression), and only classifiers of two or more "
-            f"classes can be explained; that output can be, {_ONE_OUTPUT}"
-        )
-    if kind == "regression":
-        raise UsageError(
-            f'{folder} is a regression of {outputs} outputs ("problem_type" in its config.json), '
-            "and only classifiers can be explained; each of its outputs can be, "
-            f"{_ONE_OUTPUT}"
-        )
-    if kind == "multi_label_classification":
-        raise UsageError(
-            f'{folder} is a multi-label classifier ("problem_type" in its config.json), and only '
-            f"single-label ones can be explained; each of its labels can be, {_ONE_OUTPUT}"
-        )
+def _kind_of(config: PretrainedConfig) -> Task:
+    """What the logits of a model for sequences are: of classes, of labels, or values."""
+    if config.problem_type == "multi_label_classification":
+        return "multi_label"
+    one = int(config.num_labels or 0) < 2
+    return "regression" if one or config.problem_type == "regression" else "classification"
 
 
 def _check_variant(folder: Path, config: PretrainedConfig, anatomy: Anatomy, task: Task) -> None:
     """Refuses variants of a family that would be computed as if they were the usual kind."""
-    if (why := anatomy.refuse(config, task)) is not None:
+    if (why := anatomy.refuse(config, HEADS.get(task, task))) is not None:
         raise UsageError(f"{folder} is a {config.model_type} that can't be explained: {why}")
     if anatomy.positions_after_padding and config.pad_token_id is None:
         raise UsageError(

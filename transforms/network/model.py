@@ -17,11 +17,11 @@ from attribeam.transforms.network.capture import Recorder, Watch, recording
 from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer
 from attribeam.transforms.network.rows import Rows
 
-Task = Literal["classification", "masked_lm"]
+Task = Literal["classification", "masked_lm", "multi_label", "regression", "token_classification"]
 # ``post_ln``: all sums in its layers are normalised. ``serial``: its branches are added one after
 # the other, each as it is. ``ungated``: its feed-forward parts have no gate. ``products``: scores
-# of attention are products of projections alone.
-Trait = Literal["post_ln", "serial", "ungated", "products"]
+# of attention are products of projections alone. ``classes``: outputs are of classes.
+Trait = Literal["post_ln", "serial", "ungated", "products", "classes"]
 Whole = NDArray[np.signedinteger[Any]]
 
 _NOTHING = Watch()
@@ -35,7 +35,8 @@ class Model:
         network: The transformers model. Whatever mode it is in and whatever attention function it
             has, while it runs here it has ours and drops nothing out (``borrowed``).
         anatomy: Where its parts are.
-        task: What it predicts: a class, or the word at a [MASK].
+        task: What it predicts: a class of the row, or of each word; any number of labels; one or
+            more values; or the word at a [MASK].
         tokenizer: The fast tokenizer; None if the folder has none (pre-tokenised corpora only).
         mask_id: Vocabulary id of the mask token; None if unknown.
         pad_id: Vocabulary id of the padding token; None if unknown.
@@ -127,16 +128,33 @@ class Model:
 
     @property
     def num_outputs(self) -> int:
-        """Number of logits: the classes, or two for a masked LM (the correct and wrong word)."""
-        return 2 if self.task == "masked_lm" else int(self.network.config.num_labels or 0)
+        """Number of logits of an instance.
+
+        They are of the classes, of a masked LM's two words, of a label's absence (zero) and
+        presence, or of one value.
+        """
+        if self.task == "regression":
+            return 1
+        return 2 if self.task in ("masked_lm", "multi_label") else len(self.output_names)
 
     @property
     def labels(self) -> list[str]:
         """Names of the outputs."""
-        if self.task == "masked_lm":
-            return ["correct", "wrong"]
+        kinds = {"masked_lm": ["correct", "wrong"], "multi_label": ["no", "yes"]}
+        if self.task == "regression":
+            return self.output_names if len(self.output_names) == 1 else ["value"]
+        return kinds.get(self.task) or self.output_names
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of all that a classifier's or a regression's head gives."""
         names = {int(index): name for index, name in (self.network.config.id2label or {}).items()}
-        return [names.get(index, str(index)) for index in range(self.num_outputs)]
+        count = int(self.network.config.num_labels or 0)
+        return [names.get(index, str(index)) for index in range(count)]
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """What the model says of each output, [B, C]: the softmax of logits; values are as is."""
+        return logits if self.task == "regression" else logits.softmax(-1)
 
     @property
     def causal(self) -> bool:
@@ -160,6 +178,7 @@ class Model:
             "post_ln": all(layer.post_ln for layer in self.layers),
             "serial": all(layer.serial for layer in self.layers),
             "ungated": all(layer.feed_forward.gate is None for layer in self.layers),
+            "classes": self.task != "regression",
             "products": not any(layer.attention.moves for layer in self.layers),
         }
         return frozenset(trait for trait, holds in true_of.items() if holds)
@@ -276,7 +295,7 @@ class Model:
         with borrowed(self.network), self.autocast(), recording(recorder):
             self.network.base_model(**self._inputs(rows))
             assert recorder.left is not None
-            logits = self._logits(recorder.left[:, 0], rows)
+            logits = self.logits_of(recorder.left[:, 0], rows)
         if watch.attention and len(recorder.attention) != self.num_layers - start:
             raise RuntimeError(
                 f"{len(recorder.attention)} of {self.num_layers} layers of "
@@ -288,22 +307,36 @@ class Model:
         """Under it products of matrices are in bfloat16, if they are to be."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
-    def _logits(self, state: torch.Tensor, rows: Rows) -> torch.Tensor:
+    def logits_of(self, state: torch.Tensor, rows: Rows) -> torch.Tensor:
         """What the head makes of the position read out, [B, d] to [B, C]."""
-        if self.task == "masked_lm" and rows.contrast is None:
-            raise ValueError(
-                "a masked LM is explained by a contrast of two words; the rows have none"
-            )
+        self.check_asked(rows)
         for step in self.head:
             state = step(state)
-        return state if rows.contrast is None else state.gather(1, rows.contrast)
+        return _asked(state, rows.outputs)
+
+    def check_asked(self, rows: Rows) -> None:
+        """Checks that rows ask for two outputs where there are too many for a choice.
+
+        Raises:
+            ValueError: If they don't.
+        """
+        if self.task in ("masked_lm", "multi_label") and rows.outputs is None:
+            raise ValueError(f"rows of a {self.task} model say which two outputs are asked for")
 
     @torch.no_grad()
     def run_whole(self, rows: Rows) -> torch.Tensor:
         """What transformers' own code makes of rows, head and all: what ``run`` should give."""
         with borrowed(self.network), self.autocast():
             logits: torch.Tensor = self.network(**self._inputs(rows)).logits
-        if rows.contrast is None:
-            return logits
-        every = torch.arange(len(logits), device=logits.device)
-        return logits[every, rows.readout].gather(1, rows.contrast)
+        if self.task in ("masked_lm", "token_classification"):
+            every = torch.arange(len(logits), device=logits.device)
+            logits = logits[every, rows.readout]
+        return _asked(logits, rows.outputs)
+
+
+def _asked(logits: torch.Tensor, outputs: torch.Tensor | None) -> torch.Tensor:
+    """The logits that are asked for, by number, [B, K]; zero for -1."""
+    if outputs is None:
+        return logits
+    chosen = logits.gather(1, outputs.clamp(min=0))
+    return chosen.masked_fill(outputs < 0, 0)

@@ -55,6 +55,15 @@ class Affine:
         bias: torch.Tensor | None = self.module.bias  # type: ignore[assignment]
         return bias if bias is None or self.outputs is None else bias[self.outputs]
 
+    def chosen(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of W, [B, k, n], and of b, [B, k], by their numbers, [B, k]; zeros for -1."""
+        none = numbers < 0
+        places = numbers.clamp(min=0)
+        weight = self.weight[places].masked_fill(none[..., None], 0)
+        if self.bias is None:
+            return weight, weight.new_zeros(numbers.shape)
+        return weight, self.bias[places].masked_fill(none, 0)
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Passes x, [..., n], through it: through the module, where it is all of that."""
         if self.outputs is None:

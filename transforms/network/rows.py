@@ -15,14 +15,15 @@ class Rows:
         token_types: [B, T].
         position_ids: [B, T], or None for the model's own numbering.
         readout: Position each row's prediction is read from, [B].
-        contrast: Vocabulary ids of the correct and the wrong word, [B, 2], or None.
+        outputs: Numbers of the K outputs that are asked for, of a masked LM the ids of the correct
+            and the wrong word, [B, K]; -1 stands for a logit of zero. None for all outputs.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     token_types: torch.Tensor
     readout: torch.Tensor
-    contrast: torch.Tensor | None
+    outputs: torch.Tensor | None
     position_ids: torch.Tensor | None = None
 
     def repeated(self, times: int) -> "Rows":

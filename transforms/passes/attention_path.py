@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from attribeam.transforms.inputs.batch import row_cost
-from attribeam.transforms.inputs.targets import Output, output_of
+from attribeam.transforms.inputs.targets import Explained, Output
 from attribeam.transforms.network.capture import LayerStates, Watch
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.parts import Layer
@@ -79,9 +79,9 @@ class AttentionPath:
         values: V of all heads, [B, H, T, d/H].
         mixed: What attention adds to the residual stream: A V projected, no bias, [B, S, d].
         rest: What it is added to: what entered the layer, and the projection's bias, [B, S, d].
-        targets: Class explained, [B].
-        output: What F is: the softmax probability of that class, or its logit; of a masked LM the
-            softmax over its two words, or the contrast of their logits.
+        explained: What is explained of them.
+        output: What F is: the softmax probability of the explained class (of a masked LM over its
+            two words), or the scalar that is explained.
     """
 
     model: Model
@@ -91,14 +91,15 @@ class AttentionPath:
     values: torch.Tensor
     mixed: torch.Tensor
     rest: torch.Tensor
-    targets: torch.Tensor
+    explained: Explained
     output: Output
 
     def of(self, chosen: torch.Tensor) -> "AttentionPath":
         """The paths of some of the instances alone, by their numbers [b]."""
-        names = ("attention", "values", "mixed", "rest", "targets")
+        names = ("attention", "values", "mixed", "rest")
         parts: dict[str, Any] = {name: getattr(self, name)[chosen] for name in names}
-        return replace(self, rows=self.rows.chosen(chosen), **parts)
+        explained = self.explained.chosen(chosen)
+        return replace(self, rows=self.rows.chosen(chosen), explained=explained, **parts)
 
     @torch.no_grad()
     def outputs(self, points: Floats) -> torch.Tensor:
@@ -143,12 +144,11 @@ class AttentionPath:
         left = self._layer.conclude((added + self.rest).flatten(0, 1))
         rows = self.rows.repeated(count)
         logits, _ = self.model.run(rows, enter=left, start=self.layer + 1)
-        explained = _explained(self.model, logits, self.targets.repeat(count), self.output)
-        return explained.view(count, -1)
+        return _output(self.explained.repeated(count), logits, self.output).view(count, -1)
 
 
 def attention_path(
-    states: AttentionStates, layer: int, targets: torch.Tensor, output: Output = "probability"
+    states: AttentionStates, layer: int, explained: Explained, output: Output = "probability"
 ) -> AttentionPath:
     """The path of a layer's attention; see ``AttentionPath`` for the arguments."""
     model, rows, projection = states.model, states.rows, states.model.layers[layer].attention.output
@@ -170,16 +170,14 @@ def attention_path(
         values=values,
         mixed=functional.linear(context, projection.weight),
         rest=own if projection.bias is None else own + projection.bias,
-        targets=targets,
+        explained=explained,
         output=output,
     )
 
 
-def _explained(
-    model: Model, logits: torch.Tensor, targets: torch.Tensor, output: Output
-) -> torch.Tensor:
-    """F of some rows: [N, C] and [N] to [N], in single precision at least."""
-    return output_of(logits.to(_precise(logits.dtype)), targets, model, output)
+def _output(explained: Explained, logits: torch.Tensor, output: Output) -> torch.Tensor:
+    """F of some rows, [N] of [N, C], in single precision at least."""
+    return explained.output(logits.to(_precise(logits.dtype)), output)
 
 
 def _at_readout(rows: Rows) -> Rows:
@@ -221,7 +219,7 @@ class LayerAttribution:
 
 def attention_attributions(
     states: AttentionStates,
-    targets: torch.Tensor,
+    explained: Explained,
     *,
     rule: Quadrature,
     steps: int,
@@ -238,7 +236,7 @@ def attention_attributions(
 
     Args:
         states: What a forward pass left.
-        targets: Class explained per instance, [B].
+        explained: What is explained of each instance.
         rule: Quadrature rule.
         steps: Points on the path to begin with.
         tolerance: Largest gap to be content with.
@@ -247,17 +245,17 @@ def attention_attributions(
         budget: Token budget; points of the path beyond it are run one after the other.
     """
     finely = _Refinement(rule, steps, tolerance, most)
-    whole = _explained(states.model, states.logits, targets, output)
+    whole = _output(explained, states.logits, output)
     by_itself: dict[int, AttentionStates] = {}
     for layer in range(states.model.num_layers):
-        path = attention_path(states, layer, targets, output)
+        path = attention_path(states, layer, explained, output)
         found, sure, budget = _refined(path, whole, finely, budget, _SURE)
         for row in (~sure).nonzero()[:, 0].tolist():
             if row not in by_itself:
                 by_itself[row] = observe(states.model, states.rows.alone(row))
-            own, target = by_itself[row], targets[row : row + 1]
-            alone = attention_path(own, layer, target, output)
-            start = _explained(own.model, own.logits, target, output)
+            own, of_row = by_itself[row], explained.chosen(torch.tensor([row]))
+            alone = attention_path(own, layer, of_row, output)
+            start = _output(of_row, own.logits, output)
             _put(_refined(alone, start, finely, _ALONE, 0)[0], found, row)
         yield replace(found, scores=_placed(found.scores, states.rows.readout))
 
@@ -312,10 +310,12 @@ def _refined(
     none = path.outputs(np.zeros(1))[:, 0]
     change, size = whole - none, whole.abs() + none.abs()
     scores = path.attention.new_zeros(path.attention.shape, dtype=whole.dtype)
-    used, gap = torch.zeros_like(path.targets), torch.zeros_like(whole)
+    used, gap = torch.zeros_like(path.explained.targets), torch.zeros_like(whole)
     margin, levels = sure * _last_place(path.model), finely.levels
     # Where rounding is as large as what gaps are differences of, nothing is worth computing here.
-    decided = torch.full_like(path.targets, margin < 1 or len(levels) == 1, dtype=torch.bool)
+    decided = torch.full_like(
+        path.explained.targets, margin < 1 or len(levels) == 1, dtype=torch.bool
+    )
     todo = decided.nonzero()[:, 0]
     for level, steps in enumerate(levels):
         if level:

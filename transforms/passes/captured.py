@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from attribeam.transforms.inputs.batch import Batch, Flags, row_cost
-from attribeam.transforms.inputs.targets import Output, output_of, target_weights, targets_of
+from attribeam.transforms.inputs.targets import Explained, Output, Scalar, parse_explain
 from attribeam.transforms.inputs.variants import Operation, Variants
 from attribeam.transforms.network.capture import LayerStates, Watch
 from attribeam.transforms.network.model import Model
@@ -85,9 +85,11 @@ class Captured:
         needs: The passes that the chosen methods need.
         layered: Whether methods are to give their scores layer by layer as well.
         statistics: Those of the corpus, if a method needs them.
+        scalar: Which scalar of the class is explained; None for what models of its kind are
+            explained by (``targets.parse_explain``).
         seconds: Wall time per pass that was run.
         logits: Logits, [B, C].
-        targets: Class explained per instance, [B].
+        question: What is explained of each instance.
         entered: What entered the encoder, [B, T, d].
         attention: Attention probabilities per layer, each [B, H, T, T]; zero at padded keys.
         layers: What passed through each layer.
@@ -105,9 +107,10 @@ class Captured:
     needs: frozenset[Pass]
     layered: bool = False
     statistics: Statistics | None = None
+    scalar: Scalar | None = None
     seconds: dict[Pass, float] = field(default_factory=dict)
     logits: torch.Tensor = field(init=False)
-    targets: torch.Tensor = field(init=False)
+    question: Explained = field(init=False)
     entered: torch.Tensor = field(init=False)
     attention: list[torch.Tensor] = field(init=False)
     layers: list[LayerStates] = field(init=False)
@@ -129,18 +132,23 @@ class Captured:
 
     @property
     def weights(self) -> torch.Tensor:
-        """Weights [B, C] that turn logits into the explained scalar."""
-        return target_weights(self.targets, self.model)
+        """Weights [B, C] that turn logits into the explained scalar, if it is a sum of them."""
+        return self.question.weights(self.logits)
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """Class explained per instance, [B]."""
+        return self.question.targets
 
     @property
     def explained(self) -> torch.Tensor:
         """The explained scalar per instance, [B]."""
-        return (self.weights * self.logits).sum(-1)
+        return self.question(self.logits)
 
     def output(self, logits: torch.Tensor, kind: Output) -> torch.Tensor:
         """An output of n copies of the batch, one after the other: logits [n B, C] to [n B]."""
         count = len(logits) // len(self.batch)
-        return output_of(logits, self.targets.repeat(count), self.model, kind)
+        return self.question.repeated(count).output(logits, kind)
 
     @property
     def mask(self) -> torch.Tensor:
@@ -180,10 +188,10 @@ class Captured:
             logits, recorder = self.model.run(self.batch.rows, watch=watch, enter=entered)
             self.logits = logits.detach()
             self._spent(Forward(), start)
-            self.targets = targets_of(self.target, self.logits, self.batch.instances)
+            self.question = self._question(self.target)
             if of_input or of_attention:
                 wanted = [entered] * of_input + recorder.attention * of_attention
-                found = torch.autograd.grad((self.weights * logits).sum(), wanted)
+                found = torch.autograd.grad(self.question(logits).sum(), wanted)
                 self.gradient = found[0] if of_input else None
                 self.attention_gradient = list(found[of_input:])
                 self._spent(Backward(), start)
@@ -242,7 +250,7 @@ class Captured:
             )
             layers = attention_attributions(
                 states,
-                self.classes(wanted.target),
+                self.explained_by(wanted.target),
                 rule=partial(quadrature, wanted.rule),
                 steps=wanted.steps,
                 tolerance=wanted.tolerance,
@@ -258,7 +266,7 @@ class Captured:
         """Importance of heads; computed at the first call, then kept."""
         if wanted not in self._taylors:
             start = self.clock()
-            targets = self.classes(wanted.target)
+            targets = self.explained_by(wanted.target).targets
             self._taylors[wanted] = taylor_importance(self.model, self.batch.rows, targets)
             self._spent(wanted, start)
         return self._taylors[wanted]
@@ -314,18 +322,22 @@ class Captured:
         """Weights [B, C] of the explained class minus the runner-up; of a masked LM, its words."""
         return margin_weights(self.logits, self.targets)
 
-    def classes(self, target: Target) -> torch.Tensor:
-        """The explained or the gold class per instance, [B].
+    def _question(self, target: str | int) -> Explained:
+        scalar = self.scalar or parse_explain("auto", self.model)
+        return Explained.of(scalar, target, self.logits, self.batch.instances)
+
+    def explained_by(self, target: Target) -> Explained:
+        """What is explained of each instance, of the explained or of the gold class.
 
         Raises:
             ValueError: If the gold class is asked for and an instance has no label.
         """
         if target == "explained":
-            return self.targets
+            return self.question
         for instance in self.batch.instances:
             if instance.label is None:
                 raise ValueError(f"{instance.instance_id} has no label, and its gold class is used")
-        return targets_of("gold", self.logits, self.batch.instances)
+        return self._question("gold")
 
     def baseline(self, name: BaselineName) -> torch.Tensor:
         """Baseline embeddings, [B, T, d]."""

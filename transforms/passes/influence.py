@@ -71,6 +71,8 @@ def margin_weights(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     Their sum of logits is log p(class) - log p(runner-up), what Lu et al. explain of a classifier.
     """
     chosen = functional.one_hot(targets, logits.shape[-1]).bool()
+    if logits.shape[-1] == 1:
+        return chosen.to(logits)  # A value is compared with nothing.
     others = logits.masked_fill(chosen, -torch.inf).argmax(-1)
     return (chosen.int() - functional.one_hot(others, logits.shape[-1])).to(logits)
 

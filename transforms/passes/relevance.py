@@ -74,7 +74,7 @@ def walk(
     weights = weights.double()
     # What K walks begin with, [K, B, C], and the weights of their ends, [K, B].
     starts, shares = weights[None], torch.ones_like(weights[None, :, 0])
-    if rules == "cvpr21" and model.task == "masked_lm":
+    if rules == "cvpr21" and rows.outputs is not None and rows.outputs.shape[1] == 2:
         starts, shares = torch.eye(2).to(weights)[:, None].expand(-1, len(weights), -1), weights.T
     relevance = starts[:, :, None]
     for linear in reversed(passed.head):
@@ -114,7 +114,8 @@ class Linear:
         """Passes x through a module, or through the rows of it chosen for each row, [B, m]."""
         weight, bias = module.weight, module.bias
         if chosen is not None:
-            weight, bias = weight[chosen], None if bias is None else bias[chosen][:, None]
+            weight, bias = module.chosen(chosen)
+            bias = bias[:, None]
         left = entered @ weight.double().mT
         return cls(weight, bias, entered, left if bias is None else left + bias)
 
@@ -243,13 +244,8 @@ def forward(model: Model, rows: Rows) -> Passed:
     Args:
         model: The model; its weights are cast as they are needed.
         rows: B padded rows of at most T tokens.
-
-    Raises:
-        ValueError: If the model is a masked LM and the rows have no words to contrast.
     """
-    contrasted = model.task == "masked_lm"
-    if contrasted and rows.contrast is None:
-        raise ValueError("a masked LM is explained by a contrast of two words; the rows have none")
+    model.check_asked(rows)
     heads = model.num_heads
     hidden = _embedded(model, rows)
     tokens = rows.attention_mask.bool()[:, None, None]
@@ -263,7 +259,7 @@ def forward(model: Model, rows: Rows) -> Passed:
     state, head = hidden, []
     for step in model.head:
         if isinstance(step, Affine):
-            words = rows.contrast if contrasted and step is model.head[-1] else None
+            words = rows.outputs if step is model.head[-1] else None
             head.append(Linear.through(step, state, words))
             state = head[-1].left
         else:

@@ -18,6 +18,7 @@ from attribeam.pipeline.settings import Settings
 from attribeam.schemas import Failure, Unit, failures_path, table_schema, unit_path
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, registry
 from attribeam.transforms.evaluate import Evaluation
+from attribeam.transforms.inputs.targets import parse_explain
 from attribeam.transforms.passes.base import Forward
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.registry import LayerScores, Method, Params, Scores
@@ -56,6 +57,7 @@ def attributor(
         output=str(out),
         num_shards=1,
         target="predicted",
+        scalar=parse_explain("auto", model),
         seed=0,
         dtype=str(model.dtype).removeprefix("torch."),
         encoding=EncodeOptions(MAX_LENGTH),
@@ -312,7 +314,8 @@ def failing_network(model: Model) -> Iterator[Callable[[Callable[[torch.Tensor],
             if any(bad(row) for row in kwargs["input_ids"]):
                 raise RuntimeError("the machine is on fire")
 
-        handles.append(network.register_forward_pre_hook(check, with_kwargs=True))
+        inner = network.base_model
+        handles.append(inner.register_forward_pre_hook(check, with_kwargs=True))
         return replace(model, network=network)
 
     yield make

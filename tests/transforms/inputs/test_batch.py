@@ -165,7 +165,7 @@ def test_collate_pads_to_the_longest() -> None:
         [False, True, True, True, False],
     ]
     assert batch.lengths == [3, 5]
-    assert batch.rows.contrast is None
+    assert batch.rows.outputs is None
     assert batch.instances == (short, long)
 
 
@@ -173,8 +173,8 @@ def test_collate_of_a_masked_lm(tiny: LoadTiny) -> None:
     model = tiny("bert", "masked_lm")
     instances = random_instances(model, [6, 9])
     rows = collate(instances, model.pad_id, model.device).rows
-    assert rows.contrast is not None
-    assert rows.contrast.tolist() == [list(instance.contrast or ()) for instance in instances]
+    assert rows.outputs is not None
+    assert rows.outputs.tolist() == [list(instance.contrast or ()) for instance in instances]
     assert rows.readout.tolist() == [instance.readout for instance in instances]
     at_readout = rows.input_ids[torch.arange(2), rows.readout]
     assert at_readout.tolist() == [model.mask_id] * 2

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import BertForTokenClassification, BertModel
+from transformers import BertForQuestionAnswering, BertModel
 
 from attribeam.pipeline.running.fingerprint import tokenizer_identity
 from attribeam.schemas import UsageError
@@ -28,7 +28,6 @@ from tests.support.models import (
     save_tiny,
     tiny_config,
     tiny_network,
-    tokenizer_for,
     wordpiece_tokenizer,
 )
 from tests.support.tiny import command, table, write_jsonl
@@ -363,43 +362,20 @@ def test_a_head_of_another_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "task", "labels"),
     [
-        ({"num_labels": 1}, "single output (a regression)"),
-        ({"num_labels": 1, "problem_type": "regression"}, "single output (a regression)"),
-        ({"num_labels": 2, "problem_type": "regression"}, "is a regression of 2 outputs"),
-        ({"problem_type": "multi_label_classification"}, "is a multi-label classifier"),
+        ({"num_labels": 1}, "regression", ["LABEL_0"]),
+        ({"num_labels": 1, "problem_type": "regression"}, "regression", ["LABEL_0"]),
+        ({"num_labels": 2, "problem_type": "regression"}, "regression", ["value"]),
+        ({"problem_type": "multi_label_classification"}, "multi_label", ["no", "yes"]),
     ],
 )
-def test_no_classifier(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+def test_values_and_labels(
+    tmp_path: Path, changes: dict[str, Any], task: str, labels: list[str]
+) -> None:
     tiny_network("bert", **changes).save_pretrained(tmp_path)
-    message = refusal(tmp_path)
-    assert says in message
-    assert "'Models with one output'" in message
-
-
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert"])
-def test_one_output_as_two_classes(tmp_path: Path, family: str) -> None:
-    """The way out that the documentation names."""
-    network = tiny_network(family, problem_type="regression", num_labels=2)
-    network.save_pretrained(tmp_path / "regression")
-    tokenizer = tokenizer_for(family)
-    tokenizer.save_pretrained(tmp_path / "regression")
-    page = (Path(__file__).parents[3] / "docs/running.md").read_text()
-    section = page.split("### Models with one output")[1]
-    code = section.split("```python\n")[1].split("```")[0]
-    definitions = code.rsplit("\n\n", 1)[0]
-    names: dict[str, Any] = {}
-    exec(definitions, names)
-    names["two_classes"](str(tmp_path / "regression"), 1, str(tmp_path / "classes"))
-    model = load_model(tmp_path / "classes")
-    instance = encode(model, ["the film is not good"])[0]
-    logits = attribute(model, [instance], []).predictions[0].logits  # type: ignore[union-attr]
-    with torch.no_grad():
-        own = network(**tokenizer("the film is not good", return_tensors="pt")).logits[0]
-    # The same sums in another order: the last layer is computed for one position alone.
-    np.testing.assert_allclose(logits, [0, own[1]], atol=SINGLE)
-    assert model.labels == ["not", "LABEL_1"]
+    model = load_model(tmp_path)
+    assert (model.task, model.labels, model.num_outputs) == (task, labels, len(labels))
 
 
 # Limits and special tokens --------------------------------------------------------------------
@@ -484,7 +460,7 @@ def test_a_mask_token_outside_the_vocabulary(tmp_path: Path) -> None:
     assert "--mask-token-id 43 is outside" in refusal(tmp_path, mask_token_id=43)
 
 
-@pytest.mark.parametrize("kind", [BertModel, BertForTokenClassification])
+@pytest.mark.parametrize("kind", [BertModel, BertForQuestionAnswering])
 def test_another_task(tmp_path: Path, kind: Any) -> None:
     kind(tiny_config("bert")).save_pretrained(tmp_path)
     assert f"{tmp_path} is {kind.__name__}; only ...ForSequenceClassification" in refusal(tmp_path)

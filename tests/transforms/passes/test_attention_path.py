@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from attribeam.transforms import Instance, Model, encode
 from attribeam.transforms.inputs.batch import collate
-from attribeam.transforms.inputs.targets import target_weights
+from attribeam.transforms.inputs.targets import Explained, parse_explain, runner_up
 from attribeam.transforms.network.parts import Affine
 from attribeam.transforms.passes.attention_path import (
     AttentionStates,
@@ -46,6 +46,14 @@ def states_of(model: Model, instances: Sequence[Instance]) -> AttentionStates:
     return observe(model, collate(instances, model.pad_id, model.device).rows)
 
 
+def explained(states: AttentionStates, targets: torch.Tensor | None = None) -> Explained:
+    """What is explained of a class, the predicted one by default."""
+    targets = states.logits.argmax(-1) if targets is None else targets
+    scalar = parse_explain("auto", states.model)
+    foils = runner_up(states.logits, targets) if scalar == "contrast" else None
+    return Explained(scalar, targets, foils)
+
+
 def layers_of(
     states: AttentionStates,
     targets: torch.Tensor | None = None,
@@ -60,7 +68,7 @@ def layers_of(
     """Attributions of all layers, of the predicted class; by default nothing is doubled."""
     found = attention_attributions(
         states,
-        states.logits.argmax(-1) if targets is None else targets,
+        explained(states, targets),
         rule=partial(quadrature, rule),
         steps=steps,
         tolerance=tolerance,
@@ -109,7 +117,7 @@ def golden_paths(model: Model, steps: int, together: bool) -> list[NDArray[np.fl
         targets = states.logits.argmax(-1)
         rows = []
         for layer, one in enumerate(layers_of(states, rule="left", steps=1)):
-            along = attention_path(states, layer, targets).outputs(points)
+            along = attention_path(states, layer, explained(states, targets)).outputs(points)
             rows.append(torch.cat([along, one.none[:, None], one.whole[:, None]], 1))
         found.extend(torch.stack(rows, 1).numpy())
     return found
@@ -257,7 +265,8 @@ class Plain:
         logits = self.run(replaced)[0]
         if self.output == "probability":
             return logits.softmax(-1)[self.target]
-        return (target_weights(torch.tensor(self.target), self.model) * logits).sum()
+        sign = -1 if self.model.task == "masked_lm" else 0
+        return logits[self.target] + sign * logits[1 - self.target]
 
     def attributions(self, rule: Rule, steps: int) -> torch.Tensor:
         """Attributions of all layers, [L, H, T, T], point by point."""

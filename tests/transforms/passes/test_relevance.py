@@ -477,8 +477,8 @@ def cut(instance: Instance, length: int) -> Instance:
 def test_a_masked_lm_needs_words(tiny: LoadTiny) -> None:
     model = tiny("bert", "masked_lm")
     rows = collate(random_instances(model, [6]), model.pad_id, model.device).rows
-    wordless = Rows(**{**vars(rows), "contrast": None})
-    with pytest.raises(ValueError, match="contrast of two words"):
+    wordless = Rows(**{**vars(rows), "outputs": None})
+    with pytest.raises(ValueError, match="which two outputs are asked for"):
         walk(model, wordless, torch.tensor([[1.0, -1.0]]), "orig")
 
 

@@ -7,9 +7,9 @@ from transformers import PretrainedConfig
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.network.anatomy import albert, bert, decoders, modernbert, relative
-from attribeam.transforms.network.anatomy.base import Anatomy
+from attribeam.transforms.network.anatomy.base import HEADS, Anatomy
 
-__all__ = ["ANATOMIES", "Anatomy", "anatomy_of"]
+__all__ = ["ANATOMIES", "HEADS", "Anatomy", "anatomy_of"]
 
 ANATOMIES: dict[str, Anatomy] = {
     **bert.FAMILIES,

@@ -37,6 +37,7 @@ FAMILIES = {
         projection="albert.encoder.embedding_hidden_mapping_in",
         heads={
             "classification": ("albert.pooler", functional.tanh, "classifier"),
+            "token_classification": ("classifier",),
             "masked_lm": (
                 "predictions.dense",
                 "predictions.activation",

@@ -25,6 +25,10 @@ from attribeam.transforms.network.parts import (
 MakeLayer = Callable[[nn.Module, int], Layer]
 
 
+# Tasks that have another one's head.
+HEADS = {"multi_label": "classification", "regression": "classification"}
+
+
 @dataclass(frozen=True)
 class Anatomy:
     """Where the parts of a network are, as attribute paths from the task model.
@@ -99,7 +103,7 @@ class Anatomy:
         try:
             return [
                 self._part_of_head(attrgetter(step)(network)) if isinstance(step, str) else step
-                for step in self.heads[task]
+                for step in self.heads[HEADS.get(task, task)]
             ]
         except (AttributeError, KeyError) as error:
             raise UsageError(

@@ -83,6 +83,7 @@ _ROBERTA = Anatomy(
     layer=_bert_layer,
     heads={
         "classification": ("classifier.dense", torch.tanh, "classifier.out_proj"),
+        "token_classification": ("classifier",),
         "masked_lm": ("lm_head.dense", functional.gelu, "lm_head.layer_norm", "lm_head.decoder"),
     },
     positions_after_padding=True,
@@ -101,6 +102,7 @@ FAMILIES: dict[str, Anatomy] = {
         embedding_norm="bert.embeddings.LayerNorm",
         heads={
             "classification": ("bert.pooler.dense", torch.tanh, "classifier"),
+            "token_classification": ("classifier",),
             "masked_lm": (
                 "cls.predictions.transform.dense",
                 "cls.predictions.transform.transform_act_fn",
@@ -139,6 +141,7 @@ FAMILIES: dict[str, Anatomy] = {
                 "classifier.activation",
                 "classifier.out_proj",
             ),
+            "token_classification": ("classifier",),
             "masked_lm": (
                 "generator_predictions.dense",
                 "generator_predictions.activation",
@@ -155,6 +158,7 @@ FAMILIES: dict[str, Anatomy] = {
         ),
         heads={
             "classification": ("pre_classifier", torch.relu, "classifier"),
+            "token_classification": ("classifier",),
             "masked_lm": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
         },
         segments=False,

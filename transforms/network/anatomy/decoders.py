@@ -67,7 +67,10 @@ def _refuse(config: PretrainedConfig, task: str) -> str | None:
 _LLAMA = Anatomy(
     layers="model.layers",
     layer=_llama_layer,
-    heads={"classification": ("model.norm", "score")},
+    heads={
+        "classification": ("model.norm", "score"),
+        "token_classification": ("model.norm", "score"),
+    },
     segments=False,
     causal=True,
     refuse=_refuse,
@@ -80,7 +83,10 @@ FAMILIES = {
     "gpt2": Anatomy(
         layers="transformer.h",
         layer=_gpt2_layer,
-        heads={"classification": ("transformer.ln_f", "score")},
+        heads={
+            "classification": ("transformer.ln_f", "score"),
+            "token_classification": ("transformer.ln_f", "classifier"),
+        },
         segments=False,
         causal=True,
         refuse=_refuse,

@@ -32,7 +32,11 @@ FAMILIES = {
         layers="model.layers",
         layer=_layer,
         embedding_norm="model.embeddings.norm",
-        heads={"classification": (*_HEAD, "classifier"), "masked_lm": (*_HEAD, "decoder")},
+        heads={
+            "classification": (*_HEAD, "classifier"),
+            "token_classification": (*_HEAD, "classifier"),
+            "masked_lm": (*_HEAD, "decoder"),
+        },
         segments=False,
         indexed=True,
         refuse=_refuse,

@@ -41,6 +41,7 @@ FAMILIES = {
         embedding_norm="mpnet.embeddings.LayerNorm",
         heads={
             "classification": ("classifier.dense", torch.tanh, "classifier.out_proj"),
+            "token_classification": ("classifier",),
             "masked_lm": (
                 "lm_head.dense",
                 functional.gelu,
@@ -66,6 +67,7 @@ FAMILIES = {
         embedding_norm="deberta.embeddings.LayerNorm",
         heads={
             "classification": ("pooler.dense", functional.gelu, "classifier"),
+            "token_classification": ("classifier",),
             "masked_lm": (
                 "cls.predictions.transform.dense",
                 "cls.predictions.transform.transform_act_fn",

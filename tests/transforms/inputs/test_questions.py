@@ -1,0 +1,269 @@
+"""What is explained: scalars, targets, and the questions that a row is asked."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from attribeam.schemas import UsageError
+from attribeam.transforms import EncodeOptions, Model, Row, attribute, choose, encode
+from attribeam.transforms.inputs.encode import encode_rows
+from attribeam.transforms.inputs.targets import Explained, parse_explain, parse_target
+from attribeam.transforms.network.loading import load_model
+from tests.conftest import LoadTiny
+from tests.support.models import relative_error, tiny_config, tiny_network, tokenizer_for
+
+TEXTS = ["the film is good", "a bad plot , not good but dull"]
+
+
+def saved(folder: Path, network: Any, family: str = "bert") -> Model:
+    network.save_pretrained(folder)
+    tokenizer_for(family).save_pretrained(folder)
+    return load_model(folder, dtype="float64")
+
+
+def plain_logits(folder: Path, network: Any, text: str, family: str = "bert") -> torch.Tensor:
+    """What transformers' own code gives, [1, C] or [1, T, C]."""
+    inputs = tokenizer_for(family)(text, return_tensors="pt")
+    with torch.no_grad():
+        logits: torch.Tensor = type(network).from_pretrained(folder).double()(**inputs).logits
+    return logits
+
+
+# Scalars --------------------------------------------------------------------------------------
+
+
+def test_scalars_by_hand() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, -1.0, 4.0]], dtype=torch.float64)
+    targets, foils = torch.tensor([1, 0]), torch.tensor([2, 2])
+    shares = torch.tensor(
+        [np.exp(3) / np.exp([1, 3, 2]).sum(), 1 / np.exp([0, -1, 4]).sum()], dtype=torch.float64
+    )
+    expected = {
+        "logit": torch.tensor([3.0, 0.0]),
+        "contrast": torch.tensor([1.0, -4.0]),
+        "margin": torch.tensor([1.0, -4.0]),
+        "probability": shares,
+        "log_prob": shares.log(),
+    }
+    for scalar, values in expected.items():
+        question = Explained(scalar, targets, foils if scalar == "contrast" else None)  # type: ignore[arg-type]
+        torch.testing.assert_close(question(logits), values.double())
+        torch.testing.assert_close(question.probability(logits), shares)
+    # What a contrast is with stays the same, what a margin is from does not.
+    moved = torch.tensor([[5.0, 3.0, 2.0]], dtype=torch.float64)
+    one = torch.tensor([1])
+    assert Explained("contrast", one, torch.tensor([2]))(moved).item() == 1
+    assert Explained("margin", one)(moved).item() == -2
+    with pytest.raises(ValueError, match="the margin is no weighted sum of logits"):
+        Explained("margin", one).weights(moved)
+
+
+@pytest.mark.parametrize("scalar", ["logit", "log_prob", "probability", "contrast", "margin"])
+def test_methods_explain_the_scalar(tiny: LoadTiny, scalar: str) -> None:
+    model = tiny("bert", "classification", "float64")
+    instance = encode(model, TEXTS[1:])[0]
+    chosen = choose("occlusion,integrated_gradients", {"occlusion": {"operation": "mask"}})
+    found = attribute(model, [instance], chosen, explain=scalar)
+    prediction = found.predictions[0]
+    assert prediction is not None
+    target = prediction.target
+    foil = int(np.argsort(prediction.logits)[-2])
+
+    def f(logits: Any) -> float:
+        others = np.delete(logits, target).max()
+        chances = np.exp(logits) / np.exp(logits).sum()
+        values = {
+            "logit": logits[target],
+            "contrast": logits[target] - logits[foil],
+            "margin": logits[target] - others,
+            "probability": chances[target],
+            "log_prob": np.log(chances[target]),
+        }
+        return float(values[scalar])
+
+    ids = instance.input_ids.tolist()
+    for at in np.flatnonzero(instance.removable):
+        masked = [model.mask_id if at == place else token for place, token in enumerate(ids)]
+        row = Row("masked", input_ids=masked)
+        without = attribute(model, encode(model, [row]), []).predictions[0]
+        assert without is not None
+        score = found.rows["occlusion"][0].scores[at]  # type: ignore[union-attr]
+        assert score == pytest.approx(f(prediction.logits) - f(without.logits), abs=1e-10)
+    gradients = found.rows["integrated_gradients"][0]
+    assert gradients is not None and gradients.delta is not None
+    assert abs(gradients.delta) < 0.02 * np.abs(gradients.scores).sum()
+
+
+def test_scalars_that_a_method_is_not_defined_for(tiny: LoadTiny) -> None:
+    model = tiny("bert")
+    instances = encode(model, TEXTS)
+    with pytest.raises(UsageError, match="decompx is defined for sums of logits, and the margin"):
+        attribute(model, instances, "decompx", explain="margin")
+    assert set(attribute(model, [], "all", explain="probability").left_out) == {
+        *("decompx", "lrp", "partial_lrp", "transformer_attribution"),
+    }
+    assert attribute(model, [], "all", explain="contrast").left_out == {}
+
+
+@pytest.mark.parametrize(
+    ("task", "explain", "says"),
+    [
+        ("classification", "value", "a classification model is explained by logit, log_prob"),
+        ("masked_lm", "margin", "a masked_lm model is explained by contrast, logit"),
+        ("classification", "score", "is neither auto nor one of logit"),
+    ],
+)
+def test_scalars_that_there_are_not(tiny: LoadTiny, task: str, explain: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        parse_explain(explain, tiny("bert", task))
+
+
+# Targets --------------------------------------------------------------------------------------
+
+
+def test_targets_by_rule_and_by_name(tiny: LoadTiny, tmp_path: Path) -> None:
+    names = {0: "bad", 1: "Bad", 2: "1"}
+    model = saved(tmp_path, tiny_network("bert", id2label=names))
+    assert [parse_target(t, model) for t in ("bad", "Bad", "1", "0", "2")] == [0, 1, 2, 0, 2]
+    with pytest.raises(UsageError, match=r"--target good is neither auto, .* \(bad, Bad, 1\)"):
+        parse_target("good", model)
+    with pytest.raises(UsageError, match="of a classification model there is predicted, gold"):
+        parse_target("each", model)
+    instances = encode(model, TEXTS)
+    found = attribute(model, instances, "saliency", target="runner_up")
+    for row, prediction in zip(found.rows["saliency"], found.predictions, strict=True):
+        assert row is not None and prediction is not None
+        assert row.target == np.argsort(prediction.logits)[-2]
+
+
+# Several questions ----------------------------------------------------------------------------
+
+
+def test_a_regression(tmp_path: Path) -> None:
+    network = tiny_network("bert", num_labels=1)
+    model = saved(tmp_path, network)
+    instances = encode(model, TEXTS)
+    assert [(i.instance_id, i.question) for i in instances] == [("text-0", None), ("text-1", None)]
+    found = attribute(model, instances, "all")
+    assert found.failures == [] and {"iba", "attattr"} <= set(found.left_out)
+    for text, prediction in zip(TEXTS, found.predictions, strict=True):
+        value = plain_logits(tmp_path, network, text)[0]
+        assert prediction is not None
+        assert relative_error(prediction.logits, value) < 1e-10
+        assert relative_error(prediction.probabilities, value) < 1e-10
+    decompx = found.rows["decompx"][0]
+    assert decompx is not None and decompx.bias is not None
+    total = decompx.scores.sum() + decompx.bias
+    assert total == pytest.approx(found.predictions[0].logits[0])  # type: ignore[union-attr]
+
+
+def test_values_of_a_regression(tmp_path: Path) -> None:
+    network = tiny_network("bert", num_labels=2, problem_type="regression")
+    model = saved(tmp_path, network)
+    instances = encode(model, TEXTS)
+    assert [i.instance_id for i in instances] == ["text-0#0", "text-0#1", "text-1#0", "text-1#1"]
+    found = attribute(model, instances, "saliency")
+    values = [float(prediction.logits[0]) for prediction in found.predictions if prediction]
+    expected = [plain_logits(tmp_path, network, text)[0].tolist() for text in TEXTS]
+    assert relative_error(np.reshape(values, (2, 2)), expected) < 1e-10
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "modernbert"])
+def test_each_label(tmp_path: Path, family: str) -> None:
+    names = {0: "toxic", 1: "rude", 2: "kind"}
+    network = tiny_network(family, problem_type="multi_label_classification", id2label=names)
+    model = saved(tmp_path, network, family)
+    instances = encode(model, TEXTS)
+    assert [i.instance_id for i in instances[2:5]] == ["text-0#2", "text-1#0", "text-1#1"]
+    assert instances[1].asked_names == ("rude",) and instances[1].row_id == "text-0"
+    found = attribute(model, instances, ["grad_x_input", "decompx", "occlusion"])
+    assert found.failures == []
+    for number, prediction in enumerate(found.predictions):
+        logit = plain_logits(tmp_path, network, TEXTS[number // 3], family)[0, number % 3]
+        assert prediction is not None and prediction.target == 1
+        assert relative_error(prediction.logits, [0, logit]) < 1e-10
+        assert prediction.probabilities[1] == pytest.approx(float(logit.sigmoid()))
+        decompx = found.rows["decompx"][number]
+        assert decompx is not None and decompx.bias is not None
+        assert decompx.scores.sum() + decompx.bias == pytest.approx(float(logit))
+    alone, _ = encode_rows(
+        model, [Row("r", "the film")], EncodeOptions(20, target=int(parse_target("kind", model)))
+    )
+    assert [(i.instance_id, i.asked_names) for i in alone] == [("r", ("kind",))]
+    with pytest.raises(UsageError, match="of a multi_label model there is each, a number or a"):
+        parse_target("predicted", model)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "deberta-v2"])
+def test_each_word(tmp_path: Path, family: str) -> None:
+    kind = {"bert": "Bert", "llama": "Llama", "deberta-v2": "DebertaV2"}[family]
+    torch.manual_seed(0)
+    network = getattr(transformers, f"{kind}ForTokenClassification")(tiny_config(family))
+    model = saved(tmp_path, network, family)
+    text = "the film interesting , not good"
+    instances = encode(model, [text])
+    words = text.split()
+    assert [i.instance_id for i in instances] == [f"text-0#{n}" for n in range(len(words))]
+    found = attribute(model, instances, ["saliency", "occlusion"])
+    assert found.failures == []
+    logits = plain_logits(tmp_path, network, text, family)[0]
+    for word, instance, prediction in zip(words, instances, found.predictions, strict=True):
+        assert text[instance.char_start[instance.readout] :].lstrip().startswith(word[:1])
+        assert prediction is not None
+        # transformers computes root mean squares in float32.
+        limit = 1e-5 if family == "llama" else 1e-10
+        assert relative_error(prediction.logits, logits[instance.readout]) < limit
+        assert not instance.removable[instance.readout]
+
+
+def test_rows_of_such_models_have_no_class(tmp_path: Path) -> None:
+    model = saved(tmp_path, tiny_network("bert", num_labels=1))
+    _, failures = encode_rows(model, [Row("r", "good", label=1)], EncodeOptions(20))
+    assert [f.message for f in failures] == ["label 1: rows of a regression model have no class"]
+
+
+# Decoders -------------------------------------------------------------------------------------
+
+
+def test_decoders_are_read_where_transformers_reads_them(tmp_path: Path) -> None:
+    network = tiny_network("gpt2")
+    model = saved(tmp_path, network, "gpt2")
+    pad = network.config.pad_token_id
+    for ids in ([7, 8, 9, 10], [7, 8, pad, 9, pad, pad], [pad, 7, 8, 9], [11]):
+        row = Row("r", input_ids=ids, attention_mask=[1] * len(ids))
+        instance = encode(model, [row])[0]
+        prediction = attribute(model, [instance], []).predictions[0]
+        with torch.no_grad():
+            own = network.double()(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)))
+        assert prediction is not None
+        assert relative_error(prediction.logits, own.logits[0]) < 1e-10
+
+
+def test_left_padding_of_a_decoder_is_no_part_of_it(tmp_path: Path) -> None:
+    model = saved(tmp_path, tiny_network("llama"), "llama")
+    padded = Row("r", input_ids=[1, 1, 7, 8, 9], attention_mask=[0, 0, 1, 1, 1])
+    plain = Row("r", input_ids=[7, 8, 9])
+    scores = [
+        attribute(model, encode(model, [row]), "saliency").rows["saliency"][0]
+        for row in (padded, plain)
+    ]
+    assert scores[0] is not None and scores[1] is not None
+    assert scores[0].scores.tolist() == scores[1].scores.tolist()
+
+
+def test_what_comes_later_has_no_part_in_a_decoder(tmp_path: Path) -> None:
+    """A token classifier's word is explained by the tokens up to it."""
+    torch.manual_seed(0)
+    network = transformers.GPT2ForTokenClassification(tiny_config("gpt2"))
+    model = saved(tmp_path, network, "gpt2")
+    instances = encode(model, ["the film is good"])
+    found = attribute(model, instances, ["saliency", "decompx", "occlusion", "attention_rollout"])
+    assert found.failures == []
+    for rows in found.rows.values():
+        for instance, row in zip(instances, rows, strict=True):
+            assert row is not None
+            assert np.abs(row.scores[instance.readout + 1 :]).max(initial=0) < 1e-12
