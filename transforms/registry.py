@@ -1,6 +1,6 @@
 """The registry of methods: a row of facts and a function each, and how parameters are given."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
@@ -51,7 +51,22 @@ class LastLayers:
         return max(0, depth - max(self.least, round(depth * self.share)))
 
 
-Default = ParamValue | Choice | LastLayers
+@dataclass(frozen=True)
+class ChoiceByTrait:
+    """A parameter that takes one of several names, some of which not every model has a meaning for.
+
+    Attributes:
+        names: What a model must have for each. The first that a model has all of is its default.
+    """
+
+    names: Mapping[str, tuple[Trait, ...]]
+
+    def fitting(self, traits: Container[Trait]) -> str:
+        """The default for a model of these traits."""
+        return next(n for n, asked in self.names.items() if all(trait in traits for trait in asked))
+
+
+Default = ParamValue | Choice | LastLayers | ChoiceByTrait
 
 
 @dataclass(frozen=True)
@@ -105,7 +120,8 @@ class Method:
         name: Name in tables and on the command line.
         compute: From what the passes captured to scores.
         needs: The passes it needs, given its parameters.
-        defaults: Parameters and their default values (``Choice`` for names, ``LastLayers``).
+        defaults: Parameters and their default values (``Choice`` and ``ChoiceByTrait`` for names,
+            ``LastLayers``).
         signed: Whether scores have a sign that means for and against.
         class_dependent: Whether they explain a class; if not, ``attributions.target`` is null.
         additive: Whether they sum to the difference of the output to a baseline's (completeness).
@@ -263,11 +279,8 @@ class Chosen:
         """Why the method isn't defined for a model, or a scalar of it; None if it is."""
         if self.method.linear and scalar is not None and scalar not in LINEAR:
             return f"is defined for sums of logits, and the {scalar} is none"
-        lacking = [trait for trait in self.method.requires if trait not in model.traits]
-        if lacking:
-            return f"{DEFINED_BY[lacking[0]]}, and {model.network.config.model_type} has none"
-        if not model.causal:
-            return None
+        if (why := _lacking(self.method.requires, model)) is not None or not model.causal:
+            return why
         try:  # Decoders mostly have no mask token, which no option then names, and no padding.
             self._check_passes(model)
         except UsageError as error:
@@ -275,11 +288,11 @@ class Chosen:
         return None
 
     def fitted(self, model: Model, scalar: Scalar | None = None) -> "Chosen":
-        """The same with parameters that depend on the model's depth filled in.
+        """The same with parameters that depend on the model filled in.
 
         Raises:
-            UsageError: If the method isn't defined for the model, or the model has no such layer,
-                or can't be run as the method needs.
+            UsageError: If the method isn't defined for the model, or not with these parameters, or
+                the model has no such layer, or can't be run as the method needs.
         """
         if (why := self.unfit(model, scalar)) is not None:
             raise UsageError(f"{self.name} {why}")
@@ -289,15 +302,8 @@ class Chosen:
         """The same with such parameters, once what it needs of the model is checked."""
         params = dict(self.params)
         for name, default in self.method.defaults.items():
-            if not isinstance(default, LastLayers):
-                continue
-            if params[name] == _AUTO:
-                params[name] = default.start(model.num_layers)
-            elif int(params[name]) >= model.num_layers:
-                raise UsageError(
-                    f"{self.name}.{name} is {params[name]}, but the model's layers are 0 to "
-                    f"{model.num_layers - 1}"
-                )
+            if isinstance(default, LastLayers | ChoiceByTrait):
+                params[name] = _fitted(f"{self.name}.{name}", default, params[name], model)
         fitted = Chosen(self.method, params)
         for kind in fitted.needs:
             check_pass(kind, model)
@@ -368,8 +374,52 @@ def fit_all(
     return [c.fitted(model, scalar) for c in chosen if c.name not in left_out], left_out
 
 
+def _lacking(asked: Iterable[Trait], model: Model) -> str | None:
+    """Which of some traits a model lacks, in words; None if it has them all."""
+    lacking = [trait for trait in asked if trait not in model.traits]
+    if not lacking:
+        return None
+    return f"{DEFINED_BY[lacking[0]]}, and {model.network.config.model_type} has none"
+
+
+def _fitted(
+    name: str, default: LastLayers | ChoiceByTrait, value: ParamValue, model: Model
+) -> ParamValue:
+    """A parameter as it is for a model.
+
+    Raises:
+        UsageError: If the model has no such layer, or lacks what the value asks for.
+    """
+    if isinstance(default, ChoiceByTrait):
+        if value == _AUTO:
+            return default.fitting(model.traits)
+        if (why := _lacking(default.names[str(value)], model)) is not None:
+            raise UsageError(f"{name}={value} {why}")
+        return value
+    if value == _AUTO:
+        return default.start(model.num_layers)
+    if int(value) >= model.num_layers:
+        raise UsageError(
+            f"{name} is {value}, but the model's layers are 0 to {model.num_layers - 1}"
+        )
+    return value
+
+
+def values_of(default: Default) -> str:
+    """The values that a parameter takes, in short; the default first."""
+    match default:
+        case LastLayers():
+            return f"{_AUTO} | LAYER"
+        case ChoiceByTrait():
+            return " | ".join((_AUTO, *default.names))
+        case tuple():
+            return " | ".join(default)
+        case _:
+            return str(default)
+
+
 def _default(default: Default) -> ParamValue:
-    if isinstance(default, LastLayers):
+    if isinstance(default, LastLayers | ChoiceByTrait):
         return _AUTO
     return default[0] if isinstance(default, Choice) else default
 
@@ -378,9 +428,10 @@ def _value(name: str, default: Default, given: Any) -> ParamValue:
     """A given value as the type of the default; texts come from the command line."""
     if isinstance(default, LastLayers):
         return _AUTO if given == _AUTO else _value(name, 0, given)
-    if isinstance(default, Choice):
-        if given not in default:
-            raise UsageError(f"{name} is one of {', '.join(default)}, not {given!r}")
+    if isinstance(default, Choice | ChoiceByTrait):
+        names = default if isinstance(default, Choice) else (_AUTO, *default.names)
+        if given not in names:
+            raise UsageError(f"{name} is one of {', '.join(names)}, not {given!r}")
         return str(given)
     if isinstance(default, bool):
         texts = {"true": True, "false": False}

@@ -320,7 +320,7 @@ def _methods(_: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.markup import escape
 
-    from attribeam.transforms.registry import DEFINED_BY, LastLayers, methods
+    from attribeam.transforms.registry import DEFINED_BY, methods, values_of
 
     console = Console(highlight=False)
 
@@ -347,10 +347,7 @@ def _methods(_: argparse.Namespace) -> int:
         if method.opt_in is not None:
             show(f"not among `all`: {method.opt_in}", "yellow")
         for name, default in method.defaults.items():
-            values = " | ".join(default) if isinstance(default, tuple) else str(default)
-            if isinstance(default, LastLayers):
-                values = "auto | LAYER"
-            show(f"--set {method.name}.{name}={values}", "dim")
+            show(f"--set {method.name}.{name}={values_of(default)}", "dim")
         for name, preset in method.presets.items():
             listed = ", ".join(f"{key}={value}" for key, value in preset.items())
             show(f"--set {method.name}.preset={name}: {listed}", "dim")

@@ -1,7 +1,8 @@
 """GlobEnc and the norm-based methods that it is compared to, and ALTI.
 
 Their products of layers are not normalised in between, as in the papers; the final row is divided
-by its sum, whose logarithm is kept as the scale. Pre-LN models are outside their definition.
+by its sum, whose logarithm is kept as the scale. What is followed through norms after residuals is
+outside the definition of models that have none.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,19 +11,18 @@ import torch
 
 from attribeam.transforms.methods.attention import head_means
 from attribeam.transforms.methods.rollout import rolled_out, row_normalised, with_residual
-from attribeam.transforms.network.capture import LayerStates
-from attribeam.transforms.network.parts import Layer
 from attribeam.transforms.passes.base import Forward, Norms, Pass
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.norms import (
     NORMED,
     Level,
+    Sending,
     Workspace,
     readout_vectors,
     sent_by,
-    sigma_at,
+    up_to,
 )
-from attribeam.transforms.registry import Choice, Method, Params, Scores, register
+from attribeam.transforms.registry import ChoiceByTrait, Method, Params, Scores, register
 
 _STATES = Forward(attention=True, layers=True)
 
@@ -88,72 +88,39 @@ def alti(captured: Captured, params: Params) -> Scores:
 
     M[i, j] = max(0, |y_i|_1 - |y_i - t_ij|_1), rows divided by their sums, rolled out, with t_ij
     what j sends to i through the layer norm after attention and y_i its whole output; with
-    ``level=output_norm``, through both norms. There is no short cut for l1 norms: all t_ij of a
-    layer are formed, one source token after the other.
+    ``level=output_norm``, through both norms. With ``level=residual`` it is what j sends to i
+    without a norm after it, the residual included, and y_i the sum of all and of biases (Ferrando
+    et al. 2023, section 3, for layers that normalise before attention). There is no short cut for
+    l1 norms: all t_ij of a layer are formed, one source token after the other.
     """
-    levels: list[Level] = ["residual", "attention_norm"]
-    if params["level"] == "output_norm":
-        levels.append("output_norm")
+    level: Level = params["level"]
     layers, space = [], Workspace()
-    readout = captured.batch.rows.readout
-    for number, layer in enumerate(captured.model.layers):
-        attention, state = captured.attention[number], captured.layers[number]
-        if state.alone:
-            near = readout_proximities(layer, attention, state, levels, readout)
-        else:
-            near = proximities(layer, attention, state, levels, space)
-        layers.append(row_normalised(near))
+    passed = zip(captured.model.layers, captured.attention, captured.layers, strict=True)
+    for layer, attention, state in passed:
+        sending = Sending(layer, attention, state, captured.batch.rows.readout)
+        layers.append(row_normalised(proximities(sending, level, space)))
     return rolled_out(captured, layers)
 
 
-def readout_proximities(
-    layer: Layer,
-    attention: torch.Tensor,
-    state: LayerStates,
-    levels: Sequence[Level],
-    readout: torch.Tensor,
-) -> torch.Tensor:
-    """As ``proximities``, where nothing but the position read out, [B], came out of the layer."""
-    *_, (_, vectors) = readout_vectors(layer, attention, state, readout, levels)
-    output = _output(layer, state, levels[-1])
-    far = torch.linalg.vector_norm(output - vectors.double(), ord=1, dim=-1)
-    near = torch.zeros_like(attention[:, 0], dtype=torch.float64)
-    every = torch.arange(len(readout), device=readout.device)
-    near[every, readout] = (output.abs().sum(-1) - far).clamp(min=0)
-    return near
-
-
-def _output(layer: Layer, state: LayerStates, level: Level) -> torch.Tensor:
-    """What really leaves the layer norm at a level, in float64."""
-    number = NORMED.index(level)
-    output: torch.Tensor = layer.joins[number](state.sums[number]).double()
-    return output
-
-
-def proximities(
-    layer: Layer,
-    attention: torch.Tensor,
-    state: LayerStates,
-    levels: Sequence[Level],
-    space: Workspace,
-) -> torch.Tensor:
+def proximities(sending: Sending, level: Level, space: Workspace) -> torch.Tensor:
     """max(0, |y_i|_1 - |y_i - t_ij|_1) of a layer, [B, T (i), T (j)], in float64.
 
     Args:
-        layer: The layer.
-        attention: Attention probabilities, [B, H, T, T].
-        state: What passed through the layer.
-        levels: The levels that shares are followed through; y is the real output at the last.
+        sending: The layer; where nothing but the position read out came out of it, all other rows
+            are zero.
+        level: The level that shares are followed up to; y is the real output there.
         space: Memory to work in.
     """
-    output = _output(layer, state, levels[-1])
+    output, levels = sending.left(level).double(), up_to([level])
+    if sending.state.alone:
+        return _readout_proximities(sending, output, levels)
     sigma = output.new_ones(output.shape[:2])
-    for level in levels:
-        sigma *= sigma_at(level, layer, state)
-    far = torch.empty_like(attention[:, 0], dtype=torch.float64)
-    for sent in sent_by(layer, attention, state, space):
-        for level in levels:
-            sent.follow_(level, layer, state)
+    for passed in levels:
+        sigma *= sending.sigma_at(passed)
+    far = torch.empty_like(sending.attention[:, 0], dtype=torch.float64)
+    for sent in sent_by(sending, space):
+        for passed in levels:
+            sent.follow_(passed, sending)
         for number, source in enumerate(range(sent.sources.start, sent.sources.stop)):
             weights, heads = sent.weights[:, number].double(), sent.heads[:, number].double()
             arrived = weights.transpose(1, 2) @ heads
@@ -163,6 +130,17 @@ def proximities(
             far[..., source] = torch.linalg.vector_norm(distance, ord=1, dim=-1)
     whole: torch.Tensor = output.abs().sum(-1)[..., None]
     return (whole - far).clamp(min=0)
+
+
+def _readout_proximities(
+    sending: Sending, output: torch.Tensor, levels: Sequence[Level]
+) -> torch.Tensor:
+    """As ``proximities``, of the one position whose output, [B, 1, d], there is."""
+    *_, (_, vectors) = readout_vectors(sending, levels)
+    far = torch.linalg.vector_norm(output - vectors.double(), ord=1, dim=-1)
+    near = torch.zeros_like(sending.attention[:, 0], dtype=torch.float64)
+    near[sending.every, sending.readout] = (output.abs().sum(-1) - far).clamp(min=0)
+    return near
 
 
 def _rolled_out(captured: Captured, level: Level) -> Scores:
@@ -236,12 +214,13 @@ register(
         name="alti",
         compute=alti,
         needs=lambda params: (_STATES,),
-        defaults={"level": Choice(*NORMED)},
+        defaults={
+            "level": ChoiceByTrait({**dict.fromkeys(NORMED, ("post_ln",)), "residual": ()}),
+        },
         signed=False,
         class_dependent=False,
         additive=False,
         layered="layers",
-        requires=("post_ln",),
         cost="1 F + L T^2 d",
         paper="Ferrando et al. 2022, section 3",
         equation="prod_l max(0, |y_i|_1 - |y_i - t_ij|_1)[readout]",

@@ -1,9 +1,12 @@
 """Norms of the vectors that each token sends to each other one in a layer, without forming them.
 
 A layer that mixes values hands token i the sum over j of u_ij = sum_h a_h[i, j] f_h(x_j), with
-f_h(x) = v_h(x) W_O_h (value bias included, output bias in nobody's share). The residual adds x_i to
-u_ii. A layer norm whose standard deviation is frozen at its real value is linear, so it can be
-taken of each share: y -> c(y) gamma / sigma_i, where c centres over the hidden units.
+f_h(x) = v_h(x) W_O_h (value bias included, output bias in nobody's share; v_h is of what a norm
+before attention lets out, where there is one). The residual adds x_i, what enters the layer, to
+u_ii. A norm whose deviation is frozen at its real value is linear, so it can be taken of each
+share: y -> c(y) gamma / sigma_i, where c centres over the hidden units if the norm does. Such norms
+are those after the sums of steps, and one that what attention adds passes (sandwich norms), which
+belongs to u_ij.
 
 Forming all u_ij takes T x T x d numbers. The squared norm of any linear map of u_ij is however a
 quadratic form in the H attention weights a[i, j]: with F_j the H x d matrix of the mapped f_h(x_j),
@@ -17,17 +20,20 @@ half precision is not used at all.
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, get_args
 
 import torch
+from torch.nn import functional
 
 from attribeam.transforms.network.capture import LayerStates
 from attribeam.transforms.network.parts import Layer, Norm
 
-# After mixing the values; with the residual; after the first norm; after the second.
+# What attention adds; with the residual; after the norm that ends the first step; the second.
 Level = Literal["values", "residual", "attention_norm", "output_norm"]
 LEVELS: tuple[Level, ...] = get_args(Level)
-# What leaves the norms that end the steps of a post-LN layer.
+# What leaves the norms that end the steps of a post-LN layer, step by step.
 NORMED = LEVELS[2:]
 
 # A squared norm below this share of its parts' is computed again in float64.
@@ -53,6 +59,84 @@ class NormMaps(NamedTuple):
     ratios: list[torch.Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class Sending:
+    """A layer and what passed through it, of which is asked what its tokens send to each other.
+
+    Attributes:
+        layer: The layer.
+        attention: Its attention probabilities, [B, H, T, T].
+        state: What passed through it; S positions came out of it, all or that read out alone.
+        readout: Position of each row that is read out, [B].
+    """
+
+    layer: Layer
+    attention: torch.Tensor
+    state: LayerStates
+    readout: torch.Tensor
+
+    @property
+    def kind(self) -> torch.dtype:
+        """Type to compute in: Gram matrices in half precision would be noise."""
+        return torch.promote_types(self.attention.dtype, torch.float32)
+
+    @property
+    def every(self) -> torch.Tensor:
+        """Numbers of the rows, [B]."""
+        return torch.arange(len(self.readout), device=self.readout.device)
+
+    @cached_property
+    def projected(self) -> torch.Tensor:
+        """What attention gives, the bias of its output included, [B, S, d]."""
+        inside, attention = self.layer.attention, self.attention
+        if self.state.alone:
+            attention = attention[self.every, :, self.readout][:, :, None]
+        values = inside.shared(self.state.values)
+        mixed = (attention.to(self.kind) @ values.to(self.kind)).transpose(1, 2).flatten(2)
+        bias = None if inside.output.bias is None else inside.output.bias.to(self.kind)
+        return functional.linear(mixed, inside.output.weight.to(self.kind), bias)
+
+    def arrived(self) -> torch.Tensor:
+        """The sum of what comes to each token through the heads, [B, T, d]; S is T."""
+        (branch, *others), bias = self.layer.steps[0].branches, self.layer.attention.output.bias
+        if others or branch.before is not None or branch.after is not None:
+            given = self.projected
+        else:
+            # What entered has passed a norm, so that it is no longer than what is added to it.
+            given = self.state.sums[0].to(self.kind) - self.state.entered
+        return given if bias is None else given - bias
+
+    def norm_at(self, level: Level) -> Norm | None:
+        """The norm whose output a level is, if it is that of one."""
+        if level in NORMED:
+            return self.layer.steps[NORMED.index(level)].join
+        return self.layer.attending.after if level == "values" else None
+
+    def sigma_at(self, level: Level, tokens: slice = slice(None)) -> torch.Tensor:
+        """What a level divides all that arrives at some tokens by, [B, S]."""
+        norm = self.norm_at(level)
+        if norm is None:
+            return torch.ones_like(self.state.sums[0][:, tokens, 0])
+        entering = self.state.sums[NORMED.index(level)] if level in NORMED else self.projected
+        entering = entering[:, tokens]
+        if not norm.centred:
+            return norm.deviation(entering.to(self.kind))[..., 0]
+        # Several times as quick as the variance.
+        _, _, inverse = torch.native_layer_norm(entering, entering.shape[-1:], None, None, norm.eps)
+        return 1 / inverse[..., 0]
+
+    def left(self, level: Level) -> torch.Tensor:
+        """What really leaves a level, all biases included, [B, S, d]; the residual or above."""
+        if level in NORMED:
+            number = NORMED.index(level)
+            return self.layer.steps[number].leave(self.state.sums[number])
+        if len(self.layer.steps[0].branches) == 1:
+            return self.state.sums[0]
+        own, after = self.state.entered, self.layer.attending.after
+        own = own[self.every, self.readout][:, None] if self.state.alone else own
+        return own + (self.projected if after is None else after.exact(self.projected))
+
+
 class Sent(NamedTuple):
     """What some source tokens send, S of them; the receiver's to change.
 
@@ -72,14 +156,17 @@ class Sent(NamedTuple):
         """What a token sends through each head, [B, S, H, d]."""
         return self.vectors[:, :, :-2]
 
-    def follow_(self, level: Level, layer: Layer, state: LayerStates) -> None:
+    def follow_(self, level: Level, sending: Sending) -> None:
         """Takes the vectors from the level below up to a level, in place, but for sigma."""
-        norm = _norm_at(level, layer)
-        if level == "residual":
-            self.vectors[:, :, -2] += state.entered[:, self.sources]
-        elif norm is not None:
-            self.vectors.sub_(self.vectors.mean(-1, keepdim=True))
-            self.vectors.mul_(norm.weight.to(self.vectors.dtype))
+        norm = sending.norm_at(level)
+        if norm is not None:
+            _through_norm_(norm, self.vectors)
+        elif level == "residual":
+            own = sending.state.entered[:, self.sources]
+            if sending.norm_at("values") is not None:
+                # What it is added to has not been divided yet.
+                own = own * sending.sigma_at("values", self.sources)[..., None]
+            self.vectors[:, :, -2] += own
 
 
 def norm_maps(
@@ -105,53 +192,43 @@ def norm_maps(
     found: dict[Level, NormMaps] = {level: NormMaps([], []) for level in LEVELS if level in levels}
     space = Workspace()
     for layer, layer_attention, state in zip(layers, attention, states, strict=True):
-        if state.alone:
-            pieces = _readout_pieces(layer, layer_attention, state, found, readout)
-        else:
-            pieces = _pieces(layer, layer_attention, state, found, space)
-        for level, (maps, ratios) in pieces:
+        sending = Sending(layer, layer_attention, state, readout)
+        pieces = _readout_pieces if state.alone else _pieces
+        for level, (maps, ratios) in pieces(sending, found, space):
             found[level].maps.append(maps)
             found[level].ratios.append(ratios)
     return found
 
 
 def _pieces(
-    layer: Layer,
-    attention: torch.Tensor,
-    state: LayerStates,
-    levels: Collection[Level],
-    space: "Workspace",
+    sending: Sending, levels: Collection[Level], space: "Workspace"
 ) -> Iterator[tuple[Level, Piece]]:
     """Maps [B, T, T] and ratios [B, T] of a layer, by level."""
     pieces: dict[Level, list[Piece]] = {level: [] for level in levels}
-    for sent in sent_by(layer, attention, state, space):
-        for level, piece in _pieces_of(sent, layer, state, levels, space):
+    for sent in sent_by(sending, space):
+        for level, piece in _pieces_of(sent, sending, levels, space):
             pieces[level].append(piece)
-    sigma = torch.ones_like(state.entered[..., 0])
-    for level in _up_to(levels):
-        sigma = sigma * sigma_at(level, layer, state)
+    sigma = torch.ones_like(sending.state.entered[..., 0])
+    for level in up_to(levels):
+        sigma = sigma * sending.sigma_at(level)
         if level in levels:
             maps, ratios = (torch.cat(column, 1) for column in zip(*pieces[level], strict=True))
             yield level, (maps.transpose(1, 2) / sigma[..., None], ratios)
 
 
 def _readout_pieces(
-    layer: Layer,
-    attention: torch.Tensor,
-    state: LayerStates,
-    levels: Collection[Level],
-    readout: torch.Tensor,
+    sending: Sending, levels: Collection[Level], _: "Workspace"
 ) -> Iterator[tuple[Level, Piece]]:
     """As ``_pieces``, where nothing but the position read out came out of the layer."""
-    every = torch.arange(len(readout), device=readout.device)
-    for level, vectors in readout_vectors(layer, attention, state, readout, _up_to(levels)):
+    every, readout = sending.every, sending.readout
+    for level, vectors in readout_vectors(sending, up_to(levels)):
         if level not in levels:
             continue
         norms = torch.linalg.vector_norm(vectors, dim=-1)
         own = vectors[every, readout]
         others = torch.linalg.vector_norm(vectors.sum(1) - own, dim=-1)
         total = others + norms[every, readout]
-        maps = torch.zeros_like(attention[:, 0])
+        maps = torch.zeros_like(sending.attention[:, 0])
         maps[every, readout] = norms
         ratios = torch.zeros_like(norms)
         ratios[every, readout] = others / torch.where(total > 0, total, 1)
@@ -159,47 +236,43 @@ def _readout_pieces(
 
 
 def readout_vectors(
-    layer: Layer,
-    attention: torch.Tensor,
-    state: LayerStates,
-    readout: torch.Tensor,
-    levels: Sequence[Level],
+    sending: Sending, levels: Sequence[Level]
 ) -> Iterator[tuple[Level, torch.Tensor]]:
     """What each token sends to the position read out, by level, [B, T, d], over sigma.
 
     Each is valid until the next one only.
 
     Args:
-        layer: A layer that nothing else came out of.
-        attention: Its attention probabilities, [B, H, T, T].
-        state: What passed through it.
-        readout: The position, [B].
+        sending: A layer that nothing else came out of.
         levels: The levels to follow them through, from the lowest on.
     """
-    every = torch.arange(len(readout), device=readout.device)
-    weighted = attention[every, :, readout][..., None] * state.values
-    vectors = weighted.transpose(1, 2).flatten(2) @ layer.attention.output.weight.T
+    every, readout, inside = sending.every, sending.readout, sending.layer.attention
+    values = inside.shared(sending.state.values)
+    weighted = sending.attention[every, :, readout][..., None] * values
+    vectors = weighted.transpose(1, 2).flatten(2) @ inside.output.weight.T
     for level in levels:
-        norm = _norm_at(level, layer)
-        if level == "residual":
-            vectors[every, readout] += state.entered[every, readout]
-        elif norm is not None:
-            vectors.sub_(vectors.mean(-1, keepdim=True)).mul_(norm.weight)
-            vectors.div_(sigma_at(level, layer, state)[..., None])
+        norm = sending.norm_at(level)
+        if norm is not None:
+            _through_norm_(norm, vectors).div_(sending.sigma_at(level)[..., None])
+        elif level == "residual":
+            vectors[every, readout] += sending.state.entered[every, readout]
         yield level, vectors
 
 
+def _through_norm_(norm: Norm, vectors: torch.Tensor) -> torch.Tensor:
+    """Takes vectors, [..., d], through a norm in place, but for sigma and its bias."""
+    if norm.centred:
+        vectors.sub_(vectors.mean(-1, keepdim=True))
+    return vectors.mul_(norm.weight.to(vectors.dtype))
+
+
 def _pieces_of(
-    sent: Sent,
-    layer: Layer,
-    state: LayerStates,
-    levels: Collection[Level],
-    space: "Workspace",
+    sent: Sent, sending: Sending, levels: Collection[Level], space: "Workspace"
 ) -> Iterator[tuple[Level, Piece]]:
     """By level the norms of what sources send, [B, S, T], but for sigma; and ratios, [B, S]."""
     norms: torch.Tensor | None = None
-    for level in _up_to(levels):
-        sent.follow_(level, layer, state)
+    for level in up_to(levels):
+        sent.follow_(level, sending)
         if level != "residual":
             # The residual changes what a token sends to itself alone.
             norms = None
@@ -253,22 +326,17 @@ class Workspace:
         return self._kept[key]
 
 
-def sent_by(
-    layer: Layer, attention: torch.Tensor, state: LayerStates, space: Workspace
-) -> Iterator[Sent]:
+def sent_by(sending: Sending, space: Workspace) -> Iterator[Sent]:
     """What the tokens send in a layer, some source tokens at a time.
 
     Each is valid until the next one only.
     """
-    size, heads, length, head_size = state.values.shape
-    # Gram matrices in half precision would be noise.
-    kind = torch.promote_types(attention.dtype, torch.float32)
-    weight = layer.attention.output.weight.T.unflatten(0, (heads, -1)).to(kind)
-    width = weight.shape[-1]
-    arrived = state.sums[0].to(kind) - state.entered
-    bias = layer.attention.output.bias
-    arrived = arrived if bias is None else arrived - bias
-    values = state.values.transpose(0, 1).to(kind)
+    attention, output = sending.attention, sending.layer.attention.output
+    size, heads, length, _ = attention.shape
+    values = sending.layer.attention.shared(sending.state.values).transpose(0, 1).to(sending.kind)
+    weight = output.weight.T.unflatten(0, (heads, -1)).to(sending.kind)
+    head_size, width = weight.shape[1:]
+    arrived = sending.arrived()
     at_once = max(1, _AT_ONCE // (size * heads * width))
     for start in range(0, length, at_once):
         sources = slice(start, min(start + at_once, length))
@@ -286,22 +354,6 @@ def sent_by(
         yield Sent(sources, vectors, weights)
 
 
-def sigma_at(level: Level, layer: Layer, state: LayerStates) -> torch.Tensor:
-    """What a level divides all that arrives at a token by, [B, T]."""
-    norm = _norm_at(level, layer)
-    if norm is None:
-        return torch.ones_like(state.sums[0][..., 0])
-    entering = state.sums[NORMED.index(level)]
-    # Several times as quick as the variance.
-    _, _, inverse = torch.native_layer_norm(entering, entering.shape[-1:], None, None, norm.eps)
-    return 1 / inverse[..., 0]
-
-
-def _up_to(levels: Collection[Level]) -> tuple[Level, ...]:
+def up_to(levels: Collection[Level]) -> tuple[Level, ...]:
     """All levels that a vector passes on its way to the highest of some."""
     return LEVELS[: 1 + max(map(LEVELS.index, levels))]
-
-
-def _norm_at(level: Level, layer: Layer) -> Norm | None:
-    """The norm whose output a level is; None below the first."""
-    return layer.joins[NORMED.index(level)] if level in NORMED else None
