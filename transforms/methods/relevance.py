@@ -3,7 +3,7 @@
 from attribeam.transforms.methods.rollout import start_row
 from attribeam.transforms.passes.base import Backward, Relevance
 from attribeam.transforms.passes.captured import Captured
-from attribeam.transforms.passes.relevance import Rules
+from attribeam.transforms.passes.relevance import TRAITS, Rules
 from attribeam.transforms.registry import Choice, LastLayers, Method, Params, Scores, register
 
 
@@ -57,7 +57,7 @@ register(
         compute=partial_lrp,
         needs=lambda params: (_relevance(params, lowest=-1),),
         defaults={"rules": Choice("orig", "cvpr21")},
-        requires=("post_ln", "products"),
+        requires=TRAITS,
         linear=True,
         signed=False,
         class_dependent=True,
@@ -73,7 +73,7 @@ register(
         compute=lrp,
         needs=lambda params: (_relevance(params),),
         defaults={"rules": Choice("orig", "cvpr21")},
-        requires=("post_ln", "products"),
+        requires=TRAITS,
         linear=True,
         signed=True,
         class_dependent=True,
@@ -92,7 +92,7 @@ register(
             Backward("attention"),
         ),
         defaults={"start_layer": LastLayers(1 / 12), "rules": Choice("cvpr21", "orig")},
-        requires=("post_ln", "products"),
+        requires=TRAITS,
         linear=True,
         signed=False,
         class_dependent=True,

@@ -1,14 +1,17 @@
-"""Layer-wise relevance propagation through a post-LN encoder and its head, in float64.
+"""Layer-wise relevance propagation through a transformer's layers and its head, in float64.
 
 Relevance begins at the logits. Rules that look at what passed through a part of the network hand it
-back from what left the part to what entered it (Bach et al. 2015). Layer norms, activations and the
-softmax hand it on as it is; biases get none. The rules are those for transformers of Chefer et al.
-2021 (CVPR, sections 3.1 and 3.2), in the two forms of their code:
+back from what left the part to what entered it (Bach et al. 2015). Norms, activations and the
+softmax hand it on as it is, wherever they are; biases get none. The rules are those for
+transformers of Chefer et al. 2021 (CVPR, sections 3.1 and 3.2), in the two forms of their code:
 
 * ``cvpr21``: a linear map shares relevance in proportion to the positive contributions, and an
   addition is rescaled so that its terms share what their sum had.
 * ``orig``: positive inputs with positive weights share all of the relevance, and so do negative
   inputs with negative weights, which may double it; additions are not rescaled.
+
+There are none for gates, for scores of attention that are more than products of queries and keys,
+and for sums of more than two terms: models that have such are outside (``TRAITS``).
 
 Rules divide by numbers that may be near zero, which single precision does not survive. So the whole
 network is run again in float64, with weights that are cast a layer at a time.
@@ -22,11 +25,21 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.parts import Affine, Layer, Norm
+from attribeam.transforms.network.model import Model, Trait
+from attribeam.transforms.network.parts import (
+    Affine,
+    Attention,
+    Branch,
+    FeedForward,
+    Layer,
+    Norm,
+    Step,
+)
 from attribeam.transforms.network.rows import Rows
 
 Rules = Literal["cvpr21", "orig"]
+# What the rules ask of a model.
+TRAITS: tuple[Trait, ...] = ("serial", "ungated", "products")
 
 _STABILISER = 1e-9
 
@@ -79,7 +92,8 @@ def walk(
     relevance = starts[:, :, None]
     for linear in reversed(passed.head):
         relevance = linear.back(relevance, rules)
-    relevance = _copied(passed.read, relevance)
+    # One position was read of all, of what the norms that layers may end with let out.
+    relevance = _copied(passed.head[0].entered, relevance)
     attention = {}
     while len(passed.layers) > lowest:
         # What passed through a layer is let go of when the walk has.
@@ -141,23 +155,21 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class PassedLayer:
-    """What passed through an encoder layer for Q of its T positions as queries, in float64.
+class PassedAttention:
+    """What passed through attention, for Q of the T positions as queries, in float64.
 
     Attributes:
-        own: What entered at the queries' positions, [B, Q, d].
+        parts: Its maps.
         place: One where the query of a row is, [B, T, 1], if Q is 1; None if all positions are.
-        query: Of all heads, [B, Q, d] left, as ``output``, ``expand`` and ``contract``.
-        key: Of all heads, [B, T, d] left.
-        value: Of all heads, [B, T, d] left.
+        query: Of all heads, [B, Q, d] left, as ``output``.
+        key: Of all groups, [B, T, ...] left.
+        value: Of all groups, [B, T, ...] left.
         products: Queries times keys, without scale or mask, [B, H, Q, T].
         probabilities: Their softmax, [B, H, Q, T].
         output: From mixed values.
-        expand: From what the first layer norm let out.
-        contract: From what the activation let out.
     """
 
-    own: torch.Tensor
+    parts: Attention
     place: torch.Tensor | None
     query: Linear
     key: Linear
@@ -165,31 +177,21 @@ class PassedLayer:
     products: torch.Tensor
     probabilities: torch.Tensor
     output: Linear
-    expand: Linear
-    contract: Linear
 
     def back(self, relevance: torch.Tensor, rules: Rules) -> tuple[torch.Tensor, torch.Tensor]:
-        """Relevance of what left the layer, [K, B, Q, d], to that of its attention and its input.
+        """Relevance of what attention gave, [K, B, Q, d], to that of what it was given.
 
         Returns:
             At the attention probabilities, [K, B, H, T, T], and at what entered, [K, B, T, d].
         """
-        attended = self.expand.entered
-        widened, kept = _added(relevance, self.contract.left, attended, rules)
-        widened = self.expand.back(self.contract.back(widened, rules), rules)
-        relevance = _copied(attended, widened, kept)
-        mixed, own = _added(relevance, self.output.left, self.own, rules)
-        attention, inputs = self._back_through_attention(self.output.back(mixed, rules), rules)
+        attention, inputs = self._unmixed(self.output.back(relevance, rules), rules)
         if self.place is not None:
             # From the one query to its place among all of them.
             attention = attention * self.place[:, None]
-            inputs[0], own = inputs[0] * self.place, own * self.place
-        entered = self.key.entered
-        # Copied to queries, keys and values, and before that to all of these and the residual; at
-        # once would be the same but for the stabiliser.
-        return attention, _copied(entered, _copied(entered, *inputs), own)
+            inputs[0] = inputs[0] * self.place
+        return attention, _copied(self.key.entered, *inputs)
 
-    def _back_through_attention(
+    def _unmixed(
         self, mixed: torch.Tensor, rules: Rules
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Relevance of mixed values, [K, B, Q, d], to that of what they were mixed from.
@@ -197,21 +199,76 @@ class PassedLayer:
         Returns:
             At the probabilities, [K, B, H, Q, T], and at what entered queries, keys and values.
         """
-        heads = self.products.shape[1]
-        query, key, value = (_split(x.left, heads) for x in (self.query, self.key, self.value))
+        heads, groups, shared = self.parts.heads, self.parts.groups, self.parts.shared
+        query = _split(self.query.left, heads)
+        key, value = (shared(_split(x.left, groups)) for x in (self.key, self.value))
         left = _split(self.output.entered, heads)
         attention, values = _multiplied(_split(mixed, heads), self.probabilities, value, left)
         # The mask is added to the scores; it is zero wherever relevance is not.
-        scores = key.shape[-1] ** -0.5 * self.products
+        scores = self.parts.scale * self.products
         masked = scores * _divide(attention, scores)
         if rules == "cvpr21":
             (masked,) = _rescaled(attention, masked)
         queries, keys = _multiplied(masked, query, key.mT, self.products)
         return attention, [
             self.query.back(_merged(queries), rules),
-            self.key.back(_merged(keys.mT), rules),
-            self.value.back(_merged(values), rules),
+            self.key.back(_merged(_of_groups(keys.mT, groups)), rules),
+            self.value.back(_merged(_of_groups(values, groups)), rules),
         ]
+
+
+@dataclass(frozen=True)
+class PassedFeedForward:
+    """What passed through a feed-forward part, in float64.
+
+    Attributes:
+        passing: What it was added to, [B, Q, d].
+        expand: From what it was given.
+        contract: From what the activation let out.
+    """
+
+    passing: torch.Tensor
+    expand: Linear
+    contract: Linear
+
+    def back(self, relevance: torch.Tensor, rules: Rules) -> torch.Tensor:
+        """Relevance of what left its step to that of what entered the step, [K, B, Q, d]."""
+        widened, kept = _added(relevance, self.contract.left, self.passing, rules)
+        widened = self.expand.back(self.contract.back(widened, rules), rules)
+        return _copied(self.passing, widened, kept)
+
+
+@dataclass(frozen=True)
+class PassedLayer:
+    """What passed through a layer for Q of its T positions as queries, in float64.
+
+    Attributes:
+        entered: What entered it, [B, T, d].
+        own: That at the queries' positions, [B, Q, d].
+        attention: What passed through the attention of its first step.
+        others: What passed through the feed-forward parts of all others.
+    """
+
+    entered: torch.Tensor
+    own: torch.Tensor
+    attention: PassedAttention
+    others: list[PassedFeedForward]
+
+    def back(self, relevance: torch.Tensor, rules: Rules) -> tuple[torch.Tensor, torch.Tensor]:
+        """Relevance of what left the layer, [K, B, Q, d], to that of its attention and its input.
+
+        Returns:
+            At the attention probabilities, [K, B, H, T, T], and at what entered, [K, B, T, d].
+        """
+        for wide in reversed(self.others):
+            relevance = wide.back(relevance, rules)
+        mixed, own = _added(relevance, self.attention.output.left, self.own, rules)
+        attention, inputs = self.attention.back(mixed, rules)
+        if self.attention.place is not None:
+            own = own * self.attention.place
+        # Copied to queries, keys and values, and before that to all of these and the residual; at
+        # once would be the same but for the stabiliser.
+        return attention, _copied(self.entered, inputs, own)
 
 
 @dataclass(frozen=True)
@@ -220,12 +277,10 @@ class Passed:
 
     Attributes:
         layers: Its layers, the last one for the position read out alone.
-        read: Hidden state of the position read out, [B, 1, d].
-        head: The linear maps from it to the logits, [B, 1, ...] each.
+        head: The linear maps from there to the logits, [B, 1, ...] each.
     """
 
     layers: list[PassedLayer]
-    read: torch.Tensor
     head: list[Linear]
 
     @property
@@ -246,15 +301,14 @@ def forward(model: Model, rows: Rows) -> Passed:
         rows: B padded rows of at most T tokens.
     """
     model.check_asked(rows)
-    heads = model.num_heads
     hidden = _embedded(model, rows)
-    tokens = rows.attention_mask.bool()[:, None, None]
     layers = []
     for depth, layer in enumerate(model.layers, start=1):
         place = None
         if depth == model.num_layers:
             place = functional.one_hot(rows.readout, hidden.shape[1])[..., None].to(hidden)
-        passed, hidden = _through_layer(layer, heads, hidden, tokens, place)
+        visible = _visible(model, rows, alone=place is not None)
+        passed, hidden = _through_layer(layer, hidden, visible, place)
         layers.append(passed)
     state, head = hidden, []
     for step in model.head:
@@ -264,31 +318,73 @@ def forward(model: Model, rows: Rows) -> Passed:
             state = head[-1].left
         else:
             state = _normed(step, state) if isinstance(step, Norm) else step(state)
-    return Passed(layers, hidden, head)
+    return Passed(layers, head)
+
+
+def _visible(model: Model, rows: Rows, *, alone: bool) -> torch.Tensor:
+    """Which keys a query attends to, [B, 1, Q, T], or [B, 1, 1, T] if it is the same for all.
+
+    Args:
+        model: The model.
+        rows: The rows.
+        alone: Whether the position read out is the only query.
+    """
+    tokens = rows.attention_mask.bool()[:, None, None]
+    if not model.causal:
+        return tokens
+    length = tokens.shape[-1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+    return tokens & (earlier[rows.readout][:, None, None] if alone else earlier)
 
 
 def _through_layer(
-    layer: Layer,
-    heads: int,
-    entered: torch.Tensor,
-    tokens: torch.Tensor,
-    place: torch.Tensor | None,
+    layer: Layer, entered: torch.Tensor, visible: torch.Tensor, place: torch.Tensor | None
 ) -> tuple[PassedLayer, torch.Tensor]:
     """Passes a layer: [B, T, d] to what passed through it and what left it, [B, Q, d]."""
-    through, mixing, wide = Linear.through, layer.attention, layer.feed_forward
-    own = entered if place is None else (entered * place).sum(1, keepdim=True)
-    query = through(mixing.query, own)
-    key, value = through(mixing.key, entered), through(mixing.value, entered)
-    products = _split(query.left, heads) @ _split(key.left, heads).mT
-    scores = products * (own.shape[-1] // heads) ** -0.5
-    probabilities = scores.masked_fill(~tokens, -torch.inf).softmax(-1)
-    output = through(mixing.output, _merged(probabilities @ _split(value.left, heads)))
-    expand = through(wide.expand, _normed(layer.joins[0], output.left + own))
-    contract = through(wide.contract, wide.activation(expand.left))
-    passed = PassedLayer(
-        own, place, query, key, value, products, probabilities, output, expand, contract
-    )
-    return passed, _normed(layer.joins[1], contract.left + expand.entered)
+    first, *others = layer.steps
+    attention = _through_attention(layer, _entering(layer.attending, entered), visible, place)
+    own = _placed(entered, place)
+    hidden = _leaving(first, attention.output.left + own)
+    parts = []
+    for step in others:
+        (branch,) = step.branches
+        wide = branch.inside
+        assert isinstance(wide, FeedForward)
+        expand = Linear.through(wide.expand, _entering(branch, hidden))
+        contract = Linear.through(wide.contract, wide.activation(expand.left))
+        parts.append(PassedFeedForward(hidden, expand, contract))
+        hidden = _leaving(step, contract.left + hidden)
+    return PassedLayer(entered, own, attention, parts), hidden
+
+
+def _through_attention(
+    layer: Layer, given: torch.Tensor, visible: torch.Tensor, place: torch.Tensor | None
+) -> PassedAttention:
+    """Passes attention, that is given [B, T, d]."""
+    through, parts = Linear.through, layer.attention
+    query = through(parts.query, _placed(given, place))
+    key, value = through(parts.key, given), through(parts.value, given)
+    keys, values = (parts.shared(_split(x.left, parts.groups)) for x in (key, value))
+    products = _split(query.left, parts.heads) @ keys.mT
+    scores = products * parts.scale
+    probabilities = scores.masked_fill(~visible, -torch.inf).softmax(-1)
+    output = through(parts.output, _merged(probabilities @ values))
+    return PassedAttention(parts, place, query, key, value, products, probabilities, output)
+
+
+def _placed(x: torch.Tensor, place: torch.Tensor | None) -> torch.Tensor:
+    """What is at the queries' positions, [B, T, d] to [B, Q, d]."""
+    return x if place is None else (x * place).sum(1, keepdim=True)
+
+
+def _entering(branch: Branch, x: torch.Tensor) -> torch.Tensor:
+    """What the inside of a branch is given."""
+    return x if branch.before is None else _normed(branch.before, x)
+
+
+def _leaving(step: Step, added: torch.Tensor) -> torch.Tensor:
+    """What leaves a step, of the sum of its one branch and what passed it by."""
+    return added if step.join is None else _normed(step.join, added)
 
 
 def _embedded(model: Model, rows: Rows) -> torch.Tensor:
@@ -317,7 +413,9 @@ def _embedded(model: Model, rows: Rows) -> torch.Tensor:
 
 
 def _normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:
-    """A layer norm in float64."""
+    """A norm in float64."""
+    if not norm.centred:
+        return norm.exact(x)
     bias = None if norm.bias is None else norm.bias.double()
     return functional.layer_norm(x, x.shape[-1:], norm.weight.double(), bias, norm.eps)
 
@@ -331,6 +429,11 @@ def _split(x: torch.Tensor, heads: int) -> torch.Tensor:
 def _merged(x: torch.Tensor) -> torch.Tensor:
     """[..., H, T, d/H] to [..., T, d]."""
     return x.transpose(-2, -3).flatten(-2)
+
+
+def _of_groups(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """The sums over the heads that share a key and a value, [..., H, T, n] to [..., G, T, n]."""
+    return x if x.shape[-3] == groups else x.unflatten(-3, (groups, -1)).sum(-3)
 
 
 # Rules ----------------------------------------------------------------------------------------
