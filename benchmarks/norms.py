@@ -96,7 +96,10 @@ def _work(folder: Path, length: int) -> dict[str, Callable[[], object]]:
 
 
 def formed(model: Model, instance: Instance) -> dict[str, torch.Tensor]:
-    """Each layer's norms N, N_Res, N_ResLN and N_Enc, [L, T, T], from the vectors themselves."""
+    """Each layer's norms N, N_Res, N_ResLN and N_Enc, [L, T, T], from the vectors themselves.
+
+    Those after norms that the model hasn't are lacking.
+    """
     layers = [
         {name: torch.linalg.vector_norm(vectors, dim=-1) for name, vectors in layer.items()}
         for layer in formed_vectors(model, instance)
@@ -112,14 +115,19 @@ def formed_vectors(model: Model, instance: Instance) -> Iterator[dict[str, torch
         layers = zip(model.layers, recorder.attention, recorder.layers, strict=True)
         for part, attention, state in layers:
             weight = part.attention.output.weight.T.unflatten(0, (attention.shape[1], -1))
-            sent = state.values[0] @ weight
+            sent = part.attention.shared(state.values)[0] @ weight
             vectors = (attention[0][..., None] * sent[:, None]).sum(0)
             residual = vectors.clone()
             tokens = range(len(vectors))
             residual[tokens, tokens] += state.entered[0]
-            first = _through(part.joins[0], residual, state.sums[0][0])
-            second = _through(part.joins[1], first, state.sums[1][0])
-            yield {"N": vectors, "N_Res": residual, "N_ResLN": first, "N_Enc": second}
+            found = {"N": vectors, "N_Res": residual}
+            for name, step, entering in zip(
+                ("N_ResLN", "N_Enc"), part.steps, state.sums, strict=True
+            ):
+                if step.join is not None:
+                    residual = _through(step.join, residual, entering[0])
+                    found[name] = residual
+            yield found
 
 
 def _through(norm: Norm, vectors: torch.Tensor, entering: torch.Tensor) -> torch.Tensor:

@@ -100,9 +100,10 @@ def test_what_a_model_is_not_made_for(tiny: LoadTiny) -> None:
     wanted = {
         name
         for name, row in methods().items()
-        if set(row.requires) - model.traits and row.opt_in is None
+        if not model.traits.issuperset(row.requires) and row.opt_in is None
     }
-    assert "globenc" in wanted
+    assert wanted >= {"globenc", "norm_n_resln", "w_res"}
+    assert not wanted & {"alti", "lrp", "partial_lrp", "transformer_attribution", "norm_n_res"}
     chosen = choose("all,attention_flow")
     fitted, left_out = fit_all(chosen, model)
     assert set(left_out) == wanted
@@ -114,6 +115,8 @@ def test_what_a_model_is_not_made_for(tiny: LoadTiny) -> None:
     # What somebody has named, or set a parameter of, is not left out in silence.
     with pytest.raises(UsageError, match=r"^globenc is defined by layers that normalise"):
         fit_all(choose("all,globenc"), model)
+    with pytest.raises(UsageError, match=r"^lrp is defined by feed-forward parts without a gate"):
+        fit_all(choose("all", {"lrp": {"rules": "orig"}}), tiny("modernbert"))
     flow = choose("attention_flow", {"attention_flow": {"matrix": "globenc"}})
     with pytest.raises(UsageError, match="norms of what leaves a layer norm are defined by"):
         fit_all(flow, model)
@@ -284,6 +287,24 @@ def test_last_layers_are_a_share_of_the_depth(share: float, depth: int, start: i
 @pytest.mark.parametrize(("depth", "start"), [(12, 8), (6, 4), (4, 2), (3, 1), (2, 0), (1, 0)])
 def test_last_layers_may_be_two_at_least(depth: int, start: int) -> None:
     assert LastLayers(4 / 12, least=2).start(depth) == start
+
+
+def test_a_name_is_filled_in_that_the_model_has_a_meaning_for(tiny: LoadTiny) -> None:
+    post_ln, pre_ln = tiny("bert"), tiny("xlm-roberta-xl")
+    for choice in choose("alti") + choose("alti", {"alti": {"level": "auto"}}):
+        assert choice.params == {"level": "auto"}
+        assert choice.fitted(post_ln).params == {"level": "attention_norm"}
+        assert choice.fitted(pre_ln).params == {"level": "residual"}
+    (given,) = choose("alti", {"alti": {"level": "output_norm"}})
+    assert given.fitted(post_ln).params == {"level": "output_norm"}
+    message = r"alti.level=output_norm is defined by layers that normalise .*roberta-xl has none"
+    with pytest.raises(UsageError, match=message):
+        given.fitted(pre_ln)
+    (given,) = choose("alti", {"alti": {"level": "residual"}})
+    assert given.fitted(post_ln).params == {"level": "residual"}
+    assert "alti.level is one of auto, attention_norm, output_norm, residual, not 'values'" in (
+        refused("alti", {"alti": {"level": "values"}})
+    )
 
 
 def test_start_layer_is_filled_in_for_a_model(tiny: LoadTiny) -> None:

@@ -310,18 +310,6 @@ class Layer:
         """Whether its branches are added one after the other, each as it is."""
         return all(len(s.branches) == 1 and s.branches[0].after is None for s in self.steps)
 
-    @cached_property
-    def joins(self) -> tuple[Norm, ...]:
-        """The norms after its sums, if all have one: those of a post-LN layer.
-
-        Raises:
-            TypeError: If one has none.
-        """
-        joins = tuple(step.join for step in self.steps if step.join is not None)
-        if not self.post_ln:
-            raise TypeError("not all sums of this layer are normalised")
-        return joins
-
     @property
     def linears(self) -> list[Affine]:
         """All its maps."""

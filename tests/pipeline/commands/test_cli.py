@@ -755,7 +755,8 @@ def test_methods_lists_every_method_by_its_full_name() -> None:
     outcome = command("methods")
     assert (outcome.status, outcome.err) == (DONE, "")
     assert re.findall(r"^(\w+)  cost ", outcome.out, re.MULTILINE) == list(methods())
-    assert "LastLayers" not in outcome.out
+    assert "--set bt_token.start_layer=auto | LAYER\n" in outcome.out
+    assert "--set alti.level=auto | attention_norm | output_norm | residual\n" in outcome.out
 
 
 def test_methods_are_listed_in_lines_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,9 @@ def test_a_corpus_of_which_nothing_can_be_read(tiny_folder: Save, tmp_path: Path
 
 def test_what_never_varies_has_no_statistics(tiny: LoadTiny) -> None:
     model = tiny("bert")
-    stuck = model.layers[1].joins[1].module
+    norm = model.layers[1].steps[-1].join
+    assert norm is not None
+    stuck = norm.module
     weight = stuck.weight.data.clone()
     stuck.weight.data[5] = 0
     try:

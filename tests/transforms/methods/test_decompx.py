@@ -135,6 +135,8 @@ class Frozen:
         real, heads = self.entered, self.model.network.config.num_attention_heads
         for number, layer in enumerate(self.model.layers):
             mixing, inside = layer.attention, layer.feed_forward
+            first, second = (step.join for step in layer.steps)
+            assert first is not None and second is not None
             query, key, value = (
                 module(real).unflatten(-1, (heads, -1)).transpose(0, 1)
                 for module in (mixing.query, mixing.key, mixing.value)
@@ -147,14 +149,14 @@ class Frozen:
             if number:
                 bias = bias + mixing.output.weight @ mixing.value.bias
             attended = mixing.output((attention @ value).transpose(0, 1).flatten(1)) + real
-            parts = self.norm(layer.joins[0], self.add(mixed + parts, bias), attended)
-            real = layer.joins[0](attended)
+            parts = self.norm(first, self.add(mixed + parts, bias), attended)
+            real = first(attended)
             wide = inside.expand(real)
             inner = self.linear(inside.expand, parts) * (inside.activation(wide) / wide)
             widened = inside.contract(inside.activation(wide)) + real
             parts = self.linear(inside.contract, inner) + parts
-            parts = self.norm(layer.joins[1], parts, widened)
-            real = layer.joins[1](widened)
+            parts = self.norm(second, parts, widened)
+            real = second(widened)
         return self.head(parts[:, self.instance.readout], real[self.instance.readout])
 
     def head(self, parts: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

@@ -255,7 +255,8 @@ def test_a_network_is_what_its_anatomy_says(
 
 def without_activation(layer: Layer) -> Layer:
     inside = replace(layer.feed_forward, activation=torch.relu)
-    return replace(layer, steps=(layer.steps[0], Step((Branch(inside),), layer.joins[1])))
+    first, second = layer.steps
+    return replace(layer, steps=(first, replace(second, branches=(Branch(inside),))))
 
 
 def without_residual_norm(layer: Layer) -> Layer:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from attribeam.schemas import UsageError
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode
 from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.methods.attention import flow_row
 from attribeam.transforms.network.capture import Watch
-from attribeam.transforms.passes.norms import LEVELS, norm_maps
+from attribeam.transforms.passes.norms import LEVELS, NORMED, Level, norm_maps
 from benchmarks.norms import formed, formed_vectors
 from tests.conftest import LoadTiny
 from tests.support.authors import (
@@ -27,7 +28,13 @@ from tests.support.authors import (
     golden_rows,
 )
 from tests.support.conditioning import tolerances
-from tests.support.models import FAMILIES, TASKS, random_instances, relative_error
+from tests.support.models import (
+    FAMILIES,
+    OTHERS,
+    random_instances,
+    relative_error,
+    tasks_of,
+)
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 
@@ -45,7 +52,14 @@ FAMILY = {
 }
 WHOLE = Watch(attention=True, layers=True, whole=True)
 FORMED = dict(zip(LEVELS, ("N", "N_Res", "N_ResLN", "N_Enc"), strict=True))
-OTHERS = ("electra-golden", "roberta-golden", "distilbert-golden")
+OTHER_GOLDENS = ("electra-golden", "roberta-golden", "distilbert-golden")
+# Of Gemma-2 vectors pass norms that ``formed`` doesn't know.
+KINDS = [
+    (family, task)
+    for family in (*FAMILIES, *OTHERS)
+    for task in tasks_of(family)
+    if family != "gemma2"
+]
 
 
 def results(
@@ -112,7 +126,7 @@ def test_norm_family_on_bert(golden: LoadTiny, method: str, dtype: str, budget: 
 
 @BUDGETS
 @pytest.mark.parametrize("method", ["norm_n", "norm_n_res", "norm_n_resln", "globenc"])
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", OTHER_GOLDENS)
 def test_norm_family_on_others(golden: LoadTiny, name: str, method: str, budget: int) -> None:
     # ALTI's code knows the last two alone.
     compared = check_family(golden(name), name, method, budget, IN_FLOAT32)
@@ -120,17 +134,19 @@ def test_norm_family_on_others(golden: LoadTiny, name: str, method: str, budget:
     assert (compared > 0) == has_it
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "task"), KINDS)
 @pytest.mark.parametrize("layered", [False, True])
-@pytest.mark.parametrize(
-    ("level", "name"), [("attention_norm", "N_ResLN"), ("output_norm", "N_Enc")]
-)
+@pytest.mark.parametrize("level", ["residual", *NORMED])
 def test_alti_from_the_vectors(
-    tiny: LoadTiny, family: str, layered: bool, level: str, name: str
+    tiny: LoadTiny, family: str, task: str, layered: bool, level: Level
 ) -> None:
     """Against forming every vector, in double precision, which the goldens aren't in."""
-    model = tiny(family, "classification", "float64")
+    model = tiny(family, task, "float64")
     instances = random_instances(model, [6, 13])
+    if level in NORMED and "post_ln" not in model.traits:
+        with pytest.raises(UsageError, match=f"alti.level={level} is defined by layers that norm"):
+            attribute(model, instances, choose("alti", {"alti": {"level": level}}))
+        return
     chosen = choose("alti", {"alti": {"level": level}})
     found = attribute(model, instances, chosen, layers=layered)
     for row, instance in zip(found.rows["alti"], instances, strict=True):
@@ -139,11 +155,12 @@ def test_alti_from_the_vectors(
         product = torch.eye(len(instance), dtype=torch.float64)
         for number, vectors in enumerate(formed_vectors(model, instance)):
             part, state = model.layers[number], recorder.layers[number]
-            output = part.joins[0](state.sums[0][0])
-            if level == "output_norm":
-                output = part.joins[1](state.sums[1][0])
-            near = output.abs().sum(-1)[:, None] - (output[:, None] - vectors[name]).abs().sum(-1)
-            near = near.clamp(min=0)
+            output = state.sums[0][0]
+            if level in NORMED:
+                step = NORMED.index(level)
+                output = part.steps[step].leave(state.sums[step][0])
+            far = (output[:, None] - vectors[FORMED[level]]).abs().sum(-1)
+            near = (output.abs().sum(-1)[:, None] - far).clamp(min=0)
             product = near / near.sum(-1, keepdim=True) @ product
         assert row is not None
         assert relative_error(row.scores, product[instance.readout]) < 1e-10
@@ -245,8 +262,7 @@ def test_flow_of_norms_gives_every_token_the_same(tiny: LoadTiny) -> None:
             assert relative_error(row.scores, expected) < 1e-6
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("family", "task"), KINDS)
 def test_norms_are_those_of_the_vectors(tiny: LoadTiny, family: str, task: str) -> None:
     """Against forming every vector, instance by instance."""
     model = tiny(family, task, "float64")
@@ -254,14 +270,18 @@ def test_norms_are_those_of_the_vectors(tiny: LoadTiny, family: str, task: str) 
     batch = collate(instances, model.pad_id, model.device)
     rows = batch.rows
     _, recorder = model.run(rows, watch=WHOLE)
-    found = norm_maps(model.layers, recorder.attention, recorder.layers, LEVELS, rows.readout)
+    levels = LEVELS if "post_ln" in model.traits else LEVELS[:2]
+    found = norm_maps(model.layers, recorder.attention, recorder.layers, levels, rows.readout)
     for row, instance in enumerate(instances):
         expected = formed(model, instance)
         own = slice(len(instance))
-        for level, name in FORMED.items():
+        assert [FORMED[level] for level in levels] == [*expected]
+        for level in levels:
             maps = torch.stack(found[level].maps)[:, row]
-            assert relative_error(maps[:, own, own], expected[name]) < 1e-12
+            assert relative_error(maps[:, own, own], expected[FORMED[level]]) < 1e-12
             assert (maps[:, own, len(instance) :] == 0).all()
+            if model.causal:
+                assert (maps[:, own].triu(1) == 0).all()
 
 
 @pytest.mark.parametrize("level", LEVELS)
