@@ -67,13 +67,14 @@ def walk(
     The relevance of a weighted sum is the weighted sum of relevances. Under ``orig`` one walk that
     begins with the weights gives that, for relevance is linear in what it begins with. Under
     ``cvpr21`` it isn't: two words with weights 1 and -1 begin with a total of zero, and additions,
-    which keep totals, would let nothing but rounding through. So each word has a walk of its own.
+    which keep totals, would let nothing but rounding through. So each logit that has a weight has a
+    walk of its own.
 
     Args:
         model: The model; its weights stay as they are.
         rows: B padded rows of at most T tokens.
         weights: Weights of the logits in the explained scalar, [B, C]: one-hot, or +1 and -1 for
-            the words of a masked LM.
+            what is contrasted.
         rules: ``cvpr21`` or ``orig``.
         lowest: The last layer to walk through, 0 for all of them.
 
@@ -87,8 +88,11 @@ def walk(
     weights = weights.double()
     # What K walks begin with, [K, B, C], and the weights of their ends, [K, B].
     starts, shares = weights[None], torch.ones_like(weights[None, :, 0])
-    if rules == "cvpr21" and rows.outputs is not None and rows.outputs.shape[1] == 2:
-        starts, shares = torch.eye(2).to(weights)[:, None].expand(-1, len(weights), -1), weights.T
+    count = int((weights != 0).sum(-1).max())
+    if rules == "cvpr21" and count > 1:
+        chosen = weights.abs().topk(count).indices
+        starts = functional.one_hot(chosen.T, weights.shape[-1]).to(weights)
+        shares = weights.gather(1, chosen).T
     relevance = starts[:, :, None]
     for linear in reversed(passed.head):
         relevance = linear.back(relevance, rules)

@@ -496,6 +496,24 @@ def with_two_groups(layer: Layer, *, shared: bool) -> Layer:
 
 
 @pytest.mark.parametrize("rules", BOTH_RULES)
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_contrast_of_classes_is_a_difference_of_walks(
+    tiny: LoadTiny, family: str, rules: Rules
+) -> None:
+    model = tiny(family, "classification", "float64")
+    rows = collate(random_instances(model, [6, 13]), model.pad_id, model.device).rows
+    classes, foils = torch.eye(3).double()[[0, 2]], torch.eye(3).double()[[1, 0]]
+    found = walk(model, rows, classes - foils, rules)
+    good, bad = (walk(model, rows, weights, rules) for weights in (classes, foils))
+    assert relative_error(found.entered, good.entered - bad.entered) < 1e-9
+    for ours, plus, minus in zip(by_layer(found), by_layer(good), by_layer(bad), strict=True):
+        assert relative_error(ours, plus - minus) < 1e-9
+    # A row that is explained by one class alone is as without the other one.
+    mixed = walk(model, rows, torch.stack([classes[0], classes[1] - foils[1]]), rules)
+    assert relative_error(mixed.entered[0], good.entered[0]) < 1e-12
+
+
+@pytest.mark.parametrize("rules", BOTH_RULES)
 def test_a_contrast_the_other_way_round(tiny: LoadTiny, rules: Rules) -> None:
     model = tiny("bert", "masked_lm")
     rows = collate(random_instances(model, [6, 13]), model.pad_id, model.device).rows
