@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 
 from attribeam.analysis.opening.runs import load_manifest, reading
 from attribeam.schemas import UsageError
+from attribeam.schemas.manifest import Manifest
 
 # Of each instance's strongest head the two largest entries; the second where it is strong enough.
 _CANDIDATES = """
@@ -104,7 +105,7 @@ def trigger_candidates(
     return [Candidate(*row) for row in rows]
 
 
-def heads_of(folder: str | Path, method: str) -> dict[str, Any]:
+def heads_of(folder: str | Path, method: str) -> Manifest:
     """The manifest of a run whose heads can be asked.
 
     Raises:

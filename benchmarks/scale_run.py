@@ -8,10 +8,8 @@ methods that cost as much or more. Scores are random, of which nothing can be co
 bytes of the exponents; three methods of ten clamp negative ones to 0, which makes ties.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from attribeam.pipeline.store.files import write_parquet
 from attribeam.schemas import Unit, table_schema, unit_path
 from attribeam.schemas.layout import FORMAT, MANIFEST, evaluation_path
+from attribeam.schemas.manifest import Manifest, MethodRecord, encode
 from benchmarks.scale_details import (
     DETAILS,
     HEADS,
@@ -50,7 +49,7 @@ def write_run(folder: Path, instances: int, methods: int = METHODS) -> None:
     names = [*NAMES[:methods], *(f"method_{number}" for number in range(len(NAMES), methods))]
     shards = -(-instances // SHARD)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).write_text(json.dumps(_manifest(names, instances, shards)), "utf-8")
+    (folder / MANIFEST).write_bytes(encode(_manifest(names, instances, shards)))
     for shard in range(shards):
         numbers = np.arange(shard * SHARD, min((shard + 1) * SHARD, instances))
         for unit, columns in _units(shard, numbers, names):
@@ -206,9 +205,10 @@ def _curves(rng: np.random.Generator, ids: pa.Array, method: str, units: Ints) -
     }
 
 
-def _manifest(methods: list[str], instances: int, shards: int) -> dict[str, Any]:
-    record = {
+def _manifest(methods: list[str], instances: int, shards: int) -> Manifest:
+    record: MethodRecord = {
         "params": {},
+        "tables": [],
         "signed": True,
         "class_dependent": True,
         "additive": False,
@@ -239,11 +239,11 @@ def _manifest(methods: list[str], instances: int, shards: int) -> dict[str, Any]
                 "num_shards": shards,
             },
         },
-        "methods": {name: record | {"tables": filled} for name, filled in tables.items()},
+        "methods": {name: {**record, "tables": filled} for name, filled in tables.items()},
         "evaluation": {
             "protocol": "token",
-            "fractions": FRACTIONS[1:-1],
-            "orders": ORDERS,
+            "fractions": list(FRACTIONS[1:-1]),
+            "orders": list(ORDERS),
             "operations": ["mask"],
         },
         "executions": [],

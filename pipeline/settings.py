@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
+from attribeam.schemas.manifest import EvaluationRecord, Manifest
 from attribeam.transforms import EncodeOptions
 from attribeam.transforms.evaluate import Evaluation
 from attribeam.transforms.inputs.targets import Scalar
@@ -95,7 +96,7 @@ class Settings:
         """The tables that a method has in the run."""
         return (self.tables if self.filled is None else self.filled)[method]
 
-    def as_begun(self, manifest: Mapping[str, Any]) -> "Settings":
+    def as_begun(self, manifest: Manifest) -> "Settings":
         """The same settings, but for what a run keeps that an older version began.
 
         Args:
@@ -122,9 +123,10 @@ class Settings:
         names = ("dtype", "allow_pickle", "trust_remote_code", "mask_token_id", "tokenizer")
         return {name: getattr(self, name) for name in names}
 
-    def evaluation_record(self) -> dict[str, Any] | None:
+    def evaluation_record(self) -> EvaluationRecord | None:
         """The evaluation as ``run.json`` holds it."""
         if self.evaluation is None:
             return None
         values = asdict(self.evaluation)
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+        record = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+        return cast(EvaluationRecord, record)

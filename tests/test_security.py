@@ -29,7 +29,6 @@ import yaml
 from safetensors.torch import load_file
 
 from attribeam.analysis import open_run, verify, write_database
-from attribeam.analysis.opening.manifest import misshapen
 from attribeam.analysis.plots.plots import plot
 from attribeam.analysis.publish.publish import publish
 from attribeam.analysis.query.query import _execute, _first_lines
@@ -38,6 +37,7 @@ from attribeam.analysis.report.report import write_report
 from attribeam.pipeline.corpus.sources import open_source
 from attribeam.schemas import Unit, UsageError, table_schema
 from attribeam.schemas.layout import corpus_path
+from attribeam.schemas.manifest import misshapen
 from attribeam.transforms import load_model
 from tests.support.models import save_tiny
 from tests.support.synthetic_run import synthetic_run, write_run

@@ -11,6 +11,7 @@ import pyarrow as pa
 from attribeam.analysis.opening.spill import spill_to_temporary
 from attribeam.schemas import TABLES, VIEWS, table_schema
 from attribeam.schemas.layout import GLOBS, PUBLISHED_GLOBS
+from attribeam.schemas.manifest import Manifest
 from attribeam.schemas.tables import EVALUATIONS, added
 
 _HIVE = "/method=*/"  # In the globs of tables whose files lie apart by their method.
@@ -143,7 +144,7 @@ def _method_by_path(table: str, patterns: Sequence[str]) -> str | None:
 
 
 def add_manifest(
-    connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any], path: str | None = None
+    connection: duckdb.DuckDBPyConnection, manifest: Manifest, path: str | None = None
 ) -> None:
     """Adds ``methods``, a row per method, and ``run``, one row with the run's identity.
 
@@ -171,10 +172,10 @@ def add_manifest(
     connection.execute(
         f"create view methods as select * {replaced} from (select method, {columns} from {named})"
     )
-    entries = {"format": ("/format", manifest["format"])}
+    entries: dict[str, tuple[str, object]] = {"format": ("/format", manifest["format"])}
     for section, values in manifest["identity"].items():
         # Only the tokenizer may be missing.
-        for key, value in ({"sha256": None} if values is None else values).items():
+        for key, value in (values if isinstance(values, dict) else {"sha256": None}).items():
             entries[f"{section}_{key}"] = (f"/identity/{_pointed(section)}/{_pointed(key)}", value)
     for key in ("evaluation", "executions"):
         entries[key] = (f"/{key}", {})  # JSON, whatever it is by now.

@@ -1,9 +1,9 @@
 """The files of a run: which there should be, and whether each can be read from end to end."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +14,8 @@ from attribeam.analysis.opening.readonly import LocalFiles
 from attribeam.analysis.opening.remote import RemoteFiles, is_remote
 from attribeam.analysis.opening.runs import linked_folders, load_manifest, parse_manifest
 from attribeam.schemas import TABLES, Unit, failures_path, table_schema, unit_path
-from attribeam.schemas.layout import CORPUS, FAILURES, PUBLISHED, STATISTICS
+from attribeam.schemas.layout import CORPUS, FAILURES, STATISTICS
+from attribeam.schemas.manifest import Manifest, is_double, is_published
 from attribeam.schemas.tables import as_written
 
 _BATCH = 8192
@@ -35,7 +36,7 @@ class Survey(NamedTuple):
     sound: dict[str, list[str]]
 
 
-def units(manifest: Mapping[str, Any]) -> list[Unit]:
+def units(manifest: Manifest) -> list[Unit]:
     """The units of a run: every one of them has a file per shard.
 
     A method has curves if a call that ran it was told to evaluate, and scores by layer if one was
@@ -74,7 +75,7 @@ def unfinished(folder: str | Path) -> str | None:
             if place.is_dir()
             for path in place.iterdir()
         }
-    if manifest.get("layout") == PUBLISHED:
+    if is_published(manifest):
         return None
     num_shards = manifest["identity"]["settings"]["num_shards"]
     expected = [
@@ -95,7 +96,7 @@ def not_finished(there: int, expected: int) -> str | None:
     )
 
 
-def survey(root: Path, manifest: Mapping[str, Any]) -> Survey:
+def survey(root: Path, manifest: Manifest) -> Survey:
     """Reads every file of a run, one at a time.
 
     Args:
@@ -104,7 +105,7 @@ def survey(root: Path, manifest: Mapping[str, Any]) -> Survey:
     """
     settings = manifest["identity"]["settings"]
     num_shards = settings["num_shards"]
-    double = settings["dtype"] == "float64"
+    double = is_double(manifest)
     problems: list[str] = []
     there = shards = 0
     known: set[str] = set()
@@ -156,7 +157,7 @@ def unfollowed(root: Path, paths: Iterable[str]) -> Iterator[str]:
             )
 
 
-def _problems_beside(root: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+def _problems_beside(root: Path, manifest: Manifest) -> Iterator[str]:
     """Yields what is wrong with the copy of the corpus and statistics, as far as they are there."""
     for file in sorted((*root.glob(f"{CORPUS}/rows-*"), *root.glob(f"{STATISTICS}/sample-*"))):
         path = file.relative_to(root).as_posix()
@@ -202,9 +203,7 @@ def content_problems(file: Path | IO[bytes], unit: Unit | None, schema: pa.Schem
             yield f"has rows of {', '.join(sorted(map(str, methods - {unit.method})))}"
 
 
-def corpus_problems(
-    file: Path | IO[bytes], path: str, manifest: Mapping[str, Any]
-) -> Iterator[str]:
+def corpus_problems(file: Path | IO[bytes], path: str, manifest: Manifest) -> Iterator[str]:
     """Yields what is wrong with a file of the copy of the corpus, which lies at a path."""
     corpus, settings = manifest["identity"]["corpus"], manifest["identity"]["settings"]
     with pq.ParquetFile(file, page_checksum_verification=True) as parquet:

@@ -1,12 +1,11 @@
 """Opening a run's folder: its manifest, and a DuckDB connection with its tables and views."""
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 
@@ -20,7 +19,6 @@ from attribeam.analysis.opening.database import (
     literal,
     lock,
 )
-from attribeam.analysis.opening.manifest import misshapen
 from attribeam.analysis.opening.readonly import LOCAL, LocalFiles, ReadOnlyFiles, RenamedFiles
 from attribeam.analysis.opening.remote import PROTOCOLS, RemoteFiles, is_remote
 from attribeam.analysis.opening.replacing import replace_file, unwritable
@@ -35,7 +33,14 @@ from attribeam.schemas.layout import (
     PUBLISHED_GLOBS,
     UNFINISHED,
 )
-from attribeam.schemas.manifest import newer
+from attribeam.schemas.manifest import (
+    FormatError,
+    Manifest,
+    ShapeError,
+    is_double,
+    is_published,
+    parse,
+)
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 # DuckDB's own databases and schemas, and protocols of addresses.
@@ -45,7 +50,7 @@ _TAKEN = {
 }
 
 
-def load_manifest(folder: str | Path) -> dict[str, Any]:
+def load_manifest(folder: str | Path) -> Manifest:
     """Reads ``run.json`` of a run's folder.
 
     Raises:
@@ -102,7 +107,7 @@ class _Run(NamedTuple):
     """
 
     folder: str
-    manifest: dict[str, Any]
+    manifest: Manifest
     files: ReadOnlyFiles | None
     prefix: str
 
@@ -243,26 +248,25 @@ def write_database(folder: str | Path) -> Path:
     return path
 
 
-def parse_manifest(text: bytes, path: str | Path) -> dict[str, Any]:
+def parse_manifest(text: bytes, path: str | Path) -> Manifest:
     """Reads a manifest, which lies at the path.
 
     Raises:
         UsageError: If it is none that this version can read.
     """
     try:
-        manifest = json.loads(text.decode("utf-8"))
-    except ValueError as error:
-        raise _unreadable(path, error) from error
-    if isinstance(manifest, dict) and (sentence := newer(manifest)):
-        raise UsageError(f"{path} {sentence}")
-    if not isinstance(manifest, dict) or manifest.get("format") not in FORMATS:
+        return parse(text)
+    except FormatError as error:
+        if error.newer:
+            raise UsageError(f"{path} {error}") from error
         raise UsageError(
             f"{path} is not of format {' or '.join(map(str, FORMATS))}: it was written by another "
             "version of attribeam. Read the folder with that version."
-        )
-    if wrong := misshapen(manifest):
-        raise UsageError(f"{path} is damaged, or no run of attribeam's: {wrong}.")
-    return manifest
+        ) from error
+    except ShapeError as error:
+        raise UsageError(f"{path} is damaged, or no run of attribeam's: {error}.") from error
+    except ValueError as error:
+        raise _unreadable(path, error) from error
 
 
 def _lacking(folder: Path) -> str:
@@ -285,8 +289,8 @@ def _fill(
     connection: duckdb.DuckDBPyConnection, run: _Run, *, main: bool = True, commented: bool = True
 ) -> None:
     """Adds the tables of a run, the views over them, and perhaps what they mean."""
-    double = run.manifest["identity"]["settings"]["dtype"] == "float64"
-    globs = PUBLISHED_GLOBS if run.manifest.get("layout") == PUBLISHED else GLOBS
+    double = is_double(run.manifest)
+    globs = PUBLISHED_GLOBS if is_published(run.manifest) else GLOBS
     try:
         for table, pattern in globs.items():
             add_table(connection, table, [f"{run.prefix}{pattern}"], double=double)

@@ -19,6 +19,7 @@ import yaml
 from attribeam.analysis.opening.database import _METHOD_COMMENTS as METHOD_COMMENTS
 from attribeam.analysis.opening.manifest import devices, rows_of, versions
 from attribeam.schemas import TABLES, VIEWS, table_schema
+from attribeam.schemas.manifest import Manifest, ModelIdentity
 from attribeam.schemas.tables import EVALUATIONS
 
 # What a row of each table is. The columns speak for themselves: their comments are in the schemas.
@@ -114,7 +115,7 @@ class Card:
     """
 
     repo_id: str
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     split: str
     configs: Sequence[Config]
     metrics: Sequence[Mapping[str, Any]]
@@ -125,10 +126,9 @@ class Card:
     incomplete: str = ""
 
     @property
-    def model(self) -> Mapping[str, Any]:
+    def model(self) -> ModelIdentity:
         """What identifies the model."""
-        identity: Mapping[str, Any] = self.manifest["identity"]["model"]
-        return identity
+        return self.manifest["identity"]["model"]
 
     @property
     def pretty_name(self) -> str:

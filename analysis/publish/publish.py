@@ -14,11 +14,10 @@
 The same run and options make the same files, so that an upload that was cut short continues.
 """
 
-import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from attribeam.analysis.publish.publishable import Publishable, open_publishable
 from attribeam.analysis.publish.tables import table_path, write_query, write_tables
 from attribeam.schemas import TABLES, UsageError
 from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
+from attribeam.schemas.manifest import Manifest, encode, is_double
 from attribeam.schemas.tables import EVALUATIONS
 
 _REPO = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -197,7 +197,7 @@ def _write(
 ) -> Card:
     """Writes all files of the data set to a folder; returns what the card says."""
     write_tables(run, stage, link=link)
-    (stage / MANIFEST).write_text(_json(run.manifest), encoding="utf-8")
+    (stage / MANIFEST).write_bytes(encode(run.manifest))
     with _connect(stage, run.manifest) as connection:
         for table in ("methods", "run"):
             write_query(connection, table, table_path(stage, table, None, run.split, 0, 1))
@@ -225,12 +225,12 @@ def _write(
     return card
 
 
-def _connect(stage: Path, manifest: Mapping[str, Any]) -> duckdb.DuckDBPyConnection:
+def _connect(stage: Path, manifest: Manifest) -> duckdb.DuckDBPyConnection:
     """The views over what is published, so that the card says nothing of anything else."""
     connection = duckdb.connect()
     # Not locked: links lead out of the folder, and nobody else's SQL runs here.
     spill_to_temporary(connection)
-    double = manifest["identity"]["settings"]["dtype"] == "float64"
+    double = is_double(manifest)
     for table, pattern in PUBLISHED_GLOBS.items():
         add_table(connection, table, [f"{escape_glob(str(stage))}/{pattern}"], double=double)
     try:
@@ -291,10 +291,6 @@ def _config(name: str, table: str, path: str, files: Sequence[Path]) -> Config:
         sum(file.stat().st_size for file in files),
         memory,
     )
-
-
-def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _check_local(stage: Path, root: Path) -> None:

@@ -16,6 +16,7 @@ from attribeam.analysis.opening.runs import load_manifest
 from attribeam.analysis.verifying.verify import Report, verify
 from attribeam.schemas import TABLES, UsageError
 from attribeam.schemas.layout import FORMAT, GLOBS, PUBLISHED, parse_unit_path
+from attribeam.schemas.manifest import Execution, Manifest
 from attribeam.schemas.tables import EVALUATIONS
 
 _SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
@@ -37,7 +38,7 @@ class Publishable:
     """
 
     root: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     split: str
     files: dict[tuple[str, str | None], list[Path]]
     problems: list[str]
@@ -82,7 +83,7 @@ def open_publishable(
     return Publishable(report.folder, clean, split, files, report.problems, incomplete)
 
 
-def _incomplete(found: Survey, report: Report, manifest: Mapping[str, Any]) -> str:
+def _incomplete(found: Survey, report: Report, manifest: Manifest) -> str:
     """What the run was when it was published, where it wasn't finished and sound."""
     shards = int(manifest["identity"]["settings"]["num_shards"])
     if found.there < found.expected:
@@ -96,7 +97,7 @@ def _incomplete(found: Survey, report: Report, manifest: Mapping[str, Any]) -> s
     return what + whole if found.shards < shards else what
 
 
-def _chosen(manifest: Mapping[str, Any], methods: Sequence[str] | None) -> list[str]:
+def _chosen(manifest: Manifest, methods: Sequence[str] | None) -> list[str]:
     there = list(manifest["methods"])
     chosen = there if methods is None else [name for name in there if name in methods]
     unknown = [name for name in methods or () if name not in there]
@@ -138,7 +139,7 @@ def _rows(file: Path) -> int:
         return 0  # A damaged evaluation; verify has said so.
 
 
-def _split(manifest: Mapping[str, Any], instances: Iterable[Path]) -> str:
+def _split(manifest: Manifest, instances: Iterable[Path]) -> str:
     """The corpus's split, if all instances are of one and it can be a name of a split."""
     found = {manifest["identity"]["corpus"].get("split")}
     for file in instances:
@@ -149,21 +150,23 @@ def _split(manifest: Mapping[str, Any], instances: Iterable[Path]) -> str:
     return name if _SPLIT.fullmatch(name) and name != "all" else "train"
 
 
-def published_manifest(manifest: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
+def published_manifest(manifest: Manifest, methods: Sequence[str]) -> Manifest:
     """Returns what of a manifest is published: all that numbers depend on, and nothing local.
 
     Models and corpora keep the last part of their paths, calls their hardware, versions and day.
     """
-    identity = dict(manifest["identity"])
-    for section in ("model", "corpus"):
-        source = identity[section]["source"]
-        identity[section] = {**identity[section], "source": published_name(source)}
-    identity["settings"] = _cleaned(identity["settings"])
+    identity = manifest["identity"]
+    model, corpus = identity["model"], identity["corpus"]
     return {
         # Columns that are later than the run are there, and null.
         "format": FORMAT,
         "layout": PUBLISHED,
-        "identity": identity,
+        "identity": {
+            **identity,
+            "model": {**model, "source": published_name(model["source"])},
+            "corpus": {**corpus, "source": published_name(corpus["source"])},
+            "settings": _cleaned(identity["settings"]),
+        },
         "methods": {
             name: {**record, "params": _cleaned(record["params"])}
             for name, record in manifest["methods"].items()
@@ -174,8 +177,9 @@ def published_manifest(manifest: Mapping[str, Any], methods: Sequence[str]) -> d
     }
 
 
-def _execution(call: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any]:
-    kept = {key: _cleaned(call[key]) for key in _EXECUTION if key in call}
+def _execution(call: Execution, methods: Sequence[str]) -> Execution:
+    values: Mapping[str, Any] = call
+    kept: Execution = _cleaned({key: values[key] for key in _EXECUTION if key in call})
     if "methods" in kept:
         kept["methods"] = [name for name in kept["methods"] if name in methods]
     if "started" in call:

@@ -13,6 +13,7 @@ from attribeam.analysis.local import without_paths
 from attribeam.analysis.publish.publishable import Publishable, published_name
 from attribeam.schemas import UsageError, table_schema
 from attribeam.schemas.layout import FAILURES, PUBLISHED
+from attribeam.schemas.manifest import is_double
 from attribeam.schemas.tables import EVALUATIONS, completed
 
 # The viewer reads a row group at a time; files of a unit are joined beyond this many, since the hub
@@ -24,7 +25,7 @@ _MOST_FILES = 100
 
 def write_tables(run: Publishable, stage: Path, *, link: bool) -> None:
     """Writes the tables; with ``link`` for the time being, while the run stays where it is."""
-    double = run.manifest["identity"]["settings"]["dtype"] == "float64"
+    double = is_double(run.manifest)
     try:
         for (table, method), files in run.files.items():
             if table in (FAILURES, *EVALUATIONS):

@@ -1,7 +1,7 @@
 """The report's instances: texts, scores and trees, packed as the page's script reads them."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -11,6 +11,7 @@ import pyarrow as pa
 from attribeam.analysis.plots.figures import Row
 from attribeam.analysis.report.values import Array, finite, query_rows
 from attribeam.schemas import UsageError
+from attribeam.schemas.manifest import Manifest
 
 NOT_A_NUMBER = -128
 STEPS = 127
@@ -18,7 +19,7 @@ _SPECIAL, _GLUED = 1, 2  # What is marked of an entry of the vocabulary.
 
 
 def pack_instances(
-    connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any], limit: int
+    connection: duckdb.DuckDBPyConnection, manifest: Manifest, limit: int
 ) -> dict[str, Any]:
     """Instances and their scores, as the page's script reads them.
 
@@ -114,7 +115,7 @@ def _rationales(rows: Sequence[Row]) -> str | None:
 
 def _packed_methods(
     connection: duckdb.DuckDBPyConnection,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     lengths: Array,
     special: Array,
 ) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ import duckdb
 from attribeam.analysis.local import without_paths
 from attribeam.analysis.opening.manifest import devices, rows_of, versions
 from attribeam.analysis.report.values import counted, plural, query_count, query_rows
+from attribeam.schemas.manifest import Manifest
 
 
 class Fact(NamedTuple):
@@ -42,17 +43,16 @@ def run_tiles(connection: duckdb.DuckDBPyConnection, total: int) -> list[Fact]:
     return [*tiles, Fact(plural(failures, "failure"), f"{failures:,}")]
 
 
-def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]) -> Iterator[Fact]:
+def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterator[Fact]:
     """What was explained, of which model and corpus, and how."""
     model, corpus = manifest["identity"]["model"], manifest["identity"]["corpus"]
     settings = manifest["identity"]["settings"]
-    size = [
-        f"{model[f'num_{what}']} {what}" for what in ("layers", "heads") if model.get(f"num_{what}")
-    ]
+    numbers = {"layers": model["num_layers"], "heads": model["num_heads"]}
+    size = [f"{number} {what}" for what, number in numbers.items() if number]
     yield Fact("model", ", ".join([model["source"], model.get("architecture") or "", *size]))
     yield Fact("weights", f"sha256 {model['weights_sha256'][:16]}…")
-    if model.get("labels"):
-        yield Fact("classes", ", ".join(map(str, model["labels"])))
+    if labels := model["labels"]:
+        yield Fact("classes", ", ".join(labels))
     split = f", split {corpus['split']}" if corpus.get("split") else ""
     yield Fact("corpus", f"{corpus['source']}{split}: {rows_of(corpus)}")
     tokens, longest, truncated, rationales = connection.execute(
@@ -76,9 +76,7 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]
         yield Fact("versions", "; ".join(f"{name} {text}" for name, text in found.items()))
 
 
-def run_groups(
-    connection: duckdb.DuckDBPyConnection, manifest: Mapping[str, Any]
-) -> Iterator[Group]:
+def run_groups(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterator[Group]:
     """Tables that few people open."""
     yield Group(
         "Methods and their parameters",

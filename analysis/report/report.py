@@ -9,7 +9,7 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +29,7 @@ from attribeam.analysis.report.metrics import metric_sheets
 from attribeam.analysis.report.overview import failure_table, run_facts, run_groups, run_tiles
 from attribeam.analysis.report.values import query_count
 from attribeam.schemas import UsageError
+from attribeam.schemas.manifest import Manifest
 
 LIMIT = 5000
 
@@ -62,7 +63,7 @@ def write_report(
 
 def _page(
     connection: duckdb.DuckDBPyConnection,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     limit: int,
     lacking: str | None,
 ) -> str:
@@ -127,7 +128,7 @@ def _template(name: str) -> str:
     return (files("attribeam.analysis") / "templates" / name).read_text(encoding="utf-8").strip()
 
 
-def _title(manifest: Mapping[str, Any]) -> str:
+def _title(manifest: Manifest) -> str:
     identity = manifest["identity"]
     return f"{identity['model']['source']} on {identity['corpus']['source']}"
 

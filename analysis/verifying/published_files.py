@@ -1,9 +1,9 @@
 """The files of a published run: which there should be, and whether each can be read to its end."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +12,7 @@ from attribeam.analysis.opening.files import Survey, content_problems, unfollowe
 from attribeam.analysis.opening.runs import linked_folders
 from attribeam.schemas import TABLES, Unit, table_schema
 from attribeam.schemas.layout import PUBLISHED, UNFINISHED
+from attribeam.schemas.manifest import Manifest, is_double
 from attribeam.schemas.tables import EVALUATIONS
 
 _NAME = re.compile(r"(.+)-(\d{5,})-of-(\d{5,})\.parquet")
@@ -29,7 +30,7 @@ class _Part(NamedTuple):
     of: int
 
 
-def survey_published(root: Path, manifest: Mapping[str, Any]) -> Survey:
+def survey_published(root: Path, manifest: Manifest) -> Survey:
     """Reads every file of a published run, one at a time.
 
     A table without rows has no file, so that which tables there should be is for those to say who
@@ -83,7 +84,7 @@ def survey_published(root: Path, manifest: Mapping[str, Any]) -> Survey:
     return Survey(problems, there, expected, shards, sound)
 
 
-def _unit(folders: tuple[str, ...], manifest: Mapping[str, Any]) -> Unit | None:
+def _unit(folders: tuple[str, ...], manifest: Manifest) -> Unit | None:
     """What the files of a folder below ``data`` are of; None if run.json knows nothing of it."""
     match folders:
         case ["instances" | "failures" | "methods" | "run" as table]:
@@ -102,7 +103,7 @@ def _parts(folder: Path) -> tuple[list[_Part], list[str]]:
     return parts, [path.name for path, match in found if match is None]
 
 
-def _problems(file: Path, unit: Unit, manifest: Mapping[str, Any]) -> Iterator[str]:
+def _problems(file: Path, unit: Unit, manifest: Manifest) -> Iterator[str]:
     """Yields what is wrong with a file."""
     try:
         with file.open("rb") as handle:
@@ -112,14 +113,14 @@ def _problems(file: Path, unit: Unit, manifest: Mapping[str, Any]) -> Iterator[s
         if unit.table in _SUMMARIES:
             yield from _summary_problems(file, unit.table, manifest)
             return
-        double = manifest["identity"]["settings"]["dtype"] == "float64"
+        double = is_double(manifest)
         for problem in content_problems(file, unit, table_schema(unit.table, double=double)):
             yield f"{problem}. Publish the run again with this version of attribeam"
     except (pa.ArrowException, OSError) as error:
         yield f"damaged ({str(error).splitlines()[0]}). {_AGAIN}"
 
 
-def _summary_problems(file: Path, table: str, manifest: Mapping[str, Any]) -> Iterator[str]:
+def _summary_problems(file: Path, table: str, manifest: Manifest) -> Iterator[str]:
     """Yields where a table that tells of run.json says something else."""
     rows = pq.ParquetFile(file, page_checksum_verification=True).read()
     if table == "run" and len(rows) != 1:

@@ -1,6 +1,6 @@
 """Verifying a run: are all files there and whole, and do their rows add up?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -30,7 +30,8 @@ from attribeam.analysis.verifying.checks import (
 )
 from attribeam.analysis.verifying.published_files import survey_published
 from attribeam.schemas import TABLES, UsageError, table_schema
-from attribeam.schemas.layout import GLOBS, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
+from attribeam.schemas.layout import GLOBS, MANIFEST, PUBLISHED_GLOBS
+from attribeam.schemas.manifest import CorpusIdentity, Manifest, is_double, is_published
 from attribeam.schemas.tables import EVALUATIONS
 
 # The view that ``checks.ACCOUNTS`` asks, and what it reads.
@@ -99,7 +100,7 @@ def verify(folder: str | Path) -> Report:
         if (root / MANIFEST).is_file():
             return Report(root, [str(error)])
         raise
-    published = manifest.get("layout") == PUBLISHED
+    published = is_published(manifest)
     found = survey_published(root, manifest) if published else survey(root, manifest)
     report = Report(root, list(found.problems))
     report.summary.append(f"{found.there} of {found.expected} files are there")
@@ -144,16 +145,16 @@ def print_report(report: Report, out: IO[str], *, width: int | None = None) -> N
 def _load(
     connection: duckdb.DuckDBPyConnection,
     root: Path,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     found: Survey,
     report: Report,
 ) -> None:
-    double = manifest["identity"]["settings"]["dtype"] == "float64"
+    double = is_double(manifest)
     for table in TABLES:
         paths = [escape_glob(str(root / path)) for path in found.sound[table]]
         add_table(connection, table, paths, double=double)
     for table in EVALUATIONS:
-        globs = PUBLISHED_GLOBS if manifest.get("layout") == PUBLISHED else GLOBS
+        globs = PUBLISHED_GLOBS if is_published(manifest) else GLOBS
         found_files = _evaluations(root, globs[table], table, report)
         paths = [escape_glob(str(path)) for path in found_files]
         add_table(connection, table, paths, double=double)
@@ -165,7 +166,7 @@ def _load(
     connection.execute(DETAIL_KEYS)
     connection.execute(DETAILED)
     connection.execute(ATTRIBUTED)
-    evaluation = manifest["evaluation"] or {}
+    evaluation: Mapping[str, Any] = manifest["evaluation"] or {}
     connection.execute(
         GRID,
         [
@@ -217,7 +218,7 @@ def _check_rows(connection: duckdb.DuckDBPyConnection, report: Report) -> None:
 
 def _account(
     connection: duckdb.DuckDBPyConnection,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     found: Survey,
     report: Report,
 ) -> None:
@@ -260,7 +261,7 @@ def _lost(connection: duckdb.DuckDBPyConnection, fact: Fact) -> Iterator[str]:
 
 
 def _account_corpus(
-    connection: duckdb.DuckDBPyConnection, corpus: dict[str, Any], whole: bool, report: Report
+    connection: duckdb.DuckDBPyConnection, corpus: CorpusIdentity, whole: bool, report: Report
 ) -> None:
     instances, attributed, failed, lost = _one(connection, ROWS)
     rows = corpus["rows"] if corpus["limit"] is None else min(corpus["rows"], corpus["limit"])

@@ -263,7 +263,7 @@ def _triggers(arguments: argparse.Namespace) -> int:
     manifest = heads_of(arguments.folder, arguments.method)
     if arguments.limit < 1:
         raise UsageError(f"--limit is at least 1, not {arguments.limit}")
-    labels = manifest["identity"]["model"]["labels"]
+    labels = manifest["identity"]["model"]["labels"] or []
     with reading(arguments.folder) as connection:
         found = trigger_candidates(
             connection,
@@ -273,7 +273,8 @@ def _triggers(arguments: argparse.Namespace) -> int:
             both=arguments.both,
             limit=arguments.limit,
         )
-    rows = [[*each[:4], labels[each.explained]] for each in found]
+    named = dict(enumerate(labels))
+    rows = [[*each[:4], named.get(each.explained, str(each.explained))] for each in found]
     print_rows(Candidate._fields[:5], rows, sys.stdout)
     return DONE
 

@@ -64,7 +64,7 @@ def triggers_of(
     manifest = heads_of(options.folder, options.method)
     if limit < 1:
         raise UsageError(f"--triggers is at least 1, not {limit}")
-    explained = class_of(target, manifest["identity"]["model"]["labels"])
+    explained = class_of(target, manifest["identity"]["model"]["labels"] or ())
     with reading(options.folder) as connection:
         found = trigger_candidates(
             connection,

@@ -34,6 +34,7 @@ from attribeam.pipeline.running.prepare import (
 from attribeam.pipeline.store.files import join, write_parquet
 from attribeam.schemas import Failure, UsageError, table_schema
 from attribeam.schemas.layout import evaluation_path
+from attribeam.schemas.manifest import Manifest
 from attribeam.transforms import EncodeOptions, Instance, Model, Prediction, attribute
 from attribeam.transforms.inputs.encode import encode_rows
 
@@ -216,7 +217,7 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
     )
 
 
-def _own_options(options: HeldOutOptions, manifest: Mapping[str, Any]) -> Options:
+def _own_options(options: HeldOutOptions, manifest: Manifest) -> Options:
     """Options of the run, but for the corpus: texts become tokens as they did there."""
     settings = manifest["identity"]["settings"]
     model = options.model
@@ -246,7 +247,7 @@ def _own_options(options: HeldOutOptions, manifest: Mapping[str, Any]) -> Option
     return own
 
 
-def _check_identity(own: Options, folder: Path, model: Model, manifest: Mapping[str, Any]) -> None:
+def _check_identity(own: Options, folder: Path, model: Model, manifest: Manifest) -> None:
     """Another model than the run's would be pruned by heads that aren't its own."""
     run = manifest["identity"]
     if differences := model_differences(run, folder, model):

@@ -7,7 +7,7 @@ are.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from attribeam.pipeline.running.missing import Task, in_order, plan, units_of_run
@@ -16,6 +16,7 @@ from attribeam.pipeline.store.damage import Damage, Part
 from attribeam.pipeline.store.files import discard, join, read_parquet
 from attribeam.schemas import Unit, UsageError, unit_path
 from attribeam.schemas.layout import parse_failures_path
+from attribeam.schemas.manifest import Manifest
 from attribeam.transforms import Model, choose
 from attribeam.transforms.evaluate import Evaluation
 from attribeam.transforms.recovery import is_passing
@@ -73,11 +74,11 @@ class Run:
     """
 
     settings: Settings
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     unable: Mapping[str, str]
 
     @classmethod
-    def of(cls, settings: Settings, manifest: Mapping[str, Any], model: Model) -> "Run":
+    def of(cls, settings: Settings, manifest: Manifest, model: Model) -> "Run":
         """The run of a call, and of other methods why they can't be made again."""
         unable = {}
         for name, record in manifest["methods"].items():
@@ -138,9 +139,12 @@ class Run:
         others = {unit.method for unit in units if unit.method} - set(self.settings.methods)
         records = self.manifest["methods"]
         evaluation = self.settings.evaluation
-        if any(unit.table == "curves" for unit in units) and evaluation is None:
-            record = self.manifest["evaluation"].items()
-            values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in record}
+        record = self.manifest["evaluation"]
+        if any(unit.table == "curves" for unit in units) and evaluation is None and record:
+            known = {f.name for f in fields(Evaluation)}
+            values: Any = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k in known
+            }
             evaluation = Evaluation(**values)
         return replace(
             self.settings,

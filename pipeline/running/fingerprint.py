@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from attribeam.pipeline.running.differences import identity_differences
+from attribeam.schemas.manifest import Identity, ModelHashes, TokenizerIdentity
 from attribeam.transforms import Model
 
 _BLOCK = 1 << 20
@@ -23,7 +24,7 @@ _UNTOLD = ("transformers_version", "dtype", "torch_dtype")
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
-def model_hashes(folder: Path, config: PretrainedConfig) -> dict[str, str]:
+def model_hashes(folder: Path, config: PretrainedConfig) -> ModelHashes:
     """Hashes of a model's weights and configuration.
 
     Args:
@@ -59,7 +60,7 @@ def _weights(folder: Path, every: list[Path]) -> list[Path]:
 
 def tokenizer_identity(
     folder: Path, tokenizer: PreTrainedTokenizerFast | None = None
-) -> dict[str, str | None] | None:
+) -> TokenizerIdentity | None:
     """Hashes of a tokenizer; None if the model has none.
 
     Args:
@@ -110,11 +111,11 @@ def _hash_of(content: Mapping[str, Any]) -> str:
     return sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def model_differences(old: Mapping[str, Any], folder: Path, model: Model) -> list[str]:
+def model_differences(old: Identity, folder: Path, model: Model) -> list[str]:
     """What differs between the model and tokenizer of a run and those in a folder."""
     new = {
         "model": model_hashes(folder, model.network.config),
         "tokenizer": tokenizer_identity(folder, model.tokenizer),
     }
-    known = {"model": {key: old["model"].get(key) for key in new["model"] or ()}}
-    return list(identity_differences({**known, "tokenizer": old["tokenizer"]}, new))
+    known = {key: old["model"].get(key) for key in new["model"] or ()}
+    return list(identity_differences({"model": known, "tokenizer": old["tokenizer"]}, new))

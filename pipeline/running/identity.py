@@ -2,11 +2,9 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,6 +13,15 @@ from attribeam.pipeline.options import Options
 from attribeam.pipeline.running.fingerprint import model_hashes, tokenizer_identity
 from attribeam.pipeline.settings import Settings
 from attribeam.pipeline.store.files import is_local
+from attribeam.schemas.layout import FORMAT
+from attribeam.schemas.manifest import (
+    CorpusIdentity,
+    Execution,
+    Manifest,
+    MethodRecord,
+    ModelIdentity,
+    SettingsIdentity,
+)
 from attribeam.transforms import Chosen, Model
 
 _LIBRARIES = ("apache-beam", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
@@ -27,9 +34,9 @@ def record(
     corpus: Corpus,
     rows: int,
     chosen: Iterable[Chosen],
-    padding: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
-    """The manifest of a call: ``identity``, ``methods``, ``evaluation``, ``executions``.
+    padding: dict[str, int] | None = None,
+) -> Manifest:
+    """The manifest of a call.
 
     Args:
         options: What was asked for.
@@ -42,10 +49,11 @@ def record(
     """
     folder = Path(settings.model)
     return {
+        "format": FORMAT,
         "identity": {
             "model": _model_identity(options, folder, model),
             "tokenizer": tokenizer_identity(folder, model.tokenizer),
-            "corpus": {**_corpus_identity(options, corpus, rows), "padding": padding},
+            "corpus": _corpus_identity(options, corpus, rows, padding),
             "settings": _settings_identity(options, settings, model, corpus.columns),
         },
         "methods": {choice.name: _method_record(choice, settings) for choice in chosen},
@@ -62,7 +70,7 @@ def base_name(source: str) -> str:
     return Path(source).name if is_glob else source
 
 
-def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, Any]:
+def _model_identity(options: Options, folder: Path, model: Model) -> ModelIdentity:
     """What makes a model the same: its weights, its configuration and what it predicts."""
     return {
         "source": base_name(options.model),
@@ -75,36 +83,38 @@ def _model_identity(options: Options, folder: Path, model: Model) -> dict[str, A
     }
 
 
-def _corpus_identity(options: Options, corpus: Corpus, rows: int) -> dict[str, Any]:
-    more: dict[str, Any] = {}
-    if options.delimiter is not None:
-        more["delimiter"] = options.delimiter
-    if corpus.labels.record:
-        more["labels"] = dict(corpus.labels.record)
-    return {
+def _corpus_identity(
+    options: Options, corpus: Corpus, rows: int, padding: dict[str, int] | None
+) -> CorpusIdentity:
+    identity: CorpusIdentity = {
         "source": base_name(options.corpus),
         "fingerprint": corpus.source.fingerprint,
         "split": options.split,
         "limit": options.limit,
         "rows": rows,
         "columns": dict(corpus.columns),
-        **more,
     }
+    if options.delimiter is not None:
+        identity["delimiter"] = options.delimiter
+    if corpus.labels.record:
+        identity["labels"] = dict(corpus.labels.record)
+    identity["padding"] = padding
+    return identity
 
 
 def _settings_identity(
     options: Options, settings: Settings, model: Model, columns: Mapping[str, str]
-) -> dict[str, Any]:
-    encoding = asdict(settings.encoding)
+) -> SettingsIdentity:
+    encoding = settings.encoding
     return {
         "target": settings.target,
         "output": settings.scalar,
         "dtype": settings.dtype,
         "seed": settings.seed,
-        "max_length": encoding["max_length"],
-        "overflow": encoding["overflow"],
-        "stride": encoding["stride"],
-        "words": encoding["words"],
+        "max_length": encoding.max_length,
+        "overflow": encoding.overflow,
+        "stride": encoding.stride,
+        "words": encoding.words,
         "token_types": _token_types(model, columns),
         "mask_token_id": model.mask_id,
         "shard_size": options.shard_size,
@@ -122,7 +132,7 @@ def _token_types(model: Model, columns: Mapping[str, str]) -> str | None:
     return "tokenizer" if "token_type_ids" in names else "zeros"
 
 
-def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
+def _method_record(choice: Chosen, settings: Settings) -> MethodRecord:
     method = choice.method
     return {
         "params": dict(choice.params),
@@ -141,7 +151,7 @@ def _method_record(choice: Chosen, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _execution(options: Options, settings: Settings) -> dict[str, Any]:
+def _execution(options: Options, settings: Settings) -> Execution:
     """What a call ran with that its numbers don't depend on."""
     elsewhere = settings.model_copy is not None
     return {

@@ -4,11 +4,8 @@ A folder holds one run. Running again with the same settings continues it, other
 to it, and anything else is refused, with the difference named.
 """
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from attribeam.analysis.opening.manifest import misshapen
 from attribeam.pipeline.running.differences import (
     evaluation_differences,
     identity_differences,
@@ -16,14 +13,25 @@ from attribeam.pipeline.running.differences import (
 )
 from attribeam.pipeline.store.files import exists, join, open_read, write_atomic
 from attribeam.schemas import UsageError
-from attribeam.schemas.layout import FORMAT, FORMATS, MANIFEST
-from attribeam.schemas.manifest import newer
+from attribeam.schemas.layout import FORMAT, MANIFEST
+from attribeam.schemas.manifest import (
+    FormatError,
+    Identity,
+    Manifest,
+    MethodRecord,
+    ModelIdentity,
+    SettingsIdentity,
+    encode,
+    parse,
+)
 
 # What numbers are made by; other libraries only read and write them.
 _DECISIVE = ("attribeam", "torch", "transformers", "tokenizers")
 
+_Methods = Mapping[str, MethodRecord]
 
-def read_manifest(root: str) -> dict[str, Any] | None:
+
+def read_manifest(root: str) -> Manifest | None:
     """The manifest of a run's folder; None if it has none.
 
     Raises:
@@ -34,26 +42,17 @@ def read_manifest(root: str) -> dict[str, Any] | None:
         return None
     try:
         with open_read(path) as handle:
-            manifest: dict[str, Any] = json.loads(handle.read())
-        if not isinstance(manifest, dict):
-            raise ValueError("it is no object")
-        found = manifest.get("format")
+            return parse(handle.read())
+    except FormatError as error:
+        older = f"has format {error.found}, this version writes {FORMAT}"
+        raise UsageError(f"{path} {error if error.newer else older}") from error
     except ValueError as error:
         raise UsageError(
             f"{path} is damaged ({error}); put a copy of it back, or use another --output"
         ) from error
-    if sentence := newer(manifest):
-        raise UsageError(f"{path} {sentence}")
-    if found not in FORMATS:
-        raise UsageError(f"{path} has format {found}, this version writes {FORMAT}")
-    if wrong := misshapen(manifest):
-        raise UsageError(
-            f"{path} is damaged ({wrong}); put a copy of it back, or use another --output"
-        )
-    return manifest
 
 
-def check_is_own(root: str, manifest: Mapping[str, Any]) -> None:
+def check_is_own(root: str, manifest: Manifest) -> None:
     """Checks that a folder with a manifest is laid out as runs are, so that they can write there.
 
     Raises:
@@ -66,13 +65,13 @@ def check_is_own(root: str, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def write_manifest(root: str, manifest: Mapping[str, Any]) -> None:
+def write_manifest(root: str, manifest: Manifest) -> None:
     """Writes the manifest, whole or not at all."""
-    content = json.dumps({"format": FORMAT, **manifest}, indent=2, ensure_ascii=False) + "\n"
-    write_atomic(join(root, MANIFEST), lambda handle: handle.write(content.encode()))
+    content = encode(manifest)
+    write_atomic(join(root, MANIFEST), lambda handle: handle.write(content))
 
 
-def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
+def merged(root: str, old: Manifest | None, new: Manifest) -> Manifest:
     """The manifest of a run that continues: the old one with what is added.
 
     Args:
@@ -84,9 +83,8 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
         UsageError: If a setting that numbers depend on differs; names the first few.
     """
     if old is None:
-        return dict(new)
+        return new
     old = _completed(old, new["identity"]["settings"])
-    shared = [name for name in new["methods"] if name in old["methods"]]
     differences = [
         *identity_differences(old["identity"], new["identity"]),
         *_other_params(old["methods"], new["methods"]),
@@ -98,34 +96,44 @@ def merged(root: str, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> 
             f"{root} holds a run with other settings: {'; '.join(differences[:3])}. "
             "Use another --output, or the settings of that run"
         )
-    methods = {**old["methods"], **new["methods"]}
-    for name in shared:
-        # What a call leaves out stays in the run.
-        both = old["methods"][name], new["methods"][name]
-        tables = dict.fromkeys(table for method in both for table in method["tables"])
-        methods[name] = {**methods[name], "tables": list(tables)}
-        if "word_score" not in old["methods"][name]:
-            # Words were ranked by their largest token before there was a choice, and still are.
-            methods[name].pop("word_score", None)
+    methods = {
+        name: _with_method(old["methods"].get(name), new["methods"][name])
+        for name in new["methods"]
+    }
     return {
+        **old,
         "identity": _with_hashes(old["identity"], new["identity"]),
-        "methods": methods,
+        "methods": {**old["methods"], **methods},
         "evaluation": old["evaluation"] or new["evaluation"],
         "executions": [*old["executions"], *new["executions"]],
     }
 
 
-def _with_hashes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+def _with_method(old: MethodRecord | None, new: MethodRecord) -> MethodRecord:
+    """A method's record with what a call adds to it: what that leaves out stays in the run."""
+    if old is None:
+        return new
+    both: MethodRecord = {
+        **old,
+        **new,
+        "tables": list(dict.fromkeys([*old["tables"], *new["tables"]])),
+    }
+    if "word_score" not in old:
+        # Words were ranked by their largest token before there was a choice, and still are.
+        both.pop("word_score", None)
+    return both
+
+
+def _with_hashes(old: Identity, new: Identity) -> Identity:
     """An identity with the hashes that runs of before don't have, of what is the same."""
-    sections = {}
-    for section in ("model", "tokenizer"):
-        if old[section] and new[section]:
-            added = {key: new[section][key] for key in new[section] if key not in old[section]}
-            sections[section] = {**old[section], **added}
-    return {**old, **sections}
+    tokenizer = old["tokenizer"]
+    if tokenizer and new["tokenizer"]:
+        tokenizer = {**tokenizer, **new["tokenizer"], **tokenizer}
+    model: ModelIdentity = {**old["model"], **new["model"], **old["model"]}
+    return {**old, "model": model, "tokenizer": tokenizer}
 
 
-def other_versions(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> Iterator[str]:
+def other_versions(old: Manifest | None, new: Manifest) -> Iterator[str]:
     """Yields a sentence on the versions that a run was made with, where this call has others.
 
     Args:
@@ -147,7 +155,7 @@ def other_versions(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> Ite
         )
 
 
-def _completed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, Any]:
+def _completed(old: Manifest, new: SettingsIdentity) -> Manifest:
     """A manifest with the settings that it was written without."""
     identity = old["identity"]
     settings = identity["settings"]
@@ -161,14 +169,14 @@ def _completed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Mapping[str, A
     return {**old, "identity": {**identity, "settings": settings}}
 
 
-def _other_params(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+def _other_params(old: _Methods, new: _Methods) -> Iterator[str]:
     """Yields what differs of the parameters of the methods that both have."""
     for name in (name for name in new if name in old):
         both = old[name]["params"], new[name]["params"]
         yield from settings_differences(f"methods.{name}.", *both)
 
 
-def _other_methods(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+def _other_methods(old: _Methods, new: _Methods) -> Iterator[str]:
     """Yields what of the methods that both have gives other results now, parameters being equal."""
     for name in (name for name in new if name in old):
         before, now = old[name], new[name]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from apache_beam.io.filesystem import BeamIOError
@@ -30,6 +29,7 @@ from attribeam.pipeline.workers.model_files import copy_of
 from attribeam.schemas import UsageError, UsageTypeError
 from attribeam.schemas.errors import INT64
 from attribeam.schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
+from attribeam.schemas.manifest import CorpusIdentity, Manifest
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
 from attribeam.transforms.inputs.targets import Scalar, parse_explain, parse_target
@@ -58,7 +58,7 @@ class Prepared:
 
     work: Work
     rows: int
-    manifest: dict[str, Any]
+    manifest: Manifest
     notes: list[str]
     guessed: list[str]
 
@@ -128,7 +128,7 @@ class Checked:
         )
 
 
-def check(options: Options, workers: Workers, begun: Mapping[str, Any] | None = None) -> Checked:
+def check(options: Options, workers: Workers, begun: CorpusIdentity | None = None) -> Checked:
     """Checks the options against each other, the model and the corpus.
 
     Args:
@@ -210,7 +210,7 @@ def prepare(options: Options, workers: Workers) -> Prepared:
         return _prepared(options, checked, old)
 
 
-def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) -> Prepared:
+def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepared:
     """What needs the corpus: it is copied into the folder, and what is to be known of it is."""
     model, corpus = checked.model, checked.corpus
     root = options.output.rstrip("/")
@@ -251,7 +251,7 @@ def _prepared(options: Options, checked: Checked, old: dict[str, Any] | None) ->
 
 
 def _effective_limit(
-    given: int | None, rows: int, corpus: Corpus, old: Mapping[str, Any] | None
+    given: int | None, rows: int, corpus: Corpus, old: Manifest | None
 ) -> int | None:
     """The limit that a run is known by: none where it is more than the corpus has rows.
 
@@ -272,18 +272,18 @@ def _effective_limit(
 
 
 def _padding(
-    root: str, old: Mapping[str, Any] | None, settings: Settings, model: Model
+    root: str, old: Manifest | None, settings: Settings, model: Model
 ) -> dict[str, int] | None:
     """What of the corpus is padding: counted when it is staged, known from then on."""
     if old is not None:
-        corpus: dict[str, Any] = old["identity"]["corpus"]
+        corpus = old["identity"]["corpus"]
         if "padding" in corpus or not staged(root, settings.num_shards):
             return corpus.get("padding")
     return count_padding(root, settings.num_shards, model)
 
 
 @contextmanager
-def _undone(root: str, old: dict[str, Any] | None) -> Iterator[None]:
+def _undone(root: str, old: Manifest | None) -> Iterator[None]:
     """What the body adds to the folder goes again if it raises an error.
 
     Args:
@@ -415,7 +415,7 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def _open_output(root: str) -> dict[str, Any] | None:
+def _open_output(root: str) -> Manifest | None:
     """The manifest that is in the output folder, if any.
 
     Raises:

@@ -4,8 +4,8 @@ Nothing is deleted for it. What is made again replaces what is there, as a whole
 can't make again stays, since somebody else may.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -27,6 +27,7 @@ from attribeam.schemas.layout import (
     parse_failures_path,
     parse_statistics_path,
 )
+from attribeam.schemas.manifest import Manifest, is_double
 
 Part = tuple[Unit, int]  # A unit of one shard.
 
@@ -68,7 +69,7 @@ def is_own(path: str) -> bool:
     )
 
 
-def sweep(root: str, manifest: Mapping[str, Any] | None = None) -> Swept:
+def sweep(root: str, manifest: Manifest | None = None) -> Swept:
     """Deletes what a killed run left half written, and finds what a broken disk has damaged.
 
     Args:
@@ -89,9 +90,9 @@ def sweep(root: str, manifest: Mapping[str, Any] | None = None) -> Swept:
     return Swept(kept, sorted(damaged))
 
 
-def _is_sound(root: str, path: str, manifest: Mapping[str, Any]) -> bool:
+def _is_sound(root: str, path: str, manifest: Manifest) -> bool:
     """Whether a file can be read to its last page and is what it should be."""
-    double = manifest["identity"]["settings"]["dtype"] == "float64"
+    double = is_double(manifest)
     found = parse_unit_path(path)
     try:
         if path.startswith(f"{CORPUS}/"):
