@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,7 +28,14 @@ from attribeam.transforms.network.parts import (
     Norm,
     Step,
 )
-from tests.support.models import FAMILIES, TASKS, random_instances, relative_error
+from tests.support.models import (
+    FAMILIES,
+    TASKS,
+    random_instances,
+    relative_error,
+    save_tiny,
+)
+from tests.support.models import OTHERS as OTHER_FAMILIES
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -316,45 +324,71 @@ def test_decompx_of_a_pre_ln_model_adds_up(pre_ln: Model, bias: str) -> None:
         assert row.delta == pytest.approx(0, abs=1e-10)
 
 
-def frozen(hooks: ExitStack, network: nn.Module) -> None:
-    """Makes deviations and slopes constants, in transformers' own modules."""
-    kept: list[torch.Tensor] = []
+# The independent walk: transformers' own modules, frozen by hooks and differentiated ------------
 
-    def norm(module: nn.Module, args: Any, _: torch.Tensor) -> torch.Tensor:
+
+def frozen(hooks: ExitStack, network: nn.Module, gated: bool) -> None:
+    """Makes deviations and slopes constants, and gates; in transformers' own modules."""
+
+    def norm(module: Any, args: Any, _: torch.Tensor) -> torch.Tensor:
         (x,) = args
-        deviation = (x.var(-1, correction=0, keepdim=True) + module.eps).sqrt().detach()
-        return (x - x.mean(-1, keepdim=True)) / deviation * module.weight + module.bias
+        if isinstance(module, nn.LayerNorm):
+            deviation = (x.var(-1, correction=0, keepdim=True) + module.eps).sqrt().detach()
+            left = (x - x.mean(-1, keepdim=True)) / deviation * module.weight
+            return left if module.bias is None else left + module.bias
+        more = 1 if "Gemma" in type(module).__name__ else 0
+        eps = module.eps if more else module.variance_epsilon
+        return (
+            x / (x.square().mean(-1, keepdim=True) + eps).sqrt().detach() * (module.weight + more)
+        )
 
     def slope(_: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
         return args[0] * (output / args[0]).detach()
 
-    def tanh(_: nn.Module, __: Any) -> tuple[torch.Tensor]:
-        return (slope(_, (kept[-1],), kept[-1].tanh()),)
+    def gate(_: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor:
+        return output.detach()
 
-    for module in network.modules():
-        if isinstance(module, nn.LayerNorm):
+    for name, module in network.named_modules():
+        kind = type(module).__name__
+        if isinstance(module, nn.LayerNorm) or "RMSNorm" in kind:
             hooks.callback(module.register_forward_hook(norm).remove)
-        elif type(module).__name__.startswith("GELU"):
-            hooks.callback(module.register_forward_hook(slope).remove)
-    head = network.get_submodule("classifier")
-    keep = head.dense.register_forward_hook(lambda _, __, out: kept.append(out))
-    hooks.callback(keep.remove)
-    hooks.callback(head.out_proj.register_forward_pre_hook(tanh).remove)
+        elif "GELU" in kind or "SiLU" in kind or kind == "Tanh":
+            bent = gate if gated and "mlp" in name else slope
+            hooks.callback(module.register_forward_hook(bent).remove)
 
 
-def test_decompx_of_a_pre_ln_model_is_the_gradient_of_the_frozen_network(
-    pre_ln: Model, monkeypatch: pytest.MonkeyPatch
+def sloped(step: Any) -> Any:
+    """A function of the head as a product with its slope."""
+    return lambda x: x * (step(x) / x).detach()
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHER_FAMILIES])
+def test_decompx_is_the_gradient_of_the_frozen_network(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (instance,) = instances = random_instances(pre_ln, [9])
-    (row,) = attribute(pre_ln, instances, choose("decompx")).rows["decompx"]
+    model = load_model(save_tiny(tmp_path, family), dtype="float64")
+    # What it adds in the first layer would stay with the tokens.
+    if (bias := model.layers[0].attention.value.bias) is not None:
+        bias.data.zero_()
+    (instance,) = instances = random_instances(model, [9])
+    (row,) = attribute(model, instances, choose("decompx")).rows["decompx"]
     assert row is not None
-    rows = collate([instance], pre_ln.pad_id, pre_ln.device).rows
-    record = capture.record_attention
-    monkeypatch.setattr(capture, "record_attention", lambda *args: record(*args).detach())
-    entered = pre_ln.embed(rows).requires_grad_()
+    rows = collate([instance], model.pad_id, model.device).rows
+    recorded_by = capture._recorded
+    monkeypatch.setattr(capture, "_recorded", lambda *args: recorded_by(*args).detach())
+    head = [
+        step.module
+        if isinstance(step, Norm)
+        else step
+        if isinstance(step, Affine | nn.Module)
+        else sloped(step)
+        for step in model.head
+    ]
+    monkeypatch.setitem(model.__dict__, "head", head)
+    entered = model.embed(rows).requires_grad_()
     with ExitStack() as hooks:
-        frozen(hooks, pre_ln.network)
+        frozen(hooks, model.network, "ungated" not in model.traits)
         watch = capture.Watch(attention=True, whole=True)
-        logits, _ = pre_ln.run(rows, watch=watch, enter=entered)
+        logits, _ = model.run(rows, watch=watch, enter=entered)
         (gradient,) = torch.autograd.grad(logits[0, row.target], entered)
-    assert relative_error(row.scores, (gradient * entered.detach()).sum(-1)[0]) < 1e-11
+    assert relative_error(row.scores, (gradient * entered.detach()).sum(-1)[0]) < 1e-10
