@@ -246,12 +246,19 @@ class Step:
             mixed: Mixed values of all heads at the same positions, if there is attention among
                 the branches.
         """
+        if mixed is None:
+            return self.add_projected(x)
+        (output,) = (b.inside.output for b in self.branches if isinstance(b.inside, Attention))
+        return self.add_projected(x, output(mixed))
+
+    def add_projected(self, x: torch.Tensor, projected: torch.Tensor | None = None) -> torch.Tensor:
+        """As ``add``, of what attention's mixed values are projected to, [B, S, d]."""
         added = x
         for branch in self.branches:
             if isinstance(branch.inside, FeedForward):
                 found = branch.inside(branch.enter(x))
-            elif mixed is not None:
-                found = branch.inside.output(mixed)
+            elif projected is not None:
+                found = projected
             else:
                 raise ValueError("attention has a part in this step, and no mixed values are given")
             added = branch.leave(found) + added

@@ -78,7 +78,7 @@ class AttentionPath:
         attention: A, zero where query or key is padding, [B, H, S, T].
         values: V of all heads, [B, H, T, d/H].
         mixed: What attention adds to the residual stream: A V projected, no bias, [B, S, d].
-        rest: What it is added to: what entered the layer, and the projection's bias, [B, S, d].
+        entered: What it is added to: what entered the layer, [B, S, d].
         explained: What is explained of them.
         output: What F is: the softmax probability of the explained class (of a masked LM over its
             two words), or the scalar that is explained.
@@ -90,13 +90,13 @@ class AttentionPath:
     attention: torch.Tensor
     values: torch.Tensor
     mixed: torch.Tensor
-    rest: torch.Tensor
+    entered: torch.Tensor
     explained: Explained
     output: Output
 
     def of(self, chosen: torch.Tensor) -> "AttentionPath":
         """The paths of some of the instances alone, by their numbers [b]."""
-        names = ("attention", "values", "mixed", "rest")
+        names = ("attention", "values", "mixed", "entered")
         parts: dict[str, Any] = {name: getattr(self, name)[chosen] for name in names}
         explained = self.explained.chosen(chosen)
         return replace(self, rows=self.rows.chosen(chosen), explained=explained, **parts)
@@ -138,10 +138,18 @@ class AttentionPath:
         mixed = self.mixed.to(_precise(self.mixed.dtype))
         return (torch.from_numpy(points).to(mixed)[:, None, None, None] * mixed).to(self.mixed)
 
+    def _summed(self, added: torch.Tensor) -> torch.Tensor:
+        """What leaves the layer's first step, before its join: [n, B, S, d] both."""
+        bias = self._layer.attention.output.bias
+        if self._layer.serial:
+            return added + (self.entered if bias is None else self.entered + bias)
+        projected = added if bias is None else added + bias
+        return self._layer.steps[0].add_projected(self.entered, projected)
+
     def _run(self, added: torch.Tensor) -> torch.Tensor:
         """F where attention adds these vectors: [n, B, S, d] to [n, B]."""
         count = len(added)
-        left = self._layer.conclude((added + self.rest).flatten(0, 1))
+        left = self._layer.conclude(self._summed(added).flatten(0, 1))
         rows = self.rows.repeated(count)
         logits, _ = self.model.run(rows, enter=left, start=self.layer + 1)
         return _output(self.explained.repeated(count), logits, self.output).view(count, -1)
@@ -169,7 +177,7 @@ def attention_path(
         attention=attention,
         values=values,
         mixed=functional.linear(context, projection.weight),
-        rest=own if projection.bias is None else own + projection.bias,
+        entered=own,
         explained=explained,
         output=output,
     )
