@@ -161,6 +161,12 @@ def asked_of(instances: Sequence[Instance], device: torch.device) -> torch.Tenso
     return None if asked[0] is None else put(np.array(asked, np.int64), device)
 
 
+def words_of(instances: Sequence[Instance], device: torch.device) -> torch.Tensor | None:
+    """The words that instances of a masked LM ask for, [B, 2]; None for others."""
+    asked = [instance.contrast for instance in instances]
+    return None if asked[0] is None else put(np.array(asked, np.int64), device)
+
+
 def _padded(arrays: Sequence[NDArray[np.generic]], fill: int, dtype: type) -> NDArray[np.generic]:
     out: NDArray[np.generic] = np.full((len(arrays), max(map(len, arrays))), fill, dtype)
     for row, array in zip(out, arrays, strict=True):

@@ -8,14 +8,14 @@ Hidden tokens have no effect on the others, so such rows are run without them, a
 the others had; that is the same number at a fraction of the cost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attribeam.transforms.inputs.batch import Flags, Instance, asked_of, pack, put
+from attribeam.transforms.inputs.batch import Flags, Instance, pack, put, words_of
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rows import Rows
@@ -26,6 +26,9 @@ Operation = Literal["mask", "pad", "delete"]
 Protocol = Literal["token", "word"]
 # What the score of a unit is of its tokens' scores (``unit_scores``).
 WordScore = Literal["sum", "max"]
+
+# An instance, the operation, and the tokens to remove, [T].
+Copy = tuple[Instance, Operation, Flags]
 
 OPERATIONS: tuple[Operation, ...] = ("mask", "pad", "delete")
 PROTOCOLS: tuple[Protocol, ...] = ("token", "word")
@@ -82,6 +85,8 @@ def unit_scores(
 class Variants:
     """The distinct perturbed copies of some instances, and what the model said of each.
 
+    Several instances may be questions about one input: its copies are run once for all of them.
+
     Attributes:
         inputs: Per copy its instance, the operation, and the tokens removed, [T].
         logits: Logits of each copy, [N, C], once run; NaN where it failed.
@@ -91,48 +96,81 @@ class Variants:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.inputs: list[tuple[Instance, Operation, Flags]] = []
+        self.inputs: list[Copy] = []
         self.errors: dict[int, Exception] = {}
         self.logits: NDArray[np.float64] = np.empty(0)
         self.probabilities: NDArray[np.float64] = np.empty(0)
         self._numbers: dict[tuple[int, str, bytes], int] = {}
+        self._runs: list[Copy] = []
+        self._run_of: list[int] = []
+        self._known: dict[tuple[object, ...], int] = {}
 
     def add(self, instance: Instance, operation: Operation, removed: Flags) -> int:
         """Number of the copy without some tokens, [T]; the same for identical copies."""
         if not removed.any():
             operation = "mask"
-        key = (id(instance), operation, np.packbits(removed).tobytes())
+        bits = np.packbits(removed).tobytes()
+        key = (id(instance), operation, bits)
         if key not in self._numbers:
             self._numbers[key] = len(self.inputs)
             self.inputs.append((instance, operation, removed))
+            self._run_of.append(self._run(instance, operation, removed, bits))
         return self._numbers[key]
+
+    def _run(self, instance: Instance, operation: Operation, removed: Flags, bits: bytes) -> int:
+        """Number of the run that a copy is read from."""
+        fed = instance.input_ids.tobytes(), instance.token_types.tobytes()
+        key = (*fed, instance.readout, instance.contrast, operation, bits)
+        if key not in self._known:
+            self._known[key] = len(self._runs)
+            self._runs.append((instance, operation, removed))
+        return self._known[key]
 
     def run(self, token_budget: int) -> None:
         """Runs all copies, packed by length across instances."""
-        self.logits = np.full((len(self.inputs), self.model.num_outputs), np.nan)
+        runs: list[NDArray[np.float64] | None] = [None] * len(self._runs)
+        errors: dict[int, Exception] = {}
         lengths = [
             len(_kept(self.model, instance, operation, removed))
-            for instance, operation, removed in self.inputs
+            for instance, operation, removed in self._runs
         ]
         with borrowed(self.model.network):
             for batch in pack(lengths, token_budget, self.model.head_size):
                 for part, logits in halving(self._forward, batch):
                     if isinstance(logits, Exception):
-                        self.errors[part[0]] = logits
+                        errors[part[0]] = logits
                     else:
-                        self.logits[part] = logits
-        for at in np.flatnonzero(~np.isfinite(self.logits).all(axis=1)):
-            self.errors.setdefault(int(at), ArithmeticError("the logits are not finite"))
+                        for at, row in zip(part, logits, strict=True):
+                            runs[at] = row
+        self._read(runs, errors)
+
+    def _read(
+        self, runs: Sequence[NDArray[np.float64] | None], errors: Mapping[int, Exception]
+    ) -> None:
+        """Reads what each copy asks for from the run that it is of."""
+        self.logits = np.full((len(self.inputs), self.model.num_outputs), np.nan)
+        for number, ((instance, _, _), at) in enumerate(
+            zip(self.inputs, self._run_of, strict=True)
+        ):
+            if (found := runs[at]) is None:
+                self.errors[number] = errors[at]
+            elif instance.asked is None:
+                self.logits[number] = found
+            else:
+                self.logits[number] = [found[o] if o >= 0 else 0.0 for o in instance.asked]
+        for broken in np.flatnonzero(~np.isfinite(self.logits).all(axis=1)).tolist():
+            self.errors.setdefault(broken, ArithmeticError("the logits are not finite"))
         self.probabilities = self.model.probabilities(torch.from_numpy(self.logits)).numpy()
 
     def _forward(self, numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Logits of some runs: of a masked LM's words, else of all that there are."""
         with torch.no_grad():
-            rows = perturbed_rows(self.model, [self.inputs[number] for number in numbers])
+            rows = perturbed_rows(self.model, [self._runs[number] for number in numbers])
             return self.model.run(rows)[0].double().cpu().numpy()
 
 
-def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Flags]]) -> Rows:
-    """Padded rows for perturbed inputs.
+def perturbed_rows(model: Model, inputs: Sequence[Copy]) -> Rows:
+    """Padded rows for perturbed inputs, which ask for all outputs but where these are words.
 
     Args:
         model: The model.
@@ -166,7 +204,7 @@ def perturbed_rows(model: Model, inputs: Sequence[tuple[Instance, Operation, Fla
         attention_mask=put(mask, model.device),
         token_types=put(types, model.device),
         readout=put(readout, model.device),
-        outputs=asked_of([instance for instance, _, _ in inputs], model.device),
+        outputs=words_of([instance for instance, _, _ in inputs], model.device),
         position_ids=put(positions, model.device),
     )
 

@@ -315,13 +315,13 @@ class Model:
         return _asked(state, rows.outputs)
 
     def check_asked(self, rows: Rows) -> None:
-        """Checks that rows ask for two outputs where there are too many for a choice.
+        """Checks that rows of a masked LM ask for two words.
 
         Raises:
             ValueError: If they don't.
         """
-        if self.task in ("masked_lm", "multi_label") and rows.outputs is None:
-            raise ValueError(f"rows of a {self.task} model say which two outputs are asked for")
+        if self.task == "masked_lm" and rows.outputs is None:
+            raise ValueError("rows of a masked_lm model say which two outputs are asked for")
 
     @torch.no_grad()
     def run_whole(self, rows: Rows) -> torch.Tensor:

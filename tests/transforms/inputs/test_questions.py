@@ -267,3 +267,20 @@ def test_what_comes_later_has_no_part_in_a_decoder(tmp_path: Path) -> None:
         for instance, row in zip(instances, rows, strict=True):
             assert row is not None
             assert np.abs(row.scores[instance.readout + 1 :]).max(initial=0) < 1e-12
+
+
+def test_copies_are_run_once_for_all_questions(tmp_path: Path, most_rows: list[int]) -> None:
+    network = tiny_network("bert", problem_type="multi_label_classification")
+    model = saved(tmp_path, network)
+    instances = encode(model, TEXTS)
+    del most_rows[1:]  # Those of checking it.
+    together = attribute(model, instances, "occlusion").rows["occlusion"]
+    of_all = sum(most_rows[1:])
+    alone = [attribute(model, [one], "occlusion").rows["occlusion"][0] for one in instances]
+    of_each = sum(most_rows[1:]) - of_all
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours is not None and theirs is not None
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-12)
+    removable = sum(int(instance.removable.sum()) for instance in instances[::3])
+    # The questions themselves, and a copy for each token of each text.
+    assert (of_all, of_each) == (6 + removable, 6 + 3 * removable)
