@@ -174,11 +174,13 @@ class Captured:
         layers = any(need.layers for need in forwards)
         outputs = any(need.outputs for need in forwards)
         attention = layers or of_attention or any(need.attention for need in forwards)
-        with torch.no_grad():
-            entered = self.model.embed(self.batch.rows)
-        with torch.set_grad_enabled(of_input or of_attention):
-            # Gradients of attention need a graph from the first layer's attention on.
-            entered.requires_grad_(of_input or of_attention)
+        graph = of_input or of_attention
+        entered = None
+        if graph:  # Gradients of attention need one from the first layer's attention on.
+            with torch.no_grad():
+                entered = self.model.embed(self.batch.rows)
+            entered.requires_grad_()
+        with torch.set_grad_enabled(graph):
             watch = Watch(
                 attention=attention,
                 layers=layers,
@@ -189,13 +191,14 @@ class Captured:
             self.logits = logits.detach()
             self._spent(Forward(), start)
             self.question = self._question(self.target)
-            if of_input or of_attention:
+            if entered is not None:
                 wanted = [entered] * of_input + recorder.attention * of_attention
                 found = torch.autograd.grad(self.question(logits).sum(), wanted)
                 self.gradient = found[0] if of_input else None
                 self.attention_gradient = list(found[of_input:])
                 self._spent(Backward(), start)
-        self.entered = entered.detach()
+        assert recorder.entered is not None
+        self.entered = recorder.entered.detach()
         self.attention = [layer.detach() for layer in recorder.attention]
         self.layers = recorder.layers
         self.outputs = recorder.outputs
