@@ -21,7 +21,6 @@ from attribeam.transforms.inputs.given import check_instances, check_model, kind
 from attribeam.transforms.inputs.targets import Scalar, parse_explain, parse_target
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.passes.base import CorpusStatistics
 from attribeam.transforms.passes.bottleneck import Statistics
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.recovery import halving
@@ -189,7 +188,7 @@ def _chosen(methods: str | Sequence[str | Chosen]) -> list[Chosen]:
 def _check_statistics(chosen: Iterable[Chosen], statistics: Statistics | None) -> None:
     """Statistics of whatever happens to be given would make results depend on it."""
     for choice in chosen:
-        if statistics is None and any(isinstance(n, CorpusStatistics) for n in choice.needs):
+        if statistics is None and any(n.sample for n in choice.needs):
             raise UsageError(
                 f"{choice.name} needs statistics of the corpus: give some of its instances to "
                 "attribeam.collect, and the result as statistics="

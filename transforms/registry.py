@@ -15,7 +15,7 @@ from attribeam.transforms.details import Details
 from attribeam.transforms.inputs.targets import LINEAR, Scalar
 from attribeam.transforms.inputs.variants import WordScore
 from attribeam.transforms.network.model import Model, Trait
-from attribeam.transforms.passes.base import Pass, check_pass
+from attribeam.transforms.passes.base import Wish
 from attribeam.transforms.passes.captured import Captured
 
 Params = Mapping[str, Any]
@@ -144,7 +144,7 @@ class Method:
 
     name: str
     compute: Callable[[Captured, Params], Scores]
-    needs: Callable[[Params], tuple[Pass, ...]]
+    needs: Callable[[Params], tuple[Wish, ...]]
     defaults: Mapping[str, Default]
     signed: bool
     class_dependent: bool
@@ -271,7 +271,7 @@ class Chosen:
         return (*scored, *method.tables, *layered, *curves)
 
     @property
-    def needs(self) -> tuple[Pass, ...]:
+    def needs(self) -> tuple[Wish, ...]:
         """The passes it needs with these parameters."""
         return self.method.needs(self.params)
 
@@ -306,7 +306,7 @@ class Chosen:
                 params[name] = _fitted(f"{self.name}.{name}", default, params[name], model)
         fitted = Chosen(self.method, params)
         for kind in fitted.needs:
-            check_pass(kind, model)
+            kind.check(model)
         return fitted
 
 

@@ -31,7 +31,6 @@ from attribeam.transforms.attribute import budget_for
 from attribeam.transforms.inputs.batch import row_cost
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.network.flops import forward_flops
-from attribeam.transforms.passes.base import CorpusStatistics, Relevance
 
 Clock = Callable[[], float]
 
@@ -207,9 +206,7 @@ def _calibration(
         statistics=once.statistics,
         files=once.files,
         forward_rate=rate,
-        double=frozenset(
-            name for name, of in needs.items() if any(isinstance(need, Relevance) for need in of)
-        ),
+        double=frozenset(name for name, of in needs.items() if any(need.double for need in of)),
         memory=peak_memory(),
         device_memory=torch.cuda.max_memory_allocated(model.device) if on_gpu else None,
         full_batch=_full_batch(model, settings.token_budget),
@@ -236,9 +233,7 @@ def _attributor(
     settings: Settings, model: Model, sampled: Sampled, clock: Clock
 ) -> tuple[Attributor, float]:
     """What attributes a shard, and the seconds that statistics of the whole corpus will take."""
-    samples = [
-        n.sample for c in settings.chosen for n in c.needs if isinstance(n, CorpusStatistics)
-    ]
+    samples = [n.sample for c in settings.chosen for n in c.needs if n.sample is not None]
     if not samples:
         return Attributor(settings, model), 0.0
     few = sampled.rows[:: max(1, len(sampled.rows) // 64)]

@@ -144,7 +144,7 @@ def _method_record(choice: Chosen, settings: Settings) -> MethodRecord:
         "stochastic": method.stochastic,
         "word_score": choice.word_score,
         "target": choice.target,
-        "passes": [str(kind) for kind in choice.needs],
+        "passes": [kind.record for kind in choice.needs],
         "cost": method.cost,
         "paper": method.paper,
         "equation": method.equation,

@@ -19,7 +19,6 @@ from attribeam.transforms import Instance, Model, Row, Statistics, collect, load
 from attribeam.transforms.attribute import budget_for
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.tokenised import unpadded
-from attribeam.transforms.passes.base import CorpusStatistics
 
 _SCHEMA = pa.schema(
     [
@@ -74,7 +73,7 @@ def read_statistics(settings: Settings) -> Statistics | None:
 
 def _samples(settings: Settings) -> set[int]:
     needs = (need for choice in settings.chosen for need in choice.needs)
-    return {need.sample for need in needs if isinstance(need, CorpusStatistics)}
+    return {need.sample for need in needs if need.sample is not None}
 
 
 def _encoded(

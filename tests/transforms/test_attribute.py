@@ -22,8 +22,9 @@ from attribeam.transforms import (
 )
 from attribeam.transforms.attribute import failure
 from attribeam.transforms.inputs.batch import collate
-from attribeam.transforms.passes.base import Backward, Forward, Path
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Backward, Forward
+from attribeam.transforms.passes.path import Path
 from attribeam.transforms.recovery import halving, is_out_of_memory
 from attribeam.transforms.registry import _METHODS, Method, Params, Scores
 from tests.conftest import LoadTiny

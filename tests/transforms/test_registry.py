@@ -9,7 +9,8 @@ import pytest
 from attribeam import transforms
 from attribeam.schemas import UsageError, UsageTypeError
 from attribeam.transforms import choose, methods
-from attribeam.transforms.passes.base import Pass, Path
+from attribeam.transforms.passes.base import Pass
+from attribeam.transforms.passes.path import Path
 from attribeam.transforms.registry import Choice, LastLayers, Method, Scores, fit_all, register
 from tests.conftest import LoadTiny
 

@@ -14,8 +14,11 @@ from attribeam.schemas import UsageError
 from attribeam.transforms.details import Details, HeadRow, InteractionsRow, TreeEdgeRow, TreeNodeRow
 from attribeam.transforms.inputs.targets import Output
 from attribeam.transforms.passes.attention_path import AttentionSummary, TaylorImportance
-from attribeam.transforms.passes.base import AttentionPaths, Forward, Pass, Rule, Target, Taylor
+from attribeam.transforms.passes.attention_paths import AttentionPaths
+from attribeam.transforms.passes.base import Rule, Target, Wish
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Forward
+from attribeam.transforms.passes.taylor import Taylor
 from attribeam.transforms.passes.trees import ALGORITHMS, attribution_tree, interactions
 from attribeam.transforms.registry import (
     Choice,
@@ -38,8 +41,8 @@ def attattr(captured: Captured, params: Params) -> Scores:
 
     It has no scores of tokens: ``values`` are zeros.
     """
-    summary = captured.attention_paths(_path(params))
-    taylor = captured.taylor(Taylor(params["target"]))
+    summary = captured(_path(params))
+    taylor = captured(Taylor(params["target"]))
     targets = captured.explained_by(params["target"]).targets
     details = [
         _details(summary, taylor, number, int(target), length, captured, params)
@@ -56,7 +59,7 @@ def attattr_colsum(captured: Captured, params: Params) -> Scores:
     score[j] = sum over layers, heads and queries i of Attr_h[i, j]. Each layer's attributions sum
     to what its attention adds to F; the sum over layers is no amount that anything adds up to.
     """
-    values = captured.attention_paths(_path(params)).summed.sum((1, 2))
+    values = captured(_path(params)).summed.sum((1, 2))
     return Scores(values, targets=captured.explained_by(params["target"]).targets)
 
 
@@ -123,13 +126,13 @@ def _path(params: Params) -> AttentionPaths:
     )
 
 
-def _needs(params: Params) -> tuple[Pass, ...]:
+def _needs(params: Params) -> tuple[Wish, ...]:
     if params["tolerance"] < 0:
         raise UsageError("the tolerance of a completeness gap is at least 0")
     return Forward(attention=True, layers=True), _path(params)
 
 
-def _needs_of_heads(params: Params) -> tuple[Pass, ...]:
+def _needs_of_heads(params: Params) -> tuple[Wish, ...]:
     if not 0 <= params["tau"] < 1 or not 0 <= params["least"] < 1:
         raise UsageError("attattr.tau and attattr.least are shares, from 0 to below 1")
     return *_needs(params), Taylor(params["target"])

@@ -9,11 +9,13 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_flow
 
 from attribeam.transforms.methods.rollout import rolled_out, row_normalised, with_residual
-from attribeam.transforms.passes.base import Forward, Norms, Pass
+from attribeam.transforms.passes.base import Wish
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Forward
+from attribeam.transforms.passes.norms import Norms
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
 
-_ATTENTION: tuple[Pass, ...] = (Forward(attention=True),)
+_ATTENTION: tuple[Wish, ...] = (Forward(attention=True),)
 # Matrices of attention flow that are norms.
 _NORMS = ("globenc", "globenc_raw")
 
@@ -141,13 +143,13 @@ def head_means(captured: Captured) -> list[torch.Tensor]:
 
 def _flow_layers(captured: Captured, matrix: str) -> list[torch.Tensor]:
     if matrix in _NORMS:
-        maps = captured.norms(Norms("output_norm")).maps
+        maps = captured(Norms("output_norm")).maps
         return maps if matrix == "globenc_raw" else [row_normalised(of_layer) for of_layer in maps]
     means = head_means(captured)
     return means if matrix == "w" else with_residual(means)
 
 
-def _flow_needs(params: Params) -> tuple[Pass, ...]:
+def _flow_needs(params: Params) -> tuple[Wish, ...]:
     if params["matrix"] in _NORMS:
         return Forward(attention=True, layers=True), Norms("output_norm")
     return _ATTENTION

@@ -8,8 +8,10 @@ of gradients along a path from nothing to the input. The score is P * F, in the 
 import torch
 
 from attribeam.transforms.methods.rollout import accumulate, start_row
-from attribeam.transforms.passes.base import Backward, BaselineName, Forward, Pass, Path, Rule
+from attribeam.transforms.passes.base import Rule, Wish
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Backward, Forward
+from attribeam.transforms.passes.path import BaselineName, Path
 from attribeam.transforms.registry import (
     Choice,
     LastLayers,
@@ -58,7 +60,7 @@ def bt_head(captured: Captured, params: Params) -> Scores:
 
 def _feedback(captured: Captured, params: Params) -> torch.Tensor:
     """E_h max(0, mean of d f / d A_{L-1}[h, readout] along the path), [B, T]."""
-    gradient = captured.path(_path(params)).attention
+    gradient = captured(_path(params)).attention
     if gradient is None:
         raise RuntimeError("the path was walked for something else")
     return gradient.clamp(min=0).mean(1)
@@ -79,11 +81,11 @@ def _defaults(share: float) -> dict[str, ParamValue | Choice | LastLayers]:
     }
 
 
-def _token_needs(params: Params) -> tuple[Pass, ...]:
+def _token_needs(params: Params) -> tuple[Wish, ...]:
     return Forward(attention=True, layers=True), _path(params)
 
 
-def _head_needs(params: Params) -> tuple[Pass, ...]:
+def _head_needs(params: Params) -> tuple[Wish, ...]:
     return Backward("attention"), _path(params)
 
 

@@ -14,8 +14,8 @@ from attribeam.transforms.network.parts import (
     HeadStep,
     Norm,
 )
-from attribeam.transforms.passes.base import Forward
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Forward
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
 
 

@@ -5,8 +5,10 @@ from typing import get_args
 import torch
 
 from attribeam.transforms.inputs.targets import Output
-from attribeam.transforms.passes.base import Backward, BaselineName, Path, Rule
+from attribeam.transforms.passes.base import Rule
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Backward
+from attribeam.transforms.passes.path import BaselineName, Path
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
 
 
@@ -44,7 +46,7 @@ def integrated_gradients(captured: Captured, params: Params) -> Scores:
     class 0 of every text and divides by the scores' l2 norm; here the explained class is explained,
     and the raw scores are given.
     """
-    path = captured.path(_path(params))
+    path = captured(_path(params))
     if path.gradient is None or path.gain is None:
         raise RuntimeError("the path was walked for something else")
     scores = (path.gradient * path.difference).sum(-1)

@@ -3,8 +3,8 @@
 import torch
 
 from attribeam.transforms.methods.rollout import accumulate, start_row
-from attribeam.transforms.passes.base import Backward
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Backward
 from attribeam.transforms.registry import LastLayers, Method, Params, Scores, register
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from attribeam.transforms.passes.base import Forward
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Forward
 from attribeam.transforms.registry import Method, Params, Scores, register
 
 _NAME = "hta_x_input"

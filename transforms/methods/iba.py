@@ -13,9 +13,11 @@ import torch
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.details import InformationRow
-from attribeam.transforms.passes.base import CorpusStatistics, Forward, Pass
+from attribeam.transforms.passes.base import Wish
 from attribeam.transforms.passes.bottleneck import Bottleneck, optimise
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Forward
+from attribeam.transforms.passes.statistics import CorpusStatistics
 from attribeam.transforms.registry import Default, LastLayers, Method, Params, Scores, register
 
 # The original's estimate of the variance from a single sample is this floor.
@@ -113,12 +115,12 @@ def _checked(params: Params) -> None:
         raise UsageError("the bottleneck's beta is at least 0, and its lr is more than 0")
 
 
-def _needs(params: Params) -> tuple[Pass, ...]:
+def _needs(params: Params) -> tuple[Wish, ...]:
     _checked(params)
     return Forward(outputs=True), CorpusStatistics(params["sample"])
 
 
-def _released_needs(params: Params) -> tuple[Pass, ...]:
+def _released_needs(params: Params) -> tuple[Wish, ...]:
     _checked(params)
     return (Forward(outputs=True),)
 

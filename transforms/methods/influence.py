@@ -9,8 +9,10 @@ import torch
 
 from attribeam.transforms.details import Details, PatternRow
 from attribeam.transforms.inputs.batch import Instance
-from attribeam.transforms.passes.base import Forward, InfluencePaths, Pass, PatternAblation
+from attribeam.transforms.passes.base import Wish
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Forward
+from attribeam.transforms.passes.influence_paths import InfluencePaths, PatternAblation
 from attribeam.transforms.passes.patterns import Influence
 from attribeam.transforms.registry import (
     Choice,
@@ -31,7 +33,7 @@ def influence(captured: Captured, params: Params) -> Scores:
     runner-up's, or of a masked LM the contrast of its two words. Position and type embeddings are
     no part of the path. ``delta`` is sum(scores) - (q(x) - q(b)).
     """
-    found = captured.influence(_paths(params))
+    found = captured(_paths(params))
     values = torch.zeros(captured.mask.shape, dtype=torch.float64)
     for row, own in zip(values, found, strict=True):
         row[: len(own.values)] = own.values.cpu()
@@ -48,7 +50,7 @@ def pattern_ablation(captured: Captured, params: Params) -> Scores:
 
     It has no scores of tokens: ``values`` are zeros.
     """
-    found = captured.pattern_ablation(PatternAblation(_paths(params)))
+    found = captured(PatternAblation(_paths(params)))
     return Scores(
         torch.zeros(captured.mask.shape),
         details=[{"pattern_ablation": rows} for rows in found],
@@ -87,11 +89,11 @@ def _paths(params: Params) -> InfluencePaths:
     return InfluencePaths(params["points"], params["rule"], params["baseline"])
 
 
-def _needs(params: Params) -> tuple[Pass, ...]:
+def _needs(params: Params) -> tuple[Wish, ...]:
     return Forward(), _paths(params)
 
 
-def _needs_of_ablation(params: Params) -> tuple[Pass, ...]:
+def _needs_of_ablation(params: Params) -> tuple[Wish, ...]:
     return *_needs(params), PatternAblation(_paths(params))
 
 

@@ -11,11 +11,13 @@ import torch
 
 from attribeam.transforms.methods.attention import head_means
 from attribeam.transforms.methods.rollout import rolled_out, row_normalised, with_residual
-from attribeam.transforms.passes.base import Forward, Norms, Pass
+from attribeam.transforms.passes.base import Wish
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Forward
 from attribeam.transforms.passes.norms import (
     NORMED,
     Level,
+    Norms,
     Sending,
     Workspace,
     readout_vectors,
@@ -62,7 +64,7 @@ def norm_n_fixed_res(captured: Captured, params: Params) -> Scores:
 
     The only one of the family whose rows are normalised; the scores sum to 1 of themselves.
     """
-    maps = captured.norms(Norms("values")).maps
+    maps = captured(Norms("values")).maps
     layers = with_residual([row_normalised(layer) for layer in maps])
     return rolled_out(captured, layers, _mixing(captured, "values"))
 
@@ -74,7 +76,7 @@ def w_res(captured: Captured, params: Params) -> Scores:
     the mixing ratio r_i of N_Enc; 1 - r_i stands on the diagonal. A token that attends to no other
     keeps all of itself.
     """
-    ratios = captured.norms(Norms("output_norm")).ratios
+    ratios = captured(Norms("output_norm")).ratios
     layers = []
     for weights, ratio in zip(head_means(captured), ratios, strict=True):
         others = row_normalised(weights - torch.diag_embed(weights.diagonal(dim1=1, dim2=2)))
@@ -144,11 +146,11 @@ def _readout_proximities(
 
 
 def _rolled_out(captured: Captured, level: Level) -> Scores:
-    return rolled_out(captured, captured.norms(Norms(level)).maps, _mixing(captured, level))
+    return rolled_out(captured, captured(Norms(level)).maps, _mixing(captured, level))
 
 
 def _mixing(captured: Captured, level: Level) -> Callable[[], torch.Tensor]:
-    return lambda: torch.stack(captured.norms(Norms(level)).ratios, 1)
+    return lambda: torch.stack(captured(Norms(level)).ratios, 1)
 
 
 def _register(
@@ -158,7 +160,7 @@ def _register(
     level: Level,
     paper: str = "Modarressi et al. 2022 (GlobEnc), table 1",
 ) -> None:
-    needs: tuple[Pass, ...] = (_STATES, Norms(level))
+    needs: tuple[Wish, ...] = (_STATES, Norms(level))
     register(
         Method(
             name=name,

@@ -22,8 +22,8 @@ from attribeam.transforms.inputs.variants import (
     Operation,
     units_of,
 )
-from attribeam.transforms.passes.base import Perturb
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.perturb import Perturb, outcomes
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
 
 Floats = NDArray[np.float64]
@@ -231,7 +231,7 @@ def outputs(
     ]
     whole = _explained(captured, params, captured.logits.double().cpu(), range(len(tokens)))
     owners = [number for number, _, _ in wanted]
-    perturbed = _explained(captured, params, torch.from_numpy(captured.outcomes(wanted)), owners)
+    perturbed = _explained(captured, params, torch.from_numpy(outcomes(captured, wanted)), owners)
     found, start = [], 0
     for rows, output in zip(tokens, whole, strict=True):
         run = rows.any(axis=1)

@@ -1,9 +1,9 @@
 """Methods that read relevance walked back by the rules of layer-wise relevance propagation."""
 
 from attribeam.transforms.methods.rollout import start_row
-from attribeam.transforms.passes.base import Backward, Relevance
 from attribeam.transforms.passes.captured import Captured
-from attribeam.transforms.passes.relevance import TRAITS, Rules
+from attribeam.transforms.passes.forward import Backward
+from attribeam.transforms.passes.relevance import TRAITS, Relevance, Rules
 from attribeam.transforms.registry import Choice, LastLayers, Method, Params, Scores, register
 
 
@@ -13,9 +13,7 @@ def partial_lrp(captured: Captured, params: Params) -> Scores:
     score[j] = E_h max(0, R(A_{L-1}))[h, r, j], with R(A) the relevance at attention probabilities
     and r the position read out. ``rules`` are those of relevance.
     """
-    last = captured.relevance(_relevance(params, lowest=-1)).attention[
-        captured.model.num_layers - 1
-    ]
+    last = captured(_relevance(params, lowest=-1)).attention[captured.model.num_layers - 1]
     return Scores(captured.at_readout(last).clamp(min=0).mean(dim=1))
 
 
@@ -25,7 +23,7 @@ def lrp(captured: Captured, params: Params) -> Scores:
     score[j] = sum_k R(x)[j, k] over hidden units k. ``rules`` are those of relevance; under
     ``orig`` the scores of deep models are large numbers of both signs.
     """
-    return Scores(captured.relevance(_relevance(params)).entered.sum(-1))
+    return Scores(captured(_relevance(params)).entered.sum(-1))
 
 
 def transformer_attribution(captured: Captured, params: Params) -> Scores:
@@ -36,7 +34,7 @@ def transformer_attribution(captured: Captured, params: Params) -> Scores:
     there. As in the authors' code for BERT each row is divided by its sum, so that scores sum to 1.
     Only one row of the product is needed, which is carried down from the last layer.
     """
-    relevance = captured.relevance(_relevance(params, params["start_layer"])).attention
+    relevance = captured(_relevance(params, params["start_layer"])).attention
     row = start_row(captured).double()[:, None]
     for number in reversed(range(params["start_layer"], captured.model.num_layers)):
         gradient = captured.attention_gradient[number]

@@ -19,16 +19,22 @@ single precision leaves about 1e-7 / c^2. Sources with such vectors are done aga
 half precision is not used at all.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
 from torch.nn import functional
 
+from attribeam.schemas import UsageError
 from attribeam.transforms.network.capture import LayerStates
+from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.parts import Layer, Norm
+from attribeam.transforms.passes.base import Pass, Wish
+
+if TYPE_CHECKING:
+    from attribeam.transforms.passes.captured import Captured
 
 # What attention adds; with the residual; after the norm that ends the first step; the second.
 Level = Literal["values", "residual", "attention_norm", "output_norm"]
@@ -357,3 +363,40 @@ def sent_by(sending: Sending, space: Workspace) -> Iterator[Sent]:
 def up_to(levels: Collection[Level]) -> tuple[Level, ...]:
     """All levels that a vector passes on its way to the highest of some."""
     return LEVELS[: 1 + max(map(LEVELS.index, levels))]
+
+
+# The pass -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Norms(Pass[NormMaps]):
+    """Norms of the vectors that tokens send each other in every layer. About 0.1 F each.
+
+    Attributes:
+        level: How far into a layer a vector is followed.
+    """
+
+    level: Level
+
+    def check(self, model: Model) -> None:
+        """Checks that the model has the level."""
+        if self.level in NORMED and "post_ln" not in model.traits:
+            raise UsageError(
+                "norms of what leaves a layer norm are defined by layers that normalise after "
+                f"their residuals, and {model.network.config.model_type} has none"
+            )
+
+    @property
+    def shared(self) -> Hashable:
+        """Vectors are followed through all levels that are asked for."""
+        return Norms
+
+    def run(self, captured: "Captured", alike: Sequence[Wish]) -> dict[Level, NormMaps]:
+        """Norms by level."""
+        levels = {one.level for one in alike if isinstance(one, Norms)}
+        layers, readout = captured.model.layers, captured.batch.rows.readout
+        return norm_maps(layers, captured.attention, captured.layers, levels, readout)
+
+    def read(self, result: dict[Level, NormMaps]) -> NormMaps:
+        """Those of its level."""
+        return result[self.level]

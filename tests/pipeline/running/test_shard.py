@@ -19,8 +19,8 @@ from attribeam.schemas import Failure, Unit, failures_path, table_schema, unit_p
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, registry
 from attribeam.transforms.evaluate import Evaluation
 from attribeam.transforms.inputs.targets import parse_explain
-from attribeam.transforms.passes.base import Forward
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Forward
 from attribeam.transforms.registry import LayerScores, Method, Params, Scores
 from tests.support.conditioning import SINGLE
 from tests.support.models import MAX_LENGTH

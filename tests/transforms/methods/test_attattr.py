@@ -14,7 +14,7 @@ from attribeam.pipeline import Options, run
 from attribeam.schemas import UsageError
 from attribeam.transforms import Attributions, Model, attribute, choose, encode
 from attribeam.transforms.details import HeadRow, InteractionsRow, TreeEdgeRow, TreeNodeRow
-from attribeam.transforms.passes.base import AttentionPaths
+from attribeam.transforms.passes.attention_paths import AttentionPaths
 from attribeam.transforms.passes.trees import attribution_tree
 from tests.conftest import LoadTiny
 from tests.support.authors import golden_numbers, golden_rows

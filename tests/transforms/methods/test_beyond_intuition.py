@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode
 from attribeam.transforms.inputs.batch import collate
-from attribeam.transforms.passes.base import Path
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.path import Path
 from tests.conftest import LoadTiny
 from tests.support.authors import ALL_AT_ONCE, VARIANTS, WITH_GOLDENS, golden_numbers, golden_rows
 from tests.support.conditioning import tolerances

@@ -14,7 +14,6 @@ from attribeam.transforms.details import InformationRow
 from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.methods import iba as methods
 from attribeam.transforms.methods.iba import iba, iba_released
-from attribeam.transforms.passes.base import Forward
 from attribeam.transforms.passes.bottleneck import (
     Bottleneck,
     Statistics,
@@ -24,6 +23,7 @@ from attribeam.transforms.passes.bottleneck import (
     optimise,
 )
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Forward
 from attribeam.transforms.registry import LastLayers
 from tests.conftest import LoadTiny
 from tests.support.authors import DTYPES, golden_numbers, golden_rows

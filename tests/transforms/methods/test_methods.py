@@ -39,8 +39,8 @@ from attribeam.transforms import (
 )
 from attribeam.transforms.network.anatomy import Anatomy
 from attribeam.transforms.network.parts import Affine, Attention, Branch, Layer, Step
-from attribeam.transforms.passes.base import CorpusStatistics
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.statistics import CorpusStatistics
 from attribeam.transforms.registry import Chosen
 from tests.conftest import LoadTiny
 from tests.support.conditioning import tolerances

@@ -24,8 +24,9 @@ from attribeam.transforms.passes.attention_path import (
     pruned,
     taylor_importance,
 )
-from attribeam.transforms.passes.base import Forward, Rule, quadrature
+from attribeam.transforms.passes.base import Rule, quadrature
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Forward
 from tests.conftest import LoadTiny
 from tests.support.authors import DTYPES, TOGETHER, WITH_GOLDENS, golden_numbers, golden_rows
 from tests.support.conditioning import tolerances

@@ -13,8 +13,10 @@ from attribeam.schemas import UsageError
 from attribeam.transforms import Instance, Model, attribute, choose, load_model
 from attribeam.transforms.inputs.batch import collate, row_cost
 from attribeam.transforms.network.capture import IMPLEMENTATION
-from attribeam.transforms.passes.base import Backward, Path, Rule, check_pass, quadrature
+from attribeam.transforms.passes.base import Rule, check_pass, quadrature
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.forward import Backward
+from attribeam.transforms.passes.path import Path
 from tests.conftest import LoadTiny
 from tests.support.models import FAMILIES, TASKS, plain, random_instances, relative_error
 

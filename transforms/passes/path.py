@@ -1,0 +1,153 @@
+"""Gradients along the straight path from baseline embeddings to the input."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+
+from attribeam.transforms.inputs.batch import row_cost
+from attribeam.transforms.inputs.targets import Output
+from attribeam.transforms.network.capture import Watch
+from attribeam.transforms.network.model import Model
+from attribeam.transforms.passes.base import Pass, Rule, Wish, check_token, quadrature
+from attribeam.transforms.passes.forward import Of
+from attribeam.transforms.recovery import fitting
+
+if TYPE_CHECKING:
+    from attribeam.transforms.passes.captured import Captured
+
+BaselineName = Literal["pad", "mask", "zero"]
+
+
+@dataclass(frozen=True)
+class PathGradient:
+    """What a ``Path`` pass gives.
+
+    Attributes:
+        gradient: Weighted mean of the gradients along the path, [B, T, d]; None if nobody asked.
+        attention: That of the gradients of the last layer's attention, [B, H, T]; None if nobody
+            asked. At padding it need not be zero.
+        difference: Input minus baseline, [B, T, d].
+        gain: The output at the input minus at the baseline, [B]; None without ``gradient``.
+    """
+
+    gradient: torch.Tensor | None
+    attention: torch.Tensor | None
+    difference: torch.Tensor
+    gain: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Path(Pass[PathGradient]):
+    """Gradients along the straight path from baseline embeddings to the input.
+
+    The path runs in the space of what enters the first layer (``hidden_states[0]``: word, position
+    and type embeddings after their layer norm). Costs steps * (F + B), or little more than steps *
+    F for gradients of attention, which need no backward pass below the last layer. Both kinds along
+    one path share its forward passes.
+
+    Attributes:
+        baseline: Where it starts: the embeddings of the input with its removable tokens replaced
+            by ``pad`` or ``mask``, or ``zero`` vectors at every position.
+        steps: Number of points on it.
+        rule: Quadrature rule that weighs them.
+        of: Gradients with respect to what enters the first layer (``input``), or to the last
+            layer's attention from the position read out (``attention``).
+        output: Gradients of the explained scalar (``logit``), or of the softmax probability of the
+            explained class.
+    """
+
+    baseline: BaselineName
+    steps: int
+    rule: Rule
+    of: Of = "input"
+    output: Output = "logit"
+
+    def check(self, model: Model) -> None:
+        """Checks that the baseline's token is known."""
+        remedy = "use another baseline"
+        remedy += ", such as baseline=zero" if self.baseline == "pad" else ""
+        check_token(model, self.baseline, f"the {self.baseline} baseline", remedy)
+
+    @property
+    def shared(self) -> Hashable:
+        """The path, whatever gradients are of."""
+        return replace(self, of="input")
+
+    def run(self, captured: "Captured", alike: Sequence[Wish]) -> PathGradient:
+        """Walks the path once for all kinds of gradients that are asked for."""
+        kinds = sorted({one.of for one in alike if isinstance(one, Path)})
+        start = baseline(captured, self.baseline)
+        difference = captured.entered - start
+        points, weights = quadrature(self.rule, self.steps)
+        size, length = captured.batch.rows.input_ids.shape
+        cost = size * row_cost(length, captured.model.head_size)
+        at_once = min(max(1, int(captured.budget / cost)), self.steps)
+        totals: dict[Of, torch.Tensor] = {}
+        done = 0
+
+        def some(count: int) -> dict[Of, torch.Tensor]:
+            alphas = torch.tensor(points[done : done + count]).to(difference)
+            shares = torch.tensor(weights[done : done + count]).to(difference)
+            return self._gradients(captured, start, difference, alphas, shares, kinds)
+
+        while done < self.steps:
+            found, at_once = fitting(some, at_once)
+            totals = {of: totals.get(of, 0) + found[of] for of in kinds}
+            done += at_once
+        gain = None
+        if "input" in kinds:
+            with torch.no_grad():
+                base_logits, _ = captured.model.run(captured.batch.rows, enter=start)
+            at_input, at_start = (
+                captured.output(logits, self.output) for logits in (captured.logits, base_logits)
+            )
+            gain = at_input - at_start
+        return PathGradient(totals.get("input"), totals.get("attention"), difference, gain)
+
+    def _gradients(
+        self,
+        captured: "Captured",
+        start: torch.Tensor,
+        difference: torch.Tensor,
+        alphas: torch.Tensor,
+        shares: torch.Tensor,
+        kinds: Sequence[Of],
+    ) -> dict[Of, torch.Tensor]:
+        """Weighted sum of the gradients at some points of the path, [B, ...] of each kind.
+
+        The weights go into the scalar that is differentiated: the sum over points is then one
+        contraction of the rows' gradients, and no row's gradient depends on another's.
+        """
+        count, size = len(alphas), len(captured.batch)
+        points = (start + alphas[:, None, None, None] * difference).flatten(0, 1)
+        points.requires_grad_("input" in kinds)
+        with torch.enable_grad():
+            logits, recorder = captured.model.run(
+                captured.batch.rows.repeated(count),
+                watch=Watch(readout_attention="attention" in kinds),
+                enter=points,
+            )
+            outputs = captured.output(logits, self.output)
+            weighted = (outputs * shares.repeat_interleave(size)).sum()
+            sources = {"input": points, "attention": recorder.readout_attention}
+            found = torch.autograd.grad(weighted, [cast(torch.Tensor, sources[of]) for of in kinds])
+        return {
+            of: gradients.unflatten(0, (count, size)).sum(0)
+            for of, gradients in zip(kinds, found, strict=True)
+        }
+
+
+def baseline(captured: "Captured", name: BaselineName) -> torch.Tensor:
+    """Baseline embeddings, [B, T, d]."""
+    if name == "zero":
+        return torch.zeros_like(captured.entered)
+    model = captured.model
+    token = model.pad_id if name == "pad" else model.mask_id
+    if token is None:
+        raise ValueError(f"the model's {name} token is unknown")
+    rows = captured.batch.rows
+    ids = rows.input_ids.masked_fill(captured.batch.removable, token)
+    with torch.no_grad():
+        return model.embed(rows.with_ids(ids))

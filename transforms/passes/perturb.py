@@ -1,0 +1,61 @@
+"""Forward passes on perturbed copies, as many as a method asks for."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attribeam.transforms.inputs.batch import Flags
+from attribeam.transforms.inputs.variants import Operation, Variants
+from attribeam.transforms.network.model import Model
+from attribeam.transforms.passes.base import Pass, check_token
+
+if TYPE_CHECKING:
+    from attribeam.transforms.passes.captured import Captured
+
+
+@dataclass(frozen=True)
+class Perturb(Pass[None]):
+    """Forward passes on perturbed copies, as many as the method asks for (``outcomes``).
+
+    Attributes:
+        operation: How tokens are removed.
+    """
+
+    operation: Operation
+
+    def check(self, model: Model) -> None:
+        """Checks that the operation's token is known."""
+        if self.operation == "mask":
+            check_token(model, "mask", "the operation mask", "use the operation pad")
+
+    @property
+    def shared(self) -> Hashable:
+        """What copies cost is the method's own."""
+        return self
+
+
+def outcomes(
+    captured: "Captured", wanted: Sequence[tuple[int, Operation, Flags]]
+) -> NDArray[np.float64]:
+    """What the model says of perturbed copies of the batch's instances.
+
+    Args:
+        captured: The batch.
+        wanted: Per copy the number of its instance in the batch, the operation, and the tokens to
+            remove, [T]. Equal copies are run once, all of them packed together.
+
+    Returns:
+        Logits, [N, C].
+
+    Raises:
+        Exception: What the model raised for the first copy that failed.
+    """
+    variants = Variants(captured.model)
+    numbers = [variants.add(captured.batch.instances[i], how, out) for i, how, out in wanted]
+    variants.run(captured.budget)
+    if variants.errors:
+        raise variants.errors[min(variants.errors)]
+    return variants.logits[numbers]
