@@ -502,7 +502,7 @@ def test_cost_counts_shared_passes_in_full(model: Model, instances: list[Instanc
     path = Path("zero", 2, "left")
     needs = frozenset({Forward(attention=True), Backward(), path})
     captured = Captured(model, collate(instances, model.pad_id, model.device), 0, 1000, 0, needs)
-    captured.path(path)
+    captured(path)
     forward, backward = captured.cost([Forward(True)]), captured.cost([Backward()])
     # A backward pass includes the forward pass that it goes back over.
     assert 0 < forward < backward

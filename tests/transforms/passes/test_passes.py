@@ -13,7 +13,7 @@ from attribeam.schemas import UsageError
 from attribeam.transforms import Instance, Model, attribute, choose, load_model
 from attribeam.transforms.inputs.batch import collate, row_cost
 from attribeam.transforms.network.capture import IMPLEMENTATION
-from attribeam.transforms.passes.base import Rule, check_pass, quadrature
+from attribeam.transforms.passes.base import Rule, quadrature
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward
 from attribeam.transforms.passes.path import Path
@@ -252,10 +252,10 @@ def test_a_path_is_run_once(tiny: LoadTiny, runs: list[tuple[int, int]]) -> None
     model = tiny("bert")
     seen = captured(model, random_instances(model, [8, 8]))
     path = Path("pad", 5, "midpoint")
-    assert seen.path(path) is seen.path(Path("pad", 5, "midpoint"))
+    assert seen(path) is seen(Path("pad", 5, "midpoint"))
     # The base pass, the five points of both rows, and the baseline.
     assert runs == [(2, 8), (10, 8), (2, 8)]
-    assert seen.path(Path("pad", 6, "midpoint")) is not seen.path(path)
+    assert seen(Path("pad", 6, "midpoint")) is not seen(path)
 
 
 @pytest.mark.parametrize("points_at_once", [1, 2, 3, 7, 100])
@@ -265,10 +265,10 @@ def test_a_path_is_cut_to_the_budget(
     model = tiny("bert", "classification", "float64")
     instances = random_instances(model, [8, 6])
     path = Path("zero", 7, "gauss_legendre")
-    expected = captured(model, instances).path(path)
+    expected = captured(model, instances)(path)
     runs.clear()
     budget = int(2 * row_cost(8, model.head_size) * points_at_once) + 1
-    found = captured(model, instances, budget=budget).path(path)
+    found = captured(model, instances, budget=budget)(path)
     assert relative_error(found.gradient, expected.gradient) < 1e-12
     rows = [size for size, _ in runs]
     assert max(rows) == 2 * min(points_at_once, 7)
@@ -282,7 +282,7 @@ def test_path_ends(tiny: LoadTiny, task: str, name: Any) -> None:
     model = tiny("roberta", task, "float64")
     instances = random_instances(model, [9, 6])
     seen = captured(model, instances, target=1)
-    path = seen.path(Path(name, 2, "right"))
+    path = seen(Path(name, 2, "right"))
     if name == "zero":
         expected = seen.entered
     else:
@@ -303,6 +303,6 @@ def test_the_mask_baseline_needs_the_mask_token(golden: LoadTiny) -> None:
     model = golden("bert-golden")
     assert model.mask_id is None
     with pytest.raises(UsageError, match="--mask-token-id"):
-        check_pass(Path("mask", 5, "left"), model)
-    check_pass(Path("pad", 5, "left"), model)
-    check_pass(Backward(), model)
+        Path("mask", 5, "left").check(model)
+    Path("pad", 5, "left").check(model)
+    Backward().check(model)
