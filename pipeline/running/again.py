@@ -16,7 +16,7 @@ from attribeam.pipeline.store.damage import Damage, Part
 from attribeam.pipeline.store.files import discard, join, read_parquet
 from attribeam.schemas import Unit, UsageError, unit_path
 from attribeam.schemas.layout import parse_failures_path
-from attribeam.schemas.manifest import Manifest
+from attribeam.schemas.manifest import EvaluationRecord, Manifest
 from attribeam.transforms import Model, choose
 from attribeam.transforms.evaluate import Evaluation
 from attribeam.transforms.recovery import is_passing
@@ -141,11 +141,7 @@ class Run:
         evaluation = self.settings.evaluation
         record = self.manifest["evaluation"]
         if any(unit.table == "curves" for unit in units) and evaluation is None and record:
-            known = {f.name for f in fields(Evaluation)}
-            values: Any = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k in known
-            }
-            evaluation = Evaluation(**values)
+            evaluation = _evaluation(record)
         return replace(
             self.settings,
             methods={
@@ -174,6 +170,22 @@ class Run:
                 f"not tried again: {stuck} that failed for want of memory, a network or a device, "
                 f"since {method} can't be made again here: {reason}"
             )
+
+
+def _evaluation(record: EvaluationRecord) -> Evaluation:
+    """The evaluation that a run was begun with.
+
+    Raises:
+        UsageError: If a later version of attribeam has asked for more than this one can do.
+    """
+    unknown = set(record) - {field.name for field in fields(Evaluation)}
+    if unknown:
+        raise UsageError(
+            f"the run's curves were made with {', '.join(sorted(unknown))}, which this version "
+            "doesn't know: go on with the version that run.json names last"
+        )
+    values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    return Evaluation(**values)
 
 
 def _left_as_is(paths: Sequence[str]) -> str:

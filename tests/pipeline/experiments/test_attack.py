@@ -197,6 +197,16 @@ def test_triggers_are_listed(run: Path, connection: duckdb.DuckDBPyConnection) -
     assert command("triggers", run, "--least", 9).status == DONE
 
 
+def test_classes_without_names_are_listed_by_number(run: Path, tmp_path: Path) -> None:
+    nameless = shutil.copytree(run, tmp_path / "nameless")
+    manifest = json.loads((nameless / "run.json").read_text())
+    manifest["identity"]["model"]["labels"] = None
+    (nameless / "run.json").write_text(json.dumps(manifest))
+    outcome = command("triggers", nameless, "--limit", 2, "--least", 0)
+    assert (outcome.status, outcome.err) == (DONE, "")
+    assert {line.split()[-1] for line in outcome.out.splitlines()[2:]} <= {"0", "1"}
+
+
 def test_an_attack(attack: Attack, run: Path, connection: duckdb.DuckDBPyConnection) -> None:
     outcome = attack("--triggers", 2, "--least", 0)
     assert (outcome.status, outcome.err) == (DONE, "")

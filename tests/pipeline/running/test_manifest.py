@@ -96,6 +96,22 @@ def test_the_first_is_as_it_is() -> None:
     assert merged("out", None, new) == new
 
 
+def test_what_a_later_version_has_added_stays(tmp_path: Path) -> None:
+    """But in what numbers depend on: this version could not do the same."""
+    old = manifest("a", evaluation=EVALUATION) | {"format": FORMAT, "more": 1}
+    old["methods"]["a"]["more"] = 2
+    old["executions"][0]["more"] = 3
+    write_manifest(str(tmp_path), merged("out", old, manifest("a", "b", evaluation=EVALUATION)))
+    read = read_manifest(str(tmp_path))
+    assert read is not None
+    assert (read["more"], read["methods"]["a"]["more"], read["executions"][0]["more"]) == (1, 2, 3)
+    for part in (old["identity"]["settings"], old["evaluation"]):
+        part["more"] = 4
+        with pytest.raises(UsageError, match="more was 4, now null"):
+            merged("out", old, manifest("a", evaluation=EVALUATION))
+        del part["more"]
+
+
 def test_methods_and_executions_are_added() -> None:
     both = merged("out", manifest("a", "b"), manifest("b", "c"))
     assert list(both["methods"]) == ["a", "b", "c"]

@@ -195,6 +195,17 @@ def edit_method(out: Path, name: str, **changes: Any) -> None:
     (out / "run.json").write_text(json.dumps(manifest))
 
 
+def test_curves_that_a_later_version_has_asked_more_of_are_left(run: Run, out: Path) -> None:
+    (path,) = damage(out, cut, Unit("curves", "saliency"))
+    manifest = json.loads((out / "run.json").read_text())
+    manifest["evaluation"]["patches"] = 4
+    (out / "run.json").write_text(json.dumps(manifest))
+    before = stamps(out)
+    outcome = run("--methods", "random", "--no-evaluate")
+    assert (outcome.status, stamps(out)) == (2, before)
+    assert "the run's curves were made with patches, which this version doesn't know" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
