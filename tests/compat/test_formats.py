@@ -175,10 +175,12 @@ def test_a_method_is_added_as_to_a_new_run(run: Path, tmp_path: Path) -> None:
     assert verify(run).problems == []
     with open_run(run, others={"new": new}) as connection:
         ours, theirs = (
-            connection.execute(f"from {of}faithfulness where method = 'grad_x_input'").fetchall()
+            connection.execute(f"from {of}faithfulness where method = 'grad_x_input'").fetchone()
             for of in ("", "new.")
         )
-        assert ours == theirs
+        assert ours is not None and theirs is not None
+        for value, expected in zip(ours, theirs, strict=True):
+            assert_close(value, expected, "faithfulness")
 
 
 def test_another_setting_is_refused(run: Path) -> None:

@@ -1,6 +1,7 @@
 """Triggers of a run, against the authors' and in other texts; and what is refused."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial

@@ -196,7 +196,7 @@ def edit_method(out: Path, name: str, **changes: Any) -> None:
 
 
 def test_curves_that_a_later_version_has_asked_more_of_are_left(run: Run, out: Path) -> None:
-    (path,) = damage(out, cut, Unit("curves", "saliency"))
+    damage(out, cut, Unit("curves", "saliency"))
     manifest = json.loads((out / "run.json").read_text())
     manifest["evaluation"]["patches"] = 4
     (out / "run.json").write_text(json.dumps(manifest))
