@@ -164,6 +164,11 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
         own.model, allow_pickle=own.allow_pickle, trust_remote_code=own.trust_remote_code
     )
     model = load_checked(folder, own)
+    if model.task not in ("classification", "masked_lm"):
+        raise UsageError(
+            f"held-out evaluations are of models that give a text one class, and {own.model} is a "
+            f"{model.task} model"
+        )
     _check_identity(own, folder, model, manifest)
     corpus = open_corpus(
         own.corpus,

@@ -118,3 +118,25 @@ def test_a_decoder_without_special_tokens(tmp_path: Path) -> None:
     assert "needs the model's padding token" in left_out["integrated_gradients"]
     assert "sums of logits" in left_out["decompx"]
     assert manifest["identity"]["settings"]["output"] == "margin"
+
+
+def test_held_out_evaluations_are_of_classes(tmp_path: Path, of_labels: Path) -> None:
+    lines = [{"id": f"r{n}", "text": text} for n, text in enumerate(texts(2))]
+    ran(
+        tmp_path,
+        of_labels,
+        lines,
+        "--methods",
+        "attattr",
+        "--set",
+        "attattr.steps=2",
+        "--set",
+        "attattr.most=2",
+    )
+    for name in ("prune", "attack"):
+        done = command(
+            *(name, tmp_path / "out", "--model", of_labels),
+            *("--corpus", tmp_path / "corpus.jsonl"),
+        )
+        assert done.status == 2
+        assert "is a multi_label model" in done.err
