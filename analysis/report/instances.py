@@ -34,8 +34,8 @@ def pack_instances(
     )
     rows = query_rows(
         connection,
-        "select i.instance_id, t.text, t.text_pair, tokens, word_ids, char_start, char_end,"
-        " special, segment, truncated, contrast, label, prediction, rationale, subset, correct,"
+        "select i.instance_id, i.outputs, t.text, t.text_pair, tokens, word_ids, char_start,"
+        " char_end, special, segment, truncated, contrast, label, prediction, rationale, subset, correct,"
         " probabilities[prediction + 1] as probability"
         " from instances as i join shown as s using (instance_id)"
         # The text of several windows is stored once.
@@ -51,7 +51,7 @@ def pack_instances(
     special = np.array([mark for row in rows for mark in row["special"]], bool)
     subsets = sorted({row["subset"] for row in rows} - {None})
     return {
-        "ids": [row["instance_id"] for row in rows],
+        "ids": [_named(row) for row in rows],
         "label": [row["label"] for row in rows],
         "prediction": [row["prediction"] for row in rows],
         "correct": [None if row["correct"] is None else int(row["correct"]) for row in rows],
@@ -98,6 +98,12 @@ def pieces(row: Row) -> Iterator[tuple[str, int]]:
             yield piece or token, _GLUED * glued
             end = row["char_end"][at]
         segment, word = row["segment"][at], row["word_ids"][at]
+
+
+def _named(row: Row) -> str:
+    """An instance's id, with the label or the value that is asked for."""
+    asked = f" ({', '.join(row['outputs'])})" if row["outputs"] else ""
+    return f"{row['instance_id']}{asked}"
 
 
 def _contrast(rows: Sequence[Row]) -> list[Any] | None:

@@ -8,7 +8,7 @@ import duckdb
 from attribeam.analysis.local import without_paths
 from attribeam.analysis.opening.manifest import devices, rows_of, versions
 from attribeam.analysis.report.values import counted, plural, query_count, query_rows
-from attribeam.schemas.manifest import Manifest
+from attribeam.schemas.manifest import Manifest, SettingsIdentity
 
 
 class Fact(NamedTuple):
@@ -51,8 +51,10 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
     size = [f"{number} {what}" for what, number in numbers.items() if number]
     yield Fact("model", ", ".join([model["source"], model.get("architecture") or "", *size]))
     yield Fact("weights", f"sha256 {model['weights_sha256'][:16]}…")
-    if labels := model["labels"]:
-        yield Fact("classes", ", ".join(labels))
+    asked = [name for (name,) in connection.execute(_ASKED).fetchall()]
+    if names := asked or model["labels"]:
+        what = _KINDS.get(model.get("task") or "", "class")
+        yield Fact("classes" if what == "class" else f"{what}s", ", ".join(names))
     split = f", split {corpus['split']}" if corpus.get("split") else ""
     yield Fact("corpus", f"{corpus['source']}{split}: {rows_of(corpus)}")
     tokens, longest, truncated, rationales = connection.execute(
@@ -65,7 +67,7 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
         yield Fact("truncated", counted(truncated, "instance"))
     if rationales:
         yield Fact("rationales", f"of {counted(rationales, 'instance')}")
-    yield Fact("explained", f"{settings['target']} class, its {settings['output']}")
+    yield Fact("explained", _explained(model.get("task") or "", settings))
     yield Fact("numbers", f"{settings['dtype']}, seed {settings['seed']}")
     if evaluation := manifest.get("evaluation"):
         orders, operations = ", ".join(evaluation["orders"]), ", ".join(evaluation["operations"])
@@ -74,6 +76,26 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
         yield Fact("computed on", ", ".join(names))
     if found := versions(manifest):
         yield Fact("versions", "; ".join(f"{name} {text}" for name, text in found.items()))
+
+
+# What is asked of a row, by the model's task, where it isn't the row's class.
+_KINDS = {"multi_label": "label", "regression": "value"}
+_ASKED = (
+    "select outputs[1] from instances where outputs is not null group by all"
+    " order by min(question), 1"
+)
+
+
+def _explained(task: str, settings: SettingsIdentity) -> str:
+    """Which output is explained, and which scalar of it."""
+    target, scalar = settings["target"], settings["output"]
+    if task == "masked_lm":
+        return f"{target} word, its {scalar}"
+    if task in _KINDS:
+        what = f"each {_KINDS[task]}" if target == "each" else f"one {_KINDS[task]}"
+        return what if task == "regression" else f"{what}, its {scalar}"
+    of = " of each word" if task == "token_classification" else ""
+    return f"{target} class{of}, its {scalar}"
 
 
 def run_groups(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iterator[Group]:
