@@ -35,8 +35,8 @@ def pack_instances(
     rows = query_rows(
         connection,
         "select i.instance_id, i.outputs, t.text, t.text_pair, tokens, word_ids, char_start,"
-        " char_end, special, segment, truncated, contrast, label, prediction, rationale, subset, correct,"
-        " probabilities[prediction + 1] as probability"
+        " char_end, special, segment, truncated, contrast, label, prediction, rationale, subset,"
+        " correct, probabilities[prediction + 1] as probability"
         " from instances as i join shown as s using (instance_id)"
         # The text of several windows is stored once.
         " left join (select row_id, text, text_pair from instances where text is not null) as t"
