@@ -115,7 +115,7 @@ class MethodRecord(TypedDict):
     stochastic: NotRequired[bool]
     word_score: NotRequired[str]
     target: NotRequired[str | None]
-    passes: NotRequired[list[str | dict[str, Any]]]
+    passes: NotRequired[list[str]]
     cost: NotRequired[str]
     paper: NotRequired[str]
     equation: NotRequired[str]

@@ -152,8 +152,6 @@ def test_numbers_of_fractions_may_be_whole_and_targets_names_or_numbers(
     for target in ("gold", 2):
         manifest["identity"]["settings"]["target"] = target
         assert misshapen(manifest) is None
-    manifest["methods"]["paths"]["passes"] = ["forward", {"pass": "Forward", "layers": True}]
-    assert misshapen(manifest) is None
 
 
 def test_what_is_asked_of_them(manifest: dict[str, Any]) -> None:
