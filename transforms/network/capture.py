@@ -289,7 +289,8 @@ def _watch_dropout(attention: Attention) -> RemovableHandle:
         recorder = _RECORDER.get()
         if recorder is None or not recorder.looks_at_attention:
             return None
-        return (_recorded(recorder, args[0], None).to(args[0]), *args[1:])
+        kept = _recorded(recorder, args[0].to(recorder.dtype), None)
+        return (kept.to(args[0].dtype), *args[1:])
 
     return attention.dropout.register_forward_pre_hook(keep)
 

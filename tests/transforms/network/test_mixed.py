@@ -17,6 +17,7 @@ from tests.support.tiny import contrasts, rows, table, texts, write_jsonl
 
 FAMILIES = [
     *[(family, "classification") for family in ("bert", "electra", "roberta", "distilbert")],
+    *[(family, "classification") for family in ("albert", "mpnet", "deberta-v2", "llama")],
     *[("bert", "masked_lm"), ("electra", "masked_lm")],
 ]
 
@@ -53,6 +54,15 @@ def test_products_are_in_bfloat16_and_what_is_kept_is_not(pair: tuple[Model, Mod
     expected, _ = plain.run(batch)
     assert not torch.equal(logits, expected)
     torch.testing.assert_close(logits, expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("family", ["mpnet", "deberta-v2"])
+def test_attention_of_another_kind_is_recorded(
+    tiny_folder: Callable[..., Path], family: str
+) -> None:
+    model = load_model(tiny_folder(family), dtype="mixed")
+    found = attribute(model, encode(model, texts(4)[1:]), "attattr_colsum,decompx,alti,saliency")
+    assert found.failures == []
 
 
 def test_all_methods_give_nearly_the_same(
