@@ -17,7 +17,7 @@ from tests.support.tiny import contrasts, rows, table, texts, write_jsonl
 
 FAMILIES = [
     *[(family, "classification") for family in ("bert", "electra", "roberta", "distilbert")],
-    *[(family, "classification") for family in ("albert", "mpnet", "deberta-v2", "llama")],
+    *[(family, "classification") for family in ("albert", "mpnet", "llama")],
     *[("bert", "masked_lm"), ("electra", "masked_lm")],
 ]
 
