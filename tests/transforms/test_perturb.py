@@ -30,17 +30,20 @@ from attribeam.transforms.evaluate import (
     removal_count,
     units_of,
 )
+from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.inputs.encode import encode_row, encode_windows
-from attribeam.transforms.inputs.variants import NothingToRemoveError
+from attribeam.transforms.inputs.variants import NothingToRemoveError, Variants
 from tests.conftest import LoadTiny
 from tests.support.conditioning import SINGLE
 from tests.support.models import (
     FAMILIES,
     MAX_LENGTH,
+    OTHERS,
     TASKS,
     plain,
     random_instance,
     random_instances,
+    relative_error,
 )
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
@@ -701,3 +704,23 @@ def test_settings_that_are_refused(tiny: LoadTiny, settings: Any, message: str) 
 def test_masking_needs_the_mask_token(golden: LoadTiny) -> None:
     with pytest.raises(UsageError, match="--mask-token-id"):
         Evaluation(operations=("mask",)).checked(golden("bert-golden"))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
+def test_what_is_padded_away_is_what_a_mask_hides(tiny: LoadTiny, family: str) -> None:
+    """Whether such tokens are left out of the row or hidden in it, transformers sees no others."""
+    model = tiny(family, "classification", "float64")
+    instances = random_instances(model, [9, 14])
+    variants, masks = Variants(model), []
+    for instance in instances:
+        removed = np.zeros(len(instance), bool)
+        removed[np.flatnonzero(instance.removable)[1::3]] = True
+        variants.add(instance, "pad", removed)
+        masks.append(~removed)
+    variants.run(10_000)
+    assert variants.errors == {}
+    for instance, mask, logits in zip(instances, masks, variants.logits, strict=True):
+        rows = collate([instance], model.pad_id, model.device).rows
+        hidden = replace(rows, attention_mask=torch.tensor(mask[None], dtype=torch.long))
+        # Some families compute more of this in float32 than attribeam does.
+        assert relative_error(logits, model.run_whole(hidden)[0]) < 1e-9
