@@ -5,6 +5,7 @@ for. A masked LM is explained by a contrast, the logit of the target word minus 
 0 is the correct word, 1 the wrong one); a label by its logit, and a regression by its value.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -79,12 +80,14 @@ def parse_target(target: str, model: Model) -> str | int:
         return target
     names = model.output_names if several else model.labels
     number = _number(target, names)
-    if number is None:
-        raise UsageError(
-            f"--target {target} is neither {', '.join(_RULES)} nor one of the model's classes: 0 "
-            f"to {len(names) - 1} ({', '.join(names)})"
-        )
-    return number
+    if number is not None:
+        return number
+    known = f"0 to {len(names) - 1} ({', '.join(names)})"
+    if re.fullmatch(r"[+-]?\d+", target):
+        raise UsageError(f"--target {target}: the model has classes {known}")
+    raise UsageError(
+        f"--target {target} is neither {', '.join(_RULES)} nor one of the model's classes: {known}"
+    )
 
 
 def _number(target: str, names: Sequence[str]) -> int | None:

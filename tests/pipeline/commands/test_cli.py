@@ -373,7 +373,7 @@ def test_what_is_needed_is_asked_for(name: str, model: Path, corpus: Path, out: 
         ("--device tpu", "--device is auto, cpu, cuda or cuda:N, not tpu"),
         ("--target 3", "--target 3: the model has classes 0 to 2 (LABEL_0, LABEL_1, LABEL_2)"),
         ("--target -1", "--target -1: the model has classes 0 to 2"),
-        ("--target best", "--target best is neither auto, predicted, gold nor the number of a cl"),
+        ("--target best", "--target best is neither auto, predicted, gold, runner_up, each nor on"),
         ("--target gold --label-column none",
          "no label column; its columns are id, text, label: name one with --label-column"),
         ("--text-column body", "no column 'body' (--text-column); its columns are id, text, label"),
@@ -601,7 +601,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty config": (written("config.json", b"{}"), "can't be loaded: ValueError: "),
     "broken weights": (written("model.safetensors", b"x"), "can't be loaded: SafetensorError: "),
     "broken tokenizer": (written("tokenizer.json", b"{"), "can't be loaded: JSONDecodeError: "),
-    "unknown": (written("config.json", b'{"model_type": "gpt2"}'), "'gpt2' is not supported"),
+    "unknown": (written("config.json", b'{"model_type": "gptj"}'), "'gptj' is not supported"),
     "not fine-tuned": (edited("ForSequenceClassification", "Model"), "is BertModel; only "),
     "other size": (edited('"hidden_size": 32', '"hidden_size": 64'), " parameters of the model ("),
 }
