@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 from attribeam.pipeline.commands import cli
-from attribeam.pipeline.commands.cli import DONE, FAILED, INTERRUPTED, USAGE
+from attribeam.pipeline.commands.status import DONE, FAILED, INTERRUPTED, USAGE
 from attribeam.schemas import Unit, UsageError, unit_path
 from attribeam.transforms import registry
 from attribeam.transforms.registry import methods
@@ -820,7 +820,7 @@ def test_a_usage_error_of_any_command_is_one_line(monkeypatch: pytest.MonkeyPatc
     def wrong(_: object) -> int:
         raise UsageError("no such thing")
 
-    monkeypatch.setattr(cli, "_methods", wrong)
+    monkeypatch.setattr(cli, "methods_command", wrong)
     refused(command("methods"), "attribeam: no such thing")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from attribeam.analysis import open_run, verify
 from attribeam.analysis.triggers import trigger_candidates
-from attribeam.pipeline.commands.cli import DONE, USAGE
+from attribeam.pipeline.commands.status import DONE, USAGE
 from attribeam.pipeline.experiments.attack import counts, triggers_of, with_trigger
 from attribeam.pipeline.experiments.held_out import HeldOut, HeldOutOptions
 from attribeam.schemas import table_schema

@@ -16,7 +16,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
 from attribeam.analysis import open_run, verify
-from attribeam.pipeline.commands.cli import DONE, FAILED, USAGE
+from attribeam.pipeline.commands.status import DONE, FAILED, USAGE
 from attribeam.pipeline.experiments.held_out import HeldOut, HeldOutOptions
 from attribeam.pipeline.experiments.prune import (
     by_rate,

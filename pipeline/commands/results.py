@@ -1,0 +1,98 @@
+"""Commands on a finished run: query, verify, open, report, plot and publish."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+
+from attribeam.pipeline.commands.status import DONE, FAILED
+from attribeam.pipeline.configuration import listed
+from attribeam.schemas import UsageError
+
+
+def query_command(arguments: argparse.Namespace) -> int:
+    """Answers a question in SQL."""
+    from attribeam.analysis import run_query
+
+    run_query(
+        arguments.folder,
+        arguments.sql,
+        arguments.format,
+        external_access=arguments.external_access,
+        others=_others(arguments.others),
+    )
+    return DONE
+
+
+def _others(given: Sequence[str]) -> dict[str, str]:
+    """Other runs by the names that a query has for them."""
+    others: dict[str, str] = {}
+    for each in given:
+        name, is_there, folder = each.partition("=")
+        if not (is_there and folder) or name in others:
+            raise UsageError(f"--with takes NAME=DIR, each name once, and not {each!r}")
+        others[name] = folder
+    return others
+
+
+def open_command(arguments: argparse.Namespace) -> int:
+    """Writes a database of views beside the files."""
+    from attribeam.analysis import write_database
+
+    path = write_database(arguments.folder)
+    print(f"cd {shlex.quote(str(path.parent))} && duckdb {path.name}")
+    return DONE
+
+
+def verify_command(arguments: argparse.Namespace) -> int:
+    """Checks that everything adds up."""
+    from attribeam.analysis import print_report, verify
+
+    report = verify(arguments.folder)
+    print_report(report, sys.stdout)
+    return FAILED if report.problems else DONE
+
+
+def report_command(arguments: argparse.Namespace) -> int:
+    """Writes the page."""
+    from attribeam.analysis.report.report import write_report  # plotly takes a while.
+
+    print(write_report(arguments.folder, arguments.output, limit=arguments.limit))
+    return DONE
+
+
+def plot_command(arguments: argparse.Namespace) -> int:
+    """Draws a figure."""
+    from attribeam.analysis.plots.plots import plot  # plotly takes a while.
+
+    path = plot(
+        arguments.folder,
+        arguments.name,
+        arguments.output,
+        method=arguments.method,
+        subset=arguments.subset,
+    )
+    print(path)
+    return DONE
+
+
+def publish_command(arguments: argparse.Namespace) -> int:
+    """Publishes the run as a data set."""
+    from attribeam.analysis.publish.publish import publish  # The hub's library takes a while.
+    from attribeam.analysis.query.terminal import harmless
+
+    done = publish(
+        arguments.folder,
+        arguments.repo_id,
+        methods=None if arguments.methods is None else listed(arguments.methods),
+        license=arguments.license,
+        languages=listed(arguments.language),
+        title=arguments.title,
+        private=arguments.private,
+        allow_incomplete=arguments.allow_incomplete,
+        dry_run=arguments.dry_run,
+        tell=lambda warning: print(f"warning: {harmless(warning)}", file=sys.stderr),
+    )
+    print(f"{done.files} files, {done.size / 1e6:.1f} MB, {len(done.configs)} configs")
+    print(f"folder: {done.folder}" if done.url is None else f"data set: {done.url}")
+    return DONE

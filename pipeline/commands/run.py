@@ -1,0 +1,99 @@
+"""``attribeam run``, and what it says in the end."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from attribeam.pipeline.commands.saying import counted, quiet, tell
+from attribeam.pipeline.commands.status import DONE, FAILED
+from attribeam.pipeline.configuration import read_config, run_options
+from attribeam.schemas import UsageError
+from attribeam.schemas.errors import cut
+
+
+def run_command(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str]) -> int:
+    """Attributes a corpus; returns the exit status."""
+    arguments, params = configured(parser, given, ("model", "corpus", "output"))
+    # Beam's own usage text would hide ours; and these are slow imports.
+    from attribeam.pipeline.running.job import cause, run
+    from attribeam.pipeline.workers.engines import is_dry_run
+
+    options = run_options(arguments, params, others)
+    try:
+        summary = run(options, tell)
+    except Exception as error:
+        reason = cause(error)
+        if reason is None:
+            raise
+        remedy = "" if "--repair" in reason else "; the same command continues"
+        print(
+            f"attribeam: stopped: {cut(reason)}\nWhat is committed is kept{remedy}", file=sys.stderr
+        )
+        return FAILED
+    if is_dry_run(options):
+        print("dry run: the job was built and checked, and not sent; nothing was attributed")
+        return DONE
+    _report(summary)
+    # Where an instance has nothing to remove, nothing has gone wrong.
+    return FAILED if summary.failures > summary.outcome.bare or summary.left else DONE
+
+
+def configured(
+    parser: argparse.ArgumentParser, given: Sequence[str], needed: Sequence[str]
+) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The arguments with those of the configuration in them, and what it sets of methods."""
+    settings = parser.parse_known_args(given)[0]
+    config = read_config(settings.config, parser)
+    parser.set_defaults(**{key: value for key, value in config.items() if key != "set"})
+    arguments = parser.parse_known_args(given)[0]
+    quiet(verbose=arguments.verbose)
+    for name in needed:
+        if not getattr(arguments, name):
+            raise UsageError(f"--{name} is needed (`{parser.prog} --help`)")
+    return arguments, config.get("set", {})
+
+
+def _report(summary: Any) -> None:
+    done, folder = summary.shards - summary.worked, shlex.quote(summary.output)
+    if not summary.worked:
+        print(f"nothing left to do: {counted(summary.shards, 'shard')} complete already")
+    else:
+        before = f" ({done} more were there already)" if done else ""
+        print(
+            f"{counted(summary.rows, 'row')} in {counted(summary.shards, 'shard')}; "
+            f"{summary.worked} worked on{before} in {summary.seconds:.1f} s"
+        )
+    for sentence in summary.left:
+        print(f"attribeam: {cut(sentence)}", file=sys.stderr)
+    if summary.damaged:
+        print(f"made again, since they were damaged: {counted(summary.damaged, 'file')}")
+    found = summary.outcome
+    ask = f"attribeam query {folder}"
+    if found.failures and found.attributed:
+        number = counted(found.failures, "failure")
+        bare = f" ({found.bare} with nothing to remove)" if found.bare else ""
+        print(f'{number}{bare}: {ask} "from failure_summary"')
+        print(_reason(found, "they all say" if len(found.reasons) == 1 else "most often"))
+    if found.passing:
+        what = "for want of memory, a network or a device"
+        print(f"{found.passing} {what}: the same command with --retry-failed tries them again")
+    print(f"tables: {summary.output}")
+    view = "faithfulness" if found.evaluated else "cost"
+    if found.failures and not found.attributed:
+        what = "nothing was attributed" if found.predicted else "every row failed"
+        print(_reason(found, what))
+        view = "failure_summary"
+    print(f'next:   {ask} "from {view}"')
+
+
+def _reason(found: Any, what: str) -> str:
+    """A line on the most frequent reason for failures."""
+    from attribeam.analysis.query.terminal import harmless
+
+    reason = found.reasons[0]
+    share = "" if reason.number == found.failures else f"{reason.number} of {found.failures}"
+    alike = "" if reason.alike else "with other numbers or names"
+    details = ", ".join(each for each in (share, alike) if each)
+    return f"{what}{f' ({details})' if details else ''}: {harmless(reason.message)}"
