@@ -26,7 +26,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from attribeam.pipeline.interruption import lastly
-from attribeam.pipeline.store.files import discard, exists, is_local, join, open_read
+from attribeam.pipeline.store.files import discard, exists, is_local, join, open_read, write_atomic
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import LOCK
 
@@ -239,6 +239,10 @@ class _Lease:
     def _write(self) -> None:
         content = _record(token=self._token, beat=self._beat)
         self._beat += 1
+        if is_local(self._path):
+            # Who looks while it is written is not to find it empty.
+            write_atomic(self._path, lambda handle: handle.write(content))
+            return
         with FileSystems.create(
             self._path, "application/octet-stream", CompressionTypes.UNCOMPRESSED
         ) as handle:

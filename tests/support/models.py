@@ -18,7 +18,10 @@ from attribeam.transforms.network.anatomy import ANATOMIES
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 PRE_LN = ("roberta-prelayernorm", "xlm-roberta-xl")
-DECODERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
+DECODERS = (
+    *("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "phi3"),
+    *("gemma", "gemma2", "gemma3_text"),
+)
 # Those that all methods are defined for, and each of which has been there from the first.
 FAMILIES = (*("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"),)
 # Those that came later; some methods aren't defined for some of them.
@@ -48,6 +51,9 @@ _CLASSES = {
     "qwen3": "Qwen3",
     "gemma": "Gemma",
     "gemma2": "Gemma2",
+    "gemma3_text": "Gemma3Text",
+    "gpt_neox": "GPTNeoX",
+    "phi3": "Phi3",
 }
 _GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
 # What families have beside the sizes that all have.
@@ -61,6 +67,8 @@ _MORE: dict[str, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 2},
     "qwen3": {"num_key_value_heads": 2, "head_dim": 10},
     "gemma": _GROUPED,
+    "gemma3_text": {**_GROUPED, "sliding_window": 6, "query_pre_attn_scalar": 10},
+    "phi3": {"num_key_value_heads": 2, "sliding_window": 6},
     "gemma2": {**_GROUPED, "sliding_window": 6, "query_pre_attn_scalar": 10},
     "modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2, "pad_token_id": 0},
     "deberta-v2": {

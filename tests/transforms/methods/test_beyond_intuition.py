@@ -253,7 +253,7 @@ def test_one_path_serves_both_kinds_of_gradient(
     attention = Path("zero", 5, "endpoints", of="attention")
     apart: list[NDArray[np.floating]] = []
     for wanted in (inputs, attention):
-        found = capture(model, instances, wanted).path(wanted)
+        found = capture(model, instances, wanted)(wanted)
         assert (found.gradient is None) == (wanted is attention)
         assert (found.attention is None) == (wanted is inputs)
         kept = found.gradient if found.attention is None else found.attention
@@ -265,8 +265,8 @@ def test_one_path_serves_both_kinds_of_gradient(
         type(model), "run", lambda *args, **more: runs.append(args[1]) or run(*args, **more)
     )
     both = capture(model, instances, inputs, attention)
-    found = both.path(attention)
-    assert both.path(inputs) is found
+    found = both(attention)
+    assert both(inputs) is found
     # The real input, all steps at once, and the baseline.
     assert [len(rows.input_ids) for rows in runs] == [2, 10, 2]
     assert found.gradient is not None and found.attention is not None

@@ -478,7 +478,7 @@ def test_an_unnamed_architecture(tmp_path: Path, architectures: list[str] | None
     [
         ("Deberta", "its projections are of another form than those of deberta-v2"),
         ("ConvBert", None),
-        ("GPTNeoX", None),
+        ("GPTJ", None),
     ],
 )
 def test_another_architecture(tmp_path: Path, family: str, why: str | None) -> None:

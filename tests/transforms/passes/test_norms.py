@@ -53,12 +53,12 @@ FAMILY = {
 WHOLE = Watch(attention=True, layers=True, whole=True)
 FORMED = dict(zip(LEVELS, ("N", "N_Res", "N_ResLN", "N_Enc"), strict=True))
 OTHER_GOLDENS = ("electra-golden", "roberta-golden", "distilbert-golden")
-# Of Gemma-2 vectors pass norms that ``formed`` doesn't know.
+# ``formed`` knows no norms after branches, and no two branches of one step.
 KINDS = [
     (family, task)
     for family in (*FAMILIES, *OTHERS)
     for task in tasks_of(family)
-    if family != "gemma2"
+    if family not in ("gemma2", "gemma3_text", "gpt_neox")
 ]
 
 

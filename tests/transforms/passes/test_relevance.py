@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -385,16 +386,9 @@ def capture(gradients: list[torch.Tensor], relevance: list[torch.Tensor], readou
     maps = RelevanceMaps(dict(enumerate(relevance)), relevance[0][:, 0])
     tokens = torch.zeros(relevance[0].shape[::3], dtype=torch.long)
     rows = SimpleNamespace(readout=torch.tensor([readout]), input_ids=tokens)
-    return cast(
-        Captured,
-        SimpleNamespace(
-            model=SimpleNamespace(num_layers=len(relevance)),
-            logits=relevance[0],
-            attention_gradient=gradients,
-            relevance=lambda wanted: maps,
-            batch=SimpleNamespace(rows=rows),
-        ),
-    )
+    captured: Any = MagicMock(return_value=maps, logits=relevance[0], attention_gradient=gradients)
+    captured.model.num_layers, captured.batch.rows = len(relevance), rows
+    return cast(Captured, captured)
 
 
 def test_transformer_attribution_by_hand() -> None:

@@ -3,12 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig
 
 from attribeam.transforms.network.anatomy.base import Anatomy, two_steps
-from attribeam.transforms.network.parts import Affine, Attention, FeedForward, Layer, Norm
+from attribeam.transforms.network.parts import (
+    Affine,
+    Attention,
+    Branch,
+    FeedForward,
+    Layer,
+    Norm,
+    Step,
+)
 
 
 def _gpt2_layer(module: Any, heads: int) -> Layer:
@@ -18,6 +28,39 @@ def _gpt2_layer(module: Any, heads: int) -> Layer:
     mlp = module.mlp
     feed_forward = FeedForward(Affine(mlp.c_fc), mlp.act, Affine(mlp.c_proj))
     return two_steps(module, attention, feed_forward, before=(Norm(module.ln_1), Norm(module.ln_2)))
+
+
+def _gpt_neox_layer(module: Any, heads: int) -> Layer:
+    """Its parts are added at once, or one after the other; heads' maps lie beside each other."""
+    fused, mlp = module.attention.query_key_value, module.mlp
+    size = fused.out_features // (3 * heads)
+    numbers = torch.arange(fused.out_features).view(heads, 3, size)
+    query, key, value = (Affine(fused, numbers[:, part].flatten()) for part in range(3))
+    attention = Attention(
+        query, key, value, Affine(module.attention.dense), heads, heads, moves=True
+    )
+    feed_forward = FeedForward(Affine(mlp.dense_h_to_4h), mlp.act, Affine(mlp.dense_4h_to_h))
+    before = Norm(module.input_layernorm), Norm(module.post_attention_layernorm)
+    if not module.use_parallel_residual:
+        return two_steps(module, attention, feed_forward, before=before)
+    branches = Branch(attention, before[0]), Branch(feed_forward, before[1])
+    return Layer((Step(branches),), module)
+
+
+def _phi3_layer(module: Any, heads: int) -> Layer:
+    """Queries, keys and values are one map, and so are the gate and what it is of."""
+    fused, mlp = module.self_attn.qkv_proj, module.mlp
+    groups = module.self_attn.num_key_value_heads
+    ends = torch.tensor([heads, groups, groups]).cumsum(0) * module.self_attn.head_dim
+    query, key, value = (
+        Affine(fused, slice(start, end)) for start, end in pairwise([0, *ends.tolist()])
+    )
+    output, factor = Affine(module.self_attn.o_proj), module.self_attn.scaling
+    attention = Attention(query, key, value, output, heads, groups, moves=True, factor=factor)
+    gate, expand = Affine.split(mlp.gate_up_proj, 2)
+    feed_forward = FeedForward(expand, mlp.activation_fn, Affine(mlp.down_proj), gate)
+    before = Norm(module.input_layernorm), Norm(module.post_attention_layernorm)
+    return two_steps(module, attention, feed_forward, before=before)
 
 
 def _llama_layer(
@@ -79,6 +122,17 @@ _LLAMA = Anatomy(
 # Some of their layers may attend to the nearest positions alone.
 _WINDOWED = replace(_LLAMA, indexed=True)
 
+_GEMMA2 = replace(
+    _WINDOWED,
+    layer=partial(
+        _llama_layer,
+        before=("input_layernorm", "pre_feedforward_layernorm"),
+        after=("post_attention_layernorm", "post_feedforward_layernorm"),
+        shift=1.0,
+    ),
+    norm_shift=1.0,
+)
+
 FAMILIES = {
     "gpt2": Anatomy(
         layers="transformer.h",
@@ -96,14 +150,16 @@ FAMILIES = {
     "qwen2": _WINDOWED,
     "qwen3": _WINDOWED,
     "gemma": replace(_LLAMA, layer=partial(_llama_layer, shift=1.0), norm_shift=1.0),
-    "gemma2": replace(
-        _WINDOWED,
-        layer=partial(
-            _llama_layer,
-            before=("input_layernorm", "pre_feedforward_layernorm"),
-            after=("post_attention_layernorm", "post_feedforward_layernorm"),
-            shift=1.0,
-        ),
-        norm_shift=1.0,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2,
+    "phi3": replace(_WINDOWED, layer=_phi3_layer),
+    "gpt_neox": replace(
+        _LLAMA,
+        layers="gpt_neox.layers",
+        layer=_gpt_neox_layer,
+        heads={
+            "classification": ("gpt_neox.final_layer_norm", "score"),
+            "token_classification": ("gpt_neox.final_layer_norm", "classifier"),
+        },
     ),
 }
