@@ -66,7 +66,11 @@ _INSTANCES = (
         "label", pa.int32(), "Gold class; for a masked LM 0, the correct word; null if unknown"
     ),
     _column("prediction", pa.int32(), "Predicted class (largest logit)"),
-    _column("probabilities", pa.list_(REAL), "Softmax of the logits; a regression's value itself"),
+    _column(
+        "probabilities",
+        pa.list_(REAL),
+        "Softmax of the logits; of values themselves",
+    ),
     _column("logits", pa.list_(REAL), "Logit per class; for a masked LM of the two contrast words"),
     _column("rationale", pa.list_(pa.int8()), "Per token: 1 where its word is in the rationale"),
     _column("roles", pa.list_(pa.string()), "Per token: role of its word (subject, ...), or null"),
@@ -81,8 +85,8 @@ _INSTANCES = (
     _column(
         "question_kind",
         pa.string(),
-        "label (whether the row has it), value (of a regression) or token (class of a word); null "
-        "for the row's class, or a masked LM's word",
+        "label (whether the row has it), value (of a regression), token (class of a word), start "
+        "or end (of an answer); null for the row's class, or a masked LM's word",
         added=True,
     ),
     _column(

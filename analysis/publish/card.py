@@ -68,6 +68,7 @@ _TASKS = {
     "multi_label": "text-classification",
     "regression": "text-classification",
     "token_classification": "token-classification",
+    "span": "question-answering",
     "masked_lm": "fill-mask",
 }
 _MARKS = re.compile(r"[\\`*_{}\[\]#|~!$@]")

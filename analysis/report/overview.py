@@ -79,7 +79,7 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
 
 
 # What is asked of a row, by the model's task, where it isn't the row's class.
-_KINDS = {"multi_label": "label", "regression": "value"}
+_KINDS = {"multi_label": "label", "regression": "value", "span": "end of the answer"}
 _ASKED = (
     "select outputs[1] from instances where outputs is not null group by all"
     " order by min(question), 1"
@@ -93,7 +93,7 @@ def _explained(task: str, settings: SettingsIdentity) -> str:
         return f"{target} word, its {scalar}"
     if task in _KINDS:
         what = f"each {_KINDS[task]}" if target == "each" else f"one {_KINDS[task]}"
-        return what if task == "regression" else f"{what}, its {scalar}"
+        return f"{what}, its {scalar}" if task == "multi_label" else what
     of = " of each word" if task == "token_classification" else ""
     return f"{target} class{of}, its {scalar}"
 

@@ -77,7 +77,8 @@ INSTANCES = (
         """
         select count(*), min(instance_id)
         from instances
-        where abs(list_sum(probabilities) - 1) > 1e-3 and question_kind is distinct from 'value'
+        where abs(list_sum(probabilities) - 1) > 1e-3
+            and coalesce(question_kind not in ('value', 'start', 'end'), true)
         """,
     ),
     Check(
@@ -193,7 +194,8 @@ CURVES = (
         from curves
         where not coalesce(isfinite(logit) and probability between -1e-6 and 1 + 1e-6, false)
             and instance_id not in (
-                select instance_id from instances where question_kind = 'value'
+                select instance_id from instances
+                where question_kind in ('value', 'start', 'end')
             )
         """,
     ),

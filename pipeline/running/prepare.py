@@ -32,7 +32,7 @@ from attribeam.schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from attribeam.schemas.manifest import CorpusIdentity, Manifest
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
-from attribeam.transforms.inputs.targets import Scalar, parse_explain, parse_target
+from attribeam.transforms.inputs.targets import SEVERAL, Scalar, parse_explain, parse_target
 from attribeam.transforms.inputs.variants import OPERATIONS
 from attribeam.transforms.inputs.windows import default_overlap, most_overlap
 from attribeam.transforms.network.loading import DTYPES
@@ -219,7 +219,7 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
         *(corpus, root),
         shard_size=options.shard_size,
         windows=checked.encoding.overflow == "stride",
-        questions=checked.model.task in ("multi_label", "regression", "token_classification"),
+        questions=checked.model.task in (*SEVERAL, "token_classification"),
     )
     if old is None:
         # Of a call that was killed before it began; its model may have been another.
@@ -478,7 +478,7 @@ def _encoding(
             # Tokenizers don't truncate at all then.
             raise UsageError(f"--max-length {limit} leaves no room beside {special} special tokens")
     stride = _stride(options, limit - special) if options.overflow == "stride" else None
-    several = model.task in ("multi_label", "regression")
+    several = model.task in SEVERAL
     return EncodeOptions(
         limit,
         options.overflow,

@@ -31,7 +31,7 @@ BYTE_LEVEL = (*AFTER_PADDING, *DECODERS)
 TASKS = ("classification", "masked_lm")
 MAX_LENGTH = 48
 
-_CLASSES = {
+CLASSES = {
     "bert": "Bert",
     "roberta": "Roberta",
     "xlm-roberta": "XLMRoberta",
@@ -173,7 +173,7 @@ def tiny_network(
 ) -> PreTrainedModel:
     """A network with weights so large that logits, attention and scores are far from uniform."""
     torch.manual_seed(seed)
-    network = getattr(transformers, _CLASSES[family] + _HEADS[task])(tiny_config(family, **changes))
+    network = getattr(transformers, CLASSES[family] + _HEADS[task])(tiny_config(family, **changes))
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.2)

@@ -47,7 +47,8 @@ class Instance:
         contrast_words: The same two as strings.
         question: Number of the question about the row, from 0; None if there is but one.
         question_kind: What is asked: ``label`` whether the row has a label, of models that give it
-            any number of them; ``value`` a regression's output; ``token`` the class of a word.
+            any number of them; ``value`` a regression's output; ``token`` the class of a word;
+            ``start`` and ``end`` where an answer begins and ends.
             None for the row's class, or a masked LM's word.
         asked: Number of the output that is asked for, with that of what it is compared with before
             it, if there is one (-1: a logit of zero); None for all outputs.

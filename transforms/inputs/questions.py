@@ -7,8 +7,10 @@ number, as ``ID#0``, ``ID#1`` and so on; those of a window are ``ID/0#0``.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from attribeam.transforms.inputs.batch import Instance
-from attribeam.transforms.network.model import Model
+import numpy as np
+
+from attribeam.transforms.inputs.batch import Instance, collate
+from attribeam.transforms.network.model import VALUES, Model
 
 
 def questions(model: Model, instance: Instance, target: int | None) -> list[Instance]:
@@ -21,22 +23,48 @@ def questions(model: Model, instance: Instance, target: int | None) -> list[Inst
     """
     if model.task == "token_classification":
         return [_numbered(one, number) for number, one in enumerate(_words(instance))]
-    if model.task not in ("multi_label", "regression"):
+    if model.task not in ("multi_label", *VALUES):
         return [instance]
     names = model.output_names
-    kind, before = ("label", (-1,)) if model.task == "multi_label" else ("value", ())
+    before = (-1,) if model.task == "multi_label" else ()
+    kinds = {"multi_label": "label", "regression": "value"}
+    where = _span(model, instance) if model.task == "span" else [instance.readout] * len(names)
     several = target is None and len(names) > 1
     asked = range(len(names)) if target is None else [target]
     found = [
         replace(
             instance,
+            readout=where[number],
             asked=(*before, number),
             asked_names=(names[number],),
-            question_kind=kind,
+            question_kind=kinds.get(model.task, names[number]),
         )
         for number in asked
     ]
     return [_numbered(one, n) for n, one in zip(asked, found, strict=True)] if several else found
+
+
+# Most tokens of an answer, as transformers' pipeline has it.
+_LONGEST = 15
+
+
+def _span(model: Model, instance: Instance) -> list[int]:
+    """Where the best answer starts and ends: in the second text, or the only one.
+
+    The row is run alone, so that the answer depends on nothing else. The best answer has the
+    largest sum of the two logits, of at most 15 tokens.
+    """
+    rows = collate([instance], model.pad_id, model.device).rows
+    start, end = model.logits_of_tokens(rows)[0].double().cpu().numpy().T
+    inside = ~instance.special & (instance.segment == instance.segment.max())
+    if not inside.any():
+        inside = ~instance.special
+    places = np.arange(len(instance))
+    lengths = places[None] - places[:, None]
+    allowed = inside[:, None] & inside[None] & (lengths >= 0) & (lengths < _LONGEST)
+    sums = np.where(allowed, start[:, None] + end[None], -np.inf)
+    first, last = np.unravel_index(sums.argmax(), sums.shape)
+    return [int(first), int(last)]
 
 
 def _words(instance: Instance) -> Iterator[Instance]:

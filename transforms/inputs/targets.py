@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.batch import Instance
-from attribeam.transforms.network.model import Model, Task
+from attribeam.transforms.network.model import VALUES, Model, Task
 
 # ``log_prob`` and ``probability`` are of the softmax (of a label, of the sigmoid). ``contrast`` is
 # the logit less that of the runner-up, the same class whatever becomes of the input (of a masked
@@ -31,9 +31,12 @@ _SCALARS: dict[Task, tuple[Scalar, ...]] = {
     "masked_lm": ("contrast", "logit", "log_prob", "probability"),
     "multi_label": ("logit", "log_prob", "probability"),
     "regression": ("value",),
+    "span": ("value",),
 }
 # Scalars that are weighted sums of logits.
 LINEAR: tuple[Scalar, ...] = ("logit", "contrast", "value")
+# Tasks whose outputs are asked for one by one.
+SEVERAL: tuple[Task, ...] = ("multi_label", *VALUES)
 _RULES = ("auto", "predicted", "gold", "runner_up", "each")
 
 
@@ -70,7 +73,7 @@ def parse_target(target: str, model: Model) -> str | int:
     Raises:
         UsageError: If it is none of these, or the model has no such class.
     """
-    several = model.task in ("multi_label", "regression")
+    several = model.task in SEVERAL
     if target == "auto":
         return "each" if several else "gold" if model.task == "masked_lm" else "predicted"
     if target in _RULES:

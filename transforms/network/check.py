@@ -88,7 +88,7 @@ def _head(model: Model, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
 
 
 # Outputs that a row of tokens asks for.
-_OUTPUTS = {"multi_label": [[-1, 0]], "regression": [[0]]}
+_OUTPUTS = {"multi_label": [[-1, 0]], "regression": [[0]], "span": [[1]]}
 
 
 @contextmanager

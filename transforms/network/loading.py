@@ -33,6 +33,7 @@ DTYPES = {
 _TASKS: dict[str, Task] = {
     "ForSequenceClassification": "classification",
     "ForTokenClassification": "token_classification",
+    "ForQuestionAnswering": "span",
     "ForMaskedLM": "masked_lm",
 }
 

@@ -17,7 +17,11 @@ from attribeam.transforms.network.capture import Recorder, Watch, recording
 from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer
 from attribeam.transforms.network.rows import Rows
 
-Task = Literal["classification", "masked_lm", "multi_label", "regression", "token_classification"]
+Task = Literal[
+    "classification", "masked_lm", "multi_label", "regression", "token_classification", "span"
+]
+# Tasks whose outputs are values, each asked for by itself, and no classes.
+VALUES: tuple[Task, ...] = ("regression", "span")
 # ``post_ln``: all sums in its layers are normalised. ``serial``: its branches are added one after
 # the other, each as it is. ``ungated``: its feed-forward parts have no gate. ``products``: scores
 # of attention are products of projections alone. ``classes``: outputs are of classes.
@@ -36,7 +40,7 @@ class Model:
             has, while it runs here it has ours and drops nothing out (``borrowed``).
         anatomy: Where its parts are.
         task: What it predicts: a class of the row, or of each word; any number of labels; one or
-            more values; or the word at a [MASK].
+            more values; the word at a [MASK]; or where an answer starts and ends.
         tokenizer: The fast tokenizer; None if the folder has none (pre-tokenised corpora only).
         mask_id: Vocabulary id of the mask token; None if unknown.
         pad_id: Vocabulary id of the padding token; None if unknown.
@@ -133,7 +137,7 @@ class Model:
         They are of the classes, of a masked LM's two words, of a label's absence (zero) and
         presence, or of one value.
         """
-        if self.task == "regression":
+        if self.task in VALUES:
             return 1
         return 2 if self.task in ("masked_lm", "multi_label") else len(self.output_names)
 
@@ -141,20 +145,22 @@ class Model:
     def labels(self) -> list[str]:
         """Names of the outputs."""
         kinds = {"masked_lm": ["correct", "wrong"], "multi_label": ["no", "yes"]}
-        if self.task == "regression":
+        if self.task in VALUES:
             return self.output_names if len(self.output_names) == 1 else ["value"]
         return kinds.get(self.task) or self.output_names
 
     @property
     def output_names(self) -> list[str]:
-        """Names of all that a classifier's or a regression's head gives."""
+        """Names of all that the head gives, but for a masked LM's."""
+        if self.task == "span":
+            return ["start", "end"]
         names = {int(index): name for index, name in (self.network.config.id2label or {}).items()}
         count = int(self.network.config.num_labels or 0)
         return [names.get(index, str(index)) for index in range(count)]
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """What the model says of each output, [B, C]: the softmax of logits; values are as is."""
-        return logits if self.task == "regression" else logits.softmax(-1)
+        return logits if self.task in VALUES else logits.softmax(-1)
 
     @property
     def causal(self) -> bool:
@@ -178,7 +184,7 @@ class Model:
             "post_ln": all(layer.post_ln for layer in self.layers),
             "serial": all(layer.serial for layer in self.layers),
             "ungated": all(layer.feed_forward.gate is None for layer in self.layers),
-            "classes": self.task != "regression",
+            "classes": self.task not in VALUES,
             "products": not any(layer.attention.moves for layer in self.layers),
         }
         return frozenset(trait for trait, holds in true_of.items() if holds)
@@ -326,12 +332,22 @@ class Model:
     @torch.no_grad()
     def run_whole(self, rows: Rows) -> torch.Tensor:
         """What transformers' own code makes of rows, head and all: what ``run`` should give."""
-        with borrowed(self.network), self.autocast():
-            logits: torch.Tensor = self.network(**self._inputs(rows)).logits
-        if self.task in ("masked_lm", "token_classification"):
+        logits = self.logits_of_tokens(rows) if self.task == "span" else self._theirs(rows).logits
+        if self.task in ("masked_lm", "token_classification", "span"):
             every = torch.arange(len(logits), device=logits.device)
             logits = logits[every, rows.readout]
         return _asked(logits, rows.outputs)
+
+    @torch.no_grad()
+    def logits_of_tokens(self, rows: Rows) -> torch.Tensor:
+        """Of each token how much an answer starts or ends there, [B, T, 2]."""
+        given = self._theirs(rows)
+        return torch.stack([given.start_logits, given.end_logits], -1)
+
+    def _theirs(self, rows: Rows) -> Any:
+        """What transformers' own code gives."""
+        with borrowed(self.network), self.autocast():
+            return self.network(**self._inputs(rows))
 
 
 def _asked(logits: torch.Tensor, outputs: torch.Tensor | None) -> torch.Tensor:

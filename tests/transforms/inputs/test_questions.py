@@ -14,7 +14,7 @@ from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.targets import Explained, parse_explain, parse_target
 from attribeam.transforms.network.loading import load_model
 from tests.conftest import LoadTiny
-from tests.support.models import relative_error, tiny_config, tiny_network, tokenizer_for
+from tests.support.models import CLASSES, relative_error, tiny_config, tiny_network, tokenizer_for
 
 TEXTS = ["the film is good", "a bad plot , not good but dull"]
 
@@ -284,3 +284,42 @@ def test_copies_are_run_once_for_all_questions(tmp_path: Path, most_rows: list[i
     removable = sum(int(instance.removable.sum()) for instance in instances[::3])
     # The questions themselves, and a copy for each token of each text.
     assert (of_all, of_each) == (6 + removable, 6 + 3 * removable)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "modernbert", "gpt2"])
+def test_where_an_answer_starts_and_ends(tmp_path: Path, family: str) -> None:
+    kind = CLASSES[family]
+    torch.manual_seed(1)
+    network = getattr(transformers, f"{kind}ForQuestionAnswering")(
+        tiny_config(family, num_labels=2)
+    )
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.2)
+    model = saved(tmp_path, network.eval(), family)
+    pair = ("the film", "a bad plot is not good but the actor is very good and the play dull")
+    instances = encode(model, [pair])
+    assert [(i.instance_id, i.question_kind) for i in instances] == [
+        ("text-0#0", "start"),
+        ("text-0#1", "end"),
+    ]
+    inputs = tokenizer_for(family)(*pair, return_tensors="pt")
+    with torch.no_grad():
+        found = type(network).from_pretrained(tmp_path).double()(**inputs)
+    start, end = found.start_logits[0], found.end_logits[0]
+    inside = [at for at, text in enumerate(inputs.encodings[0].sequence_ids) if text == 1]
+    best = max(
+        ((a, b) for a in inside for b in inside if 0 <= b - a < 15),
+        key=lambda ends: float(start[ends[0]] + end[ends[1]]),
+    )
+    assert tuple(instance.readout for instance in instances) == best
+    together = attribute(model, instances, ["saliency", "decompx", "occlusion"])
+    assert together.failures == []
+    for number, (place, logits) in enumerate(zip(best, (start, end), strict=True)):
+        prediction = together.predictions[number]
+        assert prediction is not None
+        assert relative_error(prediction.logits, logits[place : place + 1]) < 1e-9
+        alone = attribute(model, instances[number : number + 1], "occlusion")
+        for ours, theirs in ((together.rows["occlusion"][number], alone.rows["occlusion"][0]),):
+            assert ours is not None and theirs is not None
+            np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-10)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import BertForQuestionAnswering, BertModel
+from transformers import BertForNextSentencePrediction, BertModel
 
 from attribeam.pipeline.running.fingerprint import tokenizer_identity
 from attribeam.schemas import UsageError
@@ -460,7 +460,7 @@ def test_a_mask_token_outside_the_vocabulary(tmp_path: Path) -> None:
     assert "--mask-token-id 43 is outside" in refusal(tmp_path, mask_token_id=43)
 
 
-@pytest.mark.parametrize("kind", [BertModel, BertForQuestionAnswering])
+@pytest.mark.parametrize("kind", [BertModel, BertForNextSentencePrediction])
 def test_another_task(tmp_path: Path, kind: Any) -> None:
     kind(tiny_config("bert")).save_pretrained(tmp_path)
     assert f"{tmp_path} is {kind.__name__}; only ...ForSequenceClassification" in refusal(tmp_path)

@@ -38,6 +38,7 @@ FAMILIES = {
         heads={
             "classification": ("albert.pooler", functional.tanh, "classifier"),
             "token_classification": ("classifier",),
+            "span": ("qa_outputs",),
             "masked_lm": (
                 "predictions.dense",
                 "predictions.activation",

@@ -84,6 +84,7 @@ _ROBERTA = Anatomy(
     heads={
         "classification": ("classifier.dense", torch.tanh, "classifier.out_proj"),
         "token_classification": ("classifier",),
+        "span": ("qa_outputs",),
         "masked_lm": ("lm_head.dense", functional.gelu, "lm_head.layer_norm", "lm_head.decoder"),
     },
     positions_after_padding=True,
@@ -103,6 +104,7 @@ FAMILIES: dict[str, Anatomy] = {
         heads={
             "classification": ("bert.pooler.dense", torch.tanh, "classifier"),
             "token_classification": ("classifier",),
+            "span": ("qa_outputs",),
             "masked_lm": (
                 "cls.predictions.transform.dense",
                 "cls.predictions.transform.transform_act_fn",
@@ -142,6 +144,7 @@ FAMILIES: dict[str, Anatomy] = {
                 "classifier.out_proj",
             ),
             "token_classification": ("classifier",),
+            "span": ("qa_outputs",),
             "masked_lm": (
                 "generator_predictions.dense",
                 "generator_predictions.activation",
@@ -159,6 +162,7 @@ FAMILIES: dict[str, Anatomy] = {
         heads={
             "classification": ("pre_classifier", torch.relu, "classifier"),
             "token_classification": ("classifier",),
+            "span": ("qa_outputs",),
             "masked_lm": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
         },
         segments=False,

@@ -140,6 +140,7 @@ FAMILIES = {
         heads={
             "classification": ("transformer.ln_f", "score"),
             "token_classification": ("transformer.ln_f", "classifier"),
+            "span": ("transformer.ln_f", "qa_outputs"),
         },
         segments=False,
         causal=True,

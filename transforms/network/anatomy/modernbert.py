@@ -35,6 +35,7 @@ FAMILIES = {
         heads={
             "classification": (*_HEAD, "classifier"),
             "token_classification": (*_HEAD, "classifier"),
+            "span": (*_HEAD, "classifier"),
             "masked_lm": (*_HEAD, "decoder"),
         },
         segments=False,

@@ -42,6 +42,7 @@ FAMILIES = {
         heads={
             "classification": ("classifier.dense", torch.tanh, "classifier.out_proj"),
             "token_classification": ("classifier",),
+            "span": ("qa_outputs",),
             "masked_lm": (
                 "lm_head.dense",
                 functional.gelu,
@@ -68,6 +69,7 @@ FAMILIES = {
         heads={
             "classification": ("pooler.dense", functional.gelu, "classifier"),
             "token_classification": ("classifier",),
+            "span": ("qa_outputs",),
             "masked_lm": (
                 "cls.predictions.transform.dense",
                 "cls.predictions.transform.transform_act_fn",
