@@ -460,6 +460,8 @@ def _check_gold(
         if choice.params.get("target") == "gold"
     ]
     gold += ["--target gold"] * (target == "gold")
+    if gold and model.task not in ("classification", "masked_lm"):
+        raise UsageError(f"{gold[0]} needs labels, and rows of a {model.task} model have none")
     if gold and model.task == "classification" and "label" not in corpus.columns:
         raise UsageError(
             f"{gold[0]} needs labels, but {corpus.source.name} has no label column; its columns "

@@ -80,6 +80,8 @@ def parse_target(target: str, model: Model) -> str | int:
         if several != (target == "each"):
             kinds = "each, a number or a name" if several else "predicted, gold, runner_up, a class"
             raise UsageError(f"--target {target}: of a {model.task} model there is {kinds}")
+        if target == "gold" and model.task == "token_classification":
+            raise UsageError("--target gold: words have no labels here; there is predicted")
         return target
     names = model.output_names if several else model.labels
     number = _number(target, names)

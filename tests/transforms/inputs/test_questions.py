@@ -220,6 +220,13 @@ def test_each_word(tmp_path: Path, family: str) -> None:
         assert not instance.removable[instance.readout]
 
 
+def test_words_have_no_gold_class(tmp_path: Path) -> None:
+    network = transformers.BertForTokenClassification(tiny_config("bert"))
+    model = saved(tmp_path, network)
+    with pytest.raises(UsageError, match="--target gold: words have no labels here"):
+        parse_target("gold", model)
+
+
 def test_rows_of_such_models_have_no_class(tmp_path: Path) -> None:
     model = saved(tmp_path, tiny_network("bert", num_labels=1))
     _, failures = encode_rows(model, [Row("r", "good", label=1)], EncodeOptions(20))
