@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import BertForQuestionAnswering, PreTrainedTokenizerFast
 
 from attribeam.analysis import open_run
 from attribeam.analysis.opening.runs import load_manifest
-from tests.support.models import tiny_network, tokenizer_for
+from tests.support.models import relative_error, tiny_config, tiny_network, tokenizer_for
 from tests.support.tiny import command, texts, write_jsonl
 
 LABELS = {0: "toxic", 1: "rude", 2: "kind"}
@@ -140,3 +142,38 @@ def test_held_out_evaluations_are_of_classes(tmp_path: Path, of_labels: Path) ->
         )
         assert done.status == 2
         assert "is a multi_label model" in done.err
+
+
+def test_answers_of_windows_and_batch_mates(tmp_path: Path) -> None:
+    network = BertForQuestionAnswering(tiny_config("bert", num_labels=2))
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(torch.randn(weight.shape, generator=torch.manual_seed(1)), alpha=0.2)
+    network.save_pretrained(tmp_path / "model")
+    tokenizer_for("bert").save_pretrained(tmp_path / "model")
+    lines = [{"id": f"r{n}", "text": "the film", "pair": text} for n, text in enumerate(texts(4))]
+    lines.append({"id": "long", "text": "the film", "pair": "the film is good " * 8})
+    options = ("--pair-column", "pair", "--overflow", "stride", "--max-length", "20",
+               "--dtype", "float64")  # fmt: skip
+    for size in ("5", "1"):
+        (tmp_path / size).mkdir()
+    together, alone = (
+        ran(tmp_path / size, tmp_path / "model", lines, *options, "--shard-size", size)
+        for size in ("5", "1")
+    )
+    facts = "select instance_id, question_kind, outputs, readout from instances order by 1"
+    found = together.sql(facts).fetchall()
+    assert found == alone.sql(facts).fetchall()
+    of_windows = {of for of, *_ in found if of.startswith("long/")}
+    assert len(of_windows) > 2 and of_windows >= {"long/0#0", "long/0#1", "long/1#0", "long/1#1"}
+    for of, kind, outputs, _ in found:
+        assert (kind, outputs) == (("start", ["start"]), ("end", ["end"]))[int(of[-1])]
+    # No place is special or of the question: [CLS] the film [SEP].
+    assert all(readout > 3 for *_, readout in found)
+    assert together.sql("select bool_and(probability = logit) from curves").fetchall() == [(True,)]
+    scores = "select method, scores from attributions order by instance_id, method"
+    for ours, theirs in zip(
+        together.sql(scores).fetchall(), alone.sql(scores).fetchall(), strict=True
+    ):
+        assert ours[0] == theirs[0]
+        assert relative_error(np.array(ours[1], float), np.array(theirs[1], float)) < 1e-6

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from attribeam.transforms.inputs.batch import Instance, collate
+from attribeam.transforms.inputs.row import RowError
 from attribeam.transforms.network.model import VALUES, Model
 
 
@@ -53,12 +54,16 @@ def _span(model: Model, instance: Instance) -> list[int]:
 
     The row is run alone, so that the answer depends on nothing else. The best answer has the
     largest sum of the two logits, of at most 15 tokens.
+
+    Raises:
+        RowError: If that text has no tokens.
     """
     rows = collate([instance], model.pad_id, model.device).rows
     start, end = model.logits_of_tokens(rows)[0].double().cpu().numpy().T
     inside = ~instance.special & (instance.segment == instance.segment.max())
-    if not inside.any():
-        inside = ~instance.special
+    # Of a blank second text there is no segment, and the question would be taken for the passage.
+    if not inside.any() or (instance.text_pair and not instance.segment.any()):
+        raise RowError("the passage has no tokens to find an answer in")
     places = np.arange(len(instance))
     lengths = places[None] - places[:, None]
     allowed = inside[:, None] & inside[None] & (lengths >= 0) & (lengths < _LONGEST)

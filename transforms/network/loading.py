@@ -165,6 +165,16 @@ def _check_variant(folder: Path, config: PretrainedConfig, anatomy: Anatomy, tas
     """Refuses variants of a family that would be computed as if they were the usual kind."""
     if (why := anatomy.refuse(config, HEADS.get(task, task))) is not None:
         raise UsageError(f"{folder} is a {config.model_type} that can't be explained: {why}")
+    if HEADS.get(task, task) not in anatomy.heads:
+        raise UsageError(
+            f"{folder} is a {config.model_type} that can't be explained: of this family there are "
+            f"models for {' and '.join(anatomy.heads)}, none for {task}"
+        )
+    if task == "span" and config.num_labels != 2:
+        raise UsageError(
+            f"{folder} gives {config.num_labels} logits per token, but where an answer starts and "
+            'ends are two (see "id2label" in its config.json)'
+        )
     if anatomy.positions_after_padding and config.pad_token_id is None:
         raise UsageError(
             f'"pad_token_id" in {folder}/config.json is null, but {config.model_type} counts '

@@ -330,3 +330,19 @@ def test_where_an_answer_starts_and_ends(tmp_path: Path, family: str) -> None:
         for ours, theirs in ((together.rows["occlusion"][number], alone.rows["occlusion"][0]),):
             assert ours is not None and theirs is not None
             np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_no_answer_is_looked_for_in_the_question(tmp_path: Path, family: str) -> None:
+    kind = getattr(transformers, f"{CLASSES[family]}ForQuestionAnswering")
+    model = saved(tmp_path, kind(tiny_config(family, num_labels=2)).eval(), family)
+    rows = [
+        Row("blank", "the film", " "),
+        Row("alone", "the film"),
+        Row("pair", "the film", "good"),
+    ]
+    instances, failures = encode_rows(model, rows, EncodeOptions(48))
+    assert [(f.instance_id, f.stage, f.message) for f in failures] == [
+        ("blank", "encode", "the passage has no tokens to find an answer in")
+    ]
+    assert [i.instance_id for i in instances] == ["alone#0", "alone#1", "pair#0", "pair#1"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from transformers import BertForNextSentencePrediction, BertModel
+from transformers import BertForNextSentencePrediction, BertForQuestionAnswering, BertModel
 
 from attribeam.pipeline.running.fingerprint import tokenizer_identity
 from attribeam.schemas import UsageError
@@ -20,6 +20,7 @@ from tests.conftest import LoadTiny
 from tests.support.conditioning import SINGLE
 from tests.support.models import (
     BYTE_LEVEL,
+    CLASSES,
     FAMILIES,
     MAX_LENGTH,
     TASKS,
@@ -464,6 +465,18 @@ def test_a_mask_token_outside_the_vocabulary(tmp_path: Path) -> None:
 def test_another_task(tmp_path: Path, kind: Any) -> None:
     kind(tiny_config("bert")).save_pretrained(tmp_path)
     assert f"{tmp_path} is {kind.__name__}; only ...ForSequenceClassification" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "gpt_neox"])
+def test_a_family_without_heads_for_spans(tmp_path: Path, family: str) -> None:
+    kind = getattr(transformers, f"{CLASSES[family]}ForQuestionAnswering")
+    kind(tiny_config(family, num_labels=2)).save_pretrained(tmp_path)
+    assert "models for classification and token_classification, none for span" in refusal(tmp_path)
+
+
+def test_spans_of_three_logits(tmp_path: Path) -> None:
+    BertForQuestionAnswering(tiny_config("bert", num_labels=3)).save_pretrained(tmp_path)
+    assert "gives 3 logits per token, but where an answer starts and ends" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("architectures", [None, [], ["NoSuchForSequenceClassification"]])
