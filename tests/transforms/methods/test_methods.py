@@ -564,14 +564,24 @@ def limits_of(
 
 
 @cache
+def in_one_batch(tiny: LoadTiny, family: str, task: str, dtype: str, *lengths: int) -> Attributions:
+    """Results of all methods for random instances, all of them in one batch."""
+    model = tiny(family, task, dtype)
+    instances = random_instances(model, lengths)
+    return attribute(model, instances, every(model), token_budget=100_000)
+
+
+@cache
 def limits_on(tiny: LoadTiny, family: str, task: str, dtype: str, *lengths: int) -> Limits:
     """What rounding may come to in the results of all methods for random instances."""
     model = tiny(family, task, dtype)
     instances = random_instances(model, lengths)
+    base = in_one_batch(tiny, family, task, dtype, *lengths)
     if dtype == "float64":
-        return limits_of(model, instances, every(model), attribute(model, instances, every(model)))
+        return limits_of(model, instances, every(model), base)
     single = [choice for choice in every(model) if choice.name not in IN_DOUBLE]
-    found = limits_of(model, instances, single, attribute(model, instances, single))
+    rows = {choice.name: base.rows[choice.name] for choice in single}
+    found = limits_of(model, instances, single, replace(base, rows=rows))
     double = limits_on(tiny, family, task, "float64", *lengths)
     return found | {method: double[method] for method in IN_DOUBLE if method in double}
 
@@ -611,11 +621,10 @@ def merged(parts: list[Attributions]) -> Attributions:
     return Attributions([part.predictions[0] for part in parts], rows, failures)
 
 
-def reordered(found: Attributions, order: list[int]) -> Attributions:
-    """Results for instances of which number ``i`` was given at position ``order.index(i)``."""
-    at = [order.index(number) for number in range(len(order))]
-    rows = {method: [results[i] for i in at] for method, results in found.rows.items()}
-    return Attributions([found.predictions[i] for i in at], rows, found.failures)
+def picked(found: Attributions, numbers: Sequence[int]) -> Attributions:
+    """Results for some of the instances, in another order."""
+    rows = {method: [results[n] for n in numbers] for method, results in found.rows.items()}
+    return Attributions([found.predictions[n] for n in numbers], rows, found.failures)
 
 
 def fits(model: Model, method: str) -> bool:
@@ -632,27 +641,34 @@ EVERY = [kind for method in ALL_METHODS for kind in cheap(method)]
 
 
 LENGTHS = (5, 11, 4, 23, 11)
+# The instances that are put in other batches, in an order that is not that of their lengths.
+SHUFFLED = (3, 1, 4, 0, 2)
 
 
 @cache
-def in_batches(
-    tiny: LoadTiny, family: str, task: str, dtype: str, method: str | None
-) -> list[Attributions]:
-    """Results for instances alone, then in batches; of one method, or of all at once."""
+def one_by_one(tiny: LoadTiny, family: str, task: str, dtype: str) -> Attributions:
+    """Results of all methods for instances that are each alone in a batch."""
     model = tiny(family, task, dtype)
     instances = random_instances(model, LENGTHS)
-    wanted = cheap(method) if method else every(model)
-    found = [merged([attribute(model, [instance], wanted) for instance in instances])]
-    for budget in (40, 100_000):
-        found.append(attribute(model, instances, wanted, token_budget=budget))
-    order = [3, 1, 4, 0, 2]
-    shuffled = attribute(model, [instances[i] for i in order], wanted, token_budget=60)
-    return [*found, reordered(shuffled, order)]
+    return merged([attribute(model, [instance], every(model)) for instance in instances])
+
+
+@cache
+def batched(tiny: LoadTiny, family: str, task: str, dtype: str, *numbers: int) -> Attributions:
+    """Results of all methods for some of the instances, in one batch."""
+    model = tiny(family, task, dtype)
+    instances = random_instances(model, LENGTHS)
+    return attribute(model, [instances[n] for n in numbers], every(model), token_budget=100_000)
 
 
 def only(method: str, found: Attributions) -> Attributions:
     """The part of results that is one method's."""
-    return Attributions(found.predictions, {method: found.rows[method]}, found.failures)
+    return replace(found, rows={method: found.rows[method]})
+
+
+def of_some(limits: Limits, numbers: Sequence[int]) -> Limits:
+    """The limits for some of the instances, in another order."""
+    return {method: [of[n] for n in numbers] for method, of in limits.items()}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -662,12 +678,30 @@ def only(method: str, found: Attributions) -> Attributions:
 def test_batch_mates_do_not_matter(
     tiny: LoadTiny, family: str, task: str, method: str, dtype: str
 ) -> None:
-    limits = limits_on(tiny, family, task, dtype, *LENGTHS)
-    # One family shows what a method does by itself: with others more of a model is looked at.
-    results = in_batches(tiny, family, task, dtype, method if family == "bert" else None)
-    alone, *batches = (only(method, found) for found in results)
-    for together in batches:
-        same(together, alone, limits)
+    model = (tiny, family, task, dtype)
+    limits = limits_on(*model, *LENGTHS)
+    alone = only(method, one_by_one(*model))
+    same(only(method, in_one_batch(*model, *LENGTHS)), alone, limits)
+    # Other mates, and padding up to another length: without the longest.
+    fewer = SHUFFLED[1:]
+    together = only(method, batched(*model, *fewer))
+    same(together, picked(alone, fewer), of_some(limits, fewer))
+
+
+# One family shows what a method does by itself: with others more of a model is looked at.
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ALL_METHODS)
+@pytest.mark.parametrize("task", TASKS)
+def test_batch_mates_do_not_matter_to_a_method_by_itself(
+    tiny: LoadTiny, task: str, method: str, dtype: str
+) -> None:
+    model = tiny("bert", task, dtype)
+    instances = random_instances(model, LENGTHS)
+    shuffled = [instances[n] for n in SHUFFLED]
+    found = attribute(model, shuffled, cheap(method), token_budget=60)
+    alone = only(method, one_by_one(tiny, "bert", task, dtype))
+    limits = limits_on(tiny, "bert", task, dtype, *LENGTHS)
+    same(found, picked(alone, SHUFFLED), of_some(limits, SHUFFLED))
 
 
 # In double precision far above what rounding makes of any method, and far below what a batch mate
@@ -711,14 +745,15 @@ def test_batch_mates_do_not_matter_in_other_families(
 def test_any_batch_gives_what_instances_give_alone(
     tiny: LoadTiny, task: str, data: st.DataObject
 ) -> None:
-    model = tiny("bert", task, "float64")
-    lengths = data.draw(st.lists(st.integers(4, 24), min_size=1, max_size=6), "lengths")
-    order = data.draw(st.permutations(range(len(lengths))), "order")
+    every_number = st.sampled_from(range(len(LENGTHS)))
+    numbers = data.draw(st.lists(every_number, min_size=1, unique=True), "instances")
     budget = data.draw(st.integers(1, 400), "token budget")
-    instances = random_instances(model, lengths)
-    alone = merged([attribute(model, [instance], EVERY) for instance in instances])
-    shuffled = attribute(model, [instances[i] for i in order], EVERY, token_budget=budget)
-    same(reordered(shuffled, order), alone, limits_of(model, instances, EVERY, alone))
+    model = tiny("bert", task, "float64")
+    instances = random_instances(model, LENGTHS)
+    found = attribute(model, [instances[n] for n in numbers], EVERY, token_budget=budget)
+    alone = one_by_one(tiny, "bert", task, "float64")
+    limits = limits_on(tiny, "bert", task, "float64", *LENGTHS)
+    same(found, picked(alone, numbers), of_some(limits, numbers))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -726,11 +761,11 @@ def test_any_batch_gives_what_instances_give_alone(
 def test_other_methods_do_not_matter(tiny: LoadTiny, task: str, dtype: str) -> None:
     model = tiny("roberta", task, dtype)
     instances = random_instances(model, [9, 15])
-    together = attribute(model, instances, EVERY)
+    together = in_one_batch(tiny, "roberta", task, dtype, 9, 15)
+    limits = limits_on(tiny, "roberta", task, dtype, 9, 15)
     for method in ALL_METHODS:
         alone = attribute(model, instances, cheap(method))
-        part = Attributions(together.predictions, {method: together.rows[method]}, [])
-        same(part, alone, limits_on(tiny, "roberta", task, dtype, 9, 15))
+        same(only(method, together), alone, limits)
 
 
 @pytest.mark.parametrize("task", TASKS)
