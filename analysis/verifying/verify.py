@@ -36,6 +36,8 @@ from attribeam.schemas.tables import EVALUATIONS
 
 # The view that ``checks.ACCOUNTS`` asks, and what it reads.
 _VIEWS = ("compared", "completeness")
+# Bytes of a table's files below which it is held in memory while its rows are counted.
+_SMALL = 1 << 20
 
 
 class Fact(NamedTuple):
@@ -150,9 +152,14 @@ def _load(
     report: Report,
 ) -> None:
     double = is_double(manifest)
+    # Not locked: links may lead out of the folder, and nobody else's SQL runs here.
+    spill_to_temporary(connection)
     for table in TABLES:
-        paths = [escape_glob(str(root / path)) for path in found.sound[table]]
-        add_table(connection, table, paths, double=double)
+        sound = [root / path for path in found.sound[table]]
+        add_table(connection, table, [escape_glob(str(path)) for path in sound], double=double)
+        if sound and sum(path.stat().st_size for path in sound) < _SMALL:
+            # Once for all rules, each of which else has DuckDB open and bind the files again.
+            connection.execute(f"create temp table {table} as from {table}")
     for table in EVALUATIONS:
         globs = PUBLISHED_GLOBS if is_published(manifest) else GLOBS
         found_files = _evaluations(root, globs[table], table, report)
@@ -160,8 +167,6 @@ def _load(
         add_table(connection, table, paths, double=double)
     add_manifest(connection, manifest)
     add_views(connection, only=_VIEWS)
-    # Not locked: links may lead out of the folder, and nobody else's SQL runs here.
-    spill_to_temporary(connection)
     connection.execute(CURVE_KEYS)
     connection.execute(DETAIL_KEYS)
     connection.execute(DETAILED)

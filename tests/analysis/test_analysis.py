@@ -55,7 +55,7 @@ def test_queries_find_comments_wherever_they_look(folder: Path, source: str) -> 
 
 
 def test_manifest_is_in_tables(folder: Path) -> None:
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         methods = connection.execute(
             "select method, params->>'steps', additive, tables, passes from methods order by all"
         ).fetchall()
@@ -87,7 +87,7 @@ def oddly_named(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_folder_may_have_any_name(oddly_named: Path, name: str) -> None:
-    with open_run(oddly_named / name) as connection:
+    with open_run(oddly_named / name, commented=False) as connection:
         assert connection.execute("select count(*) from instances").fetchone() == (3,)
         assert connection.execute("select count(*) from attributions").fetchone() == (9,)
 
@@ -100,7 +100,7 @@ def test_temporary_files_are_not_read(tmp_path: Path) -> None:
     folder = write_run(synthetic_run(rows=2, failing=False), tmp_path)
     (folder / "instances" / ".tmp-shard-00000-of-00001.parquet.1234").write_bytes(b"half")
     (folder / "instances" / "shard-00000-of-00001.parquet.tmp").write_bytes(b"half")
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         assert connection.execute("select count(*) from instances").fetchone() == (2,)
     assert verify(folder).problems == []
 
@@ -110,7 +110,7 @@ def test_empty_tables_are_typed(tmp_path: Path) -> None:
         folder = write_run(synthetic_run(rows=1, failing=False, dtype=dtype), tmp_path / dtype)
         for file in folder.rglob("*.parquet"):
             file.unlink()
-        with open_run(folder) as connection:
+        with open_run(folder, commented=False) as connection:
             types = {
                 (table, column): type
                 for table in ("attributions", "layers")
@@ -139,7 +139,7 @@ def test_empty_tables_are_typed(tmp_path: Path) -> None:
 def test_an_open_run_reaches_nothing_outside(folder: Path, tmp_path: Path, sql: str) -> None:
     outside = tmp_path / "outside.txt"
     outside.write_text("secret")
-    with open_run(folder) as connection, pytest.raises(duckdb.Error):
+    with open_run(folder, commented=False) as connection, pytest.raises(duckdb.Error):
         connection.execute(sql.format(outside=outside)).fetchall()
     assert outside.read_text() == "secret"
 
@@ -147,13 +147,13 @@ def test_an_open_run_reaches_nothing_outside(folder: Path, tmp_path: Path, sql: 
 def test_external_access_on_request(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.txt"
     outside.write_text("hello")
-    with open_run(folder, external_access=True) as connection:
+    with open_run(folder, external_access=True, commented=False) as connection:
         row = connection.execute(f"select content from read_text('{outside}')").fetchone()
     assert row == ("hello",)
 
 
 def test_large_sorts_spill_while_locked(folder: Path) -> None:
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         row = connection.execute(
             "select current_setting('temp_directory'), current_setting('lock_configuration')"
         ).fetchone()
@@ -247,7 +247,7 @@ def test_csv(folder: Path) -> None:
     assert row[:6] == ["0.1", "[0.5, null]", "", 'a,"b"\nc', "true", "1"]
     assert row[6:] == ["nan", "a\rb", "aa00"]
     count = asked(folder, "from tokens", "csv").count("\n") - 1
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         assert connection.execute("select count(*) from tokens").fetchone() == (count,)
 
 
@@ -700,6 +700,21 @@ def test_rows_that_do_not_add_up(
     out = io.StringIO()
     print_report(report, out, width=100)
     assert re.search(r"\n\d+ problems?\n$", out.getvalue())
+
+
+@pytest.mark.parametrize("change", [None, drop("instances", **AT_4), drop("curves", **POINT)])
+def test_what_is_large_is_counted_in_its_files(
+    tmp_path: Path,
+    change: Callable[[SyntheticRun], None] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = synthetic_run()
+    if change is not None:
+        change(run)
+    held = verify(write_run(run, tmp_path))
+    monkeypatch.setattr("attribeam.analysis.verifying.verify._SMALL", 0)
+    assert verify(tmp_path) == held
+    assert bool(held.problems) == (change is not None)
 
 
 @pytest.mark.parametrize(
