@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,12 +29,13 @@ from attribeam.analysis import open_run, verify
 from attribeam.analysis.local import without_paths
 from attribeam.analysis.opening.database import add_manifest, add_table, add_views
 from attribeam.analysis.opening.manifest import rows_of
-from attribeam.analysis.publish import card, commits
+from attribeam.analysis.publish import card, commits, publishable
 from attribeam.analysis.publish import tables as publish_tables
 from attribeam.analysis.publish.card import ROWS, escaped, size_category
 from attribeam.analysis.publish.hub import upload as upload_folder
 from attribeam.analysis.publish.publish import Published, publish
 from attribeam.analysis.publish.publishable import published_manifest
+from attribeam.analysis.verifying.verify import Report
 from attribeam.schemas import TABLES, UsageError, table_schema
 from attribeam.schemas.layout import PUBLISHED_GLOBS, UNFINISHED
 from attribeam.schemas.tables import EVALUATIONS
@@ -69,6 +71,18 @@ def run() -> SyntheticRun:
 def folder(run: SyntheticRun, parent: Path) -> Path:
     """A run that nobody changes."""
     return write_run(run, parent / "run")
+
+
+@pytest.fixture(scope="module")
+def sound(folder: Path) -> Report:
+    """What its verification says."""
+    return verify(folder)
+
+
+@pytest.fixture
+def verified(folder: Path, sound: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verifies the run that nobody changes no more than once."""
+    monkeypatch.setattr(publishable, "verify", {folder: sound}.__getitem__)
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +125,10 @@ def sorted_rows(rows: list[dict[str, Any]]) -> list[str]:
     return sorted(json.dumps(row, sort_keys=True) for row in rows)
 
 
+@cache
 def run_rows(folder: Path, table: str) -> list[dict[str, Any]]:
-    with open_run(folder) as connection:
+    """The rows of a run that nobody changes."""
+    with open_run(folder, commented=False) as connection:
         rows: list[dict[str, Any]] = connection.sql(f"from {table}").to_arrow_table().to_pylist()
     return rows
 
@@ -233,7 +249,7 @@ def test_duckdb_reads_it(folder: Path, dry: Path) -> None:
 
 def test_the_views_read_it(folder: Path, dry: Path) -> None:
     manifest = json.loads((dry / "run.json").read_text(encoding="utf-8"))
-    with duckdb.connect() as connection, open_run(folder) as original:
+    with duckdb.connect() as connection, open_run(folder, commented=False) as original:
         for table, pattern in PUBLISHED_GLOBS.items():
             patterns = [f"{dry}/{pattern}"] if any(dry.glob(pattern)) else []
             add_table(connection, table, patterns, double=False)
@@ -330,6 +346,7 @@ def test_shards_are_joined_and_row_groups_cut(
     folder: Path,
     tmp_path: Path,
     offline: Path,
+    verified: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(publish_tables, "_MOST_FILES", files)
@@ -375,7 +392,9 @@ def test_odd_names_are_shown_as_they_are(tmp_path: Path, offline: Path) -> None:
 @pytest.mark.parametrize(
     ("title", "shown"), [("a\n---\nb  c", "a --- b c"), (" \n", "some-run"), ("", "some-run")]
 )
-def test_a_title_is_a_line(title: str, shown: str, folder: Path, tmp_path: Path) -> None:
+def test_a_title_is_a_line(
+    title: str, shown: str, folder: Path, tmp_path: Path, verified: None
+) -> None:
     publish(folder, REPO, title=title, dry_run=tmp_path / "dry")
     assert front_matter(tmp_path / "dry")["pretty_name"] == shown
 
@@ -826,7 +845,7 @@ Upload = Callable[..., Published]
 
 
 @pytest.fixture
-def upload(folder: Path, hub: Hub) -> Upload:
+def upload(folder: Path, hub: Hub, verified: None) -> Upload:
     def to_hub(**options: Any) -> Published:
         return publish(folder, endpoint=hub.endpoint, **{"repo_id": REPO, **options})
 
