@@ -87,7 +87,7 @@ def test_everything_opens(folder: Path, kind: str) -> None:
 
 def test_columns_that_came_later_are_null(folder: Path) -> None:
     later = "question, question_kind, outputs"
-    with open_run(folder / "run") as connection:
+    with open_run(folder / "run", commented=False) as connection:
         assert connection.execute(f"select distinct {later} from instances").fetchall() == [
             (None,) * 3
         ]
@@ -156,7 +156,7 @@ def test_what_is_missing_is_computed(run: Path) -> None:
         schema = table_schema(path.split("/")[0])
         assert_alike(pq.ParquetFile(run / path).read(), completed(rows[path], schema))
     assert verify(run).problems == []
-    with open_run(run) as connection:
+    with open_run(run, commented=False) as connection:
         asked = "select count(*), count(question) from instances"
         assert connection.execute(asked).fetchall() == [(4, 0)]
         assert connection.execute("select count(*) from faithfulness").fetchall() == [(5,)]
@@ -173,7 +173,7 @@ def test_a_method_is_added_as_to_a_new_run(run: Path, tmp_path: Path) -> None:
     for method in ("grad_x_input", "attention_rollout"):
         assert scores(run, [method]) == scores(new, [method])
     assert verify(run).problems == []
-    with open_run(run, others={"new": new}) as connection:
+    with open_run(run, others={"new": new}, commented=False) as connection:
         ours, theirs = (
             connection.execute(f"from {of}faithfulness where method = 'grad_x_input'").fetchone()
             for of in ("", "new.")

@@ -37,7 +37,7 @@ def ran(tmp_path: Path, model: Path, lines: list[dict[str, Any]], *more: str) ->
     verified = command("verify", out)
     assert (verified.status, verified.err) == (0, ""), verified.out
     assert "sound: everything adds up" in verified.out
-    return open_run(out)
+    return open_run(out, commented=False)
 
 
 def test_labels_of_windows(tmp_path: Path, of_labels: Path) -> None:

@@ -123,7 +123,9 @@ def every(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Opened
         yield {
             name: (
                 run,
-                stack.enter_context(open_run(write_run(run, tmp_path_factory.mktemp("run")))),
+                stack.enter_context(
+                    open_run(write_run(run, tmp_path_factory.mktemp("run")), commented=False)
+                ),
             )
             for name, run in made.items()
         }

@@ -49,7 +49,7 @@ def test_between_subsets(tmp_path: Path) -> None:
         row["subset"] = subset
     folder = write_run(run, tmp_path)
     values = write_heads(folder, [row["instance_id"] for row in run.instances], 0)
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         found = connection.execute("from head_agreement").fetchall()
     groups = {name: values[[s == name for s in subsets]] for name in (None, "a", "b")}
     pairs = [(None, "a"), (None, "b"), ("a", "b")]
@@ -71,12 +71,15 @@ def test_with_another_run(tmp_path: Path) -> None:
         values.append(write_heads(folder, [row["instance_id"] for row in run.instances], seed))
     files = f"{folders[1]}/heads/*/*.parquet"
     query = f"from head_agreement_with('{files}')"
-    with open_run(folders[0], external_access=True) as connection:
+    with open_run(folders[0], external_access=True, commented=False) as connection:
         ((method, other, heads, *numbers, n, other_n),) = connection.execute(query).fetchall()
     assert (method, other, heads, n, other_n) == ("attattr", "attattr", LAYERS * HEADS, 4, 4)
     assert numbers == pytest.approx(expected(*values), abs=1e-9)
     # Another run's files are outside this one's folder, unless it is named beforehand.
-    with open_run(folders[0]) as connection, pytest.raises(duckdb.PermissionException):
+    with (
+        open_run(folders[0], commented=False) as connection,
+        pytest.raises(duckdb.PermissionException),
+    ):
         connection.execute(query)
     outcome = command("query", folders[0], query)
     assert outcome.status == 2 and "--with NAME=DIR" in outcome.err
@@ -84,7 +87,9 @@ def test_with_another_run(tmp_path: Path) -> None:
     named = "from head_agreement_with('other')"
     for access in (False, True):
         others = {"other": folders[1]}
-        with open_run(folders[0], others=others, external_access=access) as connection:
+        with open_run(
+            folders[0], others=others, external_access=access, commented=False
+        ) as connection:
             (found,) = connection.execute(named).fetchall()
         assert found[3:5] == pytest.approx(numbers[:2], abs=1e-9)
 

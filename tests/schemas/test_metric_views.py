@@ -86,7 +86,7 @@ def opened(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Opened]:
     run = make(**RUNS[request.param])
-    with open_run(write_run(run, tmp_path_factory.mktemp("run"))) as connection:
+    with open_run(write_run(run, tmp_path_factory.mktemp("run")), commented=False) as connection:
         yield run, connection
 
 
@@ -276,7 +276,7 @@ def test_scores_of_one_layer_are_left_out(tmp_path: Path) -> None:
     for row in run.attributions:
         if row["method"] == "paths":
             row["layer"] = 1
-    with open_run(write_run(run, tmp_path)) as connection:
+    with open_run(write_run(run, tmp_path), commented=False) as connection:
         pairs = {row["method_b"] for row in select(connection, "from agreement")}
         methods = {row["method"] for row in select(connection, "from word_ranks")}
     assert (pairs, "paths" in methods) == ({"grad_x_input"}, False)
@@ -311,7 +311,7 @@ def test_grad_x_input_correlation(opened: Opened) -> None:
 
 
 def test_without_grad_x_input_there_is_no_correlation_with_it(tmp_path: Path) -> None:
-    with open_run(write_run(synthetic_run(), tmp_path)) as connection:
+    with open_run(write_run(synthetic_run(), tmp_path), commented=False) as connection:
         assert select(connection, "from grad_x_input_correlation") == []
 
 
@@ -647,7 +647,7 @@ def test_perturbation_without_labels_or_an_order(tmp_path: Path) -> None:
     for number, row in enumerate(run.instances):
         if number:
             row["label"] = row["correct"] = None
-    with open_run(write_run(run, tmp_path)) as connection:
+    with open_run(write_run(run, tmp_path), commented=False) as connection:
         rows = select(connection, "from perturbation_auc")
     assert len(rows) == 3
     for row in rows:
@@ -779,7 +779,7 @@ def test_faithfulness_intervals(opened: Opened) -> None:
 
 
 def test_a_metric_whose_order_was_not_run_has_no_interval(tmp_path: Path) -> None:
-    with open_run(write_run(make(orders=("morf",)), tmp_path)) as connection:
+    with open_run(write_run(make(orders=("morf",)), tmp_path), commented=False) as connection:
         metrics = {row["metric"] for row in select(connection, "from faithfulness_intervals")}
     assert "auc_morf" in metrics
     assert not metrics & {"sufficiency", "auc_lerf", "auc_difference"}
@@ -826,7 +826,7 @@ def test_a_run_that_has_only_begun_has_empty_views(tmp_path: Path) -> None:
     write_run(synthetic_run(rows=2), tmp_path)
     for file in tmp_path.rglob("*.parquet"):
         file.unlink()
-    with open_run(tmp_path) as connection:
+    with open_run(tmp_path, commented=False) as connection:
         for view in views(*NEW):
             if not view.is_macro:
                 assert select(connection, f"from {view.name}") == [], view.name
@@ -836,7 +836,7 @@ def test_a_run_without_rationales_or_curves_has_empty_views(tmp_path: Path) -> N
     run = make(rows=4, evaluate=False)
     for row in run.instances:
         row["rationale"] = None
-    with open_run(write_run(run, tmp_path)) as connection:
+    with open_run(write_run(run, tmp_path), commented=False) as connection:
         full = {view.name for view in views(*NEW) if not view.is_macro} & {
             name
             for name in NEW

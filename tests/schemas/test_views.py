@@ -45,7 +45,7 @@ def opened(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Opened]:
     run = synthetic_run(**RUNS[request.param])
-    with open_run(write_run(run, tmp_path_factory.mktemp("run"))) as connection:
+    with open_run(write_run(run, tmp_path_factory.mktemp("run")), commented=False) as connection:
         yield run, connection
 
 
@@ -431,7 +431,7 @@ def test_a_curve_by_hand(tmp_path: Path) -> None:
         point = values[row["order"], row["fraction"]]
         row["removed"], row["probability"], row["prediction"] = point
         row["units"], row["flipped"] = 4, row["prediction"] != 1
-    with open_run(write_run(run, tmp_path)) as connection:
+    with open_run(write_run(run, tmp_path), commented=False) as connection:
         for view in ("faithfulness", "faithfulness_by_instance"):
             (row,) = select(connection, f"from {view} where method = 'gradient'")
             keys = ("instance_id", "method", "protocol", "operation", "n", "left_out")
@@ -459,7 +459,7 @@ def test_a_probability_of_zero_has_finite_log_odds(tmp_path: Path) -> None:
     run = synthetic_run(rows=1, fractions=(0.5,), failing=False)
     for row in run.curves:
         row["probability"] = 0.0 if row["fraction"] else 1.0
-    with open_run(write_run(run, tmp_path)) as connection:
+    with open_run(write_run(run, tmp_path), commented=False) as connection:
         for view in ("faithfulness", "faithfulness_by_instance"):
             for row in select(connection, f"from {view}"):
                 assert row["log_odds"] == pytest.approx(math.log(1e-30))
@@ -480,7 +480,7 @@ def test_a_method_that_only_failed_has_a_cost(tmp_path: Path) -> None:
         }
         for row in gone
     ]
-    with open_run(write_run(run, tmp_path)) as connection:
+    with open_run(write_run(run, tmp_path), commented=False) as connection:
         (row,) = select(connection, "from cost where method = 'paths'")
     assert (row["instances"], row["failures"], row["seconds_per_instance"]) == (0, 2, None)
 
@@ -490,7 +490,7 @@ def test_a_run_that_has_only_begun_has_empty_views(tmp_path: Path) -> None:
     write_run(run, tmp_path)
     for file in tmp_path.rglob("*.parquet"):
         file.unlink()
-    with open_run(tmp_path) as connection:
+    with open_run(tmp_path, commented=False) as connection:
         for view in VIEWS:
             if not view.is_macro:
                 assert select(connection, f"from {view.name}") == []

@@ -161,7 +161,7 @@ def test_a_run_by_the_authors_count_is_sound(tiny_folder: Any, tmp_path: Path) -
     )
     run_pipeline(options)
     assert verify(tmp_path / "out").problems == []
-    with open_run(tmp_path / "out") as connection:
+    with open_run(tmp_path / "out", commented=False) as connection:
         found = connection.execute("select protocol, n, degradation from degradation").fetchall()
     assert [row[:2] for row in found] == [("compat", 6)] * 4
     assert all(np.isfinite(row[2]) for row in found)
@@ -265,7 +265,7 @@ def test_degradation_is_its_definition(name: str, tmp_path: Path) -> None:
         # As the files have it: where top and bottom are near each other, that matters.
         for row in run.curves:
             row["probability"] = float(np.float32(row["probability"]))
-    with open_run(write_run(run, tmp_path)) as connection:
+    with open_run(write_run(run, tmp_path), commented=False) as connection:
         found = by_key(connection, "degradation")
         points = by_key(connection, "degradation_curves")
     kept = compared(run.curves)

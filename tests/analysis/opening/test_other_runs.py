@@ -23,7 +23,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answer(run: str | Path, sql: str, **options: Any) -> list[tuple[Any, ...]]:
-    with open_run(run, **options) as connection:
+    with open_run(run, **options, commented=False) as connection:
         return connection.execute(sql).fetchall()
 
 
@@ -32,9 +32,11 @@ def test_all_tables_and_views_of_the_other_run(
     external_access: bool, folder: Path, other: Path
 ) -> None:
     with (
-        open_run(folder, others={"o": other}, external_access=external_access) as connection,
-        open_run(other) as alone,
-        open_run(folder) as main,
+        open_run(
+            folder, others={"o": other}, external_access=external_access, commented=False
+        ) as connection,
+        open_run(other, commented=False) as alone,
+        open_run(folder, commented=False) as main,
     ):
         for name in (*TABLES, "methods", "run", *(v.name for v in VIEWS if not v.is_macro)):
             sql = "select count(*) from {}" + name
@@ -49,14 +51,14 @@ def test_all_tables_and_views_of_the_other_run(
 
 
 def test_a_table_macro_never_answers_for_another_run(folder: Path, other: Path) -> None:
-    with open_run(folder, others={"o": other}) as connection:
+    with open_run(folder, others={"o": other}, commented=False) as connection:
         assert connection.execute("from faithfulness_over(common := false)").fetchall()
         with pytest.raises(duckdb.CatalogException):
             connection.execute("from o.faithfulness_over(common := false)")
 
 
 def test_the_other_run_is_read_only_too(folder: Path, other: Path) -> None:
-    with open_run(folder, others={"o": other}) as connection:
+    with open_run(folder, others={"o": other}, commented=False) as connection:
         assert connection.execute("from read_parquet('o://instances/*.parquet')").fetchall()
         for sql in (
             "copy (select 1 as a) to 'o://run.json'",
@@ -86,7 +88,7 @@ def test_elsewhere(
 def test_of_what_was_published_only_the_methods_asked_for_are_opened(
     elsewhere: list[Elsewhere],
 ) -> None:
-    with open_run(ADDRESS) as connection:
+    with open_run(ADDRESS, commented=False) as connection:
         elsewhere[0].opened.clear()
         sql = "select count(*), sum(len(scores)) from attributions where method = 'paths'"
         assert connection.execute(sql).fetchall()[0][0] > 0
@@ -108,7 +110,7 @@ def test_on_the_command_line(folder: Path, other: Path) -> None:
 @pytest.mark.parametrize("names", [["run"], ["memory"], ["HF"], ["a b"], ["1"], [""], ["a", "A"]])
 def test_names_that_can_t_be(names: list[str], folder: Path, other: Path) -> None:
     with pytest.raises(UsageError, match="can't be the name of another run"):
-        open_run(folder, others=dict.fromkeys(names, other))
+        open_run(folder, others=dict.fromkeys(names, other), commented=False)
 
 
 def test_a_keyword_may_be_one(folder: Path, other: Path) -> None:
@@ -122,4 +124,4 @@ def test_settings(folder: Path) -> None:
     sql = "select current_setting('threads'), current_setting('memory_limit')"
     assert answer(folder, sql, settings=settings) == [(1, "200.0 MiB")]
     with pytest.raises(UsageError, match="no_such"):
-        open_run(folder, settings={"no_such": 1})
+        open_run(folder, settings={"no_such": 1}, commented=False)

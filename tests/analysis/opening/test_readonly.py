@@ -119,7 +119,7 @@ def test_only_the_files_of_the_methods_asked_for_are_opened(
         return opened(files, path)
 
     monkeypatch.setattr(LocalFiles, "opened", counted)
-    with open_run(run) as connection:
+    with open_run(run, commented=False) as connection:
         asked.clear()
         sql = "select count(*), sum(len(scores)) from attributions where method = 'paths'"
         assert connection.execute(sql).fetchall()[0][0] > 0
@@ -134,7 +134,7 @@ def test_a_table_is_seen_as_it_becomes(tmp_path: Path) -> None:
     later = folder.rename(tmp_path / "later")
     (folder / "instances").mkdir(parents=True)
     (folder / "run.json").write_bytes((later / "run.json").read_bytes())
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         assert connection.execute("select count(*) from attributions").fetchone() == (0,)
         assert connection.execute("from faithfulness").fetchall() == []
         for table in ("instances", "attributions", "curves"):
@@ -153,7 +153,7 @@ def test_columns_that_files_are_too_old_to_have_are_null(tmp_path: Path) -> None
         for path in folder.glob("instances/*.parquet"):
             older = f"select * exclude (correct, text) from '{path}'"
             connection.execute(f"copy ({older}) to '{path}' (format parquet)")
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         rows = connection.execute("from instances").fetchall()
         names = [column[0] for column in connection.description or ()]
     assert rows and set(names) == set(table_schema("instances").names)
@@ -167,6 +167,6 @@ def test_a_method_is_what_its_folder_says(tmp_path: Path) -> None:
     target = folder / unit_path(Unit("attributions", "gradient-2"), 0, 1)
     target.parent.mkdir()
     target.write_bytes(source.read_bytes())
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         query = "select method, count(*) from attributions where method like 'grad%' group by all"
         assert sorted(connection.execute(query).fetchall()) == [("gradient", 4), ("gradient-2", 4)]

@@ -88,7 +88,7 @@ def elsewhere(
 
 
 def answers(run: str | Path) -> list[list[tuple[Any, ...]]]:
-    with open_run(run) as connection:
+    with open_run(run, commented=False) as connection:
         return [connection.execute(sql).fetchall() for sql in ASKED]
 
 
@@ -119,7 +119,7 @@ def test_a_published_folder_answers_as_the_run(folder: Path, published: Path) ->
 
 
 def test_every_table_and_view_of_a_published_folder(published: Path) -> None:
-    with open_run(published) as connection:
+    with open_run(published, commented=False) as connection:
         for table in TABLES:
             connection.execute(f"from {table}").fetchall()
         for view in VIEWS:
@@ -128,7 +128,7 @@ def test_every_table_and_view_of_a_published_folder(published: Path) -> None:
 
 
 def test_a_published_folder_is_locked(published: Path, folder: Path) -> None:
-    with open_run(published) as connection:
+    with open_run(published, commented=False) as connection:
         file = next(folder.glob("instances/*.parquet"))
         with pytest.raises(duckdb.PermissionException):
             connection.execute(f"from read_parquet('{file}')")
@@ -159,7 +159,7 @@ def test_a_run_elsewhere_answers_as_the_run(
 
 
 def test_a_query_opens_only_what_it_asks_for(elsewhere: list[Elsewhere]) -> None:
-    with open_run(ADDRESS) as connection:
+    with open_run(ADDRESS, commented=False) as connection:
         elsewhere[0].opened.clear()
         connection.execute("select count(*) from instances").fetchall()
     assert elsewhere[0].opened
@@ -190,7 +190,7 @@ def test_a_run_elsewhere_that_is_not_finished_says_so(
 def test_nothing_but_the_run_is_reached_there(
     external_access: bool, elsewhere: list[Elsewhere], tmp_path: Path
 ) -> None:
-    with open_run(ADDRESS, external_access=external_access) as connection:
+    with open_run(ADDRESS, external_access=external_access, commented=False) as connection:
         for other in (
             "hf://datasets/someone/texts/secret.csv",
             f"{ADDRESS}/../texts/secret.csv",
@@ -209,12 +209,12 @@ def test_a_run_elsewhere_reaches_no_file_of_this_machine(
 ) -> None:
     file = tmp_path / "mine.csv"
     file.write_text("a\n1\n", encoding="utf-8")
-    with open_run(ADDRESS) as connection:
+    with open_run(ADDRESS, commented=False) as connection:
         with pytest.raises(duckdb.PermissionException):
             connection.execute(f"from read_csv('{file}')")
         with pytest.raises(duckdb.Error, match="locked"):
             connection.execute("set enable_external_access = true")
-    with open_run(ADDRESS, external_access=True) as connection:
+    with open_run(ADDRESS, external_access=True, commented=False) as connection:
         assert connection.execute(f"from read_csv('{file}')").fetchall() == [(1,)]
 
 

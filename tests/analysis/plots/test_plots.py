@@ -53,7 +53,7 @@ def write_pruning(folder: Path, evaluation: str, count: int) -> None:
 
 
 def rows_of(folder: Path, name: str) -> list[Mapping[str, Any]]:
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         cursor = connection.execute(PLOTS[name].query, {"method": None})
         names = [column[0] for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -76,7 +76,7 @@ def test_it_lies_in_the_run_by_default(folder: Path) -> None:
 
 
 def test_information_flow(folder: Path) -> None:
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         cursor = connection.execute("from information_flow where method = 'attention'")
         names = [column[0] for column in cursor.description or ()]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

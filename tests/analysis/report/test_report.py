@@ -154,7 +154,7 @@ def test_nothing_is_fetched_and_no_other_script_runs(page: Page) -> None:
 
 def test_the_table_of_metrics(folder: Path, page: Page) -> None:
     columns = page.columns("faithfulness")
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         rows = connection.execute(
             "select method, comprehensiveness, sufficiency, degradation, low, high"
             " from faithfulness join degradation_intervals using (method)"
@@ -269,7 +269,7 @@ def test_a_table_per_way_to_perturb(tmp_path: Path) -> None:
     page = Page(write_report(folder))
     assert {"faithfulness", "faithfulness-1"} <= set(page.sections)
     for section, operation in (("faithfulness", "mask"), ("faithfulness-1", "pad")):
-        with open_run(folder) as connection:
+        with open_run(folder, commented=False) as connection:
             rows = connection.execute(
                 "select method, aopc from faithfulness where operation = ?", [operation]
             ).fetchall()
@@ -278,7 +278,7 @@ def test_a_table_per_way_to_perturb(tmp_path: Path) -> None:
 
 @pytest.mark.skipif("plausibility" not in VIEW_NAMES, reason="there is no view of plausibility")
 def test_plausibility(folder: Path, page: Page) -> None:
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         rows = connection.execute("select method, token_f1, auprc from plausibility").fetchall()
     columns = page.columns("plausibility")
     assert columns["token F1 ↑"] == near({row[0]: row[1] for row in rows})
@@ -291,12 +291,12 @@ def test_plausibility_of_parts_of_texts_says_so(page: Page, tmp_path: Path) -> N
 
     assert "parts" not in note(page)
     run = synthetic_run(rows=12, failing=False)
-    with open_run(write_run(run, tmp_path / "whole")) as connection:
+    with open_run(write_run(run, tmp_path / "whole"), commented=False) as connection:
         (name,) = connection.execute("select min(instance_id) from word_ranks").fetchall()[0]
     cut = next(row for row in run.instances if row["instance_id"] == name)
     cut |= {"truncated": True, "text": cut["text"] + " and more"}
     folder = write_run(run, tmp_path / "cut")
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         (row,) = connection.execute(
             "select n, cut, unseen, text_words from plausibility limit 1"
         ).fetchall()

@@ -90,7 +90,7 @@ def test_a_snapshot_of_links_is_sound(original: Path, tmp_path: Path) -> None:
     folder = tmp_path / "snapshots" / "main"
     assert verify(folder).problems == []
     ask = "from faithfulness_by_instance order by all"
-    with open_run(folder) as linked, open_run(original) as plain:
+    with open_run(folder, commented=False) as linked, open_run(original, commented=False) as plain:
         found = linked.sql(ask).fetchall()
         assert found and found == plain.sql(ask).fetchall()
     # Elsewhere links lead out of the folder.

@@ -60,7 +60,7 @@ def attack(run: Path) -> Attack:
 
 @pytest.fixture
 def connection(run: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_run(run) as connection:
+    with open_run(run, commented=False) as connection:
         yield connection
 
 
@@ -241,7 +241,7 @@ def test_an_attack(attack: Attack, run: Path, connection: duckdb.DuckDBPyConnect
         assert row["correct_after"] == sum(new == row["gold"] for _, new in own)
         assert row["flipped"] == sum(old == row["gold"] != new for old, new in own)
     assert verify(run).problems == []
-    with open_run(run) as after_it:
+    with open_run(run, commented=False) as after_it:
         view = after_it.execute(
             "select rank, gold, trigger, accuracy_before, accuracy_after, success "
             "from attack_success"
@@ -267,7 +267,7 @@ def test_other_settings_stand_beside_it(attack: Attack, run: Path) -> None:
         attack("--triggers", 1, "--limit", 6, "--target", "positive", "--least", 0).status == DONE
     )
     assert len(files(run) - before) == 2
-    with open_run(run) as connection:
+    with open_run(run, commented=False) as connection:
         found = connection.execute(
             "select count(distinct evaluation), count(distinct (evaluation, rank, gold)), count(*) "
             "from attacks"
@@ -341,7 +341,7 @@ def test_a_masked_lm(tiny_folder: Callable[..., Path], tmp_path: Path) -> None:
     assert command("prune", folder, *usual, "--rates", "0,1", "--seeds", 0).status == DONE
     outcome = command("attack", folder, *usual, "--least", -1, "--triggers", 1)
     assert outcome.status == DONE, outcome.err
-    with open_run(folder) as connection:
+    with open_run(folder, commented=False) as connection:
         rows = connection.execute("select gold, n, skipped from attacks").fetchall()
     assert rows == [(0, 2, 0)]
     manifest = json.loads((folder / "run.json").read_text())

@@ -205,7 +205,7 @@ def test_a_run_is_pruned(prune: Prune, run: Path) -> None:
     assert [row["rate"] for row in rows] == [0, 0.5, 1] * 6
     assert {row["n"] for row in rows} == {ALL - RANKED}
     shape = (model.num_layers, 4)
-    with open_run(run) as connection:
+    with open_run(run, commented=False) as connection:
         importance = importances(connection, "attattr", shape)
         ranks = np.array(
             connection.execute("select rank from head_importance order by layer, head").fetchall()
@@ -231,7 +231,7 @@ def test_doing_it_again_replaces_it(prune: Prune, run: Path) -> None:
     assert {name: (run / name).read_bytes() for name in files(run)} == before
     # Other settings stand beside it, and both are to be read.
     assert prune("--rates", "1", "--seeds", 0).status == DONE
-    with open_run(run) as connection:
+    with open_run(run, commented=False) as connection:
         counts = connection.execute(
             "select count(*) from pruning group by evaluation order by 1"
         ).fetchall()
@@ -269,7 +269,7 @@ def test_what_is_wrong_with_a_file_is_found(prune: Prune, run: Path) -> None:
 
 def test_without_one_the_table_is_empty_and_typed(run: Path, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes((run / "run.json").read_bytes())
-    with open_run(tmp_path) as connection:
+    with open_run(tmp_path, commented=False) as connection:
         for name in ("pruning", "attacks"):
             columns = connection.execute(f"select column_name from (describe {name})").fetchall()
             assert [column for (column,) in columns] == table_schema(name).names
@@ -302,7 +302,7 @@ def test_rows_that_fail_and_rows_without_label(prune: Prune, run: Path, tmp_path
         "2 left out: they have no label",
         "1 failed: the text is empty",
     ]
-    with open_run(run) as connection:
+    with open_run(run, commented=False) as connection:
         query = "select distinct split, n from pruning where corpus = 'dev.jsonl'"
         assert connection.execute(query).fetchall() == [("dev", 2)]
 

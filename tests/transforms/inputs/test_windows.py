@@ -256,7 +256,7 @@ def out(model_folder: Path, corpus: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def connection(out: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with open_run(out) as connection:
+    with open_run(out, commented=False) as connection:
         yield connection
 
 
@@ -361,7 +361,7 @@ def test_ids_have_places_too(model_folder: Path, tmp_path: Path) -> None:
     corpus = write_jsonl(tmp_path / "c.jsonl", rows)
     run_windows(model_folder, corpus, tmp_path / "out", target="1", stride=None)
     assert verify(tmp_path / "out").problems == []
-    with open_run(tmp_path / "out") as connection:
+    with open_run(tmp_path / "out", commented=False) as connection:
         found = connection.execute(
             "select word_id, windows from document_tokens where method = 'random' order by word_id"
         ).fetchall()
@@ -380,7 +380,7 @@ def test_tokens_of_one_character_are_one_place(
     changes = {"stride": 5, "methods": "saliency", "target": "1", "max_length": 16}
     run_windows(model, corpus, tmp_path / "out", **changes)
     assert verify(tmp_path / "out").problems == []
-    with open_run(tmp_path / "out") as connection:
+    with open_run(tmp_path / "out", commented=False) as connection:
         rows = connection.execute(
             "select char_start, char_end, windows from document_tokens where char_end > char_start"
         ).fetchall()
@@ -412,7 +412,7 @@ def test_a_window_that_fails(
     lost = [row for row in failures if row["instance_id"] != row["row_id"]]
     assert lost and {row["row_id"] for row in failures} > {row["row_id"] for row in lost}
     assert f"and so have {len(lost)} windows of the others" in report.summary[1]
-    with open_run(tmp_path) as connection:
+    with open_run(tmp_path, commented=False) as connection:
         counted = connection.execute(
             "select row_id, failed_windows from documents where failed_windows > 0 order by row_id"
         ).fetchall()

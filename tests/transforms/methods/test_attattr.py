@@ -187,7 +187,7 @@ def test_a_method_without_scores_has_its_tables_alone(
     facts = {fact.method: fact for fact in report.facts}
     assert (facts["attattr"].attributed, facts["attattr"].evaluated) == (2, None)
     assert (facts["random"].attributed, facts["random"].evaluated) == (2, 2)
-    with open_run(out) as connection:
+    with open_run(out, commented=False) as connection:
         query = "select distinct method from attributions union from (select method from curves)"
         assert connection.execute(query).fetchall() == [("random",)]
         (layers,) = connection.execute("select count(*) from interactions").fetchone() or ()
@@ -222,7 +222,7 @@ def test_an_instance_without_a_label_fails_alone(
     out = tmp_path / "out"
     params = {"attattr": {"preset": "prune"}}
     run(options(tiny_folder("bert", "classification"), corpus, out, params=params))
-    with open_run(out) as connection:
+    with open_run(out, commented=False) as connection:
         query = "select method, stage, message from failures"
         ((method, stage, message),) = connection.execute(query).fetchall()
     assert (method, stage) == ("attattr", "attribute")

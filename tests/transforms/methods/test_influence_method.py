@@ -159,7 +159,7 @@ def test_a_run(tiny_folder: Save, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(options(tiny_folder("bert", "masked_lm"), corpus, out)).failures == 0
     assert not verify(out).problems
-    with open_run(out) as connection:
+    with open_run(out, commented=False) as connection:
         subsets = connection.execute("select distinct subset from instances order by 1").fetchall()
         assert subsets == [("even",), ("odd",)]
         query = "select count(*), count(heads), count(distinct level) from patterns"
@@ -186,7 +186,7 @@ def test_texts_that_cannot_be_explained_are_failures(
     corpus = write_jsonl(tmp_path / "texts.jsonl", [{"id": "bad", **row}, *contrasts(2)])
     out = tmp_path / "out"
     assert run(options(tiny_folder("bert", "masked_lm"), corpus, out)).failures == 1
-    with open_run(out) as connection:
+    with open_run(out, commented=False) as connection:
         ((name, said),) = connection.execute("select instance_id, message from failures").fetchall()
         assert name == "bad" and message in said
         assert connection.execute("select count(*) from instances").fetchall() == [(2,)]
