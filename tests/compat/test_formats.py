@@ -1,5 +1,6 @@
 """What each format from 4 on has left behind: it opens, says what it said, and goes on."""
 
+import io
 import json
 import re
 import tarfile
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from attribeam.analysis import open_run, verify
+from attribeam.analysis.query.output import write_json
 from attribeam.schemas import TABLES, VIEWS, UsageError, table_schema
 from attribeam.schemas.layout import FORMAT, FORMATS
 from attribeam.schemas.tables import EVALUATIONS, completed
@@ -54,12 +56,21 @@ def test_an_archive_is_there_of_each_format_that_is_read() -> None:
 @pytest.mark.parametrize("kind", ["run", "published"])
 def test_views_give_the_rows_that_they_gave(archive: Path, folder: Path, kind: str) -> None:
     given = json.loads(Path(str(archive).replace(".tar.xz", ".json")).read_text(encoding="utf-8"))
-    for sql, expected in given.items():
-        found = json.loads(command("query", folder / kind, sql, "--format", "json").out)
-        assert len(found) == len(expected) > 0, sql
-        for row, then in zip(found, expected, strict=True):
-            for name, value in then.items():
-                assert_close(row[name], value, f"{name} {sql}")
+    with open_run(folder / kind, commented=False) as connection:
+        for sql, expected in given.items():
+            found = written(connection.sql(sql))
+            assert len(found) == len(expected) > 0, sql
+            for row, then in zip(found, expected, strict=True):
+                for name, value in then.items():
+                    assert_close(row[name], value, f"{name} {sql}")
+
+
+def written(relation: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:
+    """The rows of a query as JSON has them."""
+    out, reader = io.StringIO(), relation.to_arrow_reader()
+    write_json(reader.schema, reader, out)
+    rows: list[dict[str, Any]] = json.loads(out.getvalue())
+    return rows
 
 
 def assert_close(found: Any, expected: Any, where: str) -> None:
