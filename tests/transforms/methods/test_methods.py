@@ -563,26 +563,40 @@ def limits_of(
     }
 
 
-@cache
-def in_one_batch(tiny: LoadTiny, family: str, task: str, dtype: str, *lengths: int) -> Attributions:
-    """Results of all methods for random instances, all of them in one batch."""
-    model = tiny(family, task, dtype)
-    instances = random_instances(model, lengths)
-    return attribute(model, instances, every(model), token_budget=100_000)
+LENGTHS = (5, 11, 4, 23, 11)
+# In an order that is not that of their lengths.
+SHUFFLED = (3, 1, 4, 0, 2)
 
 
 @cache
-def limits_on(tiny: LoadTiny, family: str, task: str, dtype: str, *lengths: int) -> Limits:
-    """What rounding may come to in the results of all methods for random instances."""
+def one_by_one(tiny: LoadTiny, family: str, task: str, dtype: str) -> Attributions:
+    """Results of all methods for instances that are each alone in a batch."""
     model = tiny(family, task, dtype)
-    instances = random_instances(model, lengths)
-    base = in_one_batch(tiny, family, task, dtype, *lengths)
+    instances = random_instances(model, LENGTHS)
+    return merged([attribute(model, [instance], every(model)) for instance in instances])
+
+
+@cache
+def batched(tiny: LoadTiny, family: str, task: str, dtype: str, *numbers: int) -> Attributions:
+    """Results of all methods for some of the instances in one batch; by default for all."""
+    model = tiny(family, task, dtype)
+    instances = random_instances(model, LENGTHS)
+    some = [instances[n] for n in numbers or range(len(LENGTHS))]
+    return attribute(model, some, every(model), token_budget=100_000)
+
+
+@cache
+def limits_on(tiny: LoadTiny, family: str, task: str, dtype: str) -> Limits:
+    """What rounding may come to in the results of all methods for the instances."""
+    model = tiny(family, task, dtype)
+    instances = random_instances(model, LENGTHS)
+    base = batched(tiny, family, task, dtype)
     if dtype == "float64":
         return limits_of(model, instances, every(model), base)
     single = [choice for choice in every(model) if choice.name not in IN_DOUBLE]
     rows = {choice.name: base.rows[choice.name] for choice in single}
     found = limits_of(model, instances, single, replace(base, rows=rows))
-    double = limits_on(tiny, family, task, "float64", *lengths)
+    double = limits_on(tiny, family, task, "float64")
     return found | {method: double[method] for method in IN_DOUBLE if method in double}
 
 
@@ -640,27 +654,6 @@ def every(model: Model) -> list[Chosen]:
 EVERY = [kind for method in ALL_METHODS for kind in cheap(method)]
 
 
-LENGTHS = (5, 11, 4, 23, 11)
-# The instances that are put in other batches, in an order that is not that of their lengths.
-SHUFFLED = (3, 1, 4, 0, 2)
-
-
-@cache
-def one_by_one(tiny: LoadTiny, family: str, task: str, dtype: str) -> Attributions:
-    """Results of all methods for instances that are each alone in a batch."""
-    model = tiny(family, task, dtype)
-    instances = random_instances(model, LENGTHS)
-    return merged([attribute(model, [instance], every(model)) for instance in instances])
-
-
-@cache
-def batched(tiny: LoadTiny, family: str, task: str, dtype: str, *numbers: int) -> Attributions:
-    """Results of all methods for some of the instances, in one batch."""
-    model = tiny(family, task, dtype)
-    instances = random_instances(model, LENGTHS)
-    return attribute(model, [instances[n] for n in numbers], every(model), token_budget=100_000)
-
-
 def only(method: str, found: Attributions) -> Attributions:
     """The part of results that is one method's."""
     return replace(found, rows={method: found.rows[method]})
@@ -679,9 +672,9 @@ def test_batch_mates_do_not_matter(
     tiny: LoadTiny, family: str, task: str, method: str, dtype: str
 ) -> None:
     model = (tiny, family, task, dtype)
-    limits = limits_on(*model, *LENGTHS)
+    limits = limits_on(*model)
     alone = only(method, one_by_one(*model))
-    same(only(method, in_one_batch(*model, *LENGTHS)), alone, limits)
+    same(only(method, batched(*model)), alone, limits)
     # Other mates, and padding up to another length: without the longest.
     fewer = SHUFFLED[1:]
     together = only(method, batched(*model, *fewer))
@@ -700,7 +693,7 @@ def test_batch_mates_do_not_matter_to_a_method_by_itself(
     shuffled = [instances[n] for n in SHUFFLED]
     found = attribute(model, shuffled, cheap(method), token_budget=60)
     alone = only(method, one_by_one(tiny, "bert", task, dtype))
-    limits = limits_on(tiny, "bert", task, dtype, *LENGTHS)
+    limits = limits_on(tiny, "bert", task, dtype)
     same(found, picked(alone, SHUFFLED), of_some(limits, SHUFFLED))
 
 
@@ -752,7 +745,7 @@ def test_any_batch_gives_what_instances_give_alone(
     instances = random_instances(model, LENGTHS)
     found = attribute(model, [instances[n] for n in numbers], EVERY, token_budget=budget)
     alone = one_by_one(tiny, "bert", task, "float64")
-    limits = limits_on(tiny, "bert", task, "float64", *LENGTHS)
+    limits = limits_on(tiny, "bert", task, "float64")
     same(found, picked(alone, numbers), of_some(limits, numbers))
 
 
@@ -760,9 +753,9 @@ def test_any_batch_gives_what_instances_give_alone(
 @pytest.mark.parametrize("task", TASKS)
 def test_other_methods_do_not_matter(tiny: LoadTiny, task: str, dtype: str) -> None:
     model = tiny("roberta", task, dtype)
-    instances = random_instances(model, [9, 15])
-    together = in_one_batch(tiny, "roberta", task, dtype, 9, 15)
-    limits = limits_on(tiny, "roberta", task, dtype, 9, 15)
+    instances = random_instances(model, LENGTHS)
+    together = batched(tiny, "roberta", task, dtype)
+    limits = limits_on(tiny, "roberta", task, dtype)
     for method in ALL_METHODS:
         alone = attribute(model, instances, cheap(method))
         same(only(method, together), alone, limits)
@@ -771,16 +764,15 @@ def test_other_methods_do_not_matter(tiny: LoadTiny, task: str, dtype: str) -> N
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_call_gives_the_same_bytes(tiny: LoadTiny, family: str, task: str) -> None:
-    model = tiny(family, task)
-    instances = random_instances(model, [9, 15, 4])
-
-    def content() -> list[tuple[bytes, float | None]]:
-        found = attribute(model, instances, EVERY)
+    def content(found: Attributions) -> list[tuple[bytes, float | None]]:
         logits = [(prediction.logits.tobytes(), None) for prediction in predictions_of(found)]
         rows = [cast(Attribution, row) for rows in found.rows.values() for row in rows]
         return logits + [(row.scores.tobytes(), row.delta) for row in rows]
 
-    assert content() == content()
+    before = batched(tiny, family, task, "float32")
+    again = batched.__wrapped__(tiny, family, task, "float32")
+    assert again is not before
+    assert content(again) == content(before)
 
 
 @pytest.mark.parametrize("method", ALL_METHODS)
