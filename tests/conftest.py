@@ -1,5 +1,6 @@
 """What all tests share: one thread, quiet libraries, and models that are made once."""
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -15,6 +16,8 @@ from attribeam.transforms import Model, load_model
 from attribeam.transforms.network.rows import Rows
 from tests.support.models import GOLDENS, save_tiny
 
+# Nothing of what is imported and collected is garbage: to look for it time and again takes seconds.
+gc.disable()
 torch.set_num_threads(1)
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -42,6 +45,12 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the tests of the files that take long before all others."""
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Looks for garbage from now on, but not in what was there before the tests."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
