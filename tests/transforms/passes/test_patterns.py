@@ -1,14 +1,14 @@
 """Guided pattern refinement: the authors' numbers, every path there is, the partition."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.autograd.functional import jacobian, jvp
+from torch.autograd import functional
 
 from attribeam.transforms import Instance, Model, load_model
 from attribeam.transforms.network.parts import Layer
@@ -41,6 +41,8 @@ from tests.transforms.passes.test_norms import shortened
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 
 POINTS = 3
+# All rows in one backward pass, and not in one each.
+jacobian = partial(functional.jacobian, vectorize=True)
 
 
 def refined(model: Model, instances: Sequence[Instance], points: int = POINTS) -> list[Refinement]:
@@ -165,8 +167,9 @@ class Walks(PlainPath):
         """Change of what enters the encoder at a token by its own word embedding, [d]."""
         change = torch.zeros_like(point)
         change[:, source] = self.difference[:, source]
-        entered: torch.Tensor = jvp(lambda words: self.run(words)[1][0], point, change)[1]
-        return entered[0, source]
+        _, entered = functional.jvp(lambda words: self.run(words)[1][0], point, change)
+        moved: torch.Tensor = entered[0, source]
+        return moved
 
     def through(self, nodes: Sequence[int]) -> float:
         """Influence of a pattern at embedding level, of L + 1 nodes."""
