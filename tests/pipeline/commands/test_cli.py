@@ -536,7 +536,7 @@ def test_a_mask_that_is_not_known(corpus: Path, tmp_path: Path) -> None:
         ("set: {iba: {beta: 3, beta: 4}}\n", "it has 'beta' twice"),
         ("limit: 3\nlimit: 4\n", "it has 'limit' twice"),
         ("shard-size: 3\nshard_size: 4\n", "has shard_size twice"),
-        ("[" * 5000, "can't be read: "),
+        ("[" * 1500, "can't be read: "),
         ("#" * 2_000_000, "is larger than any configuration"),
         ("a: [", "can't be read: "),
         (b"\xff\xfe\xfa", "can't be read: "),
