@@ -1,6 +1,6 @@
 """What of a pre-tokenised corpus is padding: counted once, recorded and said.
 
-Encoding leaves padding out (``attribeam.transforms.inputs.tokenised``). Where that is more than the
+Encoding leaves padding out (``transforms.inputs.text.tokenised``). Where that is more than the
 corpus's own mask says, or moves texts to other positions, somebody should know.
 """
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from attribeam.pipeline.store.files import join, read_parquet
 from attribeam.schemas.layout import corpus_path
 from attribeam.transforms import Model, Row, RowError
-from attribeam.transforms.inputs.tokenised import without_padding
+from attribeam.transforms.inputs.text.tokenised import without_padding
 
 _COLUMNS = ["input_ids", "attention_mask"]
 

@@ -33,8 +33,8 @@ from attribeam.schemas.manifest import CorpusIdentity, Manifest
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
 from attribeam.transforms.inputs.targets import SEVERAL, Scalar, parse_explain, parse_target
+from attribeam.transforms.inputs.text.windows import default_overlap, most_overlap
 from attribeam.transforms.inputs.variants import OPERATIONS
-from attribeam.transforms.inputs.windows import default_overlap, most_overlap
 from attribeam.transforms.network.loading import DTYPES
 from attribeam.transforms.network.tokenizer import TokenizerError
 from attribeam.transforms.registry import fit_all, methods

@@ -18,7 +18,7 @@ from attribeam.schemas.layout import statistics_path
 from attribeam.transforms import Instance, Model, Row, Statistics, collect, load_model
 from attribeam.transforms.attribute import budget_for
 from attribeam.transforms.inputs.encode import encode_rows
-from attribeam.transforms.inputs.tokenised import unpadded
+from attribeam.transforms.inputs.text.tokenised import unpadded
 
 _SCHEMA = pa.schema(
     [

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from attribeam.schemas import Failure
 from attribeam.transforms.inputs.batch import Instance
-from attribeam.transforms.inputs.contrast import with_contrast
 from attribeam.transforms.inputs.given import check_model, check_options, rows_of
 from attribeam.transforms.inputs.questions import questions
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
-from attribeam.transforms.inputs.texts import from_text
-from attribeam.transforms.inputs.tokenised import from_ids
-from attribeam.transforms.inputs.windows import NoRoomError, around_readout, windows
+from attribeam.transforms.inputs.text.contrast import with_contrast
+from attribeam.transforms.inputs.text.texts import from_text
+from attribeam.transforms.inputs.text.tokenised import from_ids
+from attribeam.transforms.inputs.text.windows import NoRoomError, around_readout, windows
 from attribeam.transforms.network.model import Model
 
 

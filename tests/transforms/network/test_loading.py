@@ -297,7 +297,7 @@ def test_want_of_memory_is_no_fault_of_the_text(
     def whole(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("attribeam.transforms.inputs.texts.whole", whole)
+    monkeypatch.setattr("attribeam.transforms.inputs.text.texts.whole", whole)
     with pytest.raises(MemoryError, match="no room"):
         encode(tiny("bert"), ["good film"])
 

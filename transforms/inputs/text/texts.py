@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from attribeam.transforms.inputs.batch import Instance, Ints
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
-from attribeam.transforms.inputs.words import spread_rationale, spread_roles, whitespace_words
+from attribeam.transforms.inputs.text.words import spread_rationale, spread_roles, whitespace_words
 from attribeam.transforms.network.model import Model
 
 

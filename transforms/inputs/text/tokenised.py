@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from attribeam.transforms.inputs.batch import Flags, Instance, Ints
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
-from attribeam.transforms.inputs.texts import whole
-from attribeam.transforms.inputs.windows import without
+from attribeam.transforms.inputs.text.texts import whole
+from attribeam.transforms.inputs.text.windows import without
 from attribeam.transforms.network.model import Model
 
 _Numbers = NDArray[np.int64]

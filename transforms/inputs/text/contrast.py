@@ -6,7 +6,7 @@ import numpy as np
 
 from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.row import Row, RowError
-from attribeam.transforms.inputs.texts import whole
+from attribeam.transforms.inputs.text.texts import whole
 from attribeam.transforms.network.model import Model
 
 

@@ -26,7 +26,7 @@ from attribeam.transforms import (
 )
 from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.inputs.encode import encode_row, encode_windows
-from attribeam.transforms.inputs.tokenised import _longest_first
+from attribeam.transforms.inputs.text.tokenised import _longest_first
 from attribeam.transforms.triggers import Trigger, attacked
 from tests.conftest import LoadTiny
 from tests.support.models import MAX_LENGTH, plain, save_tiny, tiny_network, wordpiece_tokenizer
