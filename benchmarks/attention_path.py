@@ -25,7 +25,7 @@ from torch import nn
 
 from attribeam.transforms import Instance, Model, load_model
 from attribeam.transforms.attribute import TOKEN_BUDGETS
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.inputs.targets import Explained
 from attribeam.transforms.passes.attention_path import (
     LayerAttribution,
@@ -148,7 +148,7 @@ def _quadrature_errors(material: Material) -> bool:
 def _attributions(
     model: Model, instance: Instance, rule: Rule, steps: int, most: int
 ) -> list[LayerAttribution]:
-    states = observe(model, collate([instance], model.pad_id, model.device).rows)
+    states = observe(model, collate(model, [instance]).rows)
     return list(
         attention_attributions(
             states,

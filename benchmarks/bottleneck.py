@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from attribeam.transforms import Instance, Model, attribute, choose, load_model
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.registry import LastLayers
 from benchmarks.material import Material, plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
@@ -103,7 +103,7 @@ def _one_long_text() -> bool:
 
 
 def _bare(model: Model, instance: Instance) -> Callable[[], None]:
-    rows = collate([instance], model.pad_id, model.device).rows
+    rows = collate(model, [instance]).rows
     state = torch.randn(COPIES, TOKENS, model.network.config.hidden_size)
 
     def passes() -> None:

@@ -14,7 +14,8 @@ from scipy.stats import rankdata
 from attribeam.transforms import Instance, Model, Statistics, attribute, collect
 from attribeam.transforms.attribute import budget_for
 from attribeam.transforms.evaluate import Evaluation, Ranking, curves
-from attribeam.transforms.inputs.batch import collate, pack
+from attribeam.transforms.inputs.batch import pack
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.passes.bottleneck import Bottleneck, layer_outputs, optimise
 from benchmarks.material import Material
 
@@ -85,7 +86,7 @@ def run(
     nats: list[Floats] = [np.empty(0)] * len(instances)
     loss, kept = np.empty(len(instances)), np.empty(len(instances))
     for numbers in pack([len(i) for i in instances], budget, model.head_size):
-        batch = collate([instances[n] for n in numbers], model.pad_id, model.device)
+        batch = collate(model, [instances[n] for n in numbers])
         states = layer_outputs(model, batch.rows)[layer]
         bottleneck = Bottleneck(
             model=model,

@@ -10,7 +10,7 @@ import torch
 from captum.attr import LayerIntegratedGradients
 
 from attribeam.transforms import Instance, Model, attribute, choose
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn
 
@@ -69,8 +69,8 @@ def _captum(
 
     def call() -> None:
         for instances in batches:
-            batch = collate(instances, model.pad_id, model.device)
-            ids, mask = batch.rows.input_ids, batch.rows.attention_mask
+            batch = collate(model, instances)
+            ids, mask = batch.rows.inputs["input_ids"], batch.rows.attention_mask
             with torch.no_grad():
                 target = forward(ids, mask).argmax(-1)
             baseline = ids.masked_fill(batch.removable, model.pad_id or 0)

@@ -190,7 +190,7 @@ def counting() -> Iterator[Counts]:
     go, is_out = Model.run, recovery.is_out_of_memory
 
     def counted(model: Model, rows: Any, **more: Any) -> Any:
-        size, length = rows.input_ids.shape
+        size, length = rows.inputs["input_ids"].shape
         passes = 2 if torch.is_grad_enabled() else 1
         counts.operations += passes * size * forward_flops(model, [length])
         return go(model, rows, **more)

@@ -17,9 +17,9 @@ import torch
 
 from attribeam.transforms import Instance, Model, load_model
 from attribeam.transforms.attribute import TOKEN_BUDGETS
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate, inputs_of
 from attribeam.transforms.passes.base import quadrature
-from attribeam.transforms.passes.influence import influence_states, word_baseline
+from attribeam.transforms.passes.influence import influence_states
 from attribeam.transforms.passes.patterns import refine
 from benchmarks.material import plain_model, random_instance, stand_in
 from benchmarks.timing import in_turn
@@ -64,13 +64,13 @@ def main() -> bool:
 
 def _patterns(model: Model, instance: Instance, sources: Sequence[int]) -> None:
     """Patterns of some words of a text, at both levels."""
-    batch = collate([instance], model.pad_id, model.device)
+    batch = collate(model, [instance])
     points, shares = quadrature("trapezoid", POINTS)
     for states in influence_states(
         model,
         batch.rows,
         torch.tensor([[1.0, -1.0]]),
-        word_baseline(model, batch),
+        inputs_of(model).space(model, batch, "words", "mask"),
         points=points,
         shares=shares,
         budget=TOKEN_BUDGETS["cpu"],

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from attribeam.transforms import Instance, Model, attribute, load_model
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.parts import Norm
 from benchmarks.material import plain_model, random_instance, stand_in
@@ -109,7 +109,7 @@ def formed(model: Model, instance: Instance) -> dict[str, torch.Tensor]:
 
 def formed_vectors(model: Model, instance: Instance) -> Iterator[dict[str, torch.Tensor]]:
     """By layer what each token sends to each other one, [T, T, d], by the names of the norms."""
-    rows = collate([instance], model.pad_id, model.device).rows
+    rows = collate(model, [instance]).rows
     with torch.no_grad():
         _, recorder = model.run(rows, watch=Watch(attention=True, layers=True, whole=True))
         layers = zip(model.layers, recorder.attention, recorder.layers, strict=True)

@@ -11,7 +11,8 @@ import torch
 
 from attribeam.transforms import attribute, choose
 from attribeam.transforms.attribute import TOKEN_BUDGETS
-from attribeam.transforms.inputs.batch import Batch, collate, pack
+from attribeam.transforms.inputs.batch import Batch, pack
+from attribeam.transforms.inputs.kinds import collate
 from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn
 
@@ -25,7 +26,7 @@ def main(material: Material) -> bool:
     model, instances = material.load()
     lengths = [len(instance) for instance in instances]
     batches = [
-        collate([instances[index] for index in indices], model.pad_id, model.device)
+        collate(model, [instances[index] for index in indices])
         for indices in pack(lengths, TOKEN_BUDGETS["cpu"], model.head_size)
     ]
     chosen = choose(METHODS, {"integrated_gradients": {"steps": STEPS}})
@@ -50,9 +51,9 @@ def _bare(network: torch.nn.Module, batches: list[Batch]) -> Callable[[], None]:
     def passes() -> None:
         for batch in batches:
             rows = batch.rows
-            embeddings = network.get_input_embeddings()(rows.input_ids)  # type: ignore[operator]
+            embeddings = network.get_input_embeddings()(rows.inputs["input_ids"])  # type: ignore[operator]
             with torch.no_grad():
-                network(input_ids=rows.input_ids, attention_mask=rows.attention_mask)
+                network(input_ids=rows.inputs["input_ids"], attention_mask=rows.attention_mask)
             for step in range(STEPS + 1):
                 point = (embeddings * (step / STEPS)).requires_grad_()
                 logits = network(inputs_embeds=point, attention_mask=rows.attention_mask).logits

@@ -112,8 +112,8 @@ def most_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     run = Model.run
 
     def counting(model: Model, rows: Rows, **more: Any) -> Any:
-        seen.append(len(rows.input_ids))
-        if len(rows.input_ids) > seen[0]:
+        seen.append(len(rows))
+        if len(rows) > seen[0]:
             raise torch.OutOfMemoryError("too many rows")
         return run(model, rows, **more)
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from attribeam.schemas import Failure, UsageError, UsageTypeError
 from attribeam.schemas.errors import one_line
 from attribeam.transforms.details import Details, LayerRow, Real, is_finite
-from attribeam.transforms.inputs.batch import Batch, Instance, collate, pack
+from attribeam.transforms.inputs.batch import Batch, Instance, pack
 from attribeam.transforms.inputs.given import check_instances, check_model, kind_of
+from attribeam.transforms.inputs.kinds import collate, inputs_of
 from attribeam.transforms.inputs.targets import Scalar, parse_explain, parse_target
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.model import Model
@@ -218,9 +219,7 @@ class _Job:
         """
         found = []
         for index, instance in enumerate(self.instances):
-            message = self.model.lacks(instance.input_ids, instance.token_types)
-            if message is None and len(instance) > self.model.capacity:
-                message = f"{len(instance)} tokens, but the model takes {self.model.capacity}"
+            message = inputs_of(self.model).fault(self.model, instance)
             if message is None:
                 found.append(index)
             else:
@@ -253,7 +252,7 @@ class _Job:
 
     def _batch(self, indices: Sequence[int]) -> Batch:
         chosen = [self.instances[index] for index in indices]
-        return collate(chosen, self.model.pad_id, self.model.device)
+        return collate(self.model, chosen)
 
     def _predictions(self, indices: Sequence[int], captured: Captured) -> set[int]:
         """Keeps the predictions; returns the indices whose logits are numbers."""

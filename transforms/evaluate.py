@@ -7,7 +7,7 @@ methods. The unperturbed and the fully removed input are thereby shared by every
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +15,21 @@ from numpy.typing import NDArray
 from attribeam.schemas import Failure, UsageError
 from attribeam.transforms.attribute import failure
 from attribeam.transforms.inputs.batch import Flags, Instance
+from attribeam.transforms.inputs.kinds import inputs_of
+from attribeam.transforms.inputs.seam import Operation
 from attribeam.transforms.inputs.variants import (
-    OPERATIONS,
-    PROTOCOLS,
     NothingToRemoveError,
-    Operation,
-    Protocol,
     Variants,
     WordScore,
     unit_scores,
-    units_of,
 )
 from attribeam.transforms.network.model import Model
 
 Order = Literal["morf", "lerf", "random"]
-EvaluationProtocol = Protocol | Literal["compat"]
+EvaluationProtocol = Literal["token", "word", "compat"]
 
 ORDERS: tuple[Order, ...] = ("morf", "lerf", "random")
-EVALUATION_PROTOCOLS: tuple[EvaluationProtocol, ...] = (*PROTOCOLS, "compat")
+EVALUATION_PROTOCOLS: tuple[EvaluationProtocol, ...] = get_args(EvaluationProtocol)
 FRACTIONS = tuple(step / 10 for step in range(1, 10))
 
 
@@ -66,11 +63,11 @@ class Evaluation:
         Raises:
             UsageError: If one of them is unknown, out of range, or not for this model.
         """
-        default: Operation = "pad" if model.mask_id is None else "mask"
-        operations = self.operations or (default,)
+        kind = inputs_of(model)
+        operations = self.operations or (kind.usual_operation(model),)
         for given, known, name in (
             (self.orders, ORDERS, "orders"),
-            (operations, OPERATIONS, "operations"),
+            (operations, kind.operations, "operations"),
             ((self.protocol,), EVALUATION_PROTOCOLS, "units"),
         ):
             wrong = [value for value in given if value not in known]
@@ -83,11 +80,9 @@ class Evaluation:
         distinct = {0.0, 1.0, *(round(1 - fraction, 9) for fraction in self.fractions)}
         if len(distinct) < len({0.0, 1.0, *self.fractions}):
             raise UsageError("--fractions are at least 1e-9 apart, and from 0 and 1")
-        if "mask" in operations and model.mask_id is None:
-            raise UsageError(
-                "--operations mask needs the model's mask token, which is unknown without a "
-                "tokenizer: name it with --mask-token-id, or use --operations pad"
-            )
+        for operation in operations:
+            wish, remedy = f"--operations {operation}", "use --operations pad"
+            kind.check_operation(model, operation, wish, remedy)
         return replace(
             self,
             fractions=tuple(sorted(set(self.fractions))),
@@ -167,7 +162,8 @@ def points_of(
     Raises:
         NothingToRemoveError: If n is 0: shares of nothing are no numbers.
     """
-    units = units_of(instance, "token" if evaluation.protocol == "compat" else evaluation.protocol)
+    unit = "token" if evaluation.protocol == "compat" else evaluation.protocol
+    units = inputs_of(instance).units_of(instance, unit)
     count = int(units.max()) + 1
     if not count:
         raise NothingToRemoveError

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import torch
 from apache_beam.io.filesystem import BeamIOError
@@ -32,9 +33,9 @@ from attribeam.schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from attribeam.schemas.manifest import CorpusIdentity, Manifest
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
+from attribeam.transforms.inputs.seam import Operation
 from attribeam.transforms.inputs.targets import SEVERAL, Scalar, parse_explain, parse_target
 from attribeam.transforms.inputs.text.windows import default_overlap, most_overlap
-from attribeam.transforms.inputs.variants import OPERATIONS
 from attribeam.transforms.network.loading import DTYPES
 from attribeam.transforms.network.tokenizer import TokenizerError
 from attribeam.transforms.registry import fit_all, methods
@@ -186,7 +187,7 @@ def check(options: Options, workers: Workers, begun: CorpusIdentity | None = Non
 def _in_order(evaluation: Evaluation) -> Evaluation:
     """An evaluation with its lists in one order, whichever they were given in."""
     orders = tuple(order for order in ORDERS if order in evaluation.orders)
-    operations = tuple(each for each in OPERATIONS if each in evaluation.operations)
+    operations = tuple(each for each in get_args(Operation) if each in evaluation.operations)
     return replace(evaluation, orders=orders, operations=operations)
 
 

@@ -83,7 +83,7 @@ def _encoded(
     if settings.encoding.overflow != "stride":
         return encode_rows(model, rows, settings.encoding)[0]
     each = (i for row in rows for i in encode_rows(model, [row], settings.encoding)[0])
-    return nsmallest(sample, each, key=lambda i: blake2b(i.input_ids.tobytes()).digest())
+    return nsmallest(sample, each, key=lambda i: blake2b(i.content).digest())
 
 
 def _rows(settings: Settings) -> Iterator[Row]:

@@ -21,7 +21,7 @@ from attribeam.transforms import (
     methods,
 )
 from attribeam.transforms.attribute import failure
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward, Forward
 from attribeam.transforms.passes.path import Path
@@ -131,7 +131,7 @@ def lengths_as_scores(captured: Captured) -> torch.Tensor:
     """Scores by which an instance can be told: its own length at every token."""
     rows = captured.batch.rows
     lengths = rows.attention_mask.sum(1, keepdim=True).to(captured.logits.dtype)
-    return lengths.expand(rows.input_ids.shape)
+    return lengths.expand(rows.inputs["input_ids"].shape)
 
 
 def test_a_method_that_raises_for_one_instance(
@@ -269,7 +269,7 @@ def test_a_model_that_runs_out_of_memory(
     expected = attribute(model, instances, EVERYTHING, token_budget=ONE_BATCH)
 
     def run(real: Run, rows: Any) -> Any:
-        if len(rows.input_ids) > most:
+        if len(rows) > most:
             raise error
         return real()
 
@@ -284,7 +284,7 @@ def test_an_instance_too_large_for_memory(
     model: Model, instances: list[Instance], instead_of_run: Callable[[Any], None]
 ) -> None:
     def run(real: Run, rows: Any) -> Any:
-        if rows.input_ids.shape[1] > 9:
+        if rows.length > 9:
             raise torch.OutOfMemoryError("too long")
         return real()
 
@@ -305,7 +305,7 @@ def test_logits_that_are_no_numbers(
 ) -> None:
     def run(real: Run, rows: Any) -> Any:
         logits, recorder = real()
-        sick = torch.tensor(is_sick(rows.input_ids, instances))
+        sick = torch.tensor(is_sick(rows.inputs["input_ids"], instances))
         return logits.masked_fill(sick[:, None], bad), recorder
 
     expected = attribute(model, instances, EVERYTHING)
@@ -326,7 +326,7 @@ def test_an_instance_that_failed_does_not_fail_again(
 ) -> None:
     def run(real: Run, rows: Any) -> Any:
         logits, recorder = real()
-        sick = torch.tensor(is_sick(rows.input_ids, instances))
+        sick = torch.tensor(is_sick(rows.inputs["input_ids"], instances))
         return logits.masked_fill(sick[:, None], torch.nan), recorder
 
     def compute(captured: Captured, params: Params) -> Scores:
@@ -358,7 +358,7 @@ def test_an_instance_that_breaks_the_model(
     model: Model, instances: list[Instance], instead_of_run: Callable[[Any], None]
 ) -> None:
     def run(real: Run, rows: Any) -> Any:
-        if any(is_sick(rows.input_ids, instances)):
+        if any(is_sick(rows.inputs["input_ids"], instances)):
             raise IndexError("index out of range in self")
         return real()
 
@@ -501,7 +501,7 @@ def test_seconds_are_shared_by_tokens(model: Model, instances: list[Instance]) -
 def test_cost_counts_shared_passes_in_full(model: Model, instances: list[Instance]) -> None:
     path = Path("zero", 2, "left")
     needs = frozenset({Forward(attention=True), Backward(), path})
-    captured = Captured(model, collate(instances, model.pad_id, model.device), 0, 1000, 0, needs)
+    captured = Captured(model, collate(model, instances), 0, 1000, 0, needs)
     captured(path)
     forward, backward = captured.cost([Forward(True)]), captured.cost([Backward()])
     # A backward pass includes the forward pass that it goes back over.

@@ -27,7 +27,7 @@ from attribeam.transforms.evaluate import (
     curves,
     points_of,
 )
-from attribeam.transforms.inputs.variants import Operation
+from attribeam.transforms.inputs.seam import Operation
 from tests.conftest import LoadTiny
 from tests.support.authors import golden_numbers, golden_rows
 from tests.support.models import GOLDENS

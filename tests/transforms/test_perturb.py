@@ -16,23 +16,21 @@ from attribeam.transforms import EncodeOptions, Instance, Model, Row, RowError, 
 from attribeam.transforms.evaluate import (
     EVALUATION_PROTOCOLS,
     FRACTIONS,
-    OPERATIONS,
     ORDERS,
     CurvePoint,
     Evaluation,
-    Operation,
     Order,
     Point,
     Ranking,
-    WordScore,
     curves,
     points_of,
     removal_count,
-    units_of,
 )
-from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.inputs.encode import encode_row, encode_windows
-from attribeam.transforms.inputs.variants import NothingToRemoveError, Variants
+from attribeam.transforms.inputs.kinds import collate
+from attribeam.transforms.inputs.seam import Operation
+from attribeam.transforms.inputs.text.kind import Text
+from attribeam.transforms.inputs.variants import NothingToRemoveError, Variants, WordScore
 from tests.conftest import LoadTiny
 from tests.support.conditioning import SINGLE
 from tests.support.models import (
@@ -50,6 +48,7 @@ pytestmark = pytest.mark.usefixtures("padding_at_will")
 
 
 NO_LIMIT = 1_000_000
+OPERATIONS = Text.operations
 
 
 def points(
@@ -195,8 +194,8 @@ def test_a_point_per_operation(tiny: LoadTiny) -> None:
 def test_words_go_as_a_whole(tiny: LoadTiny) -> None:
     instance = text_instance(tiny("bert"), "the film isn't uninteresting.")
     # [CLS] the film [UNK] ' t un ##interest ##ing . [SEP]
-    assert units_of(instance, "word").tolist() == [-1, 0, 1, 2, 2, 2, 3, 3, 3, 3, -1]
-    assert units_of(instance, "token").tolist() == [-1, *range(9), -1]
+    assert Text().units_of(instance, "word").tolist() == [-1, 0, 1, 2, 2, 2, 3, 3, 3, 3, -1]
+    assert Text().units_of(instance, "token").tolist() == [-1, *range(9), -1]
     evaluation = by_tokens(protocol="word", fractions=(0.25, 0.5))
     scores = [99, 0, 3, 1, -5, 4, 2, 2, 2, 2, 99]
     # Words of 0, 3, 0 and 8, of which the first two that are equal come in their order.
@@ -213,7 +212,7 @@ def test_words_go_as_a_whole(tiny: LoadTiny) -> None:
 
 def test_words_of_a_pair_are_not_mixed_up(tiny: LoadTiny) -> None:
     instance = text_instance(tiny("bert"), "the film", text_pair="a dull plot")
-    units = units_of(instance, "word")
+    units = Text().units_of(instance, "word")
     assert (units >= 0).tolist() == (~instance.special).tolist()
     assert len(set(units[units >= 0])) == 5
 
@@ -466,7 +465,7 @@ def rows_run(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     original = Model.run
 
     def counting(self: Model, rows: Any, **more: Any) -> Any:
-        seen.extend(tuple(row) for row in rows.input_ids.tolist())
+        seen.extend(tuple(row) for row in rows.inputs["input_ids"].tolist())
         return original(self, rows, **more)
 
     monkeypatch.setattr(Model, "run", counting)
@@ -550,7 +549,7 @@ def sick_id(monkeypatch: pytest.MonkeyPatch) -> int:
 
     def run(self: Model, rows: Any, **more: Any) -> Any:
         logits, recorder = original(self, rows, **more)
-        sick = (rows.input_ids == token).any(dim=1)
+        sick = (rows.inputs["input_ids"] == token).any(dim=1)
         return logits.masked_fill(sick[:, None], torch.nan), recorder
 
     monkeypatch.setattr(Model, "run", run)
@@ -654,7 +653,7 @@ def test_out_of_memory_halves_the_batch(tiny: LoadTiny, monkeypatch: pytest.Monk
     expected, _ = curves(model, rankings, evaluation, token_budget=NO_LIMIT)
 
     def run(self: Model, rows: Any, **more: Any) -> Any:
-        if len(rows.input_ids) > 7:
+        if len(rows) > 7:
             raise torch.OutOfMemoryError("fake")
         return original(self, rows, **more)
 
@@ -720,7 +719,7 @@ def test_what_is_padded_away_is_what_a_mask_hides(tiny: LoadTiny, family: str) -
     variants.run(10_000)
     assert variants.errors == {}
     for instance, mask, logits in zip(instances, masks, variants.logits, strict=True):
-        rows = collate([instance], model.pad_id, model.device).rows
+        rows = collate(model, [instance]).rows
         hidden = replace(rows, attention_mask=torch.tensor(mask[None], dtype=torch.long))
         # Some families compute more of this in float32 than attribeam does.
         assert relative_error(logits, model.run_whole(hidden)[0]) < 1e-9

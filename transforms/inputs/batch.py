@@ -7,6 +7,7 @@ same on every runner; results don't depend on them anyway, beyond the rounding o
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -55,6 +56,7 @@ class Instance:
         asked_names: Names of the outputs asked for, or None.
         types: Token types that the network is fed, [T]; None where they equal ``segment``, and
             where it tells none apart.
+        modality: The kind of input that it is (``kinds``).
     """
 
     instance_id: str
@@ -83,6 +85,7 @@ class Instance:
     asked: tuple[int, ...] | None = None
     asked_names: tuple[str, ...] | None = None
     types: Ints | None = None
+    modality: ClassVar[str] = "text"
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -96,6 +99,11 @@ class Instance:
     def token_types(self) -> Ints:
         """Token types that the network is fed, [T]."""
         return self.segment if self.types is None else self.types
+
+    @property
+    def content(self) -> bytes:
+        """What it is made of, as bytes."""
+        return self.input_ids.tobytes()
 
     @property
     def removable(self) -> Flags:
@@ -112,7 +120,7 @@ class Instance:
         they are one observation, of which intervals over instances know nothing.
         """
         key = blake2b(f"{seed}\0{purpose}\0".encode(), digest_size=16)
-        key.update(self.input_ids.tobytes())
+        key.update(self.content)
         key.update(self.segment.tobytes())
         return np.random.Generator(np.random.Philox(int.from_bytes(key.digest(), "little")))
 
@@ -140,22 +148,6 @@ class Batch:
         return [len(instance) for instance in self.instances]
 
 
-def collate(instances: Sequence[Instance], pad_id: int | None, device: torch.device) -> Batch:
-    """Pads instances to the longest of them and puts them on a device.
-
-    Padding is hidden by the mask: where the model's own is unknown, any token will do.
-    """
-    rows = Rows(
-        input_ids=put(_padded([i.input_ids for i in instances], pad_id or 0, np.int64), device),
-        attention_mask=put(_padded([np.ones(len(i)) for i in instances], 0, np.int64), device),
-        token_types=put(_padded([i.token_types for i in instances], 0, np.int64), device),
-        readout=put(np.array([i.readout for i in instances], np.int64), device),
-        outputs=asked_of(instances, device),
-    )
-    removable = put(_padded([i.removable for i in instances], False, np.bool_), device)
-    return Batch(tuple(instances), rows, removable)
-
-
 def asked_of(instances: Sequence[Instance], device: torch.device) -> torch.Tensor | None:
     """The outputs that instances ask for, [B, K]; None for all of them."""
     asked = [instance.outputs for instance in instances]
@@ -168,7 +160,8 @@ def words_of(instances: Sequence[Instance], device: torch.device) -> torch.Tenso
     return None if asked[0] is None else put(np.array(asked, np.int64), device)
 
 
-def _padded(arrays: Sequence[NDArray[np.generic]], fill: int, dtype: type) -> NDArray[np.generic]:
+def padded(arrays: Sequence[NDArray[np.generic]], fill: int, dtype: type) -> NDArray[np.generic]:
+    """Arrays [T] one above the other, each filled up to the length of the longest."""
     out: NDArray[np.generic] = np.full((len(arrays), max(map(len, arrays))), fill, dtype)
     for row, array in zip(out, arrays, strict=True):
         row[: len(array)] = array

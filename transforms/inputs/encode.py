@@ -1,17 +1,13 @@
-"""From corpus rows to encoded instances: tokens, words, character offsets, rationale."""
+"""From rows of a corpus to encoded instances, one for each question about each window."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from attribeam.schemas import Failure
 from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.given import check_model, check_options, rows_of
+from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.questions import questions
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
-from attribeam.transforms.inputs.text.contrast import with_contrast
-from attribeam.transforms.inputs.text.texts import from_text
-from attribeam.transforms.inputs.text.tokenised import from_ids
-from attribeam.transforms.inputs.text.windows import NoRoomError, around_readout, windows
 from attribeam.transforms.network.model import Model
 
 
@@ -45,7 +41,7 @@ def encode(
         for instance in encode_windows(model, row, of_texts if row.input_ids is None else of_ids)
     ]
     for instance in found:
-        _check_tokens(instance)
+        inputs_of(model).check(instance)
     return found
 
 
@@ -64,7 +60,7 @@ def encode_rows(
             continue
         for instance in found:
             try:
-                _check_tokens(instance)
+                inputs_of(model).check(instance)
             except RowError as error:
                 name, of = instance.instance_id, instance.row_id
                 failures.append(Failure(name, "encode", None, "RowError", str(error), of))
@@ -82,7 +78,7 @@ def encode_row(model: Model, row: Row, options: EncodeOptions) -> Instance:
     first, *others = encode_windows(model, row, options)
     if others:
         raise RowError(f"the text is {1 + len(others)} windows, not one instance")
-    _check_tokens(first)
+    inputs_of(model).check(first)
     return first
 
 
@@ -99,49 +95,11 @@ def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Insta
     if row.problem is not None:
         raise RowError(row.problem)
     _check_label(model, row, options)
-    if row.input_ids is not None:
-        instance = from_ids(model, row, options)
-    else:
-        instance = from_text(model, row, options)
-    masked = model.task == "masked_lm"
-    instance = with_contrast(model, row, instance) if masked else _read(model, instance)
-    _check_tokens(instance)
-    _check_fit(model, instance)
-    if len(instance) <= options.max_length:
-        return questions(model, instance, options.target)
-    try:
-        if masked:
-            return [around_readout(instance, options.max_length)]
-        several = windows(instance, options.max_length, options.stride)
-    except NoRoomError as error:
-        raise RowError(str(error)) from None
     return [
         question
-        for window in several
-        for question in questions(model, _read(model, window), options.target)
+        for instance in inputs_of(model).encode(model, row, options)
+        for question in questions(model, instance, options.target)
     ]
-
-
-def _read(model: Model, instance: Instance) -> Instance:
-    """The instance with the position that a classifier reads its prediction from."""
-    readout = model.readout_of(instance.input_ids)
-    return instance if readout == instance.readout else replace(instance, readout=readout)
-
-
-def _check_tokens(instance: Instance) -> None:
-    """Checks that there is something to explain."""
-    there = ~instance.special
-    if instance.contrast is not None:
-        there[instance.readout] = False
-    if not there.any():
-        what = "text" if instance.window is None else "window"
-        raise RowError(f"the {what} has no tokens (only whitespace or invisible characters)")
-
-
-def _check_fit(model: Model, instance: Instance) -> None:
-    """Checks that the network has embeddings for the tokens and their types."""
-    if message := model.lacks(instance.input_ids, instance.token_types):
-        raise RowError(message)
 
 
 def _check_label(model: Model, row: Row, options: EncodeOptions) -> None:

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from attribeam.transforms.inputs.batch import Instance, collate
+from attribeam.transforms.inputs.batch import Instance
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.inputs.row import RowError
 from attribeam.transforms.network.model import VALUES, Model
 
@@ -58,7 +59,7 @@ def _span(model: Model, instance: Instance) -> list[int]:
     Raises:
         RowError: If that text has no tokens.
     """
-    rows = collate([instance], model.pad_id, model.device).rows
+    rows = collate(model, [instance]).rows
     start, end = model.logits_of_tokens(rows)[0].double().cpu().numpy().T
     inside = ~instance.special & (instance.segment == instance.segment.max())
     # Of a blank second text there is no segment, and the question would be taken for the passage.

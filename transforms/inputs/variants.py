@@ -2,10 +2,6 @@
 
 Copies that are asked for more than once are run once; all of them are sorted by length and packed
 across instances, so that batches are full whoever asked.
-
-Removing by ``pad`` means: the padding token in the token's place, hidden by the attention mask.
-Hidden tokens have no effect on the others, so such rows are run without them, at the positions that
-the others had; that is the same number at a fraction of the cost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,23 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attribeam.transforms.inputs.batch import Flags, Instance, pack, put, words_of
+from attribeam.transforms.inputs.batch import Flags, Instance, pack
+from attribeam.transforms.inputs.kinds import inputs_of
+from attribeam.transforms.inputs.seam import Copy, Operation
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.recovery import halving
 
-Operation = Literal["mask", "pad", "delete"]
-# What is removed as one unit. An evaluation has a way of its own beside them (``perturb``).
-Protocol = Literal["token", "word"]
 # What the score of a unit is of its tokens' scores (``unit_scores``).
 WordScore = Literal["sum", "max"]
-
-# An instance, the operation, and the tokens to remove, [T].
-Copy = tuple[Instance, Operation, Flags]
-
-OPERATIONS: tuple[Operation, ...] = ("mask", "pad", "delete")
-PROTOCOLS: tuple[Protocol, ...] = ("token", "word")
 
 
 class NothingToRemoveError(ValueError):
@@ -41,27 +29,6 @@ class NothingToRemoveError(ValueError):
         super().__init__(
             "nothing to remove: every token is special, read out, or a piece of the word read out"
         )
-
-
-def units_of(instance: Instance, protocol: Protocol) -> NDArray[np.int64]:
-    """Number of the removable unit each token belongs to, -1 where it belongs to none, [T].
-
-    A unit is a token or a word; they are numbered in the order in which they stand. A word of
-    which a piece is read out (a [MASK]) isn't removed.
-    """
-    free = instance.removable
-    if protocol == "token":
-        keys = np.arange(len(instance))
-    else:
-        keys = instance.word_ids.astype(np.int64) * 2 + instance.segment
-        if not instance.special[instance.readout]:
-            free = free & (keys != keys[instance.readout])
-    units = np.full(len(instance), -1)
-    if free.any():
-        _, first, numbers = np.unique(keys[free], return_index=True, return_inverse=True)
-        # In the order in which they stand, of a pair too.
-        units[free] = first.argsort().argsort()[numbers]
-    return units
 
 
 def unit_scores(
@@ -96,6 +63,7 @@ class Variants:
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self._kind = inputs_of(model)
         self.inputs: list[Copy] = []
         self.errors: dict[int, Exception] = {}
         self.logits: NDArray[np.float64] = np.empty(0)
@@ -119,7 +87,7 @@ class Variants:
 
     def _run(self, instance: Instance, operation: Operation, removed: Flags, bits: bytes) -> int:
         """Number of the run that a copy is read from."""
-        fed = instance.input_ids.tobytes(), instance.token_types.tobytes()
+        fed = instance.content, instance.token_types.tobytes()
         key = (*fed, instance.readout, instance.contrast, operation, bits)
         if key not in self._known:
             self._known[key] = len(self._runs)
@@ -130,10 +98,7 @@ class Variants:
         """Runs all copies, packed by length across instances."""
         runs: list[NDArray[np.float64] | None] = [None] * len(self._runs)
         errors: dict[int, Exception] = {}
-        lengths = [
-            len(_kept(self.model, instance, operation, removed))
-            for instance, operation, removed in self._runs
-        ]
+        lengths = [self._kind.length(self.model, copy) for copy in self._runs]
         with borrowed(self.model.network):
             for batch in pack(lengths, token_budget, self.model.head_size):
                 for part, logits in halving(self._forward, batch):
@@ -165,54 +130,5 @@ class Variants:
     def _forward(self, numbers: Sequence[int]) -> NDArray[np.float64]:
         """Logits of some runs: of a masked LM's words, else of all that there are."""
         with torch.no_grad():
-            rows = perturbed_rows(self.model, [self._runs[number] for number in numbers])
+            rows = self._kind.perturbed(self.model, [self._runs[number] for number in numbers])
             return self.model.run(rows)[0].double().cpu().numpy()
-
-
-def perturbed_rows(model: Model, inputs: Sequence[Copy]) -> Rows:
-    """Padded rows for perturbed inputs, which ask for all outputs but where these are words.
-
-    Args:
-        model: The model.
-        inputs: Per row the instance, the operation, and the tokens to remove, [T].
-
-    Returns:
-        One row per input; where tokens are left out, those that stay keep their positions under
-        ``pad`` and close up under ``delete``. Where positions are more than their ids
-        (``Anatomy.indexed``) tokens are hidden under ``pad``, and not left out.
-    """
-    kept = [_kept(model, instance, operation, tokens) for instance, operation, tokens in inputs]
-    shape = (len(inputs), max(map(len, kept)))
-    ids = np.full(shape, model.pad_id or 0, np.int64)
-    first = model.anatomy.first_position(model.network.config)
-    positions = np.full(shape, first, np.int64)
-    mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    readout = np.zeros(len(inputs), np.int64)
-    for row, ((instance, operation, tokens), keep) in enumerate(zip(inputs, kept, strict=True)):
-        width = len(keep)
-        ids[row, :width] = instance.input_ids[keep]
-        if operation == "mask" and model.mask_id is not None:
-            ids[row, :width][tokens] = model.mask_id
-        mask[row, :width] = 1
-        if operation == "pad" and width == len(tokens):
-            mask[row, :width][tokens] = 0
-        types[row, :width] = instance.token_types[keep]
-        positions[row, :width] = first + (np.arange(width) if operation == "delete" else keep)
-        readout[row] = np.searchsorted(keep, instance.readout)
-    return Rows(
-        input_ids=put(ids, model.device),
-        attention_mask=put(mask, model.device),
-        token_types=put(types, model.device),
-        readout=put(readout, model.device),
-        outputs=words_of([instance for instance, _, _ in inputs], model.device),
-        position_ids=put(positions, model.device),
-    )
-
-
-def _kept(
-    model: Model, instance: Instance, operation: Operation, tokens: Flags
-) -> NDArray[np.int64]:
-    """Positions that stay in the row: all of them under ``mask``, else those not removed."""
-    if operation == "mask" or (operation == "pad" and model.anatomy.indexed):
-        return np.arange(len(instance))
-    return np.flatnonzero(~tokens)

@@ -7,11 +7,12 @@ of gradients along a path from nothing to the input. The score is P * F, in the 
 
 import torch
 
+from attribeam.transforms.inputs.seam import BaselineName
 from attribeam.transforms.methods.rollout import accumulate, start_row
 from attribeam.transforms.passes.base import Rule, Wish
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward, Forward
-from attribeam.transforms.passes.path import BaselineName, Path
+from attribeam.transforms.passes.path import Path
 from attribeam.transforms.registry import (
     Choice,
     LastLayers,

@@ -10,7 +10,7 @@ from attribeam.transforms.registry import Method, Params, Scores, register
 def random(captured: Captured, params: Params) -> Scores:
     """Uniform scores in [0, 1), drawn per instance from a generator of its own."""
     batch = captured.batch
-    scores = np.zeros(batch.rows.input_ids.shape)
+    scores = np.zeros(batch.rows.attention_mask.shape)
     for row, instance in zip(scores, batch.instances, strict=True):
         row[: len(instance)] = instance.generator(captured.seed, "random").random(len(instance))
     return Scores(torch.from_numpy(scores).to(captured.logits))

@@ -4,11 +4,12 @@ from typing import get_args
 
 import torch
 
+from attribeam.transforms.inputs.seam import BaselineName
 from attribeam.transforms.inputs.targets import Output
 from attribeam.transforms.passes.base import Rule
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward
-from attribeam.transforms.passes.path import BaselineName, Path
+from attribeam.transforms.passes.path import Path
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
 
 

@@ -6,7 +6,6 @@ random numbers of the instance's own, so that no score depends on batch mates. A
 unit that can be removed is a failure: zeros would say that none of its tokens matters.
 """
 
-import re
 from collections.abc import Sequence
 from math import comb
 
@@ -15,13 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.inputs.batch import Flags, Instance
-from attribeam.transforms.inputs.variants import (
-    PROTOCOLS,
-    NothingToRemoveError,
-    Operation,
-    units_of,
-)
+from attribeam.transforms.inputs.batch import Flags
+from attribeam.transforms.inputs.kinds import inputs_of
+from attribeam.transforms.inputs.seam import Operation, Unit
+from attribeam.transforms.inputs.variants import NothingToRemoveError
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.perturb import Perturb, outcomes
 from attribeam.transforms.registry import Choice, Method, Params, Scores, register
@@ -37,7 +33,7 @@ def occlusion(captured: Captured, params: Params) -> Scores:
     explained scalar (``output=logit``; of a masked LM, the contrast of its two words) or the
     softmax probability of the explained class.
     """
-    units = [units_of(instance, params["unit"]) for instance in captured.batch.instances]
+    units = _units(captured, params)
     removed = [with_whole(np.eye(_count(unit), dtype=bool)) for unit in units]
     found = outputs(captured, params, units, removed)
     scores = [of[0] - of[1:] for of in found]
@@ -59,10 +55,7 @@ def lime(captured: Captured, params: Params) -> Scores:
     class is explained, and what can't be removed gets 0.
     """
     instances = captured.batch.instances
-    units = [
-        bags_of(instance) if params["unit"] == "bag" else units_of(instance, params["unit"])
-        for instance in instances
-    ]
+    units = _units(captured, params)
     removed = [
         with_whole(
             neighbours(_count(unit), params["samples"] - 1, i.generator(captured.seed, "lime"))
@@ -95,7 +88,7 @@ def kernel_shap(captured: Captured, params: Params) -> Scores:
     unit; ``delta`` is what rounding leaves of sum(scores) - (f(x) - f(nothing)).
     """
     instances = captured.batch.instances
-    units = [units_of(instance, params["unit"]) for instance in instances]
+    units = _units(captured, params)
     drawn = [
         coalitions(_count(unit), params["samples"], i.generator(captured.seed, "kernel_shap"))
         for unit, i in zip(units, instances, strict=True)
@@ -118,28 +111,10 @@ def kernel_shap(captured: Captured, params: Params) -> Scores:
 # Units ----------------------------------------------------------------------------------------
 
 
-def bags_of(instance: Instance) -> Units:
-    """Number of the bag each token belongs to, in order of first occurrence, -1 for none, [T].
-
-    A bag is all occurrences of one word, in either text. Words are compared as they are written but
-    for the punctuation around them; where the text is unknown, by their token ids.
-    """
-    words = units_of(instance, "word")
-    bags: dict[str | tuple[int, ...], int] = {}
-    units = np.full(len(instance), -1)
-    for word in dict.fromkeys(words[words >= 0].tolist()):
-        tokens = words == word
-        units[tokens] = bags.setdefault(_spelling(instance, tokens), len(bags))
-    return units
-
-
-def _spelling(instance: Instance, word: Flags) -> str | tuple[int, ...]:
-    at = np.flatnonzero(word)
-    text = instance.text_pair if instance.segment[at[0]] else instance.text
-    if text is None:
-        return tuple(instance.input_ids[at].tolist())
-    written = text[instance.char_start[at[0]] : instance.char_end[at[-1]]].strip()
-    return re.sub(r"^\W+|\W+$", "", written) or written
+def _units(captured: Captured, params: Params) -> list[Units]:
+    """The units of each instance, by the method's parameter."""
+    unit: Unit = params["unit"]
+    return [inputs_of(one).units_of(one, unit) for one in captured.batch.instances]
 
 
 def _count(units: Units) -> int:
@@ -160,7 +135,7 @@ def _to_tokens(
     captured: Captured, units: Sequence[Units], scores: Sequence[Floats]
 ) -> torch.Tensor:
     """Scores of units, [n] per instance, as scores of their tokens, [B, T]; 0 without a unit."""
-    tokens = np.zeros(captured.batch.rows.input_ids.shape)
+    tokens = np.zeros(captured.batch.rows.attention_mask.shape)
     for row, unit, score in zip(tokens, units, scores, strict=True):
         row[: len(unit)] = np.append(score, 0)[unit]
     return torch.from_numpy(tokens).to(captured.logits)
@@ -335,7 +310,7 @@ register(
         needs=lambda params: (Perturb(params["operation"]),),
         defaults={
             "operation": Choice("pad", "mask", "delete"),
-            "unit": Choice(*PROTOCOLS),
+            "unit": Choice("token", "word"),
             "output": Choice(*_OUTPUTS),
         },
         signed=True,
@@ -387,7 +362,7 @@ register(
         defaults={
             "samples": 256,
             "operation": Choice("pad", "mask", "delete"),
-            "unit": Choice(*PROTOCOLS),
+            "unit": Choice("token", "word"),
             "output": Choice(*_OUTPUTS),
         },
         signed=True,

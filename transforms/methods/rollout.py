@@ -17,7 +17,7 @@ def start_row(captured: Captured) -> torch.Tensor:
     """All of the weight on the position that is read out, [B, T], in float32 at least."""
     readout = captured.batch.rows.readout
     kind = torch.promote_types(captured.logits.dtype, torch.float32)
-    row = torch.zeros_like(captured.batch.rows.input_ids, dtype=kind)
+    row = torch.zeros_like(captured.batch.rows.attention_mask, dtype=kind)
     return row.scatter_(1, readout[:, None], 1)
 
 

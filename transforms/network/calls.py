@@ -52,7 +52,8 @@ def _call(whole: Forward, *args: Any, **kwargs: Any) -> Any:
         left = _run(recorder, layer, last, whole, entered, others, kwargs)
     if last:
         # The head is ours: what the network makes of this is not looked at.
-        recorder.left, left = _at_readout(recorder, left), hidden
+        recorder.leave(left)
+        left = hidden
     return (left, None) if layer.tupled else left
 
 
@@ -93,14 +94,6 @@ def _run(
     if watch.outputs:
         recorder.outputs.append(recorder.kept(left))
     return left
-
-
-def _at_readout(recorder: Recorder, left: torch.Tensor) -> torch.Tensor:
-    """The position read out of what left the last layer, [B, 1, d]."""
-    if left.shape[1] == 1:
-        return left
-    every = torch.arange(len(left), device=left.device)
-    return left[every, recorder.readout][:, None]
 
 
 def _mask(module: nn.Module, others: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor | None:

@@ -129,6 +129,13 @@ class Recorder:
             probabilities.requires_grad_()
         self.readout_attention = probabilities
 
+    def leave(self, left: torch.Tensor) -> None:
+        """Keeps what leaves the last layer, [B, T, d] or [B, 1, d], at the position read out."""
+        if left.shape[1] > 1:
+            every = torch.arange(len(left), device=left.device)
+            left = left[every, self.readout][:, None]
+        self.left = left
+
     @property
     def looks_at_attention(self) -> bool:
         """Whether the layer that is being run has its attention looked at."""

@@ -61,12 +61,12 @@ def _rows(model: Model) -> Rows:
     random = np.random.default_rng(0)
     tokens = random.integers(0, model.vocabulary, (1, length))
     ids = torch.from_numpy(tokens).to(model.device)
+    types = {"token_type_ids": torch.zeros_like(ids)} if model.token_types > 1 else {}
     asked = _OUTPUTS.get(model.task)
     outputs = None if asked is None else torch.tensor(asked, device=model.device)
     return Rows(
-        input_ids=ids,
+        inputs={"input_ids": ids} | types,
         attention_mask=torch.ones_like(ids),
-        token_types=torch.zeros_like(ids),
         readout=ids.new_full((1,), model.readout_of(tokens[0])),
         outputs=ids[:, :2] if outputs is None and model.task == "masked_lm" else outputs,
     )

@@ -163,6 +163,11 @@ class Model:
         return logits if self.task in VALUES else logits.softmax(-1)
 
     @property
+    def modality(self) -> str:
+        """The kind of input that it takes (``inputs.kinds``)."""
+        return self.anatomy.modality
+
+    @property
     def causal(self) -> bool:
         """Whether a position attends to no later one."""
         return self.anatomy.causal
@@ -225,8 +230,7 @@ class Model:
         if rows.position_ids is not None:
             return rows.position_ids
         first = self.anatomy.first_position(self.network.config)
-        length = rows.input_ids.shape[1]
-        return torch.arange(first, first + length, device=rows.input_ids.device)[None]
+        return torch.arange(first, first + rows.length, device=rows.device)[None]
 
     def readout_of(self, input_ids: Whole) -> int:
         """The position that a classifier reads the prediction from, of ids [T].
@@ -260,12 +264,10 @@ class Model:
     def _inputs(self, rows: Rows) -> dict[str, Any]:
         """What the network is called with."""
         inputs: dict[str, Any] = {
-            "input_ids": rows.input_ids,
+            **rows.inputs,
             "attention_mask": rows.attention_mask,
             "position_ids": self.positions(rows),
         }
-        if self.token_types > 1:
-            inputs["token_type_ids"] = rows.token_types
         if self.causal:
             inputs["use_cache"] = False
         return inputs
@@ -286,7 +288,8 @@ class Model:
             watch: What to look at.
             enter: Replaces what enters a layer, [B, T, d].
             start: The layer that it enters, 0-based; those below it are not run. With the number of
-                layers it enters the head.
+                layers it enters the head, and nothing but that is run; [B, 1, d] will do then, of
+                the position that is read.
             leaving: What is done to what leaves a layer, [B, T, d] (of the last one [B, 1, d], as
                 the position read out is alone), of the layer's number.
 
@@ -299,7 +302,10 @@ class Model:
         """
         recorder = Recorder(self.layers, watch, rows.readout, self.dtype, enter, start, leaving)
         with borrowed(self.network), self.autocast(), recording(recorder):
-            self.network.base_model(**self._inputs(rows))
+            if enter is not None and start == self.num_layers:
+                recorder.leave(enter)
+            else:
+                self.network.base_model(**self._inputs(rows))
             assert recorder.left is not None
             logits = self.logits_of(recorder.left[:, 0], rows)
         if watch.attention and len(recorder.attention) != self.num_layers - start:

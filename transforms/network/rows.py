@@ -1,51 +1,75 @@
-"""Rows of tensors, as a network is given them."""
+"""Rows of tensors, as a network is given them, and where its predictions are read from them."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Padded model input, B rows of at most T tokens.
+    """Padded model input, B rows of at most T positions; nothing here knows what they are made of.
 
     Attributes:
-        input_ids: [B, T].
-        attention_mask: 1 for tokens, 0 for padding, [B, T].
-        token_types: [B, T].
-        position_ids: [B, T], or None for the model's own numbering.
+        inputs: What the network is fed, by its own names, each [B, ...]: of texts ``input_ids``
+            and, where it tells them apart, ``token_type_ids``, [B, T].
+        attention_mask: 1 for positions that are there, 0 for padding, [B, T].
         readout: Position each row's prediction is read from, [B].
         outputs: Numbers of the K outputs that are asked for, of a masked LM the ids of the correct
             and the wrong word, [B, K]; -1 stands for a logit of zero. None for all outputs.
+        position_ids: [B, T], or None for the model's own numbering.
     """
 
-    input_ids: torch.Tensor
+    inputs: Mapping[str, torch.Tensor]
     attention_mask: torch.Tensor
-    token_types: torch.Tensor
     readout: torch.Tensor
-    outputs: torch.Tensor | None
+    outputs: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.attention_mask)
+
+    @property
+    def length(self) -> int:
+        """Number of positions T, padding included."""
+        return self.attention_mask.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.attention_mask.device
 
     def repeated(self, times: int) -> "Rows":
         """The rows ``times`` over: row b of copy k is row k * B + b."""
-
-        def repeat(tensor: torch.Tensor | None) -> torch.Tensor | None:
-            return None if tensor is None else tensor.repeat(times, *[1] * (tensor.dim() - 1))
-
-        return self if times == 1 else Rows(**{k: repeat(v) for k, v in vars(self).items()})  # type: ignore[arg-type]
+        if times == 1:
+            return self
+        return self._each(lambda x: x.repeat(times, *[1] * (x.dim() - 1)))
 
     def chosen(self, numbers: torch.Tensor) -> "Rows":
         """Some of the rows, by their numbers [b]."""
-        return Rows(**{k: None if v is None else v[numbers] for k, v in vars(self).items()})  # type: ignore[arg-type]
+        return self._each(lambda x: x[numbers])
 
     def alone(self, number: int) -> "Rows":
         """One of the rows as a batch of its own, without its padding."""
-        row, length = slice(number, number + 1), int(self.attention_mask[number].sum())
-        tokens = ("input_ids", "attention_mask", "token_types", "position_ids")
-        parts = {k: None if v is None else v[row] for k, v in vars(self).items()}
-        cut = {k: v if v is None or k not in tokens else v[:, :length] for k, v in parts.items()}
-        return Rows(**{k: None if v is None else v.contiguous() for k, v in cut.items()})  # type: ignore[arg-type]
+        length = int(self.attention_mask[number].sum())
+        row = self._each(lambda x: x[number : number + 1])
 
-    def with_ids(self, input_ids: torch.Tensor) -> "Rows":
-        """The same rows with other tokens."""
-        return Rows(**{**vars(self), "input_ids": input_ids})
+        def cut(x: torch.Tensor) -> torch.Tensor:
+            return x[:, :length].contiguous()
+
+        return replace(
+            row,
+            inputs={name: cut(x) for name, x in row.inputs.items()},
+            attention_mask=cut(row.attention_mask),
+            position_ids=None if row.position_ids is None else cut(row.position_ids),
+        )
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Rows":
+        """Rows of which each tensor is changed alike."""
+        return Rows(
+            inputs={name: change(x) for name, x in self.inputs.items()},
+            attention_mask=change(self.attention_mask),
+            readout=change(self.readout),
+            outputs=None if self.outputs is None else change(self.outputs),
+            position_ids=None if self.position_ids is None else change(self.position_ids),
+        )

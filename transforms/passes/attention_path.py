@@ -74,7 +74,7 @@ class AttentionPath:
     Attributes:
         model: The model.
         layer: The layer, 0-based.
-        rows: The rows that the layers above are given, [B, S].
+        rows: The rows.
         attention: A, zero where query or key is padding, [B, H, S, T].
         values: V of all heads, [B, H, T, d/H].
         mixed: What attention adds to the residual stream: A V projected, no bias, [B, S, d].
@@ -126,7 +126,7 @@ class AttentionPath:
     @property
     def cost(self) -> float:
         """Memory of one point of all paths, in the unit of ``row_cost``."""
-        batch, length = self.rows.input_ids.shape
+        batch, length, _ = self.entered.shape
         return batch * row_cost(length, self.model.head_size)
 
     @property
@@ -167,7 +167,6 @@ def attention_path(
         every = torch.arange(len(own), device=own.device)
         attention = attention[every, :, rows.readout][:, :, None]
         own = own[every, rows.readout][:, None]
-        rows = _at_readout(rows)
     values = model.layers[layer].attention.shared(states.layers[layer].values)
     context = (attention @ values).transpose(1, 2).flatten(2)
     return AttentionPath(
@@ -186,15 +185,6 @@ def attention_path(
 def _output(explained: Explained, logits: torch.Tensor, output: Output) -> torch.Tensor:
     """F of some rows, [N] of [N, C], in single precision at least."""
     return explained.output(logits.to(_precise(logits.dtype)), output)
-
-
-def _at_readout(rows: Rows) -> Rows:
-    """The token that is read out of each row, as a row of its own, [B, 1]."""
-    alone = {
-        name: getattr(rows, name).gather(1, rows.readout[:, None])
-        for name in ("input_ids", "attention_mask", "token_types")
-    }
-    return replace(rows, **alone, position_ids=None, readout=torch.zeros_like(rows.readout))
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

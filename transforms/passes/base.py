@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from attribeam.schemas import UsageError
 from attribeam.transforms.network.model import Model
 
 if TYPE_CHECKING:
@@ -60,30 +59,6 @@ class Pass(Generic[Result]):
 
 # A pass, whatever it gives.
 Wish = Pass[Any]
-
-
-def check_token(model: Model, name: str, wish: str, remedy: str) -> None:
-    """Checks that the mask or the padding token is known.
-
-    Args:
-        model: The model.
-        name: ``mask`` or ``pad``.
-        wish: What needs it, as "the mask baseline".
-        remedy: What else could be done, as "use another baseline".
-
-    Raises:
-        UsageError: If it is unknown.
-    """
-    if name == "pad" and model.pad_id is None:
-        raise UsageError(
-            f"{wish} needs the model's padding token, which is unknown (pad_token_id in its "
-            f"config.json, or its tokenizer's): {remedy}"
-        )
-    if name == "mask" and model.mask_id is None:
-        raise UsageError(
-            f"{wish} needs the model's mask token, which is unknown without a tokenizer: name it "
-            f"with --mask-token-id, or {remedy}"
-        )
 
 
 def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.inputs.batch import Batch, Instance, collate, pack, row_cost
+from attribeam.transforms.inputs.batch import Batch, Instance, pack, row_cost
 from attribeam.transforms.inputs.given import check_instances, check_model
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rows import Rows
@@ -268,7 +269,7 @@ def moments(model: Model, instances: Sequence[Instance], budget: int) -> Moments
     nothing = np.zeros((model.num_layers, model.hidden_size))
     found = Moments(0, nothing, nothing)
     for numbers in pack([len(instance) for instance in instances], budget, model.head_size):
-        batch = collate([instances[number] for number in numbers], model.pad_id, model.device)
+        batch = collate(model, [instances[number] for number in numbers])
         states = layer_outputs(model, batch.rows)
         real = batch.rows.attention_mask.bool()
         # A text that the model fails on fails alone, and isn't to spoil what the others have.

@@ -13,11 +13,11 @@ lies inside an edge. One forward and one backward pass of the points serve all w
 candidates, and a word then costs a single token per layer (``layer_path``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from attribeam.transforms.inputs.batch import Batch, row_cost
+from attribeam.transforms.inputs.batch import row_cost
+from attribeam.transforms.inputs.seam import Space
 from attribeam.transforms.network.capture import Recorder, Watch
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.parts import Layer
@@ -34,35 +35,9 @@ from attribeam.transforms.passes.layer_path import LayerPath, NormSlope
 from attribeam.transforms.recovery import fitting
 
 Floats = NDArray[np.float64]
-# Where the path starts, in word embeddings: every token, or all but special ones and the one read
-# out, replaced by [MASK]; every token by [PAD]; or zeros.
-Start = Literal["mask", "mask_words", "pad", "zero"]
 
 
-# What the path starts from, and what is explained ----------------------------------------------
-
-
-@torch.no_grad()
-def word_baseline(model: Model, batch: Batch, start: Start = "mask") -> torch.Tensor:
-    """Baseline word embeddings, [B, T, E]; position and type embeddings are no part of the path.
-
-    Raises:
-        ValueError: If the model's mask token is needed and unknown.
-    """
-    ids = batch.rows.input_ids
-    if start == "zero":
-        return torch.zeros_like(word_embeddings(model, ids))
-    token = model.pad_id if start == "pad" else model.mask_id
-    if token is None:
-        raise ValueError(f"the model's {start.removesuffix('_words')} token is unknown")
-    replaced = batch.removable if start == "mask_words" else torch.ones_like(batch.removable)
-    return word_embeddings(model, ids.masked_fill(replaced, token))
-
-
-def word_embeddings(model: Model, ids: torch.Tensor) -> torch.Tensor:
-    """What is looked up for tokens, [..., E], before position and type are added."""
-    embeddings: torch.Tensor = model.embedding.words(ids)
-    return embeddings
+# What is explained ------------------------------------------------------------------------------
 
 
 def margin_weights(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -131,7 +106,7 @@ def influence_states(
     model: Model,
     rows: Rows,
     weights: torch.Tensor,
-    baseline: torch.Tensor,
+    space: Space,
     *,
     points: Floats,
     shares: Floats,
@@ -146,7 +121,7 @@ def influence_states(
         model: The model.
         rows: B padded rows of at most T tokens.
         weights: Weights that turn logits into the output that is explained, [B, C].
-        baseline: Baseline word embeddings, [B, T, E] (``word_baseline``).
+        space: Their paths in word embeddings (``Inputs.space``).
         points: Where on the path from 0 to 1, [K].
         shares: Weights of the points, [K] (``passes.quadrature``).
         budget: Token budget of a run. As many instances are run at once as fit in with all of
@@ -155,15 +130,15 @@ def influence_states(
     Yields:
         The instances in their order.
     """
-    size, length = rows.input_ids.shape
-    at_once = int(budget / row_cost(length, model.head_size))
+    size = len(rows)
+    at_once = int(budget / row_cost(rows.length, model.head_size))
     at_once = max(1, min(at_once, size * len(points)))
     done = 0
 
     def observed(at_once: int) -> tuple[_Path, list[_Seen]]:
         until = min(size, done + max(1, at_once // len(points)))
-        chosen = torch.arange(done, until, device=rows.input_ids.device)
-        some = _Path.of(model, rows.chosen(chosen), weights[chosen], baseline[chosen])
+        chosen = torch.arange(done, until, device=rows.device)
+        some = _Path.of(model, rows, weights, space, chosen)
         parts = np.array_split(points, -(-len(points) // at_once))
         return some, [some.observe(part) for part in parts]
 
@@ -194,16 +169,20 @@ class _Path:
 
     model: Model
     rows: Rows
+    enter: Callable[[Rows, torch.Tensor], torch.Tensor]
     weights: torch.Tensor
     start: torch.Tensor
     difference: torch.Tensor
 
     @classmethod
-    def of(cls, model: Model, rows: Rows, weights: torch.Tensor, baseline: torch.Tensor) -> "_Path":
+    def of(
+        cls, model: Model, rows: Rows, weights: torch.Tensor, space: Space, chosen: torch.Tensor
+    ) -> "_Path":
+        """Those of some of the rows, by their numbers."""
         precise = torch.promote_types(model.dtype, torch.float32)
-        start = baseline.to(precise)
-        words = word_embeddings(model, rows.input_ids).to(precise)
-        return cls(model, rows, weights.to(precise), start, words - start)
+        start, words = (x[chosen].to(precise) for x in (space.start, space.end))
+        weights = weights[chosen].to(precise)
+        return cls(model, rows.chosen(chosen), space.enter, weights, start, words - start)
 
     def observe(self, points: Floats) -> _Seen:
         """Runs some points of all paths: point p of row b is row b K + p."""
@@ -212,7 +191,7 @@ class _Path:
         rows, weights = self.rows.chosen(copies), self.weights[copies]
         alphas = torch.from_numpy(points).to(self.start).repeat(size)[:, None, None]
         words = self.start[copies] + alphas * self.difference[copies]
-        entered, tangents = _embedded(self.model, rows, words, self.difference[copies])
+        entered, tangents = self._entering(rows, words, self.difference[copies])
         watch = Watch(attention=True, layers=True, projections=True)
         with torch.enable_grad(), _watching(self.model.layers) as (contexts, sums):
             entered.requires_grad_()
@@ -233,6 +212,26 @@ class _Path:
             for own in _by_layer(self.model.layers, recorder, contexts, gradients)
         ]
         return _Seen(layers, *apart)
+
+    @torch.no_grad()
+    def _entering(
+        self, rows: Rows, words: torch.Tensor, change: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What enters the first layer for word embeddings [N, T, E], and its change for theirs."""
+        embedding, summed = self.model.embedding, []
+
+        def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            summed.append(args[0])
+
+        with ExitStack() as hooks:
+            if embedding.norm is not None:
+                hooks.callback(embedding.norm.module.register_forward_pre_hook(keep).remove)
+            entered = self.enter(rows, words.to(self.model.dtype))
+        if embedding.norm is not None:
+            change = NormSlope.at(embedding.norm, summed[0].to(change)).push(change)
+        if (projection := embedding.projection) is not None:
+            change = functional.linear(change, projection.weight.to(change))
+        return entered, change
 
     def states(self, seen: _Seen, row: int, shares: Floats) -> InfluenceStates:
         """One of the rows, without its padding."""
@@ -354,24 +353,3 @@ def _watching(
             for module in modules:
                 hooks.callback(module.register_forward_pre_hook(partial(keep, found)).remove)
         yield contexts, sums
-
-
-@torch.no_grad()
-def _embedded(
-    model: Model, rows: Rows, words: torch.Tensor, change: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What enters the first layer for word embeddings [N, T, E], and its change for theirs."""
-    embedding, summed = model.embedding, []
-
-    def keep(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        summed.append(args[0])
-
-    with ExitStack() as hooks:
-        if embedding.norm is not None:
-            hooks.callback(embedding.norm.module.register_forward_pre_hook(keep).remove)
-        entered = model.embed(rows, words.to(model.dtype))
-    if embedding.norm is not None:
-        change = NormSlope.at(embedding.norm, summed[0].to(change)).push(change)
-    if (projection := embedding.projection) is not None:
-        change = functional.linear(change, projection.weight.to(change))
-    return entered, change

@@ -3,16 +3,15 @@
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.passes.base import Pass, Rule, Wish, check_token, quadrature
+from attribeam.transforms.passes.base import Pass, Rule, Wish, quadrature
 from attribeam.transforms.passes.influence import (
     InfluenceStates,
-    Start,
     influence_states,
     margin_weights,
-    word_baseline,
 )
 from attribeam.transforms.passes.pattern_ablation import AblationRow, ablations
 from attribeam.transforms.passes.patterns import Influence, Pattern, reduced
@@ -20,6 +19,9 @@ from attribeam.transforms.passes.patterns import Influence, Pattern, reduced
 if TYPE_CHECKING:
     from attribeam.transforms.passes.captured import Captured
 
+# Where the path starts, in word embeddings: every token, or all but special ones and the one read
+# out, replaced by [MASK]; every token by [PAD]; or zeros.
+Start = Literal["mask", "mask_words", "pad", "zero"]
 # Influence of each instance; and what its patterns leave, if that is asked for.
 _Both = tuple[list[Influence], list[list[AblationRow]]]
 
@@ -43,11 +45,12 @@ class InfluencePaths(Pass[list[Influence]]):
 
     def check(self, model: Model) -> None:
         """Checks that the baseline's token is known."""
+        kind = inputs_of(model)
         if self.start == "pad":
             remedy = "use another baseline, such as baseline=zero"
-            check_token(model, "pad", "the pad baseline", remedy)
+            kind.check_start(model, "pad", "the pad baseline", remedy)
         elif self.start != "zero":
-            check_token(model, "mask", "the mask baseline", "use baseline=pad or zero")
+            kind.check_start(model, "mask", "the mask baseline", "use baseline=pad or zero")
 
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> _Both:
         """Influence and patterns of each instance; and what these leave, if it is asked for.
@@ -80,7 +83,7 @@ class InfluencePaths(Pass[list[Influence]]):
             captured.model,
             captured.batch.rows,
             margin_weights(captured.logits, captured.targets),
-            word_baseline(captured.model, captured.batch, self.start),
+            inputs_of(captured.model).space(captured.model, captured.batch, "words", self.start),
             points=points,
             shares=shares,
             budget=captured.budget,

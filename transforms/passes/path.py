@@ -2,22 +2,22 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from attribeam.transforms.inputs.batch import row_cost
+from attribeam.transforms.inputs.kinds import inputs_of
+from attribeam.transforms.inputs.seam import BaselineName, Space
 from attribeam.transforms.inputs.targets import Output
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.passes.base import Pass, Rule, Wish, check_token, quadrature
+from attribeam.transforms.passes.base import Pass, Rule, Wish, quadrature
 from attribeam.transforms.passes.forward import Of
 from attribeam.transforms.recovery import fitting
 
 if TYPE_CHECKING:
     from attribeam.transforms.passes.captured import Captured
-
-BaselineName = Literal["pad", "mask", "zero"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Path(Pass[PathGradient]):
         """Checks that the baseline's token is known."""
         remedy = "use another baseline"
         remedy += ", such as baseline=zero" if self.baseline == "pad" else ""
-        check_token(model, self.baseline, f"the {self.baseline} baseline", remedy)
+        wish = f"the {self.baseline} baseline"
+        inputs_of(model).check_start(model, self.baseline, wish, remedy)
 
     @property
     def shared(self) -> Hashable:
@@ -78,11 +79,11 @@ class Path(Pass[PathGradient]):
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> PathGradient:
         """Walks the path once for all kinds of gradients that are asked for."""
         kinds = sorted({one.of for one in alike if isinstance(one, Path)})
-        start = baseline(captured, self.baseline)
-        difference = captured.entered - start
+        model, batch = captured.model, captured.batch
+        space = inputs_of(model).space(model, batch, "embedded", self.baseline)
+        difference = space.end - space.start
         points, weights = quadrature(self.rule, self.steps)
-        size, length = captured.batch.rows.input_ids.shape
-        cost = size * row_cost(length, captured.model.head_size)
+        cost = len(batch) * row_cost(batch.rows.length, model.head_size)
         at_once = min(max(1, int(captured.budget / cost)), self.steps)
         totals: dict[Of, torch.Tensor] = {}
         done = 0
@@ -90,7 +91,7 @@ class Path(Pass[PathGradient]):
         def some(count: int) -> dict[Of, torch.Tensor]:
             alphas = torch.tensor(points[done : done + count]).to(difference)
             shares = torch.tensor(weights[done : done + count]).to(difference)
-            return self._gradients(captured, start, difference, alphas, shares, kinds)
+            return self._gradients(captured, space, alphas, shares, kinds)
 
         while done < self.steps:
             found, at_once = fitting(some, at_once)
@@ -99,7 +100,8 @@ class Path(Pass[PathGradient]):
         gain = None
         if "input" in kinds:
             with torch.no_grad():
-                base_logits, _ = captured.model.run(captured.batch.rows, enter=start)
+                entered = space.enter(batch.rows, space.start)
+                base_logits, _ = model.run(batch.rows, enter=entered)
             at_input, at_start = (
                 captured.output(logits, self.output) for logits in (captured.logits, base_logits)
             )
@@ -109,8 +111,7 @@ class Path(Pass[PathGradient]):
     def _gradients(
         self,
         captured: "Captured",
-        start: torch.Tensor,
-        difference: torch.Tensor,
+        space: Space,
         alphas: torch.Tensor,
         shares: torch.Tensor,
         kinds: Sequence[Of],
@@ -121,14 +122,14 @@ class Path(Pass[PathGradient]):
         contraction of the rows' gradients, and no row's gradient depends on another's.
         """
         count, size = len(alphas), len(captured.batch)
-        points = (start + alphas[:, None, None, None] * difference).flatten(0, 1)
+        difference = space.end - space.start
+        points = (space.start + alphas[:, None, None, None] * difference).flatten(0, 1)
         points.requires_grad_("input" in kinds)
         with torch.enable_grad():
-            logits, recorder = captured.model.run(
-                captured.batch.rows.repeated(count),
-                watch=Watch(readout_attention="attention" in kinds),
-                enter=points,
-            )
+            rows = captured.batch.rows.repeated(count)
+            watch = Watch(readout_attention="attention" in kinds)
+            entered = space.enter(rows, points)
+            logits, recorder = captured.model.run(rows, watch=watch, enter=entered)
             outputs = captured.output(logits, self.output)
             weighted = (outputs * shares.repeat_interleave(size)).sum()
             sources = {"input": points, "attention": recorder.readout_attention}
@@ -137,17 +138,3 @@ class Path(Pass[PathGradient]):
             of: gradients.unflatten(0, (count, size)).sum(0)
             for of, gradients in zip(kinds, found, strict=True)
         }
-
-
-def baseline(captured: "Captured", name: BaselineName) -> torch.Tensor:
-    """Baseline embeddings, [B, T, d]."""
-    if name == "zero":
-        return torch.zeros_like(captured.entered)
-    model = captured.model
-    token = model.pad_id if name == "pad" else model.mask_id
-    if token is None:
-        raise ValueError(f"the model's {name} token is unknown")
-    rows = captured.batch.rows
-    ids = rows.input_ids.masked_fill(captured.batch.removable, token)
-    with torch.no_grad():
-        return model.embed(rows.with_ids(ids))

@@ -32,7 +32,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from attribeam.transforms.inputs.batch import Batch, Flags, Instance, collate, pack
+from attribeam.transforms.inputs.batch import Batch, Flags, Instance, pack
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.capture import Watch, current_recorder
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rows import Rows
@@ -424,7 +425,7 @@ def ablated(model: Model, rows: Rows, kept: Sequence[Kept]) -> torch.Tensor:
         rows: B padded rows of at most T tokens.
         kept: What is kept of each.
     """
-    length, device = rows.input_ids.shape[1], rows.input_ids.device
+    length, device = rows.length, rows.device
     nodes = _stacked([one.nodes for one in kept], length).to(device)
     heads = [
         np.ones((*one.nodes[1:].shape, _num_heads(model)), np.bool_)
@@ -531,7 +532,7 @@ def _outputs(
 
     def run(chosen: Sequence[int]) -> list[float]:
         some = [variants[at] for at in chosen]
-        rows = collate([instances[at] for at, _ in some], model.pad_id, model.device).rows
+        rows = collate(model, [instances[at] for at, _ in some]).rows
         logits = ablated(model, rows, [kept for _, kept in some]).double().cpu()
         outputs: list[float] = (precise[[at for at, _ in some]] * logits).sum(-1).tolist()
         return outputs
@@ -545,7 +546,7 @@ def _mean_attention(model: Model, instances: Sequence[Instance], budget: int) ->
 
     def run(chosen: Sequence[int]) -> list[Floats]:
         some = [instances[at] for at in chosen]
-        rows = collate(some, model.pad_id, model.device).rows
+        rows = collate(model, some).rows
         _, recorder = model.run(rows, watch=Watch(attention=True))
         means = torch.stack([layer.double().mean(1) for layer in recorder.attention], 1)
         found = means.cpu().numpy()

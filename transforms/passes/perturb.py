@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribeam.transforms.inputs.batch import Flags
-from attribeam.transforms.inputs.variants import Operation, Variants
+from attribeam.transforms.inputs.kinds import inputs_of
+from attribeam.transforms.inputs.seam import Operation
+from attribeam.transforms.inputs.variants import Variants
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.passes.base import Pass, check_token
+from attribeam.transforms.passes.base import Pass
 
 if TYPE_CHECKING:
     from attribeam.transforms.passes.captured import Captured
@@ -28,8 +30,8 @@ class Perturb(Pass[None]):
 
     def check(self, model: Model) -> None:
         """Checks that the operation's token is known."""
-        if self.operation == "mask":
-            check_token(model, "mask", "the operation mask", "use the operation pad")
+        wish, remedy = f"the operation {self.operation}", "use the operation pad"
+        inputs_of(model).check_operation(model, self.operation, wish, remedy)
 
     @property
     def shared(self) -> Hashable:

@@ -424,7 +424,7 @@ def add_method(monkeypatch: pytest.MonkeyPatch) -> AddMethod:
 
 
 def ones(captured: Captured) -> torch.Tensor:
-    return torch.ones(captured.batch.rows.input_ids.shape)
+    return torch.ones(captured.batch.rows.inputs["input_ids"].shape)
 
 
 def position(instances: Sequence[Instance], name: str) -> int | None:

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribeam.transforms.inputs.batch import Instance, collate, pack, row_cost
+from attribeam.transforms.inputs.batch import Instance, pack, row_cost
+from attribeam.transforms.inputs.kinds import collate
 from tests.conftest import LoadTiny
 from tests.support.models import random_instance, random_instances
 
@@ -154,12 +155,13 @@ def test_generator_is_the_same_for_ever() -> None:
 # Padding --------------------------------------------------------------------------------------
 
 
-def test_collate_pads_to_the_longest() -> None:
+def test_collate_pads_to_the_longest(tiny: LoadTiny) -> None:
+    model = replace(tiny("bert"), pad_id=9)
     short, long = instance_of([1, 5, 2]), instance_of([1, 6, 7, 8, 2])
-    batch = collate([short, long], pad_id=9, device=torch.device("cpu"))
-    assert batch.rows.input_ids.tolist() == [[1, 5, 2, 9, 9], [1, 6, 7, 8, 2]]
+    batch = collate(model, [short, long])
+    assert batch.rows.inputs["input_ids"].tolist() == [[1, 5, 2, 9, 9], [1, 6, 7, 8, 2]]
     assert batch.rows.attention_mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-    assert batch.rows.token_types.tolist() == [[0] * 5] * 2
+    assert batch.rows.inputs["token_type_ids"].tolist() == [[0] * 5] * 2
     assert batch.removable.tolist() == [
         [False, True, False, False, False],
         [False, True, True, True, False],
@@ -172,21 +174,22 @@ def test_collate_pads_to_the_longest() -> None:
 def test_collate_of_a_masked_lm(tiny: LoadTiny) -> None:
     model = tiny("bert", "masked_lm")
     instances = random_instances(model, [6, 9])
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     assert rows.outputs is not None
     assert rows.outputs.tolist() == [list(instance.contrast or ()) for instance in instances]
     assert rows.readout.tolist() == [instance.readout for instance in instances]
-    at_readout = rows.input_ids[torch.arange(2), rows.readout]
+    at_readout = rows.inputs["input_ids"][torch.arange(2), rows.readout]
     assert at_readout.tolist() == [model.mask_id] * 2
 
 
 def test_repeated_rows_follow_one_another(tiny: LoadTiny) -> None:
     model = tiny("bert", "masked_lm")
     instances = [random_instance(model, 7, seed) for seed in (1, 2)]
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     thrice = rows.repeated(3)
-    for name, tensor in vars(rows).items():
-        repeated = getattr(thrice, name)
+    given, made = ({**vars(r), **r.inputs} for r in (rows, thrice))
+    for name in given.keys() - {"inputs"}:
+        tensor, repeated = given[name], made[name]
         if tensor is None:
             assert repeated is None
         else:

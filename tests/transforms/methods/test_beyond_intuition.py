@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.path import Path
 from tests.conftest import LoadTiny
@@ -121,7 +121,7 @@ class Defined:
 
     def __init__(self, model: Model, instance: Instance, target: int) -> None:
         self.model, self.instance, self.target = model, instance, target
-        rows = collate([instance], model.pad_id, model.device).rows
+        rows = collate(model, [instance]).rows
         self.entered = model.embed(rows)
         self.attention, self.gradients, self.hidden = self._gradients(self.entered)
 
@@ -240,7 +240,7 @@ def test_definitions(tiny: LoadTiny, family: str, task: str) -> None:
 
 
 def capture(model: Model, instances: list[Instance], *needs: Path) -> Captured:
-    batch = collate(instances, model.pad_id, model.device)
+    batch = collate(model, instances)
     return Captured(model, batch, 0, 10_000, 0, frozenset(needs))
 
 
@@ -268,7 +268,7 @@ def test_one_path_serves_both_kinds_of_gradient(
     found = both(attention)
     assert both(inputs) is found
     # The real input, all steps at once, and the baseline.
-    assert [len(rows.input_ids) for rows in runs] == [2, 10, 2]
+    assert [len(rows) for rows in runs] == [2, 10, 2]
     assert found.gradient is not None and found.attention is not None
     assert relative_error(found.gradient, apart[0]) < 1e-12
     assert relative_error(found.attention, apart[1]) < 1e-12

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode, load_model
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.parts import Affine, Norm
 from tests.conftest import LoadTiny
 from tests.support.authors import (
@@ -120,7 +120,7 @@ class Frozen:
 
     def __init__(self, model: Model, instance: Instance, add: AddBias) -> None:
         self.model, self.instance, self.add = model, instance, add
-        self.entered = model.embed(collate([instance], model.pad_id, model.device).rows)[0]
+        self.entered = model.embed(collate(model, [instance]).rows)[0]
 
     def linear(self, module: Affine, parts: torch.Tensor) -> torch.Tensor:
         return self.add(parts @ module.weight.T, module.bias)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from attribeam.schemas import UsageError
 from attribeam.transforms import Attributions, Instance, Model, attribute, choose, encode
 from attribeam.transforms.details import InformationRow
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.methods import iba as methods
 from attribeam.transforms.methods.iba import iba, iba_released
 from attribeam.transforms.passes.bottleneck import (
@@ -48,7 +48,7 @@ def capture(
     budget: int = AT_ONCE,
     seed: int = 0,
 ) -> Captured:
-    batch = collate(instances, model.pad_id, model.device)
+    batch = collate(model, instances)
     return Captured(model, batch, target, budget, seed, frozenset({Forward(outputs=True)}))
 
 
@@ -319,7 +319,7 @@ def test_what_enters_a_layer_leaves_the_same_logits(tiny: LoadTiny, start: int) 
     model = tiny("distilbert", "classification", "float64")
     instances = random_instances(model, [7])
     before = capture(model, instances).logits
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     state = layer_outputs(model, rows)[start - 1] if start else model.embed(rows)
     logits, seen = model.run(rows, enter=state, start=start)
     torch.testing.assert_close(logits, before)
@@ -462,12 +462,7 @@ def test_statistics_of_parts_are_merged(tiny: LoadTiny, family: str, task: str) 
         assert one.shape == (3, 32)
         assert relative_error(one, other) < 1e-12
     assert moments(model, [], 30).merged(parts[1]).count == 0
-    every = torch.cat(
-        [
-            layer_outputs(model, collate([one], model.pad_id, model.device).rows)[2][0]
-            for one in instances
-        ]
-    )
+    every = torch.cat([layer_outputs(model, collate(model, [one]).rows)[2][0] for one in instances])
     assert relative_error(together.mean[2], every.mean(0)) < 1e-12
     assert relative_error(together.std[2], every.std(0, correction=0)) < 1e-12
 

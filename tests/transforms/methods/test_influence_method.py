@@ -11,10 +11,10 @@ from attribeam.pipeline import Options, run
 from attribeam.schemas import UsageError
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode, load_model
 from attribeam.transforms.details import PatternRow
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate, inputs_of
 from attribeam.transforms.methods.influence import roles_of
 from attribeam.transforms.passes.base import quadrature
-from attribeam.transforms.passes.influence import influence_states, margin_weights, word_baseline
+from attribeam.transforms.passes.influence import influence_states, margin_weights
 from attribeam.transforms.passes.pattern_ablation import KINDS
 from attribeam.transforms.passes.patterns import refine
 from tests.conftest import LoadTiny
@@ -41,7 +41,7 @@ def test_rows_are_the_engines(tiny: LoadTiny, task: str, rule: Any) -> None:
     instances = random_instances(model, [6, 9])
     rows = influence(model, instances, rule=rule)
     for instance, row in zip(instances, rows, strict=True):
-        batch = collate([instance], model.pad_id, model.device)
+        batch = collate(model, [instance])
         logits, _ = model.run(batch.rows)
         weights = margin_weights(
             logits, logits.argmax(-1) if task == "classification" else logits.argmax(-1) * 0
@@ -51,7 +51,7 @@ def test_rows_are_the_engines(tiny: LoadTiny, task: str, rule: Any) -> None:
             model,
             batch.rows,
             weights,
-            word_baseline(model, batch),
+            inputs_of(model).space(model, batch, "words", "mask"),
             points=points,
             shares=shares,
             budget=1e6,

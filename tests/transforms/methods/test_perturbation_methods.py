@@ -25,9 +25,9 @@ from attribeam.transforms import (
     choose,
     encode,
 )
-from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.inputs.encode import encode_row
-from attribeam.transforms.inputs.variants import units_of
+from attribeam.transforms.inputs.kinds import collate
+from attribeam.transforms.inputs.text.kind import Text
 from attribeam.transforms.methods import perturbation
 from attribeam.transforms.passes.captured import Captured
 from tests.conftest import LoadTiny
@@ -161,7 +161,7 @@ class Reference:
         self.model, self.network, self.instance = model, plain(model), instance
         self.operation = operation
         self.ids = torch.tensor(instance.input_ids[None], dtype=torch.long)
-        self.units = torch.tensor(units_of(instance, "token")[None])
+        self.units = torch.tensor(Text().units_of(instance, "token")[None])
         baseline = model.pad_id if operation == "pad" else model.mask_id
         self.baseline = self.ids.masked_fill(self.units >= 0, cast(int, baseline))
 
@@ -381,10 +381,10 @@ def test_limes_scores_given_its_samples(
     instance = golden_instance(model, number)
     data, probabilities = (lime_package()[f"{number}/{name}"] for name in ("data", "probs"))
     features = lime_package()[f"{number}/features"].tolist()
-    units = perturbation.bags_of(instance)
+    units = Text().units_of(instance, "bag")
     assert [features[unit] for unit in units[1:-1]] == instance.input_ids[1:-1].tolist()
 
-    batch = collate([instance], model.pad_id, model.device)
+    batch = collate(model, [instance])
     params = {"operation": "delete", "output": "probability"}
     for label in range(3):
         captured = Captured(model, batch, label, 1000, 0, frozenset())
@@ -450,9 +450,24 @@ def test_what_limes_features_are(tiny: LoadTiny, unit: str) -> None:
 def test_bags_without_a_text(tiny: LoadTiny) -> None:
     instance = text_instance(tiny("bert"), "the goodly film is goodly The", text_pair="(the film")
     # In another case it is another word; by token ids it is the same, but not with a bracket.
-    assert perturbation.bags_of(instance).tolist() == [-1, 0, 1, 1, 2, 3, 1, 1, 4, -1, 0, 0, 2, -1]
+    assert Text().units_of(instance, "bag").tolist() == [
+        -1,
+        0,
+        1,
+        1,
+        2,
+        3,
+        1,
+        1,
+        4,
+        -1,
+        0,
+        0,
+        2,
+        -1,
+    ]
     unknown = replace(instance, text=None, text_pair=None)
-    assert perturbation.bags_of(unknown).tolist() == [-1, 0, 1, 1, 2, 3, 1, 1, 0, -1, 4, 4, 2, -1]
+    assert Text().units_of(unknown, "bag").tolist() == [-1, 0, 1, 1, 2, 3, 1, 1, 0, -1, 4, 4, 2, -1]
 
 
 def test_neighbours_remove_one_to_all_units() -> None:

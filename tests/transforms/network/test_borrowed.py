@@ -23,7 +23,8 @@ from attribeam.transforms import (
     load_model,
     methods,
 )
-from attribeam.transforms.evaluate import OPERATIONS, Evaluation, Ranking, curves
+from attribeam.transforms.evaluate import Evaluation, Ranking, curves
+from attribeam.transforms.inputs.text.kind import Text
 from attribeam.transforms.network.borrowed import Held, borrowed
 from tests.conftest import LoadTiny
 from tests.support.models import (
@@ -111,7 +112,7 @@ def test_curves_of_a_network_that_is_handed_over(model: Model) -> None:
         Ranking(i, "any", np.arange(len(i)), target=1) for i in random_instances(model, [5, 12])
     ]
     found, wanted = (
-        curves(of, rankings, Evaluation(operations=OPERATIONS), token_budget=10_000)[0]
+        curves(of, rankings, Evaluation(operations=Text.operations), token_budget=10_000)[0]
         for of in (other, model)
     )
     for rows, expected in zip(found, wanted, strict=True):

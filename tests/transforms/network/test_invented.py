@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 
 from attribeam.schemas import UsageError
 from attribeam.transforms import Attributions, Model, choose
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.inputs.targets import Explained
 from attribeam.transforms.network.anatomy import Anatomy
 from attribeam.transforms.network.check import check
@@ -154,7 +154,7 @@ def test_decompx_adds_up(model: Model) -> None:
 
 def test_attention_is_attributed_along_its_path(model: Model) -> None:
     """Without a layer's attention, and with it, the output is that of the network itself."""
-    rows = collate(random_instances(model, [7, 12]), model.pad_id, model.device).rows
+    rows = collate(model, random_instances(model, [7, 12])).rows
     states = observe(model, rows)
     question = Explained("logit", states.logits.argmax(-1))
     for number, layer in enumerate(model.layers):

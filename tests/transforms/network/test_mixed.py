@@ -10,7 +10,7 @@ import torch
 
 from attribeam.pipeline import Options, run
 from attribeam.transforms import Model, Row, attribute, collect, encode, load_model
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.registry import choose
 from tests.support.tiny import contrasts, rows, table, texts, write_jsonl
@@ -35,7 +35,7 @@ def test_products_are_in_bfloat16_and_what_is_kept_is_not(pair: tuple[Model, Mod
     assert (mixed.mixed, plain.mixed, mixed.dtype) == (True, False, torch.float32)
     lines = contrasts(4) if mixed.task == "masked_lm" else rows(4)
     given = [Row(n.pop("id"), n.pop("text"), **{**n, "label": None}) for n in lines]
-    batch = collate(encode(mixed, given), mixed.pad_id, mixed.device).rows
+    batch = collate(mixed, encode(mixed, given)).rows
     kinds: set[torch.dtype] = set()
     hook = mixed.layers[0].feed_forward.expand.module.register_forward_hook(
         lambda _, __, out: kinds.add(out.dtype)

@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from attribeam.schemas import UsageError
 from attribeam.transforms import Model, attribute, choose, load_model
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network import capture
 from attribeam.transforms.network.check import check
 from attribeam.transforms.network.parts import (
@@ -374,7 +374,7 @@ def test_decompx_is_the_gradient_of_the_frozen_network(
     (instance,) = instances = random_instances(model, [9])
     (row,) = attribute(model, instances, choose("decompx")).rows["decompx"]
     assert row is not None
-    rows = collate([instance], model.pad_id, model.device).rows
+    rows = collate(model, [instance]).rows
     recorded_by = capture._recorded
     monkeypatch.setattr(capture, "_recorded", lambda *args: recorded_by(*args).detach())
     head = [

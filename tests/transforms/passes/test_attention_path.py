@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from attribeam.transforms import Instance, Model, encode
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.inputs.targets import Explained, parse_explain, runner_up
 from attribeam.transforms.network.parts import Affine
 from attribeam.transforms.passes.attention_path import (
@@ -44,7 +44,7 @@ def golden_part(key: str) -> NDArray[np.floating]:
 
 
 def states_of(model: Model, instances: Sequence[Instance]) -> AttentionStates:
-    return observe(model, collate(instances, model.pad_id, model.device).rows)
+    return observe(model, collate(model, instances).rows)
 
 
 def explained(states: AttentionStates, targets: torch.Tensor | None = None) -> Explained:
@@ -128,7 +128,7 @@ def golden_taylor(model: Model, together: bool) -> list[torch.Tensor]:
     """Importance of heads for each of the golden texts, the authors' kind, [L, H] each."""
     found: list[torch.Tensor] = []
     for _, instances in golden_batches(model, together):
-        rows = collate(instances, model.pad_id, model.device).rows
+        rows = collate(model, instances).rows
         targets = torch.zeros(len(rows.readout), dtype=torch.long)
         found.extend(taylor_importance(model, rows, targets).logits)
     return found
@@ -143,7 +143,7 @@ def golden_logits(model: Model, kind: str, together: bool) -> list[NDArray[np.fl
     """Logits of the golden texts, of the model pruned at each rate, [rates, C] each."""
     found = []
     for _, instances in golden_batches(model, together):
-        rows = collate(instances, model.pad_id, model.device).rows
+        rows = collate(model, instances).rows
         rates = []
         for mask in torch.from_numpy(golden_part(f"prune_mask_{kind}")):
             with pruned(model, mask):
@@ -330,7 +330,7 @@ def test_pruning_multiplies_the_attention(tiny: LoadTiny, family: str, task: str
     instances = random_instances(model, [8, 5])
     mask = torch.tensor(np.random.default_rng(0).integers(0, 2, (3, 4)))
     assert 0 < mask.sum() < 12
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     before = model.run(rows)[0]
     with pruned(model, mask):
         logits = model.run(rows)[0]
@@ -361,7 +361,7 @@ def test_taylor_importance_by_definition(tiny: LoadTiny, family: str, task: str)
     """A context's share in the loss, by the plain model's attention times its gradient."""
     model = tiny(family, task, "float64")
     instances, targets = random_instances(model, [8, 5]), torch.tensor([1, 0])
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     found = taylor_importance(model, rows, targets)
     for row, instance in enumerate(instances):
         one = Plain(model, instance)
@@ -467,7 +467,7 @@ def test_padding_is_of_no_consequence(tiny: LoadTiny, task: str, dtype: str) -> 
     instances = random_instances(model, [5, 23, 11])
     states = states_of(model, instances)
     together = layers_of(states, most=20)
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     targets = states.logits.argmax(-1)
     taylor = taylor_importance(model, rows, targets).loss
     limit = {"float64": 1e-10, "float32": 1e-5}[dtype]
@@ -498,7 +498,7 @@ def test_only_what_is_read_out_counts_in_the_last_layer(tiny: LoadTiny) -> None:
 @pytest.mark.parametrize("layered", [False, True])
 def test_states_of_a_pass_will_do(tiny: LoadTiny, layered: bool) -> None:
     model = tiny("electra", "classification", "float64")
-    batch = collate(random_instances(model, [8, 5]), model.pad_id, model.device)
+    batch = collate(model, random_instances(model, [8, 5]))
     needs = frozenset({Forward(layers=True)})
     captured = Captured(model, batch, "predicted", AT_ONCE, 0, needs, layered)
     states = AttentionStates(
@@ -530,7 +530,7 @@ def test_points_one_after_the_other(tiny: LoadTiny, most_rows: list[int]) -> Non
 
 def test_the_model_is_whole_again(tiny: LoadTiny) -> None:
     model = tiny("distilbert", "classification", "float64")
-    rows = collate(random_instances(model, [7, 4]), model.pad_id, model.device).rows
+    rows = collate(model, random_instances(model, [7, 4])).rows
     before = model.run(rows)[0]
     states = observe(model, rows)
     layers_of(states)

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from torch.autograd.functional import jvp
 
 from attribeam.transforms import Instance, Model, Row, encode
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate, inputs_of
 from attribeam.transforms.passes.base import Rule, quadrature
 from attribeam.transforms.passes.influence import (
     InfluenceStates,
-    Start,
     influence_states,
     margin_weights,
-    word_baseline,
 )
+from attribeam.transforms.passes.influence_paths import Start
 from attribeam.transforms.passes.layer_path import FinishSlope, LayerPath
 from attribeam.transforms.recovery import is_out_of_memory
 from tests.conftest import LoadTiny
@@ -63,7 +62,7 @@ def states_of(
     budget: float = AT_ONCE,
 ) -> list[InfluenceStates]:
     """What instances hold along their paths; by default of the margin of the first output."""
-    batch = collate(instances, model.pad_id, model.device)
+    batch = collate(model, instances)
     if weights is None:
         weights = margin_weights(model.run(batch.rows)[0], torch.zeros_like(batch.rows.readout))
     places, shares = quadrature(rule, points)
@@ -71,7 +70,7 @@ def states_of(
         model,
         batch.rows,
         weights,
-        word_baseline(model, batch, start),
+        inputs_of(model).space(model, batch, "words", start),
         points=places,
         shares=shares,
         budget=budget,
@@ -113,7 +112,7 @@ def golden_states(
     numbers = WITH_NUMBERS[task]
     for batch in [numbers] if together else [(number,) for number in numbers]:
         chosen = [instances[number] for number in batch]
-        logits = model.run(collate(chosen, model.pad_id, model.device).rows)[0]
+        logits = model.run(collate(model, chosen).rows)[0]
         # A masked LM's two words are told apart whichever it prefers.
         targets = torch.zeros(len(batch)).long() if task == "mlm" else logits.argmax(-1)
         weights = margin_weights(logits, targets)
@@ -175,9 +174,9 @@ class PlainPath:
         self.network = plain(model)
         self.layers = model.anatomy.layers_of(self.network, model.num_heads)
         with torch.no_grad():
-            batch = collate([instance], model.pad_id, model.device)
-            self.words = self.network.get_input_embeddings()(batch.rows.input_ids)
-            self.start = word_baseline(model, batch, start)
+            batch = collate(model, [instance])
+            self.words = self.network.get_input_embeddings()(batch.rows.inputs["input_ids"])
+            self.start = inputs_of(model).space(model, batch, "words", start).start
         self.difference = self.words - self.start
 
     def run(self, point: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
@@ -206,7 +205,7 @@ class PlainPath:
 
     @property
     def runner_up(self) -> int:
-        rows = collate([self.instance], self.model.pad_id, self.model.device).rows
+        rows = collate(self.model, [self.instance]).rows
         return 1 + int(self.model.run(rows)[0][0, 1:].argmax())
 
     def at(self, share: float) -> torch.Tensor:
@@ -265,10 +264,10 @@ def test_tokens_that_the_baseline_has_in_another_form(tiny: LoadTiny) -> None:
 
 def test_a_mask_baseline_needs_the_mask_token(tiny: LoadTiny) -> None:
     model = replace(tiny("bert"), mask_id=None)
-    batch = collate(random_instances(tiny("bert"), [5]), model.pad_id, model.device)
+    batch = collate(model, random_instances(tiny("bert"), [5]))
     with pytest.raises(ValueError, match="mask token is unknown"):
-        word_baseline(model, batch, "mask_words")
-    assert word_baseline(model, batch, "pad").shape == (1, 5, 32)
+        inputs_of(model).space(model, batch, "words", "mask_words")
+    assert inputs_of(model).space(model, batch, "words", "pad").start.shape == (1, 5, 32)
 
 
 def test_weights_of_a_margin() -> None:
@@ -395,7 +394,7 @@ def test_the_model_is_whole_again(
 ) -> None:
     model = tiny("distilbert", "classification", "float64")
     instances = random_instances(model, [7, 4])
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     before = model.run(rows)[0]
     weights = torch.ones(2, 3, dtype=torch.float64)
     with monkeypatch.context() as patch, pytest.raises(RuntimeError) if fails else nullcontext():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose, encode
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.methods.attention import flow_row
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.passes.norms import LEVELS, NORMED, Level, norm_maps
@@ -150,7 +150,7 @@ def test_alti_from_the_vectors(
     chosen = choose("alti", {"alti": {"level": level}})
     found = attribute(model, instances, chosen, layers=layered)
     for row, instance in zip(found.rows["alti"], instances, strict=True):
-        rows = collate([instance], model.pad_id, model.device).rows
+        rows = collate(model, [instance]).rows
         _, recorder = model.run(rows, watch=WHOLE)
         product = torch.eye(len(instance), dtype=torch.float64)
         for number, vectors in enumerate(formed_vectors(model, instance)):
@@ -267,7 +267,7 @@ def test_norms_are_those_of_the_vectors(tiny: LoadTiny, family: str, task: str) 
     """Against forming every vector, instance by instance."""
     model = tiny(family, task, "float64")
     instances = random_instances(model, [6, 13, 9])
-    batch = collate(instances, model.pad_id, model.device)
+    batch = collate(model, instances)
     rows = batch.rows
     _, recorder = model.run(rows, watch=WHOLE)
     levels = LEVELS if "post_ln" in model.traits else LEVELS[:2]
@@ -287,7 +287,7 @@ def test_norms_are_those_of_the_vectors(tiny: LoadTiny, family: str, task: str) 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_level_alone_is_as_among_all(tiny: LoadTiny, level: Any) -> None:
     model = tiny("bert", "classification", "float64")
-    rows = collate(random_instances(model, [6, 13]), model.pad_id, model.device).rows
+    rows = collate(model, random_instances(model, [6, 13])).rows
     _, recorder = model.run(rows, watch=WHOLE)
     alone = norm_maps(model.layers, recorder.attention, recorder.layers, [level], rows.readout)
     among = norm_maps(model.layers, recorder.attention, recorder.layers, LEVELS, rows.readout)
@@ -316,7 +316,7 @@ def test_heads_that_cancel_keep_their_digits(tiny: LoadTiny) -> None:
     """In float32, vectors of heads that nearly cancel have the norm that is left of them."""
     model = tiny("bert", "classification", "float32")
     instances = random_instances(model, [9])
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     _, recorder = model.run(rows, watch=WHOLE)
     part, state = model.layers[0], recorder.layers[0]
     heads = state.values.shape[1]

@@ -1,6 +1,7 @@
 """Quadrature rules, and what passes capture compared with plain transformers models."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -11,7 +12,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from attribeam.schemas import UsageError
 from attribeam.transforms import Instance, Model, attribute, choose, load_model
-from attribeam.transforms.inputs.batch import collate, row_cost
+from attribeam.transforms.inputs.batch import row_cost
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.capture import IMPLEMENTATION
 from attribeam.transforms.passes.base import Rule, quadrature
 from attribeam.transforms.passes.captured import Captured
@@ -120,7 +122,7 @@ def captured(model: Model, instances: list[Instance], *methods: str, **more: Any
     needs = {need for choice in choose(methods or ("random",)) for need in choice.needs}
     return Captured(
         model=model,
-        batch=collate(instances, model.pad_id, model.device),
+        batch=collate(model, instances),
         target=more.get("target", 0),
         budget=more.get("budget", 10_000),
         seed=0,
@@ -206,7 +208,7 @@ def test_a_run_leaves_no_hooks(tiny: LoadTiny) -> None:
 
     captured(model, instances, "raw_attention", "saliency")
     assert hooks() == 0
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     with pytest.raises(RuntimeError):
         model.run(rows, enter=torch.zeros(1, 5, 7))
     assert hooks() == 0
@@ -234,7 +236,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     original = Model.run
 
     def counting(self: Model, rows: Any, **more: Any) -> Any:
-        seen.append(tuple(rows.input_ids.shape))
+        seen.append(tuple(rows.inputs["input_ids"].shape))
         return original(self, rows, **more)
 
     monkeypatch.setattr(Model, "run", counting)
@@ -290,7 +292,10 @@ def test_path_ends(tiny: LoadTiny, task: str, name: Any) -> None:
         for row, instance in enumerate(instances):
             token = model.pad_id if name == "pad" else model.mask_id
             ids[row, : len(instance)][torch.tensor(instance.removable)] = token
-        expected = seen.entered - model.embed(seen.batch.rows.with_ids(ids))
+        rows = seen.batch.rows
+        expected = seen.entered - model.embed(
+            replace(rows, inputs={**rows.inputs, "input_ids": ids})
+        )
     assert relative_error(path.difference, expected) < 1e-12
     end = model.run(seen.batch.rows, enter=seen.entered)[0]
     start = model.run(seen.batch.rows, enter=seen.entered - expected)[0]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch.autograd.functional import jvp
 
 from attribeam.transforms import Instance, Model, load_model
-from attribeam.transforms.inputs.batch import Flags, collate
+from attribeam.transforms.inputs.batch import Flags
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.passes.base import quadrature
 from attribeam.transforms.passes.influence import InfluenceStates
 from attribeam.transforms.passes.pattern_ablation import (
@@ -76,7 +77,7 @@ def rows_of(
 ) -> list[list[AblationRow]]:
     """Every kind of ablation of instances, of their first output less the second."""
     weights = weights_of(model, len(instances))
-    batch = collate(instances, model.pad_id, model.device)
+    batch = collate(model, instances)
     states = states_of(model, instances, weights, points=POINTS)
     pairs = ((own, refine(own)) for own in states)
     return ablations(model, batch, pairs, weights, seed=seed, budget=budget)
@@ -194,7 +195,7 @@ def test_against_a_plain_model(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
     instances = random_instances(model, [9, 5, 12, 4])
     rng = np.random.default_rng(0)
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     for edges in (False, True, True):
         kept = [random_kept(instance, rng, edges) for instance in instances]
         if edges:
@@ -286,7 +287,7 @@ def test_random_paths_that_never_go_back(causal: Model) -> None:
 def test_all_and_nothing(tiny: LoadTiny, family: str, task: str, dtype: str) -> None:
     model = tiny(family, task, dtype)
     instances = random_instances(model, [8, 5])
-    logits = model.run(collate(instances, model.pad_id, model.device).rows)[0]
+    logits = model.run(collate(model, instances).rows)[0]
     margins = (logits[:, 0] - logits[:, 1]).tolist()
     limit = LIMITS[dtype] * float(logits.abs().max())
     for found, instance, margin in zip(rows_of(model, instances), instances, margins, strict=True):
@@ -308,7 +309,7 @@ def test_all_and_nothing(tiny: LoadTiny, family: str, task: str, dtype: str) -> 
 def test_heads_and_skips_that_are_all_open(tiny: LoadTiny) -> None:
     model = tiny("electra", "masked_lm")
     instances = random_instances(model, [8, 5])
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     every = [Kept(np.ones((4, len(one)), np.bool_)) for one in instances]
     edges = [
         replace(
@@ -542,9 +543,9 @@ def test_padding_of_random_sets(tiny: LoadTiny, family: str, dtype: str) -> None
     rng = np.random.default_rng(1)
     instances = random_instances(model, [4, 19, 9])
     kept = [random_kept(instance, rng, True) for instance in instances]
-    found = ablated(model, collate(instances, model.pad_id, model.device).rows, kept)
+    found = ablated(model, collate(model, instances).rows, kept)
     for logits, instance, own in zip(found, instances, kept, strict=True):
-        rows = collate([instance], model.pad_id, model.device).rows
+        rows = collate(model, [instance]).rows
         assert relative_error(logits, ablated(model, rows, [own])[0]) < LIMITS[dtype]
 
 
@@ -575,7 +576,7 @@ def test_batches_within_a_budget(tiny: LoadTiny, most_rows: list[int]) -> None:
     model = tiny("bert", "classification", "float64")
     instances = random_instances(model, [6, 9, 4])
     weights = weights_of(model, 3)
-    batch = collate(instances, model.pad_id, model.device)
+    batch = collate(model, instances)
     pairs = [(own, refine(own)) for own in states_of(model, instances, weights, points=POINTS)]
     expected = rows_of(model, instances)
 
@@ -602,7 +603,7 @@ def test_batches_within_a_budget(tiny: LoadTiny, most_rows: list[int]) -> None:
 def test_the_model_is_whole_again(tiny: LoadTiny, family: str) -> None:
     model = tiny(family, "classification", "float64")
     instances = random_instances(model, [7, 4])
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     before = model.run(rows)[0]
     ablated(model, rows, [Kept(np.zeros((4, len(one)), np.bool_)) for one in instances])
     wrong = [Kept(np.zeros((4, 7), np.bool_), heads=np.ones((3, 7, 3), np.bool_))] * 2
@@ -637,7 +638,7 @@ def test_one_word_and_no_word(tiny: LoadTiny) -> None:
     (instance,) = random_instances(model, [6])
     weights = weights_of(model, 1)
     (states,) = states_of(model, [instance], weights, points=POINTS)
-    batch = collate([instance], model.pad_id, model.device)
+    batch = collate(model, [instance])
     for source in (0, 2):
         pair = [(states, refine(states, [source]))]
         (found,) = ablations(model, batch, pair, weights, seed=0, budget=AT_ONCE)

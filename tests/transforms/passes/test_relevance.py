@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from attribeam.transforms import Instance, Model, attribute, choose, encode, methods
-from attribeam.transforms.inputs.batch import collate
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.parts import (
     Affine,
     HeadStep,
     Layer,
     Norm,
 )
-from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.relevance import Linear, RelevanceMaps, Rules, forward, walk
 from tests.conftest import LoadTiny
@@ -160,7 +159,7 @@ def test_the_authors_relevance_of_attention(golden: LoadTiny, rules: Rules, call
     double = golden("bert-golden", "float64")
 
     def relevance(model: Model) -> list[torch.Tensor]:
-        rows = collate(golden_instances(model), model.pad_id, model.device).rows
+        rows = collate(model, golden_instances(model)).rows
         targets = forward(model, rows).logits.argmax(-1)
         for number in WITH_GOLDENS:
             assert targets[number] == golden_numbers("lrp")[f"bert-golden/target/{number}"]
@@ -231,9 +230,9 @@ class Written:
             for step in steps
             if isinstance(step, Affine | Norm)
         ]
-        rows = collate([instance], model.pad_id, model.device).rows
-        extra = {"token_type_ids": rows.token_types} if model.token_types > 1 else {}
-        model.network(rows.input_ids, attention_mask=rows.attention_mask, **extra)
+        rows = collate(model, [instance]).rows
+        extra = {"token_type_ids": rows.inputs["token_type_ids"]} if model.token_types > 1 else {}
+        model.network(rows.inputs["input_ids"], attention_mask=rows.attention_mask, **extra)
         for handle in handles:
             handle.remove()
 
@@ -329,7 +328,7 @@ def test_walk_with_contributions_written_out(
 ) -> None:
     model = tiny(family, task, "float64")
     instances = random_instances(model, [6, 13, 4])
-    rows = collate(instances, model.pad_id, model.device).rows
+    rows = collate(model, instances).rows
     weights = one_hot(torch.tensor([1, 0, 1]), model)
     maps = walk(model, rows, weights, rules)
     for number, instance in enumerate(instances):
@@ -385,7 +384,7 @@ def capture(gradients: list[torch.Tensor], relevance: list[torch.Tensor], readou
     """As much of a capture as transformer attribution reads."""
     maps = RelevanceMaps(dict(enumerate(relevance)), relevance[0][:, 0])
     tokens = torch.zeros(relevance[0].shape[::3], dtype=torch.long)
-    rows = SimpleNamespace(readout=torch.tensor([readout]), input_ids=tokens)
+    rows = SimpleNamespace(readout=torch.tensor([readout]), attention_mask=tokens)
     captured: Any = MagicMock(return_value=maps, logits=relevance[0], attention_gradient=gradients)
     captured.model.num_layers, captured.batch.rows = len(relevance), rows
     return cast(Captured, captured)
@@ -420,7 +419,7 @@ WHOLE = pytest.mark.parametrize(
 @WHOLE
 def test_logits_are_the_models(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
-    rows = collate(random_instances(model, [6, 13, 4]), model.pad_id, model.device).rows
+    rows = collate(model, random_instances(model, [6, 13, 4])).rows
     logits = forward(model, rows).logits
     with torch.no_grad():
         assert relative_error(logits, model.run(rows)[0]) < 1e-12
@@ -432,7 +431,7 @@ def test_single_precision_makes_no_difference(
     tiny: LoadTiny, family: str, task: str, rules: Rules
 ) -> None:
     single, double = tiny(family, task, "float32"), tiny(family, task, "float64")
-    rows = collate(random_instances(single, [6, 13]), single.pad_id, single.device).rows
+    rows = collate(single, random_instances(single, [6, 13])).rows
     weights = one_hot(torch.tensor([0, 1]), single)
     found = walk(single, rows, weights, rules)
     assert all(weight.dtype == torch.float32 for weight in single.network.parameters())
@@ -445,7 +444,7 @@ def test_single_precision_makes_no_difference(
 @WHOLE
 def test_cvpr21_rules_keep_what_they_are_given(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task)
-    rows = collate(random_instances(model, [6, 13, 4]), model.pad_id, model.device).rows
+    rows = collate(model, random_instances(model, [6, 13, 4])).rows
     for target in range(model.num_outputs):
         weights = one_hot(torch.full((3,), target), model)
         found = walk(model, rows, weights, "cvpr21").entered.sum((1, 2))
@@ -459,7 +458,7 @@ def test_heads_that_share_keys_are_as_heads_with_equal_keys(
     tiny: LoadTiny, family: str, rules: Rules
 ) -> None:
     plain = tiny(family, "classification", "float64")
-    rows = collate(random_instances(plain, [6, 13]), plain.pad_id, plain.device).rows
+    rows = collate(plain, random_instances(plain, [6, 13])).rows
     models = replace(plain), replace(plain)
     for shared, model in enumerate(models):
         model.layers[:] = [with_two_groups(layer, shared=bool(shared)) for layer in plain.layers]
@@ -495,7 +494,7 @@ def test_a_contrast_of_classes_is_a_difference_of_walks(
     tiny: LoadTiny, family: str, rules: Rules
 ) -> None:
     model = tiny(family, "classification", "float64")
-    rows = collate(random_instances(model, [6, 13]), model.pad_id, model.device).rows
+    rows = collate(model, random_instances(model, [6, 13])).rows
     classes, foils = torch.eye(3).double()[[0, 2]], torch.eye(3).double()[[1, 0]]
     found = walk(model, rows, classes - foils, rules)
     good, bad = (walk(model, rows, weights, rules) for weights in (classes, foils))
@@ -510,7 +509,7 @@ def test_a_contrast_of_classes_is_a_difference_of_walks(
 @pytest.mark.parametrize("rules", BOTH_RULES)
 def test_a_contrast_the_other_way_round(tiny: LoadTiny, rules: Rules) -> None:
     model = tiny("bert", "masked_lm")
-    rows = collate(random_instances(model, [6, 13]), model.pad_id, model.device).rows
+    rows = collate(model, random_instances(model, [6, 13])).rows
     right, wrong = (
         walk(model, rows, one_hot(torch.full((2,), word), model), rules) for word in (0, 1)
     )
@@ -547,8 +546,8 @@ def cut(instance: Instance, length: int) -> Instance:
 
 def test_a_masked_lm_needs_words(tiny: LoadTiny) -> None:
     model = tiny("bert", "masked_lm")
-    rows = collate(random_instances(model, [6]), model.pad_id, model.device).rows
-    wordless = Rows(**{**vars(rows), "outputs": None})
+    rows = collate(model, random_instances(model, [6])).rows
+    wordless = replace(rows, outputs=None)
     with pytest.raises(ValueError, match="which two outputs are asked for"):
         walk(model, wordless, torch.tensor([[1.0, -1.0]]), "orig")
 
@@ -557,7 +556,7 @@ def test_a_masked_lm_needs_words(tiny: LoadTiny) -> None:
 @pytest.mark.parametrize("lowest", [1, 2])
 def test_a_walk_that_ends_early(tiny: LoadTiny, rules: Rules, lowest: int) -> None:
     model = tiny("bert", "classification", "float64")
-    rows = collate(random_instances(model, [6, 11]), model.pad_id, model.device).rows
+    rows = collate(model, random_instances(model, [6, 11])).rows
     weights = one_hot(torch.tensor([0, 1]), model)
     whole, part = walk(model, rows, weights, rules), walk(model, rows, weights, rules, lowest)
     assert sorted(part.attention) == list(range(lowest, 3))

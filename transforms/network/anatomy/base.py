@@ -47,6 +47,7 @@ class Anatomy:
         indexed: Whether what tokens see of each other depends on where they stand in the row, and
             not on their position ids alone: on what lies between two, or on windows.
         norm_shift: What is added to the weights of norms (``Norm.shift``).
+        modality: The kind of input that it takes (``inputs.kinds``).
         refuse: Why a network of this family can't be explained, of its configuration and its task;
             None if it can.
     """
@@ -61,6 +62,7 @@ class Anatomy:
     causal: bool = False
     indexed: bool = False
     norm_shift: float = 0.0
+    modality: str = "text"
     refuse: Callable[[PretrainedConfig, str], str | None] = lambda config, task: None
 
     def first_position(self, config: PretrainedConfig) -> int:

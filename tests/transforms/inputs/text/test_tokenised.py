@@ -24,8 +24,8 @@ from attribeam.transforms import (
     encode,
     load_model,
 )
-from attribeam.transforms.inputs.batch import collate
 from attribeam.transforms.inputs.encode import encode_row, encode_windows
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.inputs.text.tokenised import _longest_first
 from attribeam.transforms.triggers import Trigger, attacked
 from tests.conftest import LoadTiny
@@ -79,7 +79,7 @@ def alike(one: Instance, other: Instance) -> bool:
 
 def logits(model: Model, instance: Instance) -> np.ndarray:
     with torch.no_grad():
-        return model.run(collate([instance], model.pad_id, model.device).rows)[0].numpy()[0]
+        return model.run(collate(model, [instance]).rows)[0].numpy()[0]
 
 
 # Padding --------------------------------------------------------------------------------------

@@ -399,7 +399,7 @@ def test_a_window_that_fails(
     def unfinite(self: Model, rows: Any, **more: Any) -> Any:
         logits, recorder = original(self, rows, **more)
         # Windows of which `bad` is the first word, and the whole of r0.
-        sick = (rows.input_ids[:, 1] == bad) | (rows.attention_mask.sum(1) == 8)
+        sick = (rows.inputs["input_ids"][:, 1] == bad) | (rows.attention_mask.sum(1) == 8)
         return logits.masked_fill(sick[:, None], float("nan")), recorder
 
     original = Model.run

@@ -1,0 +1,27 @@
+"""The kinds of input that there are, and whose a model is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from attribeam.transforms.inputs.batch import Batch, Instance, padded, put
+from attribeam.transforms.inputs.seam import Inputs
+from attribeam.transforms.inputs.text.kind import Text
+from attribeam.transforms.network.model import Model
+
+KINDS: dict[str, Inputs] = {"text": Text()}
+
+
+def inputs_of(about: Model | Instance) -> Inputs:
+    """The kind of input that a model takes, or that an instance is."""
+    return KINDS[about.modality]
+
+
+def collate(model: Model, instances: Sequence[Instance]) -> Batch:
+    """Pads instances to the longest of them and puts them on the model's device."""
+    rows = inputs_of(model).rows(model, instances)
+    removable: torch.Tensor = put(
+        padded([i.removable for i in instances], False, np.bool_), model.device
+    )
+    return Batch(tuple(instances), rows, removable)

@@ -1,0 +1,299 @@
+"""Texts as a kind of input: positions are tokens, and words and bags of words are made of them.
+
+Removing by ``pad`` means: the padding token in the token's place, hidden by the attention mask.
+Hidden tokens have no effect on the others, so such rows are run without them, at the positions that
+the others had; that is the same number at a fraction of the cost.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attribeam.schemas import UsageError
+from attribeam.transforms.inputs.batch import (
+    Batch,
+    Flags,
+    Instance,
+    asked_of,
+    padded,
+    put,
+    words_of,
+)
+from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
+from attribeam.transforms.inputs.seam import Copy, Operation, Space, SpaceName, Unit
+from attribeam.transforms.inputs.text.contrast import with_contrast
+from attribeam.transforms.inputs.text.texts import from_text
+from attribeam.transforms.inputs.text.tokenised import from_ids
+from attribeam.transforms.inputs.text.windows import NoRoomError, around_readout, windows
+from attribeam.transforms.network.model import Model
+from attribeam.transforms.network.rows import Rows
+
+
+class Text:
+    """Texts, pairs of texts, and rows of tokens."""
+
+    operations: tuple[Operation, ...] = ("mask", "pad", "delete")
+    units: tuple[Unit, ...] = ("token", "word", "bag")
+
+    # From a row to instances -----------------------------------------------------------------
+
+    def encode(self, model: Model, row: Row, options: EncodeOptions) -> list[Instance]:
+        """The instance of a row; of one that is too long its windows, if these are asked for.
+
+        Raises:
+            RowError: If the row has no text, is too long (``overflow="fail"``), has a token that
+                the model doesn't have, or lacks what a masked LM needs.
+        """
+        made = from_text if row.input_ids is None else from_ids
+        instance = made(model, row, options)
+        masked = model.task == "masked_lm"
+        instance = with_contrast(model, row, instance) if masked else _read(model, instance)
+        self.check(instance)
+        if message := _lacking(model, instance):
+            raise RowError(message)
+        if len(instance) <= options.max_length:
+            return [instance]
+        try:
+            if masked:
+                return [around_readout(instance, options.max_length)]
+            several = windows(instance, options.max_length, options.stride)
+        except NoRoomError as error:
+            raise RowError(str(error)) from None
+        return [_read(model, window) for window in several]
+
+    def check(self, instance: Instance) -> None:
+        """Checks that there are tokens of the text.
+
+        Raises:
+            RowError: If there are none.
+        """
+        there = ~instance.special
+        if instance.contrast is not None:
+            there[instance.readout] = False
+        if not there.any():
+            what = "text" if instance.window is None else "window"
+            raise RowError(f"the {what} has no tokens (only whitespace or invisible characters)")
+
+    def fault(self, model: Model, instance: Instance) -> str | None:
+        """Tokens or types that the network has no embeddings for, or more than it has positions."""
+        message = _lacking(model, instance)
+        if message is None and len(instance) > model.capacity:
+            return f"{len(instance)} tokens, but the model takes {model.capacity}"
+        return message
+
+    # From instances to what the network is given ---------------------------------------------
+
+    def rows(self, model: Model, instances: Sequence[Instance]) -> Rows:
+        """Instances as padded rows.
+
+        Padding is hidden by the mask: where the model's own is unknown, any token will do.
+        """
+        fed = {"input_ids": padded([i.input_ids for i in instances], model.pad_id or 0, np.int64)}
+        if model.token_types > 1:
+            fed["token_type_ids"] = padded([i.token_types for i in instances], 0, np.int64)
+        mask = padded([np.ones(len(i)) for i in instances], 0, np.int64)
+        return Rows(
+            inputs={name: put(values, model.device) for name, values in fed.items()},
+            attention_mask=put(mask, model.device),
+            readout=put(np.array([i.readout for i in instances], np.int64), model.device),
+            outputs=asked_of(instances, model.device),
+        )
+
+    def perturbed(self, model: Model, copies: Sequence[Copy]) -> Rows:
+        """Perturbed copies as padded rows, which ask for all outputs but where these are words.
+
+        Where tokens are left out, those that stay keep their positions under ``pad`` and close up
+        under ``delete``. Where positions are more than their ids (``Anatomy.indexed``) tokens are
+        hidden under ``pad``, and not left out.
+        """
+        kept = [_kept(model, *copy) for copy in copies]
+        shape = (len(copies), max(map(len, kept)))
+        ids = np.full(shape, model.pad_id or 0, np.int64)
+        first = model.anatomy.first_position(model.network.config)
+        positions = np.full(shape, first, np.int64)
+        mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        readout = np.zeros(len(copies), np.int64)
+        for row, ((instance, operation, tokens), keep) in enumerate(zip(copies, kept, strict=True)):
+            width = len(keep)
+            ids[row, :width] = instance.input_ids[keep]
+            if operation == "mask" and model.mask_id is not None:
+                ids[row, :width][tokens] = model.mask_id
+            mask[row, :width] = 1
+            if operation == "pad" and width == len(tokens):
+                mask[row, :width][tokens] = 0
+            types[row, :width] = instance.token_types[keep]
+            positions[row, :width] = first + (np.arange(width) if operation == "delete" else keep)
+            readout[row] = np.searchsorted(keep, instance.readout)
+        fed = {"input_ids": ids} | ({"token_type_ids": types} if model.token_types > 1 else {})
+        return Rows(
+            inputs={name: put(values, model.device) for name, values in fed.items()},
+            attention_mask=put(mask, model.device),
+            readout=put(readout, model.device),
+            outputs=words_of([instance for instance, _, _ in copies], model.device),
+            position_ids=put(positions, model.device),
+        )
+
+    def length(self, model: Model, copy: Copy) -> int:
+        """Number of tokens that a copy is run with."""
+        return len(_kept(model, *copy))
+
+    # What is removed, and what is put in its place -------------------------------------------
+
+    def units_of(self, instance: Instance, unit: Unit) -> NDArray[np.int64]:
+        """Number of the removable unit each token belongs to, -1 for none, [T].
+
+        A unit is a token, a word or a bag. A word of which a piece is read out (a [MASK]) isn't
+        removed.
+        """
+        if unit == "bag":
+            return _bags(instance)
+        free = instance.removable
+        if unit == "token":
+            keys = np.arange(len(instance))
+        else:
+            keys = instance.word_ids.astype(np.int64) * 2 + instance.segment
+            if not instance.special[instance.readout]:
+                free = free & (keys != keys[instance.readout])
+        units = np.full(len(instance), -1)
+        if free.any():
+            _, first, numbers = np.unique(keys[free], return_index=True, return_inverse=True)
+            # In the order in which they stand, of a pair too.
+            units[free] = first.argsort().argsort()[numbers]
+        return units
+
+    def usual_operation(self, model: Model) -> Operation:
+        """By the mask token, or if that is unknown by padding."""
+        return "pad" if model.mask_id is None else "mask"
+
+    def check_operation(self, model: Model, operation: Operation, wish: str, remedy: str) -> None:
+        """Checks that the mask token is known, if it is needed: padding is left out or hidden.
+
+        Raises:
+            UsageError: If it is unknown.
+        """
+        if operation == "mask":
+            _check_token(model, operation, wish, remedy)
+
+    def check_start(self, model: Model, start: str, wish: str, remedy: str) -> None:
+        """Checks that the token that stands at the start of a path is known.
+
+        Raises:
+            UsageError: If it is unknown.
+        """
+        _check_token(model, start.removesuffix("_words"), wish, remedy)
+
+    @torch.no_grad()
+    def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
+        """The path of a batch from ``mask`` or ``pad`` in its tokens' places, or from ``zero``.
+
+        In what is ``embedded`` removable tokens alone are replaced. In ``words`` all of them are
+        (removable ones by ``mask_words``), and embeddings of positions and types are no part of
+        the path.
+
+        Raises:
+            ValueError: If the token is unknown.
+        """
+        rows = batch.rows
+        if name == "embedded":
+            return Space(
+                _embedded(model, batch, start), model.embed(rows), lambda _, points: points
+            )
+        words = _words(model, rows.inputs["input_ids"])
+        if start == "zero":
+            return Space(torch.zeros_like(words), words, model.embed)
+        token = _token(model, start.removesuffix("_words"))
+        everywhere = torch.ones_like(batch.removable)
+        replaced = batch.removable if start == "mask_words" else everywhere
+        ids = rows.inputs["input_ids"].masked_fill(replaced, token)
+        return Space(_words(model, ids), words, model.embed)
+
+
+def _read(model: Model, instance: Instance) -> Instance:
+    """The instance with the position that a classifier reads its prediction from."""
+    readout = model.readout_of(instance.input_ids)
+    return instance if readout == instance.readout else replace(instance, readout=readout)
+
+
+def _lacking(model: Model, instance: Instance) -> str | None:
+    """A token or a type that the network has no embedding for."""
+    return model.lacks(instance.input_ids, instance.token_types)
+
+
+def _kept(
+    model: Model, instance: Instance, operation: Operation, tokens: Flags
+) -> NDArray[np.int64]:
+    """Positions that stay in the row: all of them under ``mask``, else those not removed."""
+    if operation == "mask" or (operation == "pad" and model.anatomy.indexed):
+        return np.arange(len(instance))
+    return np.flatnonzero(~tokens)
+
+
+# Bags of words ----------------------------------------------------------------------------------
+
+
+def _bags(instance: Instance) -> NDArray[np.int64]:
+    """Number of the bag each token belongs to, in order of first occurrence, -1 for none, [T].
+
+    A bag is all occurrences of one word, in either text. Words are compared as they are written but
+    for the punctuation around them; where the text is unknown, by their token ids.
+    """
+    words = Text().units_of(instance, "word")
+    bags: dict[str | tuple[int, ...], int] = {}
+    units = np.full(len(instance), -1)
+    for word in dict.fromkeys(words[words >= 0].tolist()):
+        tokens = words == word
+        units[tokens] = bags.setdefault(_spelling(instance, tokens), len(bags))
+    return units
+
+
+def _spelling(instance: Instance, word: Flags) -> str | tuple[int, ...]:
+    at = np.flatnonzero(word)
+    text = instance.text_pair if instance.segment[at[0]] else instance.text
+    if text is None:
+        return tuple(instance.input_ids[at].tolist())
+    written = text[instance.char_start[at[0]] : instance.char_end[at[-1]]].strip()
+    return re.sub(r"^\W+|\W+$", "", written) or written
+
+
+# Where paths start ------------------------------------------------------------------------------
+
+
+def _embedded(model: Model, batch: Batch, start: str) -> torch.Tensor:
+    """What enters the first layer at the start of a path, [B, T, d]."""
+    rows = batch.rows
+    if start == "zero":
+        return torch.zeros_like(model.embed(rows))
+    ids = rows.inputs["input_ids"].masked_fill(batch.removable, _token(model, start))
+    return model.embed(replace(rows, inputs={**rows.inputs, "input_ids": ids}))
+
+
+def _words(model: Model, ids: torch.Tensor) -> torch.Tensor:
+    """What is looked up for tokens, [..., E], before position and type are added."""
+    embeddings: torch.Tensor = model.embedding.words(ids)
+    return embeddings
+
+
+def _check_token(model: Model, name: str, wish: str, remedy: str) -> None:
+    """Checks that the padding or the mask token is known, if it is one of these."""
+    if name == "pad" and model.pad_id is None:
+        raise UsageError(
+            f"{wish} needs the model's padding token, which is unknown (pad_token_id in its "
+            f"config.json, or its tokenizer's): {remedy}"
+        )
+    if name == "mask" and model.mask_id is None:
+        raise UsageError(
+            f"{wish} needs the model's mask token, which is unknown without a tokenizer: name it "
+            f"with --mask-token-id, or {remedy}"
+        )
+
+
+def _token(model: Model, name: str) -> int:
+    """The token that ``pad`` or ``mask`` puts in another's place."""
+    token = model.pad_id if name == "pad" else model.mask_id
+    if token is None:
+        raise ValueError(f"the model's {name} token is unknown")
+    return token
