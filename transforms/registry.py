@@ -199,6 +199,7 @@ DEFINED_BY: dict[Trait, str] = {
     "serial": "is defined by layers whose parts are added one after the other, each as it is",
     "ungated": "is defined by feed-forward parts without a gate",
     "classes": "is defined by the probabilities of classes",
+    "position": "is defined by predictions that are read from one position",
     "products": "is defined by attention scores that are products of queries and keys alone",
 }
 _METHODS: dict[str, Method] = {}

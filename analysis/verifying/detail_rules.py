@@ -141,7 +141,7 @@ HEADS = (
             select instance_id, method
             from tree_edges
             join instances using (instance_id)
-            where parent <> readout
+            where parent is distinct from readout
             group by instance_id, method, algorithm, child
             having count(*) > 1
         )

@@ -23,7 +23,7 @@ with removable as (
         readout,
         list_filter(
             range(1, len(special) + 1),
-            lambda position: not special[position] and position <> readout + 1
+            lambda position: not special[position] and position is distinct from readout + 1
         ) as positions
     from instances
 ),

@@ -26,7 +26,7 @@ with branches as (
         ) as edges
     from tree_edges as e
     join instances as i using (instance_id)
-    where e.parent <> i.readout
+    where e.parent is distinct from i.readout
 ),
 
 paths as (

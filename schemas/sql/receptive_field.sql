@@ -31,6 +31,6 @@ select
     avg((abs(e.parent - e.child) = 1)::int) as local
 from tree_edges as e
 join instances as i using (instance_id)
-where e.parent <> i.readout
+where e.parent is distinct from i.readout
 group by all
 order by e.method, e.algorithm, e.layer;

@@ -24,8 +24,12 @@ DECODERS = (
 )
 # Those that all methods are defined for, and each of which has been there from the first.
 FAMILIES = (*("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"),)
+# Models of a family that are read otherwise: what their configurations have beside the others'.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "modernbert-mean": ("modernbert", {"classifier_pooling": "mean"}),
+}
 # Those that came later; some methods aren't defined for some of them.
-OTHERS = tuple(family for family in ANATOMIES if family not in FAMILIES)
+OTHERS = (*(family for family in ANATOMIES if family not in FAMILIES), *VARIANTS)
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", *PRE_LN)
 BYTE_LEVEL = (*AFTER_PADDING, *DECODERS)
 TASKS = ("classification", "masked_lm")
@@ -95,7 +99,7 @@ _BYTE_LEVEL_CORPUS = (
 
 def tasks_of(family: str) -> tuple[str, ...]:
     """What models of a family predict here."""
-    return TASKS[:1] if family in DECODERS else TASKS
+    return TASKS[:1] if family in (*DECODERS, *VARIANTS) else TASKS
 
 
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
@@ -173,7 +177,9 @@ def tiny_network(
 ) -> PreTrainedModel:
     """A network with weights so large that logits, attention and scores are far from uniform."""
     torch.manual_seed(seed)
-    network = getattr(transformers, CLASSES[family] + _HEADS[task])(tiny_config(family, **changes))
+    family, more = VARIANTS.get(family, (family, {}))
+    config = tiny_config(family, **more, **changes)
+    network = getattr(transformers, CLASSES[family] + _HEADS[task])(config)
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.2)

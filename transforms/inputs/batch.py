@@ -33,7 +33,8 @@ class Instance:
         char_end: End character (exclusive), -1 for special tokens, [T].
         tokens: Token strings, T of them.
         readout: Position the prediction is read from: 0 ([CLS]) for a classifier, or the last token
-            if it is a decoder; the [MASK] for a masked LM. It is never removed or replaced.
+            if it is a decoder; the [MASK] for a masked LM. It is never removed or replaced. None
+            where it is read from the mean of all positions.
         text: The text; None for a pre-tokenised corpus.
         text_pair: The second text of a pair.
         split: Split of the corpus.
@@ -67,7 +68,7 @@ class Instance:
     char_start: Ints
     char_end: Ints
     tokens: tuple[str, ...]
-    readout: int = 0
+    readout: int | None = 0
     text: str | None = None
     text_pair: str | None = None
     split: str | None = None
@@ -101,6 +102,17 @@ class Instance:
         return self.segment if self.types is None else self.types
 
     @property
+    def position(self) -> int:
+        """The one position that the prediction is read from.
+
+        Raises:
+            ValueError: If it is read from a mean.
+        """
+        if self.readout is None:
+            raise ValueError(f"{self.instance_id} is read from a mean of positions")
+        return self.readout
+
+    @property
     def content(self) -> bytes:
         """What it is made of, as bytes."""
         return self.input_ids.tobytes()
@@ -109,7 +121,8 @@ class Instance:
     def removable(self) -> Flags:
         """Tokens that a perturbation or a baseline may replace: neither special nor read out."""
         free = ~self.special
-        free[self.readout] = False
+        if self.readout is not None:
+            free[self.readout] = False
         return free
 
     def generator(self, seed: int, purpose: str) -> np.random.Generator:

@@ -74,7 +74,7 @@ def _details(
 ) -> Details:
     """The rows of an instance of the batch."""
     summed = summary.summed[number, :, :length, :length].double().cpu().numpy()
-    readout = captured.batch.instances[number].readout
+    readout = captured.batch.instances[number].position
     trees = {
         name: attribution_tree(summed, tau=params["tau"], algorithm=name, readout=readout)
         for name in ALGORITHMS
@@ -164,7 +164,7 @@ register(
         needs=_needs_of_heads,
         defaults={**_DEFAULTS, "tau": 0.4, "least": 0.1, "cap": 64},
         presets=_PRESETS,
-        requires=("classes",),
+        requires=("classes", "position"),
         signed=True,
         class_dependent=True,
         additive=False,
@@ -182,6 +182,7 @@ register(
         needs=_needs,
         defaults=_DEFAULTS,
         presets=_PRESETS,
+        requires=("position",),
         signed=True,
         class_dependent=True,
         additive=False,

@@ -61,7 +61,7 @@ def attention_flow(captured: Captured, params: Params) -> Scores:
     stacked = torch.stack(layers, 1).double().cpu().numpy()
     scores = np.zeros(captured.mask.shape)
     for row, (matrices, length) in enumerate(zip(stacked, captured.batch.lengths, strict=True)):
-        readout = captured.batch.instances[row].readout
+        readout = captured.batch.instances[row].position
         scores[row, :length] = flow_row(matrices[:, :length, :length], readout)
     return Scores(torch.from_numpy(scores).to(captured.logits))
 
@@ -210,6 +210,7 @@ register(
         compute=attention_flow,
         needs=_flow_needs,
         defaults={"matrix": Choice("w_fixed_res", "w", *_NORMS)},
+        requires=("position",),
         signed=False,
         class_dependent=False,
         additive=False,

@@ -97,6 +97,7 @@ register(
         needs=_token_needs,
         # The authors' code for BERT: the last four of twelve layers.
         defaults=_defaults(4 / 12),
+        requires=("position",),
         signed=False,
         class_dependent=True,
         additive=False,
@@ -112,6 +113,7 @@ register(
         needs=_head_needs,
         # The authors' code for BERT: the last of twelve layers.
         defaults=_defaults(1 / 12),
+        requires=("position",),
         signed=False,
         class_dependent=True,
         additive=False,

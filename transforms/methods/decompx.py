@@ -1,5 +1,6 @@
 """DecompX: the explained scalar as a sum over tokens, with every nonlinearity frozen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -61,14 +62,17 @@ def _slope(activation: Activation, entered: torch.Tensor) -> torch.Tensor:
 
 
 class _Head(NamedTuple):
-    """What turns the hidden state of the position read out into logits.
+    """What turns what leaves the last layer at S positions into logits: one, or all of a mean.
 
     Attributes:
-        steps: All steps but the last, each with what enters it, [B, n].
+        spread: Steps that are done to each position before the mean is taken, each with what enters
+            it, [B, T, n].
+        steps: All other steps but the last, each with what enters it, [B, 1, n].
         weight: Of the last step, a linear one, [B, C, n].
         bias: Of the last step, [B, C].
     """
 
+    spread: list[tuple[HeadStep, torch.Tensor]]
     steps: list[tuple[HeadStep, torch.Tensor]]
     weight: torch.Tensor
     bias: torch.Tensor
@@ -79,18 +83,31 @@ def _head(captured: Captured) -> _Head:
     *before, last = captured.model.head
     if not isinstance(last, Affine):
         raise TypeError(f"the head ends with a {type(last).__name__}, not a Linear")
-    last_step = captured.model.layers[-1].steps[-1]
-    hidden = last_step.leave(captured.at_readout(captured.layers[-1].sums[-1]))
-    steps = []
-    for step in before:
-        steps.append((step, hidden))
-        hidden = step(hidden)
+    read, spread = captured.batch.rows.read, captured.model.anatomy.spread
+    last_step, sums = captured.model.layers[-1].steps[-1], captured.layers[-1].sums[-1]
+    apart: list[tuple[HeadStep, torch.Tensor]] = []
+    if read.at is not None:
+        steps, _ = _passed(before, last_step.leave(captured.at_readout(sums)[:, None]))
+    else:
+        apart, hidden = _passed(before[:spread], last_step.leave(sums))
+        steps, _ = _passed(before[spread:], read.of(hidden)[:, None])
     outputs = captured.batch.rows.outputs
     if outputs is not None:
-        return _Head(steps, *last.chosen(outputs))
+        return _Head(apart, steps, *last.chosen(outputs))
     bias = last.weight.new_zeros(len(last.weight)) if last.bias is None else last.bias
     size = len(captured.batch)
-    return _Head(steps, last.weight.expand(size, -1, -1), bias.expand(size, -1))
+    return _Head(apart, steps, last.weight.expand(size, -1, -1), bias.expand(size, -1))
+
+
+def _passed(
+    steps: Sequence[HeadStep], hidden: torch.Tensor
+) -> tuple[list[tuple[HeadStep, torch.Tensor]], torch.Tensor]:
+    """Steps, each with what enters it, and what leaves the last."""
+    found = []
+    for step in steps:
+        found.append((step, hidden))
+        hidden = step(hidden)
+    return found, hidden
 
 
 # Biases apart: one walk back ------------------------------------------------------------------
@@ -126,6 +143,16 @@ class _Walk:
     def activation(self, activation: Activation, entered: torch.Tensor) -> None:
         """Passes x * slope."""
         self.gradient = self.gradient * _slope(activation, entered)
+
+    def steps(self, steps: Sequence[tuple[HeadStep, torch.Tensor]]) -> None:
+        """Passes steps of a head, each with what entered it, the last one first."""
+        for step, entered in reversed(steps):
+            if isinstance(step, Affine):
+                self.linear(step)
+            elif isinstance(step, Norm):
+                self.norm(step, entered)
+            else:
+                self.activation(step, entered)
 
     def feed_forward(self, branch: Branch, inside: FeedForward, entered: torch.Tensor) -> None:
         """Passes what is added to x, [B, S, d], of each position by itself."""
@@ -182,18 +209,16 @@ def _walk_back(captured: Captured) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _walk_head(captured: Captured) -> _Walk:
-    """The walk from the explained scalar to the hidden state of the position read out."""
+    """The walk from the explained scalar to what leaves the last layer where it is read."""
     head, weights = _head(captured), captured.weights
     walk = _Walk(
         torch.einsum("bc,bcn->bn", weights, head.weight)[:, None], (weights * head.bias).sum(-1)
     )
-    for step, entered in reversed(head.steps):
-        if isinstance(step, Affine):
-            walk.linear(step)
-        elif isinstance(step, Norm):
-            walk.norm(step, entered[:, None])
-        else:
-            walk.activation(step, entered[:, None])
+    walk.steps(head.steps)
+    rows = captured.batch.rows
+    if rows.read.at is None:
+        walk.gradient = rows.read.spread(walk.gradient[:, 0], rows.length)
+        walk.steps(head.spread)
     return walk
 
 
@@ -206,8 +231,9 @@ def _walk_layer(walk: _Walk, captured: Captured, number: int) -> tuple[torch.Ten
     """
     layer, states = captured.model.layers[number], captured.layers[number]
     attention, entered, sums = captured.attention[number], states.entered, [*states.sums]
-    last = number == captured.model.num_layers - 1
-    if last:
+    read = captured.batch.rows.read
+    alone = number == captured.model.num_layers - 1 and read.at is not None
+    if alone:
         attention = captured.at_readout(attention)[:, :, None]
         entered, *sums = (captured.at_readout(x)[:, None] for x in (entered, *sums))
     hidden = [entered, *(s.leave(x) for s, x in zip(layer.steps[:-1], sums[:-1], strict=True))]
@@ -224,10 +250,8 @@ def _walk_layer(walk: _Walk, captured: Captured, number: int) -> tuple[torch.Ten
                 walk.attention(branch, branch.inside, states.values, attention)
                 of_values = walk.gradient
         walk.gradient = past
-    if last:
-        every, alone = torch.arange(len(past), device=past.device), past[:, 0]
-        past = torch.zeros_like(captured.entered)
-        past[every, captured.batch.rows.readout] = alone
+    if alone:
+        past = read.spread(past[:, 0], captured.batch.rows.length)
     return past, of_values
 
 
@@ -282,43 +306,57 @@ class _Parts:
         captured: The batch.
         row: Which of its instances.
         length: Its number of tokens T.
-        readout: The position read out.
+        read: The positions that are read: one, or all of a mean.
     """
 
     def __init__(self, captured: Captured, row: int) -> None:
         self.captured, self.row = captured, row
         self.length = len(captured.batch.instances[row])
-        self.readout = int(captured.batch.rows.readout[row])
+        at = captured.batch.instances[row].readout
+        self.read = slice(0, self.length) if at is None else slice(at, at + 1)
 
     def scores(self, head: _Head) -> torch.Tensor:
         """Parts of the explained scalar, [T]."""
-        parts = self._leaving_the_encoder()
-        for step, entered in head.steps:
-            if isinstance(step, Affine):
-                parts = _through_linear(step, parts)
-            elif isinstance(step, Norm):
-                parts = _through_norm(step, parts, entered[self.row, None])
-            else:
-                parts = parts * _slope(step, entered[self.row])
+        parts = self._through_head(head.spread, self._leaving_the_layers())
+        weights = self.captured.batch.rows.read.weights
+        if weights is not None:
+            own = weights[self.row, : len(parts)].to(parts)
+            parts = torch.einsum("s,stn->tn", own, parts)[None]
+        parts = self._through_head(head.steps, parts)
         logits = _spread(parts[0] @ head.weight[self.row].T, head.bias[self.row])
         scores: torch.Tensor = logits @ self.captured.weights[self.row]
         return scores
 
-    def _leaving_the_encoder(self) -> torch.Tensor:
-        """Parts of the last hidden state of the position read out, [1, T, d]."""
+    def _through_head(
+        self, steps: Sequence[tuple[HeadStep, torch.Tensor]], parts: torch.Tensor
+    ) -> torch.Tensor:
+        """Parts of what leaves steps of the head at S positions, [S, T, n]."""
+        for step, entered in steps:
+            own = entered[self.row, : len(parts)]
+            if isinstance(step, Affine):
+                parts = _through_linear(step, parts)
+            elif isinstance(step, Norm):
+                parts = _through_norm(step, parts, own)
+            else:
+                parts = parts * _slope(step, own)[:, None]
+        return parts
+
+    def _leaving_the_layers(self) -> torch.Tensor:
+        """Parts of what leaves the last layer at the positions that are read, [S, T, d]."""
         entered = self.captured.entered[self.row, : self.length]
         parts = entered.new_zeros(self.length, *entered.shape)
         parts.diagonal().copy_(entered.T)
         # The feed-forward part is wider than what is kept: few positions go through it at once.
         at_once = max(1, self.captured.budget // self.length)
         last = self.captured.model.num_layers - 1
-        for number in range(last):
+        for number in range(last + 1):
             values = self._values(number, parts)
+            if number == last and self.read.stop - self.read.start == 1:
+                return self._layer(last, self.read, parts[self.read], values)
             for start in range(0, self.length, at_once):
                 some = slice(start, min(start + at_once, self.length))
                 parts[some] = self._layer(number, some, parts[some], values)
-        alone = slice(self.readout, self.readout + 1)
-        return self._layer(last, alone, parts[alone], self._values(last, parts))
+        return parts
 
     def _values(self, number: int, parts: torch.Tensor) -> torch.Tensor:
         """Parts of a layer's values, [H, T, T * d/H]; the bias is in the first layer's only."""

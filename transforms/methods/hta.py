@@ -16,10 +16,10 @@ def hta_x_input(captured: Captured, params: Params) -> Scores:
     """Hidden token attribution times input, from the encoder's input to its output, as a norm.
 
     score[j] = ||(d h / d x[j]) diag(x[j])||_F, with h the last hidden state of the position read
-    out and x what enters the encoder: hidden token attribution (Brunner et al. 2020) times the
-    input, equation 18 of GlobEnc's paper taken over all layers at once, as its authors' code does
-    (the paper's text is about single layers). h is what leaves the last layer: of a pre-LN model,
-    before its last norm. It knows nothing of classes.
+    out (the mean of all, where that is read) and x what enters the first layer: hidden token
+    attribution (Brunner et al. 2020) times the input, equation 18 of GlobEnc's paper taken over all
+    layers at once, as its authors' code does (the paper's text is about single layers). h is what
+    leaves the last layer: of a pre-LN model, before its last norm. It knows nothing of classes.
 
     Exact with ``probes=0``, at one backward pass per hidden unit of h. With ``probes=m`` it is an
     estimate from m passes: v . h is differentiated along random directions v ~ N(0, I), drawn per
@@ -39,10 +39,11 @@ def hta_x_input(captured: Captured, params: Params) -> Scores:
 
 
 def _last_hidden(captured: Captured, entered: torch.Tensor) -> torch.Tensor:
-    """Last hidden state of the position read out, [B, 1, d], of what enters the encoder."""
-    left = captured.model.run(captured.batch.rows, enter=entered)[1].left
+    """Last hidden state of the position read out, [B, 1, d], of what enters the first layer."""
+    rows = captured.batch.rows
+    left = captured.model.run(rows, enter=entered)[1].left
     assert left is not None
-    return left
+    return left if rows.read.alone else rows.read.of(left)[:, None]
 
 
 def _directions(captured: Captured, hidden: torch.Tensor, probes: int) -> Iterator[torch.Tensor]:

@@ -99,7 +99,7 @@ def alti(captured: Captured, params: Params) -> Scores:
     layers, space = [], Workspace()
     passed = zip(captured.model.layers, captured.attention, captured.layers, strict=True)
     for layer, attention, state in passed:
-        sending = Sending(layer, attention, state, captured.batch.rows.readout)
+        sending = Sending(layer, attention, state, captured.batch.rows.read.at)
         layers.append(row_normalised(proximities(sending, level, space)))
     return rolled_out(captured, layers)
 

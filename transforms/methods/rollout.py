@@ -14,11 +14,11 @@ from attribeam.transforms.registry import LayerScores, Scores
 
 
 def start_row(captured: Captured) -> torch.Tensor:
-    """All of the weight on the position that is read out, [B, T], in float32 at least."""
-    readout = captured.batch.rows.readout
+    """All of the weight on what is read out, [B, T], in float32 at least."""
+    rows = captured.batch.rows
     kind = torch.promote_types(captured.logits.dtype, torch.float32)
-    row = torch.zeros_like(captured.batch.rows.attention_mask, dtype=kind)
-    return row.scatter_(1, readout[:, None], 1)
+    ones = torch.ones(len(captured.logits), dtype=kind, device=rows.device)
+    return rows.read.spread(ones, rows.length)
 
 
 def carry(row: torch.Tensor, layers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

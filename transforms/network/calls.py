@@ -81,7 +81,7 @@ def _run(
     if watch.layers:
         recorder.hidden.append(recorder.kept(entered))
         recorder.sums.append([])
-    if last and not watch.whole and layer.attention.absorbs:
+    if last and not watch.whole and recorder.read.alone and layer.attention.absorbs:
         mask = _mask(layer.module, others, kwargs)
         left = read_out(recorder, layer, entered, mask)
     else:

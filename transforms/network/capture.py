@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from attribeam.transforms.network.parts import Attention, Layer
+from attribeam.transforms.network.rows import Read
 
 IMPLEMENTATION = "attribeam"
 
@@ -73,7 +74,7 @@ class Recorder:
     Attributes:
         called: The layers that are called, one after the other.
         watch: What was to be looked at.
-        readout: Position per row that is read out, [B].
+        read: Where predictions are read.
         dtype: Type of softmaxes, and of all that is kept.
         enter: What replaces what enters a layer, [B, T, d]; None leaves it.
         start: Number of that layer; those below it are passed by. After the last one comes the
@@ -84,7 +85,8 @@ class Recorder:
         readout_attention: Those of the last layer and the position read out, [B, H, T];
             differentiable, even where nothing below them is.
         entered: What entered the first layer (``hidden_states[0]``), [B, T, d].
-        left: What left the last one at the position read out, [B, 1, d]; differentiable.
+        left: What left the last one: [B, 1, d] where one position of each row is all that is read,
+            else [B, T, d]; differentiable.
         outputs: What came out of each layer, [B, T, d], without a graph.
         hidden: What entered each layer, as ``LayerStates.entered``.
         values: Its values.
@@ -95,7 +97,7 @@ class Recorder:
 
     called: Sequence[Layer]
     watch: Watch
-    readout: torch.Tensor
+    read: Read
     dtype: torch.dtype = torch.float32
     enter: torch.Tensor | None = None
     start: int = 0
@@ -130,10 +132,9 @@ class Recorder:
         self.readout_attention = probabilities
 
     def leave(self, left: torch.Tensor) -> None:
-        """Keeps what leaves the last layer, [B, T, d] or [B, 1, d], at the position read out."""
-        if left.shape[1] > 1:
-            every = torch.arange(len(left), device=left.device)
-            left = left[every, self.readout][:, None]
+        """Keeps what leaves the last layer, [B, T, d], or [B, 1, d] of the position read out."""
+        if self.read.alone and left.shape[1] > 1:
+            left = self.read.of(left)[:, None]
         self.left = left
 
     @property
@@ -243,10 +244,11 @@ def _recorded(
     if not recorder.looks_at_one_query:
         return probabilities
     every = torch.arange(len(probabilities), device=probabilities.device)
-    of_readout = probabilities[every, :, recorder.readout]
+    readout = recorder.read.position
+    of_readout = probabilities[every, :, readout]
     recorder.keep_readout_attention(of_readout)
     others = probabilities.clone()
-    others[every, :, recorder.readout] = of_readout
+    others[every, :, readout] = of_readout
     return others
 
 

@@ -16,7 +16,7 @@ from attribeam.schemas import UsageError
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.capture import Recorder, Watch
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.rows import Rows
+from attribeam.transforms.network.rows import Read, Rows
 
 _TOKENS = 8
 # Of the largest number: far more than rounding, and far less than what anything left out makes.
@@ -67,7 +67,7 @@ def _rows(model: Model) -> Rows:
     return Rows(
         inputs={"input_ids": ids} | types,
         attention_mask=torch.ones_like(ids),
-        readout=ids.new_full((1,), model.readout_of(tokens[0])),
+        read=_read(model, ids, model.readout_of(tokens[0])),
         outputs=ids[:, :2] if outputs is None and model.task == "masked_lm" else outputs,
     )
 
@@ -82,9 +82,15 @@ def _layers(model: Model, recorder: Recorder) -> Iterator[tuple[str, torch.Tenso
 
 def _head(model: Model, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
     """Logits of what left the last layer, [1, T, d]."""
-    state = hidden[torch.arange(len(rows.readout)), rows.readout]
     with _as_run(model):
-        return model.logits_of(state, rows)
+        return model.logits_of(hidden, rows)
+
+
+def _read(model: Model, ids: torch.Tensor, readout: int | None) -> Read:
+    """Where the prediction of a row of ids, [1, T], is read."""
+    if readout is not None:
+        return Read(ids.new_full((1,), readout))
+    return Read(weights=torch.full_like(ids, 1 / ids.shape[1], dtype=torch.float64))
 
 
 # Outputs that a row of tokens asks for.

@@ -25,7 +25,8 @@ VALUES: tuple[Task, ...] = ("regression", "span")
 # ``post_ln``: all sums in its layers are normalised. ``serial``: its branches are added one after
 # the other, each as it is. ``ungated``: its feed-forward parts have no gate. ``products``: scores
 # of attention are products of projections alone. ``classes``: outputs are of classes.
-Trait = Literal["post_ln", "serial", "ungated", "products", "classes"]
+# ``position``: what is predicted of a row is read from one position.
+Trait = Literal["post_ln", "serial", "ungated", "products", "classes", "position"]
 Whole = NDArray[np.signedinteger[Any]]
 
 _NOTHING = Watch()
@@ -190,6 +191,7 @@ class Model:
             "serial": all(layer.serial for layer in self.layers),
             "ungated": all(layer.feed_forward.gate is None for layer in self.layers),
             "classes": self.task not in VALUES,
+            "position": not self.pools,
             "products": not any(layer.attention.moves for layer in self.layers),
         }
         return frozenset(trait for trait, holds in true_of.items() if holds)
@@ -232,12 +234,19 @@ class Model:
         first = self.anatomy.first_position(self.network.config)
         return torch.arange(first, first + rows.length, device=rows.device)[None]
 
-    def readout_of(self, input_ids: Whole) -> int:
-        """The position that a classifier reads the prediction from, of ids [T].
+    @property
+    def pools(self) -> bool:
+        """Whether a row's prediction is read from the mean of all its positions."""
+        return self.anatomy.pools(self.network.config, self.task)
 
-        Encoders read the first token. Decoders read the last one that isn't the padding token of
-        their configuration, as transformers does.
+    def readout_of(self, input_ids: Whole) -> int | None:
+        """The position that a classifier reads the prediction from, of ids [T]; None for a mean.
+
+        Encoders read the first token, unless they take the mean of all. Decoders read the last one
+        that isn't the padding token of their configuration, as transformers does.
         """
+        if self.pools:
+            return None
         if not self.causal:
             return 0
         pad = self.network.config.pad_token_id
@@ -251,7 +260,7 @@ class Model:
             rows: The rows.
             words: Embeddings in place of those of the rows' tokens, [B, T, E].
         """
-        recorder = Recorder(self.layers, _NOTHING, rows.readout, self.dtype, start=self.num_layers)
+        recorder = Recorder(self.layers, _NOTHING, rows.read, self.dtype, start=self.num_layers)
         inputs = self._inputs(rows)
         if words is not None:
             inputs["inputs_embeds"] = words
@@ -300,14 +309,14 @@ class Model:
         Raises:
             RuntimeError: If attention was to be kept and a layer's attention never came by.
         """
-        recorder = Recorder(self.layers, watch, rows.readout, self.dtype, enter, start, leaving)
+        recorder = Recorder(self.layers, watch, rows.read, self.dtype, enter, start, leaving)
         with borrowed(self.network), self.autocast(), recording(recorder):
             if enter is not None and start == self.num_layers:
                 recorder.leave(enter)
             else:
                 self.network.base_model(**self._inputs(rows))
             assert recorder.left is not None
-            logits = self.logits_of(recorder.left[:, 0], rows)
+            logits = self.logits_of(recorder.left, rows)
         if watch.attention and len(recorder.attention) != self.num_layers - start:
             raise RuntimeError(
                 f"{len(recorder.attention)} of {self.num_layers} layers of "
@@ -319,10 +328,23 @@ class Model:
         """Under it products of matrices are in bfloat16, if they are to be."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
-    def logits_of(self, state: torch.Tensor, rows: Rows) -> torch.Tensor:
-        """What the head makes of the position read out, [B, d] to [B, C]."""
+    def logits_of(self, left: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """What the head makes of what left the last layer, [B, T, d], or [B, 1, d] of one position.
+
+        Returns:
+            Logits of what is read, [Q, C].
+        """
         self.check_asked(rows)
-        for step in self.head:
+        steps = list(self.head)
+        if rows.read.alone and left.shape[1] == 1:
+            state = left[:, 0]
+        else:
+            if rows.read.at is None:
+                for step in steps[: self.anatomy.spread]:
+                    left = step(left)
+                steps = steps[self.anatomy.spread :]
+            state = rows.read.of(left)
+        for step in steps:
             state = step(state)
         return _asked(state, rows.outputs)
 
@@ -340,8 +362,7 @@ class Model:
         """What transformers' own code makes of rows, head and all: what ``run`` should give."""
         logits = self.logits_of_tokens(rows) if self.task == "span" else self._theirs(rows).logits
         if self.task in ("masked_lm", "token_classification", "span"):
-            every = torch.arange(len(logits), device=logits.device)
-            logits = logits[every, rows.readout]
+            logits = rows.read.of(logits)
         return _asked(logits, rows.outputs)
 
     @torch.no_grad()

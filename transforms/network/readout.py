@@ -26,8 +26,7 @@ def read_out(
         hidden: What enters it.
         attention_mask: What is added to scores, [B or 1, 1, T or 1, T].
     """
-    every = torch.arange(len(hidden), device=hidden.device)
-    own = hidden[every, recorder.readout]
+    own = recorder.read.of(hidden)
     attended, parts = layer.attend(hidden), layer.attention
     if recorder.watch.attention:
         projected = (project(attended) for project in (parts.query, parts.key, parts.value))
@@ -37,7 +36,8 @@ def read_out(
         probabilities = record_attention(
             recorder, queries, keys, values, attention_mask, parts.scale
         )
-        mixed = (probabilities[every, :, recorder.readout][:, :, None] @ values).flatten(1)
+        own_query = recorder.read.of(probabilities.transpose(1, 2))
+        mixed = (own_query[:, :, None] @ values).flatten(1)
     else:
         mixed = _mixed_by_one(recorder, parts, attended, layer.attend(own), attention_mask)
     return layer.finish(mixed[:, None], own[:, None])
@@ -77,8 +77,6 @@ def _attention(
     towards = torch.einsum("bhe,hed->bhd", queries * parts.scale, keys)
     scores = towards @ hidden.transpose(1, 2)
     if attention_mask is not None:
-        size, length = hidden.shape[:2]
-        every = torch.arange(size, device=hidden.device)
-        masks = attention_mask.expand(size, -1, length, -1)
-        scores = scores + masks[every, :, recorder.readout]
+        masks = attention_mask.expand(len(hidden), -1, hidden.shape[1], -1)
+        scores = scores + recorder.read.of(masks.transpose(1, 2))
     return scores.to(hidden.dtype).softmax(-1)

@@ -5,6 +5,63 @@ from dataclasses import dataclass, replace
 
 import torch
 
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Read:
+    """Where Q predictions are read from B rows: each at one position, or from a mean of several.
+
+    Attributes:
+        at: Position of each, [Q]; None where they are means.
+        weights: What each position counts in each mean, [Q, T], summing to 1; None where there is
+            one position.
+        row: Number of the row that each is read from, [Q]; None for one of each row, in order.
+    """
+
+    at: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
+    row: torch.Tensor | None = None
+
+    @property
+    def position(self) -> torch.Tensor:
+        """The one position of each, [Q].
+
+        Raises:
+            ValueError: If they are means.
+        """
+        if self.at is None:
+            raise ValueError("predictions are read from means of positions, and not from one")
+        return self.at
+
+    @property
+    def alone(self) -> bool:
+        """Whether one position of each row is all that is read."""
+        return self.at is not None and self.row is None
+
+    def of(self, positions: torch.Tensor) -> torch.Tensor:
+        """What is read of what all positions have, [B, T, ...] to [Q, ...]."""
+        if self.at is not None:
+            rows = self.row
+            if rows is None:
+                rows = torch.arange(len(self.at), device=self.at.device)
+            return positions[rows, self.at]
+        assert self.weights is not None
+        own = positions if self.row is None else positions[self.row]
+        return torch.einsum("qt,qt...->q...", self.weights.to(own), own)
+
+    def spread(self, values: torch.Tensor, length: int) -> torch.Tensor:
+        """What is read, [Q, ...], at the T positions that it is of, [Q, T, ...]: the reverse."""
+        weights = self.weights
+        if weights is None:
+            weights = torch.nn.functional.one_hot(self.position, length)
+        return torch.einsum("qt,q...->qt...", weights.to(values), values)
+
+    def each(self, change: Change) -> "Read":
+        """The same of rows that are changed alike."""
+        found = (None if x is None else change(x) for x in (self.at, self.weights, self.row))
+        return Read(*found)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -14,15 +71,15 @@ class Rows:
         inputs: What the network is fed, by its own names, each [B, ...]: of texts ``input_ids``
             and, where it tells them apart, ``token_type_ids``, [B, T].
         attention_mask: 1 for positions that are there, 0 for padding, [B, T].
-        readout: Position each row's prediction is read from, [B].
+        read: Where the Q predictions are read; Q is B unless several are read from a row.
         outputs: Numbers of the K outputs that are asked for, of a masked LM the ids of the correct
-            and the wrong word, [B, K]; -1 stands for a logit of zero. None for all outputs.
+            and the wrong word, [Q, K]; -1 stands for a logit of zero. None for all outputs.
         position_ids: [B, T], or None for the model's own numbering.
     """
 
     inputs: Mapping[str, torch.Tensor]
     attention_mask: torch.Tensor
-    readout: torch.Tensor
+    read: Read
     outputs: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
 
@@ -39,14 +96,23 @@ class Rows:
         """Where they are."""
         return self.attention_mask.device
 
+    @property
+    def readout(self) -> torch.Tensor:
+        """The position that each prediction is read from, [Q].
+
+        Raises:
+            ValueError: If they are read from means.
+        """
+        return self.read.position
+
     def repeated(self, times: int) -> "Rows":
-        """The rows ``times`` over: row b of copy k is row k * B + b."""
+        """The rows ``times`` over, one prediction each: row b of copy k is row k * B + b."""
         if times == 1:
             return self
         return self._each(lambda x: x.repeat(times, *[1] * (x.dim() - 1)))
 
     def chosen(self, numbers: torch.Tensor) -> "Rows":
-        """Some of the rows, by their numbers [b]."""
+        """Some of the rows, one prediction each, by their numbers [b]."""
         return self._each(lambda x: x[numbers])
 
     def alone(self, number: int) -> "Rows":
@@ -57,19 +123,23 @@ class Rows:
         def cut(x: torch.Tensor) -> torch.Tensor:
             return x[:, :length].contiguous()
 
+        weights = row.read.weights
         return replace(
             row,
             inputs={name: cut(x) for name, x in row.inputs.items()},
             attention_mask=cut(row.attention_mask),
+            read=replace(row.read, weights=None if weights is None else cut(weights)),
             position_ids=None if row.position_ids is None else cut(row.position_ids),
         )
 
-    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Rows":
+    def _each(self, change: Change) -> "Rows":
         """Rows of which each tensor is changed alike."""
+        if self.read.row is not None:
+            raise ValueError("several predictions are read from a row")
         return Rows(
             inputs={name: change(x) for name, x in self.inputs.items()},
             attention_mask=change(self.attention_mask),
-            readout=change(self.readout),
+            read=self.read.each(change),
             outputs=None if self.outputs is None else change(self.outputs),
             position_ids=None if self.position_ids is None else change(self.position_ids),
         )

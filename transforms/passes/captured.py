@@ -96,13 +96,13 @@ class Captured:
     def at_readout(self, matrix: torch.Tensor) -> torch.Tensor:
         """The row of each instance's readout position: [B, ..., T, x] to [B, ..., x].
 
-        Of [B, ..., 1, x] it is the one that is there.
+        Of [B, ..., 1, x] it is the one that is there; of instances that are read from a mean it is
+        the mean of rows.
         """
-        if matrix.shape[-2] == 1:
+        read = self.batch.rows.read
+        if matrix.shape[-2] == 1 and read.at is not None:
             return matrix.squeeze(-2)
-        readout = self.batch.rows.readout
-        every = torch.arange(len(readout), device=readout.device)
-        return matrix.transpose(1, -2)[every, readout]
+        return read.of(matrix.transpose(1, -2))
 
     def _run_base(self) -> None:
         """The real input, once: forward, and backward if a method asked for gradients."""

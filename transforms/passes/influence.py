@@ -283,7 +283,7 @@ def _by_layer(
         if layer.steps[-1].join is not None:
             own["widened"] = states.sums[-1]
         if number == len(layers) - 1:
-            own = {name: _at_readout(x, recorder.readout) for name, x in own.items()}
+            own = {name: _at_readout(x, recorder.read.position) for name, x in own.items()}
         if layer.attending.before is not None:
             own["entered"] = states.entered
         found.append({**own, "key": recorder.keys[number], "value": states.values})

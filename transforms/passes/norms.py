@@ -73,13 +73,13 @@ class Sending:
         layer: The layer.
         attention: Its attention probabilities, [B, H, T, T].
         state: What passed through it; S positions came out of it, all or that read out alone.
-        readout: Position of each row that is read out, [B].
+        readout: Position of each row that is read out, [B]; None where all came out of it.
     """
 
     layer: Layer
     attention: torch.Tensor
     state: LayerStates
-    readout: torch.Tensor
+    readout: torch.Tensor | None
 
     @property
     def kind(self) -> torch.dtype:
@@ -89,7 +89,7 @@ class Sending:
     @property
     def every(self) -> torch.Tensor:
         """Numbers of the rows, [B]."""
-        return torch.arange(len(self.readout), device=self.readout.device)
+        return torch.arange(len(self.attention), device=self.attention.device)
 
     @cached_property
     def projected(self) -> torch.Tensor:
@@ -180,7 +180,7 @@ def norm_maps(
     attention: Sequence[torch.Tensor],
     states: Sequence[LayerStates],
     levels: Collection[Level],
-    readout: torch.Tensor,
+    readout: torch.Tensor | None,
 ) -> dict[Level, NormMaps]:
     """Norms at the levels asked for.
 
@@ -394,7 +394,7 @@ class Norms(Pass[NormMaps]):
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> dict[Level, NormMaps]:
         """Norms by level."""
         levels = {one.level for one in alike if isinstance(one, Norms)}
-        layers, readout = captured.model.layers, captured.batch.rows.readout
+        layers, readout = captured.model.layers, captured.batch.rows.read.at
         return norm_maps(layers, captured.attention, captured.layers, levels, readout)
 
     def read(self, result: dict[Level, NormMaps]) -> NormMaps:

@@ -148,7 +148,7 @@ def ablations(
             wanted[-1].append((kind, kept, place))
     outputs = _outputs(model, instances, variants, weights, budget)
     return [
-        [_row(kind, kept, instance.readout, outputs[place]) for kind, kept, place in own]
+        [_row(kind, kept, instance.position, outputs[place]) for kind, kept, place in own]
         for instance, own in zip(instances, wanted, strict=True)
     ]
 
@@ -252,7 +252,7 @@ def random_paths(instance: Instance, depth: int, seed: int, causal: bool = False
     which may be the same. A token after that has no path; its row stays where it is. The path of a
     token does not depend on which others are asked for.
     """
-    length, readout = len(instance), instance.readout
+    length, readout = len(instance), instance.position
     every, ends = np.arange(length), np.full(length, readout)
     generator = instance.generator(seed, "random pattern")
     if not causal:

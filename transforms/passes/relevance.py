@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 Rules = Literal["cvpr21", "orig"]
 # What the rules ask of a model.
-TRAITS: tuple[Trait, ...] = ("serial", "ungated", "products")
+TRAITS: tuple[Trait, ...] = ("serial", "ungated", "products", "position")
 
 _STABILISER = 1e-9
 

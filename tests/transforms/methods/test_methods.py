@@ -39,6 +39,7 @@ from attribeam.transforms import (
 )
 from attribeam.transforms.network.anatomy import Anatomy
 from attribeam.transforms.network.parts import Affine, Attention, Branch, Layer, Step
+from attribeam.transforms.network.rows import Read
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.statistics import CorpusStatistics
 from attribeam.transforms.registry import Chosen
@@ -355,7 +356,7 @@ def test_integrated_gradients_on_a_quadratic_model(rule: str, mean_point: float)
 def captured_attention(layers: list[torch.Tensor], readout: list[int]) -> Captured:
     """As much of a capture as attention methods read."""
     size, _, length, _ = layers[0].shape
-    rows = SimpleNamespace(readout=torch.tensor(readout), input_ids=torch.zeros(size, length))
+    rows = SimpleNamespace(read=Read(torch.tensor(readout)), length=length, device="cpu")
     found = SimpleNamespace(
         attention=layers,
         batch=SimpleNamespace(rows=rows),

@@ -510,7 +510,6 @@ def test_another_architecture(tmp_path: Path, family: str, why: str | None) -> N
         ("deberta-v2", {"conv_kernel_size": 3}, "it has a convolution beside its first layer"),
         ("deberta-v2", {"embedding_size": 16}, "its embeddings are projected before"),
         ("deberta-v2", {"pooler_hidden_act": "tanh"}, "its pooler's activation is tanh"),
-        ("modernbert", {"classifier_pooling": "mean"}, "its prediction is read from the mean"),
         ("gemma2", {"use_bidirectional_attention": True}, "its attention is bidirectional"),
         ("gpt2", {"add_cross_attention": True}, "it attends to an encoder"),
     ],

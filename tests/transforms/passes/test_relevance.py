@@ -20,6 +20,7 @@ from attribeam.transforms.network.parts import (
     Layer,
     Norm,
 )
+from attribeam.transforms.network.rows import Read
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.relevance import Linear, RelevanceMaps, Rules, forward, walk
 from tests.conftest import LoadTiny
@@ -383,8 +384,8 @@ def test_what_got_nothing_gives_nothing(rules: Rules) -> None:
 def capture(gradients: list[torch.Tensor], relevance: list[torch.Tensor], readout: int) -> Captured:
     """As much of a capture as transformer attribution reads."""
     maps = RelevanceMaps(dict(enumerate(relevance)), relevance[0][:, 0])
-    tokens = torch.zeros(relevance[0].shape[::3], dtype=torch.long)
-    rows = SimpleNamespace(readout=torch.tensor([readout]), attention_mask=tokens)
+    length = relevance[0].shape[-1]
+    rows = SimpleNamespace(read=Read(torch.tensor([readout])), length=length, device="cpu")
     captured: Any = MagicMock(return_value=maps, logits=relevance[0], attention_gradient=gradients)
     captured.model.num_layers, captured.batch.rows = len(relevance), rows
     return cast(Captured, captured)

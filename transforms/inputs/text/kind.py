@@ -30,7 +30,7 @@ from attribeam.transforms.inputs.text.texts import from_text
 from attribeam.transforms.inputs.text.tokenised import from_ids
 from attribeam.transforms.inputs.text.windows import NoRoomError, around_readout, windows
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.rows import Rows
+from attribeam.transforms.network.rows import Read, Rows
 
 
 class Text:
@@ -73,7 +73,7 @@ class Text:
         """
         there = ~instance.special
         if instance.contrast is not None:
-            there[instance.readout] = False
+            there[instance.position] = False
         if not there.any():
             what = "text" if instance.window is None else "window"
             raise RowError(f"the {what} has no tokens (only whitespace or invisible characters)")
@@ -99,7 +99,7 @@ class Text:
         return Rows(
             inputs={name: put(values, model.device) for name, values in fed.items()},
             attention_mask=put(mask, model.device),
-            readout=put(np.array([i.readout for i in instances], np.int64), model.device),
+            read=_read_of([i.readout for i in instances], mask, model.device),
             outputs=asked_of(instances, model.device),
         )
 
@@ -116,7 +116,7 @@ class Text:
         first = model.anatomy.first_position(model.network.config)
         positions = np.full(shape, first, np.int64)
         mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        readout = np.zeros(len(copies), np.int64)
+        readouts: list[int | None] = []
         for row, ((instance, operation, tokens), keep) in enumerate(zip(copies, kept, strict=True)):
             width = len(keep)
             ids[row, :width] = instance.input_ids[keep]
@@ -127,12 +127,13 @@ class Text:
                 mask[row, :width][tokens] = 0
             types[row, :width] = instance.token_types[keep]
             positions[row, :width] = first + (np.arange(width) if operation == "delete" else keep)
-            readout[row] = np.searchsorted(keep, instance.readout)
+            at = instance.readout
+            readouts.append(None if at is None else int(np.searchsorted(keep, at)))
         fed = {"input_ids": ids} | ({"token_type_ids": types} if model.token_types > 1 else {})
         return Rows(
             inputs={name: put(values, model.device) for name, values in fed.items()},
             attention_mask=put(mask, model.device),
-            readout=put(readout, model.device),
+            read=_read_of(readouts, mask, model.device),
             outputs=words_of([instance for instance, _, _ in copies], model.device),
             position_ids=put(positions, model.device),
         )
@@ -156,8 +157,9 @@ class Text:
             keys = np.arange(len(instance))
         else:
             keys = instance.word_ids.astype(np.int64) * 2 + instance.segment
-            if not instance.special[instance.readout]:
-                free = free & (keys != keys[instance.readout])
+            at = instance.readout
+            if at is not None and not instance.special[at]:
+                free = free & (keys != keys[at])
         units = np.full(len(instance), -1)
         if free.any():
             _, first, numbers = np.unique(keys[free], return_index=True, return_inverse=True)
@@ -216,6 +218,15 @@ def _read(model: Model, instance: Instance) -> Instance:
     """The instance with the position that a classifier reads its prediction from."""
     readout = model.readout_of(instance.input_ids)
     return instance if readout == instance.readout else replace(instance, readout=readout)
+
+
+def _read_of(
+    readouts: Sequence[int | None], mask: NDArray[np.generic], device: torch.device
+) -> Read:
+    """Where rows are read: at their positions, or from means of all that a mask [B, T] shows."""
+    if any(readout is None for readout in readouts):
+        return Read(weights=put(mask / mask.sum(1, keepdims=True, dtype=np.float64), device))
+    return Read(put(np.array(readouts, np.int64), device))
 
 
 def _lacking(model: Model, instance: Instance) -> str | None:

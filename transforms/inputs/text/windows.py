@@ -75,7 +75,7 @@ def around_readout(instance: Instance, limit: int) -> Instance:
     """
     body = _body(instance)
     room = _room(instance, body, limit)
-    at = np.flatnonzero(body == instance.readout)
+    at = np.flatnonzero(body == instance.position)
     start = min(max(0, int(at[0]) - room // 2), len(body) - room) if len(at) else 0
     return replace(_part(instance, body, start, room), truncated=True)
 
@@ -109,6 +109,7 @@ def _part(instance: Instance, body: _Positions, start: int, room: int) -> Instan
 def without(instance: Instance, gone: _Positions) -> Instance:
     """The instance without the tokens at some positions, none of which is read out."""
     kept = np.delete(np.arange(len(instance)), gone)
+    at = instance.readout
     take: Any = itemgetter(*kept.tolist()) if len(kept) > 1 else lambda values: (values[kept[0]],)
     return replace(
         instance,
@@ -120,7 +121,7 @@ def without(instance: Instance, gone: _Positions) -> Instance:
         char_start=instance.char_start[kept],
         char_end=instance.char_end[kept],
         tokens=take(instance.tokens),
-        readout=int(np.searchsorted(kept, instance.readout)),
+        readout=None if at is None else int(np.searchsorted(kept, at)),
         rationale=None if instance.rationale is None else instance.rationale[kept],
         roles=None if instance.roles is None else take(instance.roles),
     )

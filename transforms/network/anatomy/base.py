@@ -47,6 +47,9 @@ class Anatomy:
         indexed: Whether what tokens see of each other depends on where they stand in the row, and
             not on their position ids alone: on what lies between two, or on windows.
         norm_shift: What is added to the weights of norms (``Norm.shift``).
+        pools: Whether a row's prediction is read from the mean of all its positions, of the
+            configuration and the task.
+        spread: How many steps of the head are done to each position before that mean is taken.
         modality: The kind of input that it takes (``inputs.kinds``).
         refuse: Why a network of this family can't be explained, of its configuration and its task;
             None if it can.
@@ -62,6 +65,8 @@ class Anatomy:
     causal: bool = False
     indexed: bool = False
     norm_shift: float = 0.0
+    pools: Callable[[PretrainedConfig, str], bool] = lambda config, task: False
+    spread: int = 0
     modality: str = "text"
     refuse: Callable[[PretrainedConfig, str], str | None] = lambda config, task: None
 

@@ -21,10 +21,9 @@ def _layer(module: Any, heads: int) -> Layer:
     return two_steps(module, attention, feed_forward, before=(first, Norm(module.mlp_norm)))
 
 
-def _refuse(config: PretrainedConfig, task: str) -> str | None:
-    if task == "classification" and config.classifier_pooling != "cls":
-        return f"its prediction is read from the {config.classifier_pooling} of all positions"
-    return None
+def _pools(config: PretrainedConfig, task: str) -> bool:
+    of_rows = task in ("classification", "multi_label", "regression")
+    return of_rows and config.classifier_pooling == "mean"
 
 
 FAMILIES = {
@@ -40,6 +39,7 @@ FAMILIES = {
         },
         segments=False,
         indexed=True,
-        refuse=_refuse,
+        pools=_pools,
+        spread=1,  # The final norm.
     ),
 }
