@@ -102,6 +102,13 @@ class Instance:
         return self.segment if self.types is None else self.types
 
     @property
+    def input_key(self) -> tuple[object, ...]:
+        """Equal for instances that are questions about one input."""
+        if self.question is None:
+            return (self.instance_id,)
+        return self.row_id, self.window, self.content, self.token_types.tobytes()
+
+    @property
     def position(self) -> int:
         """The one position that the prediction is read from.
 
@@ -142,15 +149,21 @@ class Instance:
 class Batch:
     """Instances and their padded rows on the model's device.
 
+    An instance is one question about one input. Where several are about the same one, what depends
+    on the input alone can be had once for all of them.
+
     Attributes:
         instances: B instances.
-        rows: Their padded input, [B, T].
+        rows: Their padded input, a row for each instance, [B, T].
         removable: Tokens that may be replaced (``Instance.removable``), False on padding, [B, T].
+        inputs: The inputs, a row for each, with all that is asked of them; ``rows`` where there is
+            one instance of each.
     """
 
     instances: tuple[Instance, ...]
     rows: Rows
     removable: torch.Tensor
+    inputs: Rows
 
     def __len__(self) -> int:
         return len(self.instances)

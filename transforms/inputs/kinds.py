@@ -21,7 +21,13 @@ def inputs_of(about: Model | Instance) -> Inputs:
 def collate(model: Model, instances: Sequence[Instance]) -> Batch:
     """Pads instances to the longest of them and puts them on the model's device."""
     rows = inputs_of(model).rows(model, instances)
+    inputs: dict[tuple[object, ...], int] = {}
+    row = [inputs.setdefault(i.input_key, len(inputs)) for i in instances]
+    several = rows
+    if len(inputs) < len(instances):
+        first = np.unique(row, return_index=True)[1]
+        several = rows.shared(*(put(np.asarray(x), model.device) for x in (first, row)))
     removable: torch.Tensor = put(
         padded([i.removable for i in instances], False, np.bool_), model.device
     )
-    return Batch(tuple(instances), rows, removable)
+    return Batch(tuple(instances), rows, removable, several)

@@ -97,10 +97,12 @@ def alti(captured: Captured, params: Params) -> Scores:
     """
     level: Level = params["level"]
     layers, space = [], Workspace()
-    passed = zip(captured.model.layers, captured.attention, captured.layers, strict=True)
-    for layer, attention, state in passed:
-        sending = Sending(layer, attention, state, captured.batch.rows.read.at)
-        layers.append(row_normalised(proximities(sending, level, space)))
+    seen, readout = captured.inputs, captured.batch.inputs.read.at
+    for layer, attention, state in zip(
+        captured.model.layers, seen.attention, seen.layers, strict=True
+    ):
+        sending = Sending(layer, attention, state, readout)
+        layers.append(captured.asked(row_normalised(proximities(sending, level, space))))
     return rolled_out(captured, layers)
 
 

@@ -115,6 +115,16 @@ class Rows:
         """Some of the rows, one prediction each, by their numbers [b]."""
         return self._each(lambda x: x[numbers])
 
+    def shared(self, first: torch.Tensor, row: torch.Tensor) -> "Rows":
+        """The rows that differ, each once, with all that is read from them.
+
+        Args:
+            first: Number of the first of each that is equal, [B].
+            row: Which of these each of the rows is, [Q].
+        """
+        once = self.chosen(first)
+        return replace(once, read=replace(self.read, row=row), outputs=self.outputs)
+
     def alone(self, number: int) -> "Rows":
         """One of the rows as a batch of its own, without its padding."""
         length = int(self.attention_mask[number].sum())

@@ -1,7 +1,8 @@
 """What passes over a batch captured: each is run when it is first read, and kept."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -16,6 +17,23 @@ from attribeam.transforms.passes.bottleneck import Statistics
 from attribeam.transforms.passes.forward import Backward, Forward
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run of the model left of n rows of T positions.
+
+    Attributes:
+        entered: What entered the first layer, [n, T, d].
+        attention: Attention probabilities per layer, each [n, H, T, T]; zero at padded keys.
+        layers: What passed through each layer.
+        outputs: What came out of each layer, [n, T, d].
+    """
+
+    entered: torch.Tensor
+    attention: list[torch.Tensor]
+    layers: list[LayerStates]
+    outputs: list[torch.Tensor]
 
 
 @dataclass
@@ -36,10 +54,7 @@ class Captured:
         seconds: Wall time per pass that was run, by what it shares (``Pass.shared``).
         logits: Logits, [B, C].
         question: What is explained of each instance.
-        entered: What entered the encoder, [B, T, d].
-        attention: Attention probabilities per layer, each [B, H, T, T]; zero at padded keys.
-        layers: What passed through each layer.
-        outputs: What came out of each layer, [B, T, d].
+        inputs: What one run of the model left, of each input once.
         gradient: Gradient with respect to ``entered``, [B, T, d].
         attention_gradient: Gradient with respect to each layer's attention; at padding it need not
             be zero.
@@ -57,10 +72,7 @@ class Captured:
     seconds: dict[Hashable, float] = field(default_factory=dict)
     logits: torch.Tensor = field(init=False)
     question: Explained = field(init=False)
-    entered: torch.Tensor = field(init=False)
-    attention: list[torch.Tensor] = field(init=False)
-    layers: list[LayerStates] = field(init=False)
-    outputs: list[torch.Tensor] = field(init=False)
+    inputs: Seen = field(init=False)
     gradient: torch.Tensor | None = field(init=False, default=None)
     attention_gradient: list[torch.Tensor] = field(init=False, default_factory=list)
     _results: dict[Hashable, tuple[frozenset[Wish], Any]] = field(init=False, default_factory=dict)
@@ -104,42 +116,97 @@ class Captured:
             return matrix.squeeze(-2)
         return read.of(matrix.transpose(1, -2))
 
+    def asked(self, of_inputs: torch.Tensor) -> torch.Tensor:
+        """What inputs have, [n, ...], as each question about them has it, [B, ...]."""
+        row = self.batch.inputs.read.row
+        return of_inputs if row is None else of_inputs[row]
+
+    @cached_property
+    def entered(self) -> torch.Tensor:
+        """What entered the first layer, [B, T, d]."""
+        return self.asked(self.inputs.entered)
+
+    @cached_property
+    def attention(self) -> list[torch.Tensor]:
+        """Attention probabilities per layer, each [B, H, T, T]; zero at padded keys."""
+        return [self.asked(layer) for layer in self.inputs.attention]
+
+    @cached_property
+    def layers(self) -> list[LayerStates]:
+        """What passed through each layer."""
+        return [
+            LayerStates(self.asked(x.entered), self.asked(x.values), tuple(map(self.asked, x.sums)))
+            for x in self.inputs.layers
+        ]
+
+    @cached_property
+    def outputs(self) -> list[torch.Tensor]:
+        """What came out of each layer, [B, T, d]."""
+        return [self.asked(layer) for layer in self.inputs.outputs]
+
     def _run_base(self) -> None:
-        """The real input, once: forward, and backward if a method asked for gradients."""
+        """The real inputs, once: forward, and backward if a method asked for gradients."""
         start = self.clock()
         of_input, of_attention = Backward() in self.needs, Backward("attention") in self.needs
-        forwards = [need for need in self.needs if isinstance(need, Forward)]
-        layers = any(need.layers for need in forwards)
-        outputs = any(need.outputs for need in forwards)
-        attention = layers or of_attention or any(need.attention for need in forwards)
-        graph = of_input or of_attention
+        rows, graph = self.batch.inputs, of_input or of_attention
         entered = None
         if graph:  # Gradients of attention need one from the first layer's attention on.
             with torch.no_grad():
-                entered = self.model.embed(self.batch.rows)
+                entered = self.model.embed(rows)
             entered.requires_grad_()
         with torch.set_grad_enabled(graph):
-            watch = Watch(
-                attention=attention,
-                layers=layers,
-                whole=self.layered or outputs,
-                outputs=outputs,
-            )
-            logits, recorder = self.model.run(self.batch.rows, watch=watch, enter=entered)
+            logits, recorder = self.model.run(rows, watch=self._watch(), enter=entered)
             self.logits = logits.detach()
             self._spent(Forward(), start)
             self.question = self._question(self.target)
             if entered is not None:
                 wanted = [entered] * of_input + recorder.attention * of_attention
-                found = torch.autograd.grad(self.question(logits).sum(), wanted)
+                found = self._gradients(self.question(logits), wanted)
                 self.gradient = found[0] if of_input else None
                 self.attention_gradient = list(found[of_input:])
                 self._spent(Backward(), start)
         assert recorder.entered is not None
-        self.entered = recorder.entered.detach()
-        self.attention = [layer.detach() for layer in recorder.attention]
-        self.layers = recorder.layers
-        self.outputs = recorder.outputs
+        self.inputs = Seen(
+            entered=recorder.entered.detach(),
+            attention=[layer.detach() for layer in recorder.attention],
+            layers=recorder.layers,
+            outputs=recorder.outputs,
+        )
+
+    def _watch(self) -> Watch:
+        """What the methods ask to be looked at."""
+        forwards = [need for need in self.needs if isinstance(need, Forward)]
+        layers = any(need.layers for need in forwards)
+        outputs = any(need.outputs for need in forwards)
+        of_attention = Backward("attention") in self.needs
+        return Watch(
+            attention=layers or of_attention or any(need.attention for need in forwards),
+            layers=layers,
+            # Several positions of a row may be read.
+            whole=self.layered or outputs or self.batch.inputs.read.row is not None,
+            outputs=outputs,
+        )
+
+    def _gradients(
+        self, explained: torch.Tensor, wanted: Sequence[torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        """Gradients of each instance's scalar, [B], each [B, ...] of what inputs have, [n, ...].
+
+        No input has a part in another's scalar: the first questions of all inputs are
+        differentiated at once, then the second ones, and so on.
+        """
+        row = self.batch.inputs.read.row
+        if row is None:
+            return torch.autograd.grad(explained.sum(), wanted)
+        ranks = (row[:, None] == row).tril(-1).sum(1)
+        found = [x.new_empty(len(row), *x.shape[1:]) for x in wanted]
+        last = int(ranks.max())
+        for rank in range(last + 1):
+            own = ranks == rank
+            gradients = torch.autograd.grad(explained[own].sum(), wanted, retain_graph=rank < last)
+            for kept, gradient in zip(found, gradients, strict=True):
+                kept[own] = gradient[row[own]]
+        return found
 
     def __call__(self, wanted: Pass[Result]) -> Result:
         """What a pass gives; run when it is first asked for, with all that are alike, then kept."""

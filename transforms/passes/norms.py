@@ -394,8 +394,12 @@ class Norms(Pass[NormMaps]):
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> dict[Level, NormMaps]:
         """Norms by level."""
         levels = {one.level for one in alike if isinstance(one, Norms)}
-        layers, readout = captured.model.layers, captured.batch.rows.read.at
-        return norm_maps(layers, captured.attention, captured.layers, levels, readout)
+        seen, readout = captured.inputs, captured.batch.inputs.read.at
+        found = norm_maps(captured.model.layers, seen.attention, seen.layers, levels, readout)
+        return {
+            level: NormMaps(*(list(map(captured.asked, x)) for x in (own.maps, own.ratios)))
+            for level, own in found.items()
+        }
 
     def read(self, result: dict[Level, NormMaps]) -> NormMaps:
         """Those of its level."""

@@ -187,8 +187,8 @@ def test_repeated_rows_follow_one_another(tiny: LoadTiny) -> None:
     instances = [random_instance(model, 7, seed) for seed in (1, 2)]
     rows = collate(model, instances).rows
     thrice = rows.repeated(3)
-    given, made = ({**vars(r), **r.inputs} for r in (rows, thrice))
-    for name in given.keys() - {"inputs"}:
+    given, made = ({**vars(r), **r.inputs, **vars(r.read)} for r in (rows, thrice))
+    for name in given.keys() - {"inputs", "read"}:
         tensor, repeated = given[name], made[name]
         if tensor is None:
             assert repeated is None

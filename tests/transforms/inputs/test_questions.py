@@ -289,8 +289,54 @@ def test_copies_are_run_once_for_all_questions(tmp_path: Path, most_rows: list[i
         assert ours is not None and theirs is not None
         np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-12)
     removable = sum(int(instance.removable.sum()) for instance in instances[::3])
-    # The questions themselves, and a copy for each token of each text.
-    assert (of_all, of_each) == (6 + removable, 6 + 3 * removable)
+    # A run for each text, and a copy for each token of each text.
+    assert (of_all, of_each) == (2 + removable, 6 + 3 * removable)
+
+
+_OF_INPUTS = (
+    *("saliency", "decompx", "generic_attribution", "attention_gradcam", "attention_rollout"),
+    *("alti", "globenc", "norm_n_res", "bt_head", "lrp", "attattr_colsum", "hta_x_input"),
+)
+
+
+@pytest.mark.usefixtures("padding_at_will")
+@pytest.mark.parametrize(
+    ("family", "asked"),
+    [
+        *[("bert", "labels"), ("llama", "labels"), ("modernbert-mean", "labels")],
+        *[("bert", "words"), ("gpt2", "words"), ("deberta-v2", "words"), ("bert", "answers")],
+    ],
+)
+def test_an_input_is_run_once_for_all_questions(
+    tmp_path: Path, most_rows: list[int], family: str, asked: str
+) -> None:
+    if asked == "labels":
+        network = tiny_network(family, problem_type="multi_label_classification")
+    else:
+        torch.manual_seed(0)
+        kind = {"words": "ForTokenClassification", "answers": "ForQuestionAnswering"}[asked]
+        labels = {"num_labels": 2} if asked == "answers" else {}
+        network = getattr(transformers, CLASSES[family] + kind)(tiny_config(family, **labels))
+    model = saved(tmp_path, network, family)
+    instances = encode(model, TEXTS)
+    del most_rows[1:]
+    attribute(model, instances, ["random", "saliency", "attention_rollout"])
+    assert most_rows[1:] == [len(TEXTS)]
+    chosen = [c for c in choose(_OF_INPUTS) if c.unfit(model, parse_explain("auto", model)) is None]
+    assert len(chosen) > 5
+    together = attribute(model, instances, chosen, layers=True)
+    assert together.failures == []
+    for number, instance in enumerate(instances):
+        alone = attribute(model, [instance], chosen, layers=True)
+        for name, rows in alone.rows.items():
+            ours, theirs = together.rows[name][number], rows[0]
+            assert ours is not None and theirs is not None
+            pairs = [(ours.scores, theirs.scores)]
+            for own, other in zip(ours.layers or [], theirs.layers or [], strict=True):
+                pairs.append((own.local, other.local))
+            for found, expected in pairs:
+                limit = 1e-8 * np.abs(expected).max()
+                np.testing.assert_allclose(found, expected, rtol=0, atol=limit, err_msg=name)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "modernbert", "gpt2"])
