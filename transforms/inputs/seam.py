@@ -111,6 +111,12 @@ class Inputs(Protocol):
             UsageError: If it hasn't.
         """
 
+    def summed(self, model: Model, rows: Rows) -> torch.Tensor:
+        """What is added up to enter the first layer, or the norm before it, [B, T, n] in float64.
+
+        ``Model.embed`` is in the model's type.
+        """
+
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
         """The path of a batch in one of the spaces, from one of its starts.
 

@@ -264,7 +264,7 @@ class Model:
         inputs = self._inputs(rows)
         if words is not None:
             inputs["inputs_embeds"] = words
-            del inputs["input_ids"]
+            inputs.pop("input_ids", None)
         with borrowed(self.network), recording(recorder):
             self.network.base_model(**inputs)
         assert recorder.entered is not None

@@ -18,14 +18,13 @@ network is run again in float64, with weights that are cast a layer at a time.
 """
 
 from collections.abc import Hashable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from torch import nn
 from torch.nn import functional
 
+from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.network.model import Model, Trait
 from attribeam.transforms.network.parts import (
     Affine,
@@ -399,26 +398,14 @@ def _leaving(step: Step, added: torch.Tensor) -> torch.Tensor:
 def _embedded(model: Model, rows: Rows) -> torch.Tensor:
     """What enters the first layer, [B, T, d] in float64; ``Model.embed`` is in the model's type.
 
-    It is the sum of what is looked up in tables, perhaps normalised and projected. What is looked
-    up is caught there, so that no table is cast.
+    It is a sum, perhaps normalised and projected.
     """
-    looked_up: list[torch.Tensor] = []
-
-    def keep(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
-        looked_up.append(output.double())
-
-    with ExitStack() as hooks:
-        for module in model.network.base_model.modules():
-            if isinstance(module, nn.Embedding):
-                hooks.callback(module.register_forward_hook(keep).remove)
-        model.embed(rows)
-    embedding = model.embedding
-    embedded = torch.stack(torch.broadcast_tensors(*looked_up)).sum(0)
+    embedding, summed = model.embedding, inputs_of(model).summed(model, rows)
     if embedding.norm is not None:
-        embedded = _normed(embedding.norm, embedded)
+        summed = _normed(embedding.norm, summed)
     if embedding.projection is None:
-        return embedded
-    return Linear.through(embedding.projection, embedded).left
+        return summed
+    return Linear.through(embedding.projection, summed).left
 
 
 def _normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:

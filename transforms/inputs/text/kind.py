@@ -7,11 +7,14 @@ the others had; that is the same number at a fraction of the cost.
 
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.batch import (
@@ -187,6 +190,24 @@ class Text:
             UsageError: If it is unknown.
         """
         _check_token(model, start.removesuffix("_words"), wish, remedy)
+
+    @torch.no_grad()
+    def summed(self, model: Model, rows: Rows) -> torch.Tensor:
+        """What tokens, positions and types look up, added up, [B, T, E] in float64.
+
+        It is caught as it is looked up, so that no table is cast.
+        """
+        looked_up: list[torch.Tensor] = []
+
+        def keep(_: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> None:
+            looked_up.append(output.double())
+
+        with ExitStack() as hooks:
+            for module in model.network.base_model.modules():
+                if isinstance(module, nn.Embedding):
+                    hooks.callback(module.register_forward_hook(keep).remove)
+            model.embed(rows)
+        return torch.stack(torch.broadcast_tensors(*looked_up)).sum(0)
 
     @torch.no_grad()
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
