@@ -1,13 +1,21 @@
-"""What a user asks for, from the command line or from Python."""
+"""What a user asks for, from the command line, a configuration or Python.
+
+An option is declared once, here: its name, its default, what it is for and what it may be. The
+parsers of the commands are made of that (``commands.arguments``), and so are the checks that need
+nothing else (``prepare.check_numbers``).
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attribeam.schemas import UsageTypeError
-from attribeam.transforms.evaluate import Evaluation
-from attribeam.transforms.inputs.row import Overflow, Words
+
+if TYPE_CHECKING:  # Help is not to wait for torch.
+    from attribeam.transforms.evaluate import Evaluation
+    from attribeam.transforms.inputs.row import Overflow, Words
 
 _PLACES = {
     "model": "a folder that save_pretrained has written, or a hub id",
@@ -17,73 +25,133 @@ _PLACES = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the user asked for; the names are those of the command line's options.
+class Said:
+    """How an option is said on the command line, and what it may be.
 
     Attributes:
-        model: Local folder or hub id.
-        corpus: See ``sources.open_source``.
-        output: Folder of the run, local or at a URL.
-        split: Split of the corpus.
-        limit: Most rows of the corpus to take.
-        methods: Names separated by commas, or ``all``.
+        about: What it is for.
+        metavar: What stands for its value in the help; None for its name.
+        group: The part of the help that it is in; None for the first.
+        whole: Whether it is a whole number.
+        least: The least that such a one may be.
+        known: All that it may be, where that depends on nothing else.
+    """
+
+    about: str | None = None
+    metavar: str | None = None
+    group: str | None = None
+    whole: bool = False
+    least: int | None = None
+    known: tuple[str, ...] = ()
+
+
+def _option(about: str | None, default: Any = MISSING, **more: Any) -> Any:
+    """A field that is an option of the command line, of the same name and default."""
+    said = {"said": Said(about, **more)}
+    return field(metadata=said) if default is MISSING else field(default=default, metadata=said)
+
+
+_in_corpus = partial(_option, group="corpus")
+_in_running = partial(_option, group="running")
+
+
+def _usual_evaluation() -> "Evaluation":
+    from attribeam.transforms.evaluate import Evaluation  # noqa: PLC0415
+
+    return Evaluation()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; what an option is for is said where it is declared.
+
+    Attributes:
         params: Parameters by method.
-        layers: Scores by layer too, of the methods that have them.
-        target: ``auto``, ``predicted``, ``gold``, ``runner_up``, ``each``, or the number or the
-            name of a class.
-        explain: ``auto``, ``logit``, ``log_prob``, ``probability``, ``contrast``, ``margin`` or
-            ``value``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        dtype: ``float32``, ``float64``, ``bfloat16`` or ``mixed``.
-        token_budget: Largest batch in tokens of short rows; None for the device's default.
-        shard_size: Instances a shard: what is committed at a time.
-        seed: Seed of all that is random.
-        evaluation: What is perturbed; None for no curves.
-        workers: Number of worker processes.
         columns: Column by role (``columns.ROLES``) where the guess is wrong; ``none`` for none.
-        delimiter: What separates the fields of CSV and TSV; None for what their names say.
-        max_length: Most tokens of an instance; None for the model's limit.
-        overflow: ``truncate`` or ``fail`` for longer texts, or ``stride`` for windows of them.
-        stride: Tokens that neighbouring windows have in common; None for a quarter of a window.
-        words: ``whitespace`` or ``tokenizer``.
-        mask_token_id: The mask token, for a model without tokenizer.
-        allow_pickle: Load pickled weights.
-        trust_remote_code: Let the model bring its own code.
-        repair: Read every file that is there, and make those that are damaged again.
-        retry_failed: Try again what failed for want of memory, a network or a device.
-        runner: A Beam runner.
+        evaluation: What is perturbed; None for no curves.
         beam: Further Beam options, as on the command line.
     """
 
-    model: str
-    corpus: str
-    output: str
-    split: str | None = None
-    limit: int | None = None
-    methods: str = "all"
+    model: str = _option("folder of a fine-tuned model, or its hub id", metavar="DIR_OR_ID")
+    corpus: str = _option("file, folder, glob, or id of a data set", metavar="PATH_OR_ID")
+    output: str = _option("folder of the run", metavar="DIR")
+    split: str | None = _option("split of the corpus", None)
+    limit: int | None = _option(
+        "take only the first N rows", None, metavar="N", whole=True, least=1
+    )
+    methods: str = _option("see `attribeam methods`", "all", metavar="A,B,...")
+    layers: bool = _option(
+        "scores by layer too, into tables of their own, of the methods that have them", False
+    )
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    layers: bool = False
-    target: str = "auto"
-    explain: str = "auto"
-    device: str = "auto"
-    dtype: str = "float32"
-    token_budget: int | None = None
-    shard_size: int = 512
-    seed: int = 0
-    evaluation: Evaluation | None = field(default_factory=Evaluation)
-    workers: int = 1
+    target: str = _option(
+        "which output to explain: auto (the predicted class; the correct word of a masked LM; each "
+        "of several labels or values), predicted, gold, runner_up, each, or a class by its name or "
+        "number",
+        "auto",
+        metavar="RULE|CLASS",
+    )
+    explain: str = _option(
+        "which scalar of it: auto, logit, log_prob, probability, contrast (with the runner-up, or "
+        "a masked LM's other word), margin (with the largest other), or value (a regression's)",
+        "auto",
+        metavar="SCALAR",
+    )
     columns: Mapping[str, str | None] = field(default_factory=dict)
-    delimiter: str | None = None
-    max_length: int | None = None
-    overflow: Overflow = "truncate"
-    stride: int | None = None
-    words: Words = "whitespace"
-    mask_token_id: int | None = None
-    allow_pickle: bool = False
-    trust_remote_code: bool = False
-    repair: bool = False
-    retry_failed: bool = False
-    runner: str = "FnApiRunner"
+    delimiter: str | None = _in_corpus(
+        "between the fields of CSV and TSV (by the name)", None, metavar="CHARACTER"
+    )
+    max_length: int | None = _in_corpus(
+        "most tokens of an instance (the model's)", None, metavar="N", whole=True, least=1
+    )
+    overflow: "Overflow" = _in_corpus(
+        "for longer texts",
+        "truncate",
+        metavar="truncate|fail|stride",
+        known=("truncate", "fail", "stride"),
+    )
+    stride: int | None = _in_corpus(
+        "tokens that neighbouring windows of a text have in common (a quarter of a window)",
+        None,
+        metavar="N",
+        whole=True,
+    )
+    words: "Words" = _in_corpus(
+        "what a word is",
+        "whitespace",
+        metavar="whitespace|tokenizer",
+        known=("whitespace", "tokenizer"),
+    )
+    mask_token_id: int | None = _in_corpus(
+        "for a model without tokenizer", None, metavar="ID", whole=True
+    )
+    evaluation: "Evaluation | None" = field(default_factory=_usual_evaluation)
+    device: str = _in_running("where the model runs", "auto", metavar="auto|cpu|cuda")
+    dtype: str = _in_running(
+        None,
+        "float32",
+        metavar="float32|float64|bfloat16|mixed",
+        known=("float32", "float64", "bfloat16", "mixed"),
+    )
+    token_budget: int | None = _in_running(
+        "largest batch, in tokens (by device)", None, metavar="N", whole=True, least=1
+    )
+    shard_size: int = _in_running(
+        "instances committed at a time", 512, metavar="N", whole=True, least=1
+    )
+    seed: int = _in_running(None, 0, whole=True)
+    workers: int = _in_running(
+        "worker processes on this machine", 1, metavar="N", whole=True, least=1
+    )
+    repair: bool = _in_running(
+        "read every file that is there, and make those that are damaged again", False
+    )
+    retry_failed: bool = _in_running(
+        "try again what failed for want of memory, a network or a device", False
+    )
+    runner: str = _in_running("a Beam runner (docs/engines.md)", "FnApiRunner", metavar="NAME")
+    allow_pickle: bool = _in_running("load pickled weights: they can run code", False)
+    trust_remote_code: bool = _in_running("run code that comes with the model", False)
     beam: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -110,3 +178,12 @@ class Options:
             if not any("use_multiple_sdk_containers" in flag for flag in self.beam):
                 flags.append("--experiments=no_use_multiple_sdk_containers")
         return [*flags, *self.beam]
+
+
+def declared() -> dict[str, tuple[Said, Any]]:
+    """The options of the command line: how each is said, and its default (None if it has none)."""
+    return {
+        each.name: (each.metadata["said"], None if each.default is MISSING else each.default)
+        for each in fields(Options)
+        if "said" in each.metadata
+    }

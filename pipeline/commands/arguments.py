@@ -4,6 +4,7 @@ import argparse
 from math import isfinite
 from typing import Any, NoReturn
 
+from attribeam.pipeline.options import Said, declared
 from attribeam.schemas.errors import INT64, cut
 
 _FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
@@ -200,47 +201,52 @@ def _add_trigger_options(parser: argparse.ArgumentParser) -> None:
     add("--both", action="store_true", help="both connections, however weak the second")
 
 
-def _add_run_options(parser: argparse.ArgumentParser, devices: str = "auto|cpu|cuda") -> None:
-    """Options of ``run``; their defaults are those of ``attribeam.pipeline.Options``."""
-    add = parser.add_argument
-    add("--config", metavar="YAML", help="file of options (without dashes) and of `set`")
-    add("--model", metavar="DIR_OR_ID", help="folder of a fine-tuned model, or its hub id")
-    add("--corpus", metavar="PATH_OR_ID", help="file, folder, glob, or id of a data set")
-    add("--output", metavar="DIR", help="folder of the run")
-    add("--split", help="split of the corpus")
-    add("--limit", type=whole, metavar="N", help="take only the first N rows")
-    add("--methods", default="all", metavar="A,B,...", help="see `attribeam methods`")
-    add(
-        "--layers",
-        action="store_true",
-        help="scores by layer too, into tables of their own, of the methods that have them",
-    )
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="METHOD.PARAM=VALUE",
-        help="parameter of a method, as in integrated_gradients.steps=20",
-    )
-    add(
-        "--target",
-        default="auto",
-        metavar="RULE|CLASS",
-        help="which output to explain: auto (the predicted class; the correct word of a masked LM; "
-        "each of several labels or values), predicted, gold, runner_up, each, or a class by its "
-        "name or number",
-    )
+def _add_run_options(parser: argparse.ArgumentParser, devices: str | None = None) -> None:
+    """Options of ``run``: those of ``Options``, and what these hold in other forms.
+
+    Args:
+        parser: Of the command.
+        devices: What its ``--device`` may be, if that is more than a run's.
+    """
     parser.add_argument(
-        "--explain",
-        default="auto",
-        metavar="SCALAR",
-        help="which scalar of it: auto, logit, log_prob, probability, contrast (with the "
-        "runner-up, or a masked LM's other word), margin (with the largest other), or value (a "
-        "regression's)",
+        "--config", metavar="YAML", help="file of options (without dashes) and of `set`"
     )
-    _add_corpus_options(parser)
-    _add_evaluation_options(parser)
-    _add_running_options(parser, devices)
+    _add_declared(parser, None)
+    corpus = parser.add_argument_group("corpus")
+    _add_columns(corpus)
+    _add_declared(corpus, "corpus")
+    _add_evaluation_options(parser.add_argument_group("evaluation"))
+    running = parser.add_argument_group("running")
+    _add_declared(running, "running", devices)
+    running.add_argument(
+        "--verbose", action="store_true", help="show the log of Beam and the libraries"
+    )
+
+
+def _add_declared(group: Any, name: str | None, devices: str | None = None) -> None:
+    """Adds the options that are declared to be in a part of the help."""
+    for option, (said, default) in declared().items():
+        if said.group == name:
+            metavar = devices if option == "device" and devices else said.metavar
+            _add(group, option, said, default, metavar)
+        if name is None and option == "layers":
+            group.add_argument(
+                "--set",
+                action="append",
+                default=[],
+                metavar="METHOD.PARAM=VALUE",
+                help="parameter of a method, as in integrated_gradients.steps=20",
+            )
+
+
+def _add(group: Any, name: str, said: Said, default: Any, metavar: str | None) -> None:
+    """Adds an option as it is declared."""
+    flag = f"--{name.replace('_', '-')}"
+    if isinstance(default, bool):
+        group.add_argument(flag, action="store_true", help=said.about)
+        return
+    kind = {"type": whole} if said.whole else {}
+    group.add_argument(flag, default=default, metavar=metavar, help=said.about, **kind)
 
 
 def _add_publish(commands: Any) -> None:
@@ -267,29 +273,15 @@ def _add_publish(commands: Any) -> None:
     )
 
 
-def _add_corpus_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("corpus")
+def _add_columns(group: Any) -> None:
     roles = ("text", "pair", "label", "id", "split", "rationale", "roles", "subset", "good", "bad")
     for role in roles:
         group.add_argument(
             f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column"
         )
-    add = group.add_argument
-    add("--delimiter", metavar="CHARACTER", help="between the fields of CSV and TSV (by the name)")
-    add("--max-length", type=whole, metavar="N", help="most tokens of an instance (the model's)")
-    add("--overflow", default="truncate", metavar="truncate|fail|stride", help="for longer texts")
-    add(
-        "--stride",
-        type=whole,
-        metavar="N",
-        help="tokens that neighbouring windows of a text have in common (a quarter of a window)",
-    )
-    add("--words", default="whitespace", metavar="whitespace|tokenizer", help="what a word is")
-    add("--mask-token-id", type=whole, metavar="ID", help="for a model without tokenizer")
 
 
-def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("evaluation")
+def _add_evaluation_options(group: Any) -> None:
     add = group.add_argument
     add(
         "--evaluate",
@@ -306,28 +298,3 @@ def _add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         metavar="token|word|compat",
         help="what is removed at a time (compat: tokens, counted as IBA's authors do)",
     )
-
-
-def _add_running_options(parser: argparse.ArgumentParser, devices: str) -> None:
-    group = parser.add_argument_group("running")
-    add = group.add_argument
-    add("--device", default="auto", metavar=devices, help="where the model runs")
-    add("--dtype", default="float32", metavar="float32|float64|bfloat16|mixed")
-    add("--token-budget", type=whole, metavar="N", help="largest batch, in tokens (by device)")
-    add("--shard-size", type=whole, default=512, metavar="N", help="instances committed at a time")
-    add("--seed", type=whole, default=0)
-    add("--workers", type=whole, default=1, metavar="N", help="worker processes on this machine")
-    add(
-        "--repair",
-        action="store_true",
-        help="read every file that is there, and make those that are damaged again",
-    )
-    add(
-        "--retry-failed",
-        action="store_true",
-        help="try again what failed for want of memory, a network or a device",
-    )
-    add("--runner", default="FnApiRunner", metavar="NAME", help="a Beam runner (docs/engines.md)")
-    add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
-    add("--trust-remote-code", action="store_true", help="run code that comes with the model")
-    add("--verbose", action="store_true", help="show the log of Beam and the libraries")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from apache_beam.io.filesystem import BeamIOError
@@ -16,7 +16,7 @@ from huggingface_hub import snapshot_download
 from attribeam.analysis.opening.runs import linked_folders
 from attribeam.pipeline.corpus.padding import count_padding, said
 from attribeam.pipeline.corpus.staging import Corpus, check_again, open_corpus, stage, staged
-from attribeam.pipeline.options import Options
+from attribeam.pipeline.options import Options, Said, declared
 from attribeam.pipeline.running.again import NOTHING, Run, Work, passing_parts
 from attribeam.pipeline.running.identity import base_name, record
 from attribeam.pipeline.running.manifest import check_is_own, merged, other_versions, read_manifest
@@ -36,7 +36,6 @@ from attribeam.transforms.evaluate import ORDERS, Evaluation
 from attribeam.transforms.inputs.seam import Operation
 from attribeam.transforms.inputs.targets import SEVERAL, Scalar, parse_explain, parse_target
 from attribeam.transforms.inputs.text.windows import default_overlap, most_overlap
-from attribeam.transforms.network.loading import DTYPES
 from attribeam.transforms.network.tokenizer import TokenizerError
 from attribeam.transforms.registry import fit_all, methods
 
@@ -313,31 +312,28 @@ def check_numbers(options: Options) -> None:
     Raises:
         UsageError: If one is out of range or unknown.
     """
-    for name in ("limit", "token_budget", "shard_size", "workers", "max_length", "seed", "stride"):
-        value = getattr(options, name)
-        if value is not None and not isinstance(value, int):
-            kind = type(value).__name__
-            raise UsageTypeError(f"{name} is a whole number (int), and not a {kind}: {value}")
-    for name in ("limit", "token_budget", "shard_size", "workers", "max_length"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} is at least 1, not {value}")
-    for name in ("limit", "token_budget", "shard_size", "seed", "stride"):
-        value = getattr(options, name)
-        if value is not None and value not in INT64:
-            raise UsageError(f"--{name.replace('_', '-')} {value} is more than 64 bits hold")
+    for name, (each, _) in declared().items():
+        _check_option(f"--{name.replace('_', '-')}", getattr(options, name), each)
     if options.workers > _MOST_WORKERS:
         raise UsageError(f"--workers is at most {_MOST_WORKERS}, not {options.workers}")
-    if options.dtype not in DTYPES:
-        raise UsageError(f"--dtype is one of {', '.join(DTYPES)}, not {options.dtype}")
-    for name, value, known in (
-        ("overflow", options.overflow, ("truncate", "fail", "stride")),
-        ("words", options.words, ("whitespace", "tokenizer")),
-    ):
-        if value not in known:
-            raise UsageError(f"--{name} is {' or '.join(known)}, not {value}")
     if options.stride is not None and options.overflow != "stride":
         raise UsageError(f"--stride {options.stride} goes with --overflow stride")
+
+
+def _check_option(flag: str, value: Any, each: Said) -> None:
+    """Checks an option by what is declared of it."""
+    if each.whole and value is not None:
+        if not isinstance(value, int):
+            kind, name = type(value).__name__, flag[2:].replace("-", "_")
+            raise UsageTypeError(f"{name} is a whole number (int), and not a {kind}: {value}")
+        if each.least is not None and value < each.least:
+            raise UsageError(f"{flag} is at least {each.least}, not {value}")
+        if value not in INT64:
+            raise UsageError(f"{flag} {value} is more than 64 bits hold")
+    if each.known and value not in each.known:
+        *others, last = each.known
+        which = f"one of {', '.join(each.known)}" if len(others) > 1 else f"{others[0]} or {last}"
+        raise UsageError(f"{flag} is {which}, not {value}")
 
 
 def _check_layers(options: Options, chosen: Sequence[Chosen]) -> None:

@@ -368,7 +368,7 @@ def test_what_is_needed_is_asked_for(name: str, model: Path, corpus: Path, out: 
         ("--overflow stride --stride -1", "--stride -1 is not between 0 and "),
         ("--target 99999999999999999999", "--target 99999999999999999999: the model has classes 0"),
         ("--dtype half", "--dtype is one of float32, float64, bfloat16, mixed, not half"),
-        ("--overflow cut", "--overflow is truncate or fail or stride, not cut"),
+        ("--overflow cut", "--overflow is one of truncate, fail, stride, not cut"),
         ("--words none", "--words is whitespace or tokenizer, not none"),
         ("--device tpu", "--device is auto, cpu, cuda or cuda:N, not tpu"),
         ("--target 3", "--target 3: the model has classes 0 to 2 (LABEL_0, LABEL_1, LABEL_2)"),
