@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from attribeam.transforms.network.capture import Recorder, current_recorder
-from attribeam.transforms.network.parts import Layer, Norm
+from attribeam.transforms.network.parts import Layer, Norm, is_root_mean_square
 from attribeam.transforms.network.readout import read_out
 
 Forward = Callable[..., Any]
@@ -123,7 +123,7 @@ def patch_root_mean_squares(network: nn.Module, shift: float) -> None:
     """
     for module in network.modules():
         plain = getattr(module.forward, "func", None) is not _root_mean_square
-        if "RMSNorm" in type(module).__name__ and plain:
+        if is_root_mean_square(module) and plain:
             module.forward = partial(_root_mean_square, module, module.forward, shift)
 
 

@@ -94,7 +94,7 @@ def _read(model: Model, ids: torch.Tensor, readout: int | None) -> Read:
 
 
 # Outputs that a row of tokens asks for.
-_OUTPUTS = {"multi_label": [[-1, 0]], "regression": [[0]], "span": [[1]]}
+_OUTPUTS = {"multi_label": [[-1, 0]], "regression": [[0]], "span": [[0, 1]]}
 
 
 @contextmanager

@@ -72,6 +72,11 @@ class Affine:
         return functional.linear(x, self.weight, self.bias)
 
 
+def is_root_mean_square(module: nn.Module) -> bool:
+    """Whether a module is a norm by the root mean square, of which each family has its own."""
+    return "RMSNorm" in type(module).__name__
+
+
 @dataclass(frozen=True, eq=False)
 class Norm:
     """A norm c(x) w / deviation(x) + b: a layer norm, where c centres, or a root mean square.
@@ -85,7 +90,7 @@ class Norm:
     shift: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.centred and "RMSNorm" not in type(self.module).__name__:
+        if not self.centred and not is_root_mean_square(self.module):
             raise TypeError(f"a norm is a {type(self.module).__name__}, not a LayerNorm")
 
     @property

@@ -28,6 +28,7 @@ from attribeam.transforms.network.parts import (
     Norm,
     Step,
 )
+from tests.conftest import LoadTiny
 from tests.support.models import (
     FAMILIES,
     TASKS,
@@ -290,6 +291,13 @@ def test_a_head_that_does_more_is_refused(tiny_folder: Callable[[str, str], Any]
     model.head.insert(1, torch.sigmoid)
     with pytest.raises(UsageError, match="the head is off by"):
         check(model)
+
+
+def test_a_network_without_its_layers_is_refused(tiny: LoadTiny) -> None:
+    model = tiny("bert")
+    elsewhere = replace(model.anatomy, layers="bert.encoder.blocks")
+    with pytest.raises(UsageError, match="the layers of BertForSequenceClassification are not"):
+        elsewhere.layers_of(model.network, 4)
 
 
 def test_a_layer_that_has_other_parts_is_refused(tiny_folder: Callable[[str, str], Any]) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from attribeam.transforms.network.anatomy.base import Anatomy
-from attribeam.transforms.network.anatomy.bert import encoder_layer
+from attribeam.transforms.network.anatomy.bert import OF_TOKENS, encoder_layer
 
 
 def _layers(network: PreTrainedModel) -> list[nn.Module]:
@@ -37,8 +37,7 @@ FAMILIES = {
         projection="albert.encoder.embedding_hidden_mapping_in",
         heads={
             "classification": ("albert.pooler", functional.tanh, "classifier"),
-            "token_classification": ("classifier",),
-            "span": ("qa_outputs",),
+            **OF_TOKENS,
             "masked_lm": (
                 "predictions.dense",
                 "predictions.activation",

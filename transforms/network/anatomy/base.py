@@ -19,6 +19,7 @@ from attribeam.transforms.network.parts import (
     Layer,
     Norm,
     Step,
+    is_root_mean_square,
 )
 
 # Of a module of a network, and its number of heads, the layer that it is.
@@ -81,8 +82,8 @@ class Anatomy:
             UsageError: If a part is no module of its usual kind (a quantised one, say), or lacking.
         """
         listed = self.layers
-        modules = listed(network) if callable(listed) else attrgetter(listed)(network)
         try:
+            modules = listed(network) if callable(listed) else attrgetter(listed)(network)
             return [self.layer(module, heads) for module in modules]
         except (TypeError, AttributeError) as error:
             raise UsageError(
@@ -120,7 +121,7 @@ class Anatomy:
     def _part_of_head(self, module: nn.Module) -> HeadStep:
         if isinstance(module, nn.Linear):
             return Affine(module)
-        if isinstance(module, nn.LayerNorm) or "RMSNorm" in type(module).__name__:
+        if isinstance(module, nn.LayerNorm) or is_root_mean_square(module):
             return Norm(module, self.norm_shift)
         return module
 

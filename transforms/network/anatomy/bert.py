@@ -30,6 +30,23 @@ _DISTILBERT = (
     *("ffn.lin1", "ffn.activation", "ffn.lin2"),
 )
 
+# Heads that are the same in many families.
+OF_TOKENS: dict[str, tuple[str | Activation, ...]] = {
+    "token_classification": ("classifier",),
+    "span": ("qa_outputs",),
+}
+BERT_WORDS = (
+    "cls.predictions.transform.dense",
+    "cls.predictions.transform.transform_act_fn",
+    "cls.predictions.transform.LayerNorm",
+    "cls.predictions.decoder",
+)
+ROBERTA_HEADS: dict[str, tuple[str | Activation, ...]] = {
+    **OF_TOKENS,
+    "classification": ("classifier.dense", torch.tanh, "classifier.out_proj"),
+    "masked_lm": ("lm_head.dense", functional.gelu, "lm_head.layer_norm", "lm_head.decoder"),
+}
+
 
 def encoder_layer(
     module: nn.Module,
@@ -81,19 +98,14 @@ _ROBERTA = Anatomy(
     layers="roberta.encoder.layer",
     embedding_norm="roberta.embeddings.LayerNorm",
     layer=_bert_layer,
-    heads={
-        "classification": ("classifier.dense", torch.tanh, "classifier.out_proj"),
-        "token_classification": ("classifier",),
-        "span": ("qa_outputs",),
-        "masked_lm": ("lm_head.dense", functional.gelu, "lm_head.layer_norm", "lm_head.decoder"),
-    },
+    heads=ROBERTA_HEADS,
     positions_after_padding=True,
 )
 
 
 def _after(norm: str) -> dict[str, tuple[str | Activation, ...]]:
     """RoBERTa's heads, after the norm that pre-LN encoders end with."""
-    return {task: (norm, *steps) for task, steps in _ROBERTA.heads.items()}
+    return {task: (norm, *steps) for task, steps in ROBERTA_HEADS.items()}
 
 
 FAMILIES: dict[str, Anatomy] = {
@@ -103,14 +115,8 @@ FAMILIES: dict[str, Anatomy] = {
         embedding_norm="bert.embeddings.LayerNorm",
         heads={
             "classification": ("bert.pooler.dense", torch.tanh, "classifier"),
-            "token_classification": ("classifier",),
-            "span": ("qa_outputs",),
-            "masked_lm": (
-                "cls.predictions.transform.dense",
-                "cls.predictions.transform.transform_act_fn",
-                "cls.predictions.transform.LayerNorm",
-                "cls.predictions.decoder",
-            ),
+            **OF_TOKENS,
+            "masked_lm": BERT_WORDS,
         },
     ),
     "roberta": _ROBERTA,
@@ -143,8 +149,7 @@ FAMILIES: dict[str, Anatomy] = {
                 "classifier.activation",
                 "classifier.out_proj",
             ),
-            "token_classification": ("classifier",),
-            "span": ("qa_outputs",),
+            **OF_TOKENS,
             "masked_lm": (
                 "generator_predictions.dense",
                 "generator_predictions.activation",
@@ -161,8 +166,7 @@ FAMILIES: dict[str, Anatomy] = {
         ),
         heads={
             "classification": ("pre_classifier", torch.relu, "classifier"),
-            "token_classification": ("classifier",),
-            "span": ("qa_outputs",),
+            **OF_TOKENS,
             "masked_lm": ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
         },
         segments=False,

@@ -6,12 +6,17 @@ the dropout after the softmax.
 
 from functools import partial
 
-import torch
 from torch.nn import functional
 from transformers import PretrainedConfig
 
 from attribeam.transforms.network.anatomy.base import Anatomy
-from attribeam.transforms.network.anatomy.bert import BERT_PATHS, encoder_layer
+from attribeam.transforms.network.anatomy.bert import (
+    BERT_PATHS,
+    BERT_WORDS,
+    OF_TOKENS,
+    ROBERTA_HEADS,
+    encoder_layer,
+)
 
 
 def _refuse_deberta(config: PretrainedConfig, task: str) -> str | None:
@@ -39,17 +44,7 @@ FAMILIES = {
             dropout="attention.attn.dropout",
         ),
         embedding_norm="mpnet.embeddings.LayerNorm",
-        heads={
-            "classification": ("classifier.dense", torch.tanh, "classifier.out_proj"),
-            "token_classification": ("classifier",),
-            "span": ("qa_outputs",),
-            "masked_lm": (
-                "lm_head.dense",
-                functional.gelu,
-                "lm_head.layer_norm",
-                "lm_head.decoder",
-            ),
-        },
+        heads=ROBERTA_HEADS,
         positions_after_padding=True,
         segments=False,
         indexed=True,
@@ -68,14 +63,8 @@ FAMILIES = {
         embedding_norm="deberta.embeddings.LayerNorm",
         heads={
             "classification": ("pooler.dense", functional.gelu, "classifier"),
-            "token_classification": ("classifier",),
-            "span": ("qa_outputs",),
-            "masked_lm": (
-                "cls.predictions.transform.dense",
-                "cls.predictions.transform.transform_act_fn",
-                "cls.predictions.transform.LayerNorm",
-                "cls.predictions.decoder",
-            ),
+            **OF_TOKENS,
+            "masked_lm": BERT_WORDS,
         },
         indexed=True,
         refuse=_refuse_deberta,
