@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from attribeam.transforms.inputs.batch import row_cost
 from attribeam.transforms.inputs.seam import Space
+from attribeam.transforms.inputs.targets import Explained, runner_up
 from attribeam.transforms.network.capture import Recorder, Watch
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.parts import Layer
@@ -45,11 +46,9 @@ def margin_weights(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
     Their sum of logits is log p(class) - log p(runner-up), what Lu et al. explain of a classifier.
     """
-    chosen = functional.one_hot(targets, logits.shape[-1]).bool()
-    if logits.shape[-1] == 1:
-        return chosen.to(logits)  # A value is compared with nothing.
-    others = logits.masked_fill(chosen, -torch.inf).argmax(-1)
-    return (chosen.int() - functional.one_hot(others, logits.shape[-1])).to(logits)
+    # A value is compared with nothing.
+    foils = runner_up(logits, targets) if logits.shape[-1] > 1 else None
+    return Explained("contrast", targets, foils).weights(logits)
 
 
 # From a padded batch to single instances -------------------------------------------------------

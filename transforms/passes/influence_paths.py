@@ -5,6 +5,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.passes.base import Pass, Rule, Wish, quadrature
@@ -60,7 +62,7 @@ class InfluencePaths(Pass[list[Influence]]):
         """
         found: list[Influence] = []
         contrast = margin_weights(captured.logits, captured.targets)
-        pairs = self._along(captured, found)
+        pairs = self._along(captured, contrast, found)
         if not any(isinstance(one, PatternAblation) for one in alike):
             deque(pairs, maxlen=0)
             return found, []
@@ -75,14 +77,14 @@ class InfluencePaths(Pass[list[Influence]]):
         return found, rows
 
     def _along(
-        self, captured: "Captured", found: list[Influence]
+        self, captured: "Captured", contrast: torch.Tensor, found: list[Influence]
     ) -> Iterator[tuple[InfluenceStates, list[Pattern]]]:
         """Yields what each instance holds along its path, and its patterns; keeps the latter."""
         points, shares = quadrature(self.rule, self.steps)
         for states in influence_states(
             captured.model,
             captured.batch.rows,
-            margin_weights(captured.logits, captured.targets),
+            contrast,
             inputs_of(captured.model).space(captured.model, captured.batch, "words", self.start),
             points=points,
             shares=shares,
@@ -119,7 +121,7 @@ class PatternAblation(Pass[list[list[AblationRow]]]):
 
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> _Both:
         """Influence, patterns and what these leave."""
-        return self.paths.run(captured, [*alike, self])
+        return self.paths.run(captured, alike)
 
     def read(self, result: _Both) -> list[list[AblationRow]]:
         """The ablations of each instance."""

@@ -1,6 +1,6 @@
 """Forward passes on perturbed copies, as many as a method asks for."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,11 +32,6 @@ class Perturb(Pass[None]):
         """Checks that the operation's token is known."""
         wish, remedy = f"the operation {self.operation}", "use the operation pad"
         inputs_of(model).check_operation(model, self.operation, wish, remedy)
-
-    @property
-    def shared(self) -> Hashable:
-        """What copies cost is the method's own."""
-        return self
 
 
 def outcomes(
