@@ -174,15 +174,10 @@ class Batch:
         return [len(instance) for instance in self.instances]
 
 
-def asked_of(instances: Sequence[Instance], device: torch.device) -> torch.Tensor | None:
-    """The outputs that instances ask for, [B, K]; None for all of them."""
-    asked = [instance.outputs for instance in instances]
-    return None if asked[0] is None else put(np.array(asked, np.int64), device)
-
-
-def words_of(instances: Sequence[Instance], device: torch.device) -> torch.Tensor | None:
-    """The words that instances of a masked LM ask for, [B, 2]; None for others."""
-    asked = [instance.contrast for instance in instances]
+def numbers_asked(
+    asked: Sequence[tuple[int, ...] | None], device: torch.device
+) -> torch.Tensor | None:
+    """Numbers of outputs that instances ask for, [B, K]; None if they ask for all of them."""
     return None if asked[0] is None else put(np.array(asked, np.int64), device)
 
 

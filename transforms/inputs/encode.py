@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 
 from attribeam.schemas import Failure
+from attribeam.schemas.errors import one_line
 from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.given import check_model, check_options, rows_of
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.questions import questions
-from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
+from attribeam.transforms.inputs.row import EncodeOptions, ModelRowError, Row, RowError
 from attribeam.transforms.network.model import Model
 
 
@@ -48,15 +49,17 @@ def encode(
 def encode_rows(
     model: Model, rows: Iterable[Row], options: EncodeOptions
 ) -> tuple[list[Instance], list[Failure]]:
-    """Encodes rows; those that can't be encoded become failures of stage ``read`` or ``encode``."""
+    """Encodes rows; those that can't be encoded become failures of stage ``read`` or ``encode``.
+
+    Those that the model fails on, where it is asked for answers, are failures of stage ``forward``.
+    """
     instances: list[Instance] = []
     failures: list[Failure] = []
     for row in rows:
         try:
             found = encode_windows(model, row, options)
         except RowError as error:
-            stage = "encode" if row.problem is None else "read"
-            failures.append(Failure(row.instance_id, stage, None, "RowError", str(error)))
+            failures.append(_failure(row, error))
             continue
         for instance in found:
             try:
@@ -67,6 +70,16 @@ def encode_rows(
             else:
                 instances.append(instance)
     return instances, failures
+
+
+def _failure(row: Row, error: RowError) -> Failure:
+    """The failures row of one that can't be encoded, or that the model failed on."""
+    cause = error.__cause__
+    if isinstance(error, ModelRowError) and cause is not None:
+        message = one_line(str(cause)) or one_line(repr(cause))
+        return Failure(row.instance_id, "forward", None, type(cause).__name__, message)
+    stage = "encode" if row.problem is None else "read"
+    return Failure(row.instance_id, stage, None, "RowError", str(error))
 
 
 def encode_row(model: Model, row: Row, options: EncodeOptions) -> Instance:

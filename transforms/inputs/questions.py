@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.kinds import collate
-from attribeam.transforms.inputs.row import RowError
+from attribeam.transforms.inputs.row import ModelRowError, RowError
 from attribeam.transforms.network.model import VALUES, Model
+from attribeam.transforms.recovery import is_device_lost
 
 
 def questions(model: Model, instance: Instance, target: int | None) -> list[Instance]:
@@ -57,10 +59,10 @@ def _span(model: Model, instance: Instance) -> list[int]:
     largest sum of the two logits, of at most 15 tokens.
 
     Raises:
-        RowError: If that text has no tokens.
+        RowError: If that text has no tokens; ``ModelRowError`` if the model fails on the row.
+        Exception: If the device is lost.
     """
-    rows = collate(model, [instance]).rows
-    start, end = model.logits_of_tokens(rows)[0].double().cpu().numpy().T
+    start, end = _logits_of_tokens(model, instance).T
     inside = ~instance.special & (instance.segment == instance.segment.max())
     # Of a blank second text there is no segment, and the question would be taken for the passage.
     if not inside.any() or (instance.text_pair and not instance.segment.any()):
@@ -71,6 +73,19 @@ def _span(model: Model, instance: Instance) -> list[int]:
     sums = np.where(allowed, start[:, None] + end[None], -np.inf)
     first, last = np.unravel_index(sums.argmax(), sums.shape)
     return [int(first), int(last)]
+
+
+def _logits_of_tokens(model: Model, instance: Instance) -> NDArray[np.float64]:
+    """Of each token how much an answer starts or ends there, [T, 2]."""
+    try:
+        found = model.logits_of_tokens(collate(model, [instance]).rows)[0].double().cpu().numpy()
+        if not np.isfinite(found).all():
+            raise ArithmeticError("the model's logits are not finite")
+    except Exception as error:
+        if is_device_lost(error):
+            raise
+        raise ModelRowError(f"the model failed on the row: {error}") from error
+    return found
 
 
 def _words(instance: Instance) -> Iterator[Instance]:

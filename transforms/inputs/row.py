@@ -79,3 +79,10 @@ class EncodeOptions:
 
 class RowError(ValueError):
     """A row that can't be encoded; the message says why."""
+
+
+class ModelRowError(RowError):
+    """The model failed on a row while it was encoded; the cause says why.
+
+    Where an answer is, say, only the model knows.
+    """

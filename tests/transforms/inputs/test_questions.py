@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from attribeam.schemas import UsageError
-from attribeam.transforms import EncodeOptions, Model, Row, attribute, choose, encode
+from attribeam.transforms import EncodeOptions, Model, Row, RowError, attribute, choose, encode
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.targets import Explained, parse_explain, parse_target
 from attribeam.transforms.network.loading import load_model
@@ -337,6 +337,40 @@ def test_an_input_is_run_once_for_all_questions(
             for found, expected in pairs:
                 limit = 1e-8 * np.abs(expected).max()
                 np.testing.assert_allclose(found, expected, rtol=0, atol=limit, err_msg=name)
+
+
+def test_a_row_that_the_model_fails_on_while_an_answer_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = transformers.BertForQuestionAnswering(tiny_config("bert", num_labels=2))
+    model = saved(tmp_path, network)
+    rows = [Row(name, "the film", "a bad plot") for name in ("full", "broken", "lost", "good")]
+    whole, asked = Model.logits_of_tokens, iter(["full", "broken", "lost", "good", "full"])
+
+    def logits(model: Model, given: Any) -> torch.Tensor:
+        name = next(asked)
+        if name == "full":
+            raise torch.OutOfMemoryError("no\nroom")
+        if name == "lost":
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+        found = whole(model, given)
+        return found * torch.nan if name == "broken" else found
+
+    monkeypatch.setattr(Model, "logits_of_tokens", logits)
+    _, failures = encode_rows(model, rows[:2], EncodeOptions(20))
+    assert [(f.instance_id, f.stage, f.method, f.error, f.message) for f in failures] == [
+        ("full", "forward", None, "OutOfMemoryError", "no room"),
+        ("broken", "forward", None, "ArithmeticError", "the model's logits are not finite"),
+    ]
+    # What has nothing to do with the row ends the work.
+    with pytest.raises(torch.AcceleratorError):
+        encode_rows(model, rows[2:3], EncodeOptions(20))
+    instances, failures = encode_rows(model, rows[3:], EncodeOptions(20))
+    assert len(instances) == 2 and not failures
+    with pytest.raises(RowError, match="the model failed on the row") as caught:
+        encode(model, [rows[0]])
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "mpnet", "modernbert", "gpt2"])

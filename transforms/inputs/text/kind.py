@@ -21,10 +21,9 @@ from attribeam.transforms.inputs.batch import (
     Batch,
     Flags,
     Instance,
-    asked_of,
+    numbers_asked,
     padded,
     put,
-    words_of,
 )
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
 from attribeam.transforms.inputs.seam import Copy, Operation, Space, SpaceName, Unit
@@ -103,7 +102,7 @@ class Text:
             inputs={name: put(values, model.device) for name, values in fed.items()},
             attention_mask=put(mask, model.device),
             read=_read_of([i.readout for i in instances], mask, model.device),
-            outputs=asked_of(instances, model.device),
+            outputs=numbers_asked([i.outputs for i in instances], model.device),
         )
 
     def perturbed(self, model: Model, copies: Sequence[Copy]) -> Rows:
@@ -137,7 +136,7 @@ class Text:
             inputs={name: put(values, model.device) for name, values in fed.items()},
             attention_mask=put(mask, model.device),
             read=_read_of(readouts, mask, model.device),
-            outputs=words_of([instance for instance, _, _ in copies], model.device),
+            outputs=numbers_asked([i.contrast for i, _, _ in copies], model.device),
             position_ids=put(positions, model.device),
         )
 
