@@ -86,14 +86,15 @@ class Options:
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     target: str = _option(
         "which output to explain: auto (the predicted class; the correct word of a masked LM; each "
-        "of several labels or values), predicted, gold, runner_up, each, or a class by its name or "
-        "number",
+        "of several labels or values; the start and the end of an answer), predicted, gold, "
+        "runner_up, each, or a class by its name or number",
         "auto",
         metavar="RULE|CLASS",
     )
     explain: str = _option(
         "which scalar of it: auto, logit, log_prob, probability, contrast (with the runner-up, or "
-        "a masked LM's other word), margin (with the largest other), or value (a regression's)",
+        "a masked LM's other word), margin (with the largest other), or value (of a regression, or "
+        "of the start and the end of an answer)",
         "auto",
         metavar="SCALAR",
     )

@@ -53,8 +53,7 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
     yield Fact("weights", f"sha256 {model['weights_sha256'][:16]}…")
     asked = [name for (name,) in connection.execute(_ASKED).fetchall()]
     if names := asked or model["labels"]:
-        what = _KINDS.get(model.get("task") or "", "class")
-        yield Fact("classes" if what == "class" else f"{what}s", ", ".join(names))
+        yield Fact(_NAMES.get(model.get("task") or "", "classes"), ", ".join(names))
     split = f", split {corpus['split']}" if corpus.get("split") else ""
     yield Fact("corpus", f"{corpus['source']}{split}: {rows_of(corpus)}")
     tokens, longest, truncated, rationales = connection.execute(
@@ -80,6 +79,7 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
 
 # What is asked of a row, by the model's task, where it isn't the row's class.
 _KINDS = {"multi_label": "label", "regression": "value", "span": "end of the answer"}
+_NAMES = {"multi_label": "labels", "regression": "values", "span": "asked of the answer"}
 _ASKED = (
     "select outputs[1] from instances where outputs is not null group by all"
     " order by min(question), 1"
@@ -93,6 +93,8 @@ def _explained(task: str, settings: SettingsIdentity) -> str:
         return f"{target} word, its {scalar}"
     if task in _KINDS:
         what = f"each {_KINDS[task]}" if target == "each" else f"one {_KINDS[task]}"
+        if task == "span" and target == "each":
+            what = "start and end of the answer"
         return f"{what}, its {scalar}" if task == "multi_label" else what
     of = " of each word" if task == "token_classification" else ""
     return f"{target} class{of}, its {scalar}"
