@@ -60,7 +60,11 @@ _INSTANCES = (
     _column("special", pa.list_(pa.bool_()), "True for [CLS], [SEP] and the like"),
     _column("segment", pa.list_(pa.int8()), "0 for the first text, 1 for the second"),
     _column("truncated", pa.bool_(), "True if the text was longer than the limit and was cut"),
-    _column("readout", pa.int32(), "Position read out: [CLS], [MASK], or the last token; null where a mean is"),
+    _column(
+        "readout",
+        pa.int32(),
+        "Position read out: [CLS], [MASK], or the last token; null where a mean is",
+    ),
     _column("contrast", pa.list_(pa.string()), "Masked LM only: the correct and the wrong word"),
     _column(
         "label", pa.int32(), "Gold class; for a masked LM 0, the correct word; null if unknown"
