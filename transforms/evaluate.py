@@ -7,7 +7,7 @@ methods. The unperturbed and the fully removed input are thereby shared by every
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from attribeam.schemas import Failure, UsageError
 from attribeam.transforms.attribute import failure
 from attribeam.transforms.inputs.batch import Flags, Instance
 from attribeam.transforms.inputs.kinds import inputs_of
-from attribeam.transforms.inputs.seam import Operation
+from attribeam.transforms.inputs.seam import EvaluationProtocol, Operation, Unit
 from attribeam.transforms.inputs.variants import (
     NothingToRemoveError,
     Variants,
@@ -26,10 +26,10 @@ from attribeam.transforms.inputs.variants import (
 from attribeam.transforms.network.model import Model
 
 Order = Literal["morf", "lerf", "random"]
-EvaluationProtocol = Literal["token", "word", "compat"]
 
 ORDERS: tuple[Order, ...] = ("morf", "lerf", "random")
-EVALUATION_PROTOCOLS: tuple[EvaluationProtocol, ...] = get_args(EvaluationProtocol)
+# What is removed unless it is said: tokens, or what a model has in their place.
+_USUAL: EvaluationProtocol = "token"
 FRACTIONS = tuple(step / 10 for step in range(1, 10))
 
 
@@ -41,9 +41,11 @@ class Evaluation:
         fractions: Nominal fractions to remove, each between 0 and 1; 0 and 1 are always added.
         orders: ``morf`` removes the highest scores first, ``lerf`` the lowest, ``random`` any.
         operations: ``mask`` puts the mask token in the place of a removed one, ``pad`` the padding
-            token, hidden by the attention mask, ``delete`` closes the gap. None of them stands for
-            ``mask``, or ``pad`` where the mask token isn't known.
-        protocol: Whether single ``token``s or whole ``word``s are removed; what a word's score is
+            token, hidden by the attention mask, ``delete`` closes the gap; of pictures ``mean``
+            paints patches with the mean colour, ``drop`` hides them. None of them stands for
+            ``mask``, or ``pad`` where the mask token isn't known; of pictures for ``mean``.
+        protocol: Whether single ``token``s or whole ``word``s are removed, or of pictures a
+            ``patch`` at a time; what a word's score is
             depends on the method (``Ranking.word_score``). ``compat`` is for comparison with
             published numbers: tokens are removed and counted as by the authors of IBA
             (``compat_points_of``).
@@ -52,7 +54,7 @@ class Evaluation:
     fractions: tuple[float, ...] = FRACTIONS
     orders: tuple[Order, ...] = ORDERS
     operations: tuple[Operation, ...] = ()
-    protocol: EvaluationProtocol = "token"
+    protocol: EvaluationProtocol = _USUAL
 
     def checked(self, model: Model) -> "Evaluation":
         """Checks the settings against each other and the model.
@@ -65,10 +67,11 @@ class Evaluation:
         """
         kind = inputs_of(model)
         operations = self.operations or (kind.usual_operation(model),)
+        protocol = kind.protocols[0] if self.protocol == _USUAL else self.protocol
         for given, known, name in (
             (self.orders, ORDERS, "orders"),
             (operations, kind.operations, "operations"),
-            ((self.protocol,), EVALUATION_PROTOCOLS, "units"),
+            ((protocol,), kind.protocols, "units"),
         ):
             wrong = [value for value in given if value not in known]
             if wrong or not given:
@@ -85,6 +88,7 @@ class Evaluation:
             kind.check_operation(model, operation, wish, remedy)
         return replace(
             self,
+            protocol=protocol,
             fractions=tuple(sorted(set(self.fractions))),
             orders=tuple(dict.fromkeys(self.orders)),
             operations=tuple(dict.fromkeys(operations)),
@@ -162,7 +166,7 @@ def points_of(
     Raises:
         NothingToRemoveError: If n is 0: shares of nothing are no numbers.
     """
-    unit = "token" if evaluation.protocol == "compat" else evaluation.protocol
+    unit: Unit = "token" if evaluation.protocol == "compat" else evaluation.protocol
     units = inputs_of(instance).units_of(instance, unit)
     count = int(units.max()) + 1
     if not count:

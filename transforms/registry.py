@@ -6,12 +6,13 @@ from difflib import get_close_matches
 from importlib import import_module
 from math import isfinite
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from attribeam.schemas import UsageError, UsageTypeError
 from attribeam.transforms.details import Details
+from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.targets import LINEAR, Scalar
 from attribeam.transforms.inputs.variants import WordScore
 from attribeam.transforms.network.model import Model, Trait
@@ -41,13 +42,18 @@ class LastLayers:
     Attributes:
         share: How many they are by default, as a share of the depth.
         least: Fewest that they are, as far as there are so many.
+        of_images: Where they begin by default if a model is of pictures and so many layers, if that
+            is elsewhere.
     """
 
     share: float
     least: int = 1
+    of_images: Callable[[int], int] | None = None
 
-    def start(self, depth: int) -> int:
+    def start(self, depth: int, *, images: bool = False) -> int:
         """The layer at which they begin by default."""
+        if images and self.of_images is not None:
+            return min(self.of_images(depth), depth - 1)
         return max(0, depth - max(self.least, round(depth * self.share)))
 
 
@@ -66,7 +72,30 @@ class ChoiceByTrait:
         return next(n for n, asked in self.names.items() if all(trait in traits for trait in asked))
 
 
-Default = ParamValue | Choice | LastLayers | ChoiceByTrait
+class Usual(str):
+    """A name that nobody gave: the first of those that there are."""
+
+
+@dataclass(frozen=True)
+class ChoiceByKind:
+    """A parameter that takes a name that a kind of input has (``inputs.seam``).
+
+    Attributes:
+        of: What it names.
+        names: All there are of any kind. The first is the default; where a model's kind hasn't got
+            that, the first that it has.
+    """
+
+    of: Literal["operations", "units", "starts"]
+    names: tuple[str, ...]
+
+    def fitting(self, model: Model) -> list[str]:
+        """Those that a model's kind has, the default first."""
+        there = getattr(inputs_of(model), self.of)
+        return [name for name in self.names if name in there]
+
+
+Default = ParamValue | Choice | LastLayers | ChoiceByTrait | ChoiceByKind
 
 
 @dataclass(frozen=True)
@@ -120,7 +149,7 @@ class Method:
         name: Name in tables and on the command line.
         compute: From what the passes captured to scores.
         needs: The passes it needs, given its parameters.
-        defaults: Parameters and their default values (``Choice`` and ``ChoiceByTrait`` for names,
+        defaults: Parameters and their default values (``Choice`` and its kin for names,
             ``LastLayers``).
         signed: Whether scores have a sign that means for and against.
         class_dependent: Whether they explain a class; if not, ``attributions.target`` is null.
@@ -200,6 +229,7 @@ DEFINED_BY: dict[Trait, str] = {
     "ungated": "is defined by feed-forward parts without a gate",
     "classes": "is defined by the probabilities of classes",
     "position": "is defined by predictions that are read from one position",
+    "tokens": "is defined for rows of tokens",
     "products": "is defined by attention scores that are products of queries and keys alone",
 }
 _METHODS: dict[str, Method] = {}
@@ -303,7 +333,7 @@ class Chosen:
         """The same with such parameters, once what it needs of the model is checked."""
         params = dict(self.params)
         for name, default in self.method.defaults.items():
-            if isinstance(default, LastLayers | ChoiceByTrait):
+            if isinstance(default, LastLayers | ChoiceByTrait | ChoiceByKind):
                 params[name] = _fitted(f"{self.name}.{name}", default, params[name], model)
         fitted = Chosen(self.method, params)
         for kind in fitted.needs:
@@ -384,13 +414,24 @@ def _lacking(asked: Iterable[Trait], model: Model) -> str | None:
 
 
 def _fitted(
-    name: str, default: LastLayers | ChoiceByTrait, value: ParamValue, model: Model
+    name: str,
+    default: LastLayers | ChoiceByTrait | ChoiceByKind,
+    value: ParamValue,
+    model: Model,
 ) -> ParamValue:
     """A parameter as it is for a model.
 
     Raises:
         UsageError: If the model has no such layer, or lacks what the value asks for.
     """
+    if isinstance(default, ChoiceByKind):
+        there = default.fitting(model)
+        if value in there:
+            return str(value)
+        if isinstance(value, Usual):
+            return there[0]
+        known = " or ".join(there)
+        raise UsageError(f"{name} is {known} for a model of {model.modality}, not {value}")
     if isinstance(default, ChoiceByTrait):
         if value == _AUTO:
             return default.fitting(model.traits)
@@ -398,7 +439,7 @@ def _fitted(
             raise UsageError(f"{name}={value} {why}")
         return value
     if value == _AUTO:
-        return default.start(model.num_layers)
+        return default.start(model.num_layers, images=model.modality == "images")
     if int(value) >= model.num_layers:
         raise UsageError(
             f"{name} is {value}, but the model's layers are 0 to {model.num_layers - 1}"
@@ -413,6 +454,8 @@ def values_of(default: Default) -> str:
             return f"{_AUTO} | LAYER"
         case ChoiceByTrait():
             return " | ".join((_AUTO, *default.names))
+        case ChoiceByKind():
+            return " | ".join(default.names)
         case tuple():
             return " | ".join(default)
         case _:
@@ -422,6 +465,8 @@ def values_of(default: Default) -> str:
 def _default(default: Default) -> ParamValue:
     if isinstance(default, LastLayers | ChoiceByTrait):
         return _AUTO
+    if isinstance(default, ChoiceByKind):
+        return Usual(default.names[0])
     return default[0] if isinstance(default, Choice) else default
 
 
@@ -429,8 +474,10 @@ def _value(name: str, default: Default, given: Any) -> ParamValue:
     """A given value as the type of the default; texts come from the command line."""
     if isinstance(default, LastLayers):
         return _AUTO if given == _AUTO else _value(name, 0, given)
-    if isinstance(default, Choice | ChoiceByTrait):
-        names = default if isinstance(default, Choice) else (_AUTO, *default.names)
+    if isinstance(default, Choice | ChoiceByTrait | ChoiceByKind):
+        names = default if isinstance(default, Choice) else default.names
+        if isinstance(default, ChoiceByTrait):
+            names = (_AUTO, *names)
         if given not in names:
             raise UsageError(f"{name} is one of {', '.join(names)}, not {given!r}")
         return str(given)

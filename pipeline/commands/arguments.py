@@ -296,5 +296,6 @@ def _add_evaluation_options(group: Any) -> None:
         "--units",
         default="token",
         metavar="token|word|compat",
-        help="what is removed at a time (compat: tokens, counted as IBA's authors do)",
+        help="what is removed at a time (compat: tokens, counted as IBA's authors do; of pictures "
+        "it is a patch)",
     )

@@ -24,7 +24,11 @@ GUESSED: dict[str, tuple[str, ...]] = {
     "token_type_ids": ("token_type_ids",),
     "attention_mask": ("attention_mask",),
     "special_tokens_mask": ("special_tokens_mask",),
+    "pixel_values": ("pixel_values",),
 }
+# Roles of what rows are made of, by the kind of input that a model takes.
+_OF_TEXT = ("text", "pair", "input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
+_OF_IMAGES = ("pixel_values",)
 _PAIRS = {
     "text": ("text_pair", "text2"),
     "premise": ("hypothesis",),
@@ -53,12 +57,11 @@ _FITTING = {
     "token_type_ids": _NUMBERS,
     "attention_mask": _NUMBERS,
     "special_tokens_mask": _NUMBERS,
+    "pixel_values": {"list of number", "list of integer"},
 }
+_UNNAMED = (None, "none")
 # Without these a row has no instance, or another one.
-_NEEDED = (
-    *("text", "pair", "input_ids", "token_type_ids", "attention_mask", "special_tokens_mask"),
-    *("good", "bad"),
-)
+_NEEDED = (*_OF_TEXT, *_OF_IMAGES, "good", "bad")
 
 
 def choose_columns(source: Source, given: Mapping[str, str | None], model: Model) -> dict[str, str]:
@@ -79,6 +82,15 @@ def choose_columns(source: Source, given: Mapping[str, str | None], model: Model
     unasked = {"masked_lm": ("label",), "classification": ("good", "bad")}.get(
         model.task, ("label", "good", "bad")
     )
+    if model.modality == "images":
+        unasked = (*unasked, *_OF_TEXT, "rationale", "roles")
+        if wrong := [r for r in (*_OF_TEXT, "rationale", "roles") if given.get(r) not in _UNNAMED]:
+            raise UsageError(
+                f"--{wrong[0]}-column {given[wrong[0]]}: the model is of pictures, which have no "
+                f"{wrong[0]}"
+            )
+    else:
+        unasked = (*unasked, *_OF_IMAGES)
     columns: dict[str, str] = {}
     for role, guesses in GUESSED.items():
         found = _column(source, role, given.get(role), () if role in unasked else guesses)
@@ -166,6 +178,8 @@ def listed(source: Source) -> str:
 def _checked(
     source: Source, columns: dict[str, str], given: Mapping[str, str | None], model: Model
 ) -> dict[str, str]:
+    if model.modality == "images":
+        return _checked_images(source, columns, model)
     # A text that was named wins over ids that happen to be there, and so does one that can be read.
     of_ids = ("input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
     named = given.get("text") not in (None, "none")
@@ -195,6 +209,21 @@ def _checked(
     return {k: v for k, v in columns.items() if k not in ("good", "bad")}
 
 
+def _checked_images(source: Source, columns: dict[str, str], model: Model) -> dict[str, str]:
+    if "pixel_values" not in columns:
+        raise UsageError(
+            f"the model is of pictures, and {source.name} has no column pixel_values of lists of "
+            f"numbers, C * H * W of them, normalised as the model takes them; its columns are "
+            f"{listed(source)}"
+        )
+    if "label" in columns and model.task != "classification":
+        raise UsageError(
+            f"rows of a {model.task} model have no class that a label could be: leave out "
+            "--label-column"
+        )
+    return columns
+
+
 def _check_parts(source: Source, columns: Mapping[str, str]) -> None:
     for role in _NEEDED:
         for part in source.parts:
@@ -207,7 +236,7 @@ def _check_parts(source: Source, columns: Mapping[str, str]) -> None:
 
 def said(source: Source, columns: Mapping[str, str]) -> list[str]:
     """Sentences on which column is what, what is not used, and what isn't in all files."""
-    order = ("text", "pair", "label", "id")
+    order = ("text", "pair", "pixel_values", "label", "id")
     roles = [role for role in (*order, *columns) if role in columns]
     line = ", ".join(f"{role}: {columns[role]}" for role in dict.fromkeys(roles))
     used = {*columns.values()}

@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         ("special_tokens_mask", pa.list_(pa.int8())),
         ("good", pa.string()),
         ("bad", pa.string()),
+        ("pixel_values", pa.list_(pa.float64())),
         ("problem", pa.string()),
     ]
 )
@@ -78,10 +79,10 @@ class Normaliser:
             return _text(value, role)
         if role in ("id", "subset"):
             return _string(value if isinstance(value, bytes) else str(value), role)
-        if role == "roles":
-            return _roles(value)
         if role == "label":
             return self.labels.readings[part](value)
+        if role in _LISTS:
+            return _LISTS[role](value)
         if role in ("good", "bad"):
             text = value if isinstance(value, bytes) else str(value)
             return _string(text, role).strip()
@@ -155,3 +156,16 @@ def _content_id(position: int, record: Record) -> str:
     content = repr(sorted(record.values.items(), key=lambda item: str(item[0])))
     digest = blake2b(f"{position}\0{content}".encode(errors="surrogatepass"), digest_size=8)
     return f"row-{position}-{digest.hexdigest()}"
+
+
+def _pixels(value: Any) -> list[float]:
+    if not isinstance(value, list):
+        raise _Unreadable(f"pixel_values is a {type(value).__name__}, not a list of numbers")
+    try:
+        return [float(item) for item in value]
+    except (TypeError, ValueError) as error:
+        raise _Unreadable(f"pixel_values is not a list of numbers: {error}") from error
+
+
+# Lists that are not of whole numbers.
+_LISTS = {"roles": _roles, "pixel_values": _pixels}

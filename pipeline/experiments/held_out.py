@@ -164,6 +164,8 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
         own.model, allow_pickle=own.allow_pickle, trust_remote_code=own.trust_remote_code
     )
     model = load_checked(folder, own)
+    if model.modality != "text":
+        raise UsageError("held-out evaluations are of texts, and the model of the run is of others")
     if model.task not in ("classification", "masked_lm"):
         raise UsageError(
             f"held-out evaluations are of models that give a text one class, and {own.model} is a "

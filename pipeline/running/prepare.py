@@ -469,6 +469,8 @@ def _check_gold(
 def _encoding(
     options: Options, model: Model, columns: Mapping[str, str], target: str | int
 ) -> EncodeOptions:
+    if model.modality == "images":
+        _check_of_text(options)
     limit = _limit(options, model, columns)
     special = 0
     if model.tokenizer is not None and "text" in columns:
@@ -486,6 +488,14 @@ def _encoding(
         need_label=target == "gold",
         target=target if several and isinstance(target, int) else None,
     )
+
+
+def _check_of_text(options: Options) -> None:
+    """Checks that nothing is asked for that only texts have."""
+    for name in ("max_length", "overflow", "stride", "words", "mask_token_id"):
+        if getattr(options, name) != declared()[name][1]:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} is of texts, and the model is of pictures: leave it out")
 
 
 def _limit(options: Options, model: Model, columns: Mapping[str, str]) -> int:

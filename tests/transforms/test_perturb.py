@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from attribeam.schemas import UsageError
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, RowError, attribute
 from attribeam.transforms.evaluate import (
-    EVALUATION_PROTOCOLS,
     FRACTIONS,
     ORDERS,
     CurvePoint,
@@ -49,6 +48,7 @@ pytestmark = pytest.mark.usefixtures("padding_at_will")
 
 NO_LIMIT = 1_000_000
 OPERATIONS = Text.operations
+EVALUATION_PROTOCOLS = Text.protocols
 
 
 def points(

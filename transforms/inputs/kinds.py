@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from attribeam.transforms.inputs.batch import Batch, Instance, padded, put
+from attribeam.transforms.inputs.images.kind import Images
 from attribeam.transforms.inputs.seam import Inputs
 from attribeam.transforms.inputs.text.kind import Text
 from attribeam.transforms.network.model import Model
 
-KINDS: dict[str, Inputs] = {"text": Text()}
+KINDS: dict[str, Inputs] = {"text": Text(), "images": Images()}
 
 
 def inputs_of(about: Model | Instance) -> Inputs:

@@ -19,13 +19,17 @@ from attribeam.transforms.network.rows import Rows
 
 # How units are removed, and what is removed as one. Methods have ``bag`` besides (all occurrences
 # of a word), and evaluations a way of their own (``compat``).
-Operation = Literal["mask", "pad", "delete"]
-Unit = Literal["token", "word", "bag"]
+Operation = Literal["mask", "pad", "delete", "mean", "drop"]
+Unit = Literal["token", "word", "bag", "patch"]
+# What an evaluation removes at a time.
+EvaluationProtocol = Literal["token", "word", "compat", "patch"]
 # Where paths start: what stands in the place of all that can be replaced, or zeros.
 BaselineName = Literal["pad", "mask", "zero"]
 # What paths run in: what enters the first layer, or what is looked up for words before that.
 SpaceName = Literal["embedded", "words"]
 
+# Of N rows and points of their paths, [N, ...], what enters the first layer, [N, T, d].
+Enter = Callable[[Rows, torch.Tensor], torch.Tensor]
 # An instance, the operation, and the positions to remove, [T].
 Copy = tuple[Instance, Operation, Flags]
 
@@ -34,15 +38,14 @@ class Space(NamedTuple):
     """A straight path from a baseline to the input.
 
     Attributes:
-        start: Where it starts, [B, T, n].
-        end: What the input is there, [B, T, n].
-        enter: Of N rows and points of their paths, [N, T, n], what enters the first layer,
-            [N, T, d].
+        start: Where it starts, [B, ...].
+        end: What the input is there, [B, ...].
+        enter: How its points enter.
     """
 
     start: torch.Tensor
     end: torch.Tensor
-    enter: Callable[[Rows, torch.Tensor], torch.Tensor]
+    enter: Enter
 
 
 class Inputs(Protocol):
@@ -51,10 +54,14 @@ class Inputs(Protocol):
     Attributes:
         operations: How units can be removed, the usual one first.
         units: What can be removed as one.
+        starts: Where paths can start.
+        protocols: What an evaluation removes at a time, the usual one first.
     """
 
     operations: tuple[Operation, ...]
     units: tuple[Unit, ...]
+    starts: tuple[str, ...]
+    protocols: tuple[EvaluationProtocol, ...]
 
     def encode(self, model: Model, row: Row, options: EncodeOptions) -> list[Instance]:
         """The instances of a row, or of its windows, each with the position that is read.
@@ -116,6 +123,12 @@ class Inputs(Protocol):
 
         ``Model.embed`` is in the model's type.
         """
+
+    def leaf(self, model: Model, rows: Rows) -> tuple[torch.Tensor, Enter]:
+        """What gradients are with respect to, [B, ...], and how it enters the first layer."""
+
+    def vectors(self, model: Model, values: torch.Tensor) -> torch.Tensor:
+        """Values of what gradients are with respect to, [B, ...], by position, [B, T, n]."""
 
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
         """The path of a batch in one of the spaces, from one of its starts.

@@ -15,10 +15,11 @@ from attribeam.transforms.passes.forward import Backward, Forward
 from attribeam.transforms.passes.path import Path
 from attribeam.transforms.registry import (
     Choice,
+    ChoiceByKind,
+    Default,
     LastLayers,
     Method,
     Params,
-    ParamValue,
     Scores,
     register,
 )
@@ -73,10 +74,10 @@ def _path(params: Params) -> Path:
     return Path(baseline, params["steps"], rule, of="attention")
 
 
-def _defaults(share: float) -> dict[str, ParamValue | Choice | LastLayers]:
+def _defaults(share: float, of_images: float) -> dict[str, Default]:
     return {
-        "start_layer": LastLayers(share),
-        "baseline": Choice("zero", "pad", "mask"),
+        "start_layer": LastLayers(share, of_images=lambda depth: round(depth * of_images)),
+        "baseline": ChoiceByKind("starts", ("zero", "pad", "mask")),
         "steps": 20,
         "rule": Choice("endpoints", "trapezoid", "gauss_legendre", "midpoint", "left", "right"),
     }
@@ -95,8 +96,8 @@ register(
         name="bt_token",
         compute=bt_token,
         needs=_token_needs,
-        # The authors' code for BERT: the last four of twelve layers.
-        defaults=_defaults(4 / 12),
+        # The authors' code for BERT: the last four of twelve layers; for ViT from the seventh on.
+        defaults=_defaults(4 / 12, 6 / 12),
         requires=("position",),
         signed=False,
         class_dependent=True,
@@ -111,8 +112,8 @@ register(
         name="bt_head",
         compute=bt_head,
         needs=_head_needs,
-        # The authors' code for BERT: the last of twelve layers.
-        defaults=_defaults(1 / 12),
+        # The authors' code for BERT: the last of twelve layers; for ViT from the fourth on.
+        defaults=_defaults(1 / 12, 3 / 12),
         requires=("position",),
         signed=False,
         class_dependent=True,

@@ -1,4 +1,4 @@
-"""Methods that read gradients with respect to what enters the encoder."""
+"""Methods that read gradients with respect to what enters the first layer, or to pixels."""
 
 from typing import get_args
 
@@ -10,13 +10,14 @@ from attribeam.transforms.passes.base import Rule
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward
 from attribeam.transforms.passes.path import Path
-from attribeam.transforms.registry import Choice, Method, Params, Scores, register
+from attribeam.transforms.registry import Choice, ChoiceByKind, Method, Params, Scores, register
 
 
 def saliency(captured: Captured, params: Params) -> Scores:
     """Size of the gradient of the explained scalar (Simonyan et al. 2014, section 3).
 
-    score[j] = norm over hidden units of d f / d x[j]; ``norm`` is l2 or l1.
+    score[j] = norm over hidden units of d f / d x[j]; ``norm`` is l2 or l1. Of pictures, over the
+    pixels of each patch.
     """
     order = {"l2": 2, "l1": 1}[params["norm"]]
     return Scores(torch.linalg.vector_norm(_gradient(captured), ord=order, dim=-1))
@@ -28,7 +29,8 @@ def grad_x_input(captured: Captured, params: Params) -> Scores:
     ``reduce=sum``: score[j] = sum_k (d f / d x[j, k]) x[j, k], signed. ``reduce=norm``: the l2 norm
     of that product over hidden units, as GlobEnc compares itself with.
     """
-    product = _gradient(captured) * captured.entered
+    assert captured.fed is not None
+    product = _gradient(captured) * captured.fed
     if params["reduce"] == "norm":
         return Scores(torch.linalg.vector_norm(product, dim=-1))
     return Scores(product.sum(-1))
@@ -100,7 +102,7 @@ register(
         compute=integrated_gradients,
         needs=lambda params: (_path(params),),
         defaults={
-            "baseline": Choice("pad", "mask", "zero"),
+            "baseline": ChoiceByKind("starts", ("pad", "mask", "zero")),
             "steps": 50,
             "rule": Choice(*get_args(Rule)),
             "output": Choice(*get_args(Output)),

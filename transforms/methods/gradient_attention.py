@@ -15,7 +15,12 @@ def attention_gradcam(captured: Captured, params: Params) -> Scores:
     scaled to [0, 1] by its smallest and largest entry, and the readout's row is taken. A map of
     equal entries (the original divides 0 by 0) becomes zeros. The original averages over padding
     too, which changes its scores; here padding has no part in it.
+
+    Of pictures, w_h is the mean of the readout's row alone, over patches, and the map is that row,
+    as it is (Chen et al. 2023).
     """
+    if "tokens" not in captured.model.traits:
+        return Scores(_of_patches(captured))
     real = captured.mask[:, None, :] & captured.mask[:, :, None]
     gradient = captured.attention_gradient[-1].masked_fill(~real[:, None], 0)
     weights = gradient.sum((2, 3)) / real.sum((1, 2))[:, None]
@@ -24,6 +29,15 @@ def attention_gradcam(captured: Captured, params: Params) -> Scores:
     highest = cam.masked_fill(~real, -torch.inf).amax((1, 2))[:, None]
     spread = highest - lowest
     return Scores((captured.at_readout(cam) - lowest) / torch.where(spread > 0, spread, 1))
+
+
+def _of_patches(captured: Captured) -> torch.Tensor:
+    """max(0, E_h w_h A_{L-1}[h, readout]), [B, T], with w_h the mean gradient at patches."""
+    gradient = captured.at_readout(captured.attention_gradient[-1])
+    patches = captured.batch.removable[:, None].to(gradient.dtype)
+    weights = (gradient * patches).sum(-1) / patches.sum(-1)
+    row = captured.at_readout(captured.attention[-1])
+    return (weights[..., None] * row).mean(1).clamp(min=0)
 
 
 def generic_attribution(captured: Captured, params: Params) -> Scores:

@@ -20,7 +20,7 @@ from attribeam.transforms.inputs.seam import Operation, Unit
 from attribeam.transforms.inputs.variants import NothingToRemoveError
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.perturb import Perturb, outcomes
-from attribeam.transforms.registry import Choice, Method, Params, Scores, register
+from attribeam.transforms.registry import Choice, ChoiceByKind, Method, Params, Scores, register
 
 Floats = NDArray[np.float64]
 Units = NDArray[np.int64]
@@ -309,8 +309,8 @@ register(
         compute=occlusion,
         needs=lambda params: (Perturb(params["operation"]),),
         defaults={
-            "operation": Choice("pad", "mask", "delete"),
-            "unit": Choice("token", "word"),
+            "operation": ChoiceByKind("operations", ("pad", "mask", "delete", "mean", "drop")),
+            "unit": ChoiceByKind("units", ("token", "word", "patch")),
             "output": Choice(*_OUTPUTS),
         },
         signed=True,
@@ -328,8 +328,8 @@ register(
         needs=_lime_needs,
         defaults={
             "samples": 100,
-            "operation": Choice("delete", "pad", "mask"),
-            "unit": Choice("bag", "word", "token"),
+            "operation": ChoiceByKind("operations", ("delete", "pad", "mask", "mean", "drop")),
+            "unit": ChoiceByKind("units", ("bag", "word", "token", "patch")),
             "kernel_width": 25.0,
             "ridge": 1.0,
             "output": Choice("probability", "logit"),
@@ -361,8 +361,8 @@ register(
         needs=lambda params: (Perturb(params["operation"]),),
         defaults={
             "samples": 256,
-            "operation": Choice("pad", "mask", "delete"),
-            "unit": Choice("token", "word"),
+            "operation": ChoiceByKind("operations", ("pad", "mask", "delete", "mean", "drop")),
+            "unit": ChoiceByKind("units", ("token", "word", "patch")),
             "output": Choice(*_OUTPUTS),
         },
         signed=True,

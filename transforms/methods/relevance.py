@@ -18,7 +18,7 @@ def partial_lrp(captured: Captured, params: Params) -> Scores:
 
 
 def lrp(captured: Captured, params: Params) -> Scores:
-    """LRP down to what enters the encoder (Bach et al. 2015; Chefer et al. 2021, section 4).
+    """LRP down to what enters the first layer (Bach et al. 2015; Chefer et al. 2021, section 4).
 
     score[j] = sum_k R(x)[j, k] over hidden units k. ``rules`` are those of relevance; under
     ``orig`` the scores of deep models are large numbers of both signs.
@@ -31,15 +31,17 @@ def transformer_attribution(captured: Captured, params: Params) -> Scores:
 
     The product over the layers from ``start_layer`` on of I + E_h max(0, G_l * R(A_l)), with G the
     gradient of the explained scalar with respect to attention probabilities and R(A) its relevance
-    there. As in the authors' code for BERT each row is divided by its sum, so that scores sum to 1.
-    Only one row of the product is needed, which is carried down from the last layer.
+    there. As in the authors' code for BERT each row is divided by its sum, so that scores sum to 1;
+    for ViT it isn't. Only one row of the product is needed, which is carried down from the last
+    layer.
     """
     relevance = captured(_relevance(params, params["start_layer"])).attention
     row = start_row(captured).double()[:, None]
     for number in reversed(range(params["start_layer"], captured.model.num_layers)):
         gradient = captured.attention_gradient[number]
         mixing = (gradient * relevance[number]).clamp(min=0).mean(dim=1)
-        row = row / (1 + mixing.sum(-1))[:, None]
+        if "tokens" in captured.model.traits:
+            row = row / (1 + mixing.sum(-1))[:, None]
         row = row + row @ mixing
     return Scores(row[:, 0])
 
@@ -71,7 +73,7 @@ register(
         compute=lrp,
         needs=lambda params: (_relevance(params),),
         defaults={"rules": Choice("orig", "cvpr21")},
-        requires=TRAITS,
+        requires=(*TRAITS, "tokens"),
         linear=True,
         signed=True,
         class_dependent=True,
@@ -89,7 +91,10 @@ register(
             _relevance(params, params["start_layer"]),
             Backward("attention"),
         ),
-        defaults={"start_layer": LastLayers(1 / 12), "rules": Choice("cvpr21", "orig")},
+        defaults={
+            "start_layer": LastLayers(1 / 12, of_images=lambda depth: 1),
+            "rules": Choice("cvpr21", "orig"),
+        },
         requires=TRAITS,
         linear=True,
         signed=False,

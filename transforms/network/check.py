@@ -56,7 +56,13 @@ def check(model: Model) -> None:
 
 
 def _rows(model: Model) -> Rows:
-    """A row of random tokens."""
+    """A row of random tokens, or a picture of random pixels."""
+    if (grid := model.grid) is not None:
+        size = (1, grid.channels, grid.height, grid.width)
+        pixels = torch.from_numpy(np.random.default_rng(0).standard_normal(size))
+        mask = torch.ones(1, grid.positions, dtype=torch.int64, device=model.device)
+        inputs = {"pixel_values": pixels.to(model.device, model.dtype)}
+        return Rows(inputs, mask, Read(mask.new_zeros(1)))
     length = min(_TOKENS, model.capacity)
     random = np.random.default_rng(0)
     tokens = random.integers(0, model.vocabulary, (1, length))

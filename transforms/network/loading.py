@@ -35,6 +35,7 @@ _TASKS: dict[str, Task] = {
     "ForTokenClassification": "token_classification",
     "ForQuestionAnswering": "span",
     "ForMaskedLM": "masked_lm",
+    "ForImageClassification": "classification",
 }
 
 
@@ -78,7 +79,10 @@ def load_model(
     anatomy = anatomy_of(config)
     class_name, task = _task_of(folder, config)
     _check_variant(folder, config, anatomy, task)
-    words = load_tokenizer(folder, trust_remote_code=trust_remote_code) if tokenizer else None
+    of_text = anatomy.modality == "text"
+    words = None
+    if tokenizer and of_text:
+        words = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     with loading(f"the weights in {folder}"), torch.inference_mode(False):
         network, report = getattr(transformers, class_name).from_pretrained(
             folder,
@@ -94,21 +98,30 @@ def load_model(
     # What is made under inference_mode lets no gradient pass, wherever it is used.
     with torch.inference_mode(False):
         network = network.eval().requires_grad_(False).to(device)
-    without = {} if words else {"no_tokenizer": lacking(folder)}
-    capacity = int(config.max_position_embeddings) - anatomy.first_position(config)
+    without = {} if words or not of_text else {"no_tokenizer": lacking(folder)}
     model = Model(
         network=network,
         anatomy=anatomy,
         task=task,
         tokenizer=words,
-        mask_id=_mask_id(config, words, mask_token_id),
-        pad_id=_pad_id(config, words),
-        max_length=min(capacity, stated_limit(words) or capacity),
+        mask_id=_mask_id(config, words, mask_token_id) if of_text else None,
+        pad_id=_pad_id(config, words) if of_text else None,
+        max_length=_limit(config, anatomy, words),
         mixed=dtype == "mixed",
         **without,
     )
     check(model)
     return model
+
+
+def _limit(
+    config: PretrainedConfig, anatomy: Anatomy, tokenizer: PreTrainedTokenizerFast | None
+) -> int:
+    """Most tokens of an instance: as many as there are positions, or as the tokenizer states."""
+    if anatomy.grid is not None:
+        return anatomy.grid(config).positions
+    capacity = int(config.max_position_embeddings) - anatomy.first_position(config)
+    return min(capacity, stated_limit(tokenizer) or capacity)
 
 
 def _mask_id(

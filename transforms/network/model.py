@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from attribeam.transforms.network.anatomy import Anatomy
+from attribeam.transforms.network.anatomy import Anatomy, Grid
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.calls import patch_layers, patch_root_mean_squares
 from attribeam.transforms.network.capture import Recorder, Watch, recording
@@ -25,8 +25,9 @@ VALUES: tuple[Task, ...] = ("regression", "span")
 # ``post_ln``: all sums in its layers are normalised. ``serial``: its branches are added one after
 # the other, each as it is. ``ungated``: its feed-forward parts have no gate. ``products``: scores
 # of attention are products of projections alone. ``classes``: outputs are of classes.
-# ``position``: what is predicted of a row is read from one position.
-Trait = Literal["post_ln", "serial", "ungated", "products", "classes", "position"]
+# ``position``: what is predicted of a row is read from one position. ``tokens``: rows are of
+# tokens, and not of patches.
+Trait = Literal["post_ln", "serial", "ungated", "products", "classes", "position", "tokens"]
 Whole = NDArray[np.signedinteger[Any]]
 
 _NOTHING = Watch()
@@ -126,6 +127,8 @@ class Model:
     def capacity(self) -> int:
         """Most tokens that it has positions for, special tokens included."""
         config = self.network.config
+        if self.grid is not None:
+            return self.grid.positions
         positions = getattr(config, "max_position_embeddings", None)
         if positions is None:
             return self.max_length
@@ -168,6 +171,12 @@ class Model:
         """The kind of input that it takes (``inputs.kinds``)."""
         return self.anatomy.modality
 
+    @cached_property
+    def grid(self) -> Grid | None:
+        """How pictures are cut up, if it takes these."""
+        grid = self.anatomy.grid
+        return None if grid is None else grid(self.network.config)
+
     @property
     def causal(self) -> bool:
         """Whether a position attends to no later one."""
@@ -192,6 +201,7 @@ class Model:
             "ungated": all(layer.feed_forward.gate is None for layer in self.layers),
             "classes": self.task not in VALUES,
             "position": not self.pools,
+            "tokens": self.modality != "images",
             "products": not any(layer.attention.moves for layer in self.layers),
         }
         return frozenset(trait for trait, holds in true_of.items() if holds)
@@ -272,11 +282,9 @@ class Model:
 
     def _inputs(self, rows: Rows) -> dict[str, Any]:
         """What the network is called with."""
-        inputs: dict[str, Any] = {
-            **rows.inputs,
-            "attention_mask": rows.attention_mask,
-            "position_ids": self.positions(rows),
-        }
+        inputs: dict[str, Any] = {**rows.inputs, "attention_mask": rows.attention_mask}
+        if self.grid is None:
+            inputs["position_ids"] = self.positions(rows)
         if self.causal:
             inputs["use_cache"] = False
         return inputs

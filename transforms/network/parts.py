@@ -368,12 +368,13 @@ class Embedding:
     projected after that.
 
     Attributes:
-        words: The table of words. What it gives may be more than its rows: Gemma's multiplies them.
+        words: The table of words; None if there are none. What it gives may be more than its rows:
+            Gemma's multiplies them.
         norm: Of the sum.
         projection: After that.
     """
 
-    words: nn.Embedding
+    words: nn.Embedding | None
     norm: Norm | None = None
     projection: Affine | None = None
 

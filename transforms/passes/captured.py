@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from attribeam.transforms.inputs.batch import Batch
+from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.targets import Explained, Output, Scalar, parse_explain
 from attribeam.transforms.network.capture import LayerStates, Watch
 from attribeam.transforms.network.model import Model
@@ -55,7 +56,8 @@ class Captured:
         logits: Logits, [B, C].
         question: What is explained of each instance.
         inputs: What one run of the model left, of each input once.
-        gradient: Gradient with respect to ``entered``, [B, T, d].
+        gradient: Gradient with respect to what is fed, by position, [B, T, n].
+        fed: What that is: what enters the first layer; of pictures, the pixels of each patch.
         attention_gradient: Gradient with respect to each layer's attention; at padding it need not
             be zero.
     """
@@ -74,6 +76,7 @@ class Captured:
     question: Explained = field(init=False)
     inputs: Seen = field(init=False)
     gradient: torch.Tensor | None = field(init=False, default=None)
+    fed: torch.Tensor | None = field(init=False, default=None)
     attention_gradient: list[torch.Tensor] = field(init=False, default_factory=list)
     _results: dict[Hashable, tuple[frozenset[Wish], Any]] = field(init=False, default_factory=dict)
 
@@ -149,20 +152,22 @@ class Captured:
         start = self.clock()
         of_input, of_attention = Backward() in self.needs, Backward("attention") in self.needs
         rows, graph = self.batch.inputs, of_input or of_attention
-        entered = None
-        if graph:  # Gradients of attention need one from the first layer's attention on.
-            with torch.no_grad():
-                entered = self.model.embed(rows)
-            entered.requires_grad_()
+        kind, leaf, entered = inputs_of(self.model), None, None
         with torch.set_grad_enabled(graph):
+            if graph:  # Gradients of attention need one from the first layer's attention on.
+                leaf, enter = kind.leaf(self.model, rows)
+                leaf = leaf.detach().requires_grad_()
+                entered = enter(rows, leaf)
             logits, recorder = self.model.run(rows, watch=self._watch(), enter=entered)
             self.logits = logits.detach()
             self._spent(Forward(), start)
             self.question = self._question(self.target)
-            if entered is not None:
-                wanted = [entered] * of_input + recorder.attention * of_attention
+            if leaf is not None:
+                wanted = [leaf] * of_input + recorder.attention * of_attention
                 found = self._gradients(self.question(logits), wanted)
-                self.gradient = found[0] if of_input else None
+                if of_input:
+                    self.gradient = kind.vectors(self.model, found[0])
+                    self.fed = self.asked(kind.vectors(self.model, leaf.detach()))
                 self.attention_gradient = list(found[of_input:])
                 self._spent(Backward(), start)
         assert recorder.entered is not None

@@ -62,8 +62,8 @@ class InfluenceStates:
         layers: What its layers hold.
         shares: Weights of the points, which sum to 1, [K], float64.
         readout: Position that is read out.
-        tangents: How what enters the encoder changes along the path, token by token: dh^0 / dalpha,
-            [K, T, d].
+        tangents: How what enters the first layer changes along the path, token by token: dh^0 /
+            dalpha, [K, T, d].
         read_gradient: dq/dh^L at the position read out, [K, d].
         influence: Input influence g of each token, signed, [T], float64, in units of the output.
         outputs: The output q at each point, [K].

@@ -25,10 +25,10 @@ class PathGradient:
     """What a ``Path`` pass gives.
 
     Attributes:
-        gradient: Weighted mean of the gradients along the path, [B, T, d]; None if nobody asked.
+        gradient: Weighted mean of the gradients along the path, [B, T, n]; None if nobody asked.
         attention: That of the gradients of the last layer's attention, [B, H, T]; None if nobody
             asked. At padding it need not be zero.
-        difference: Input minus baseline, [B, T, d].
+        difference: Input minus baseline, [B, T, n].
         gain: The output at the input minus at the baseline, [B]; None without ``gradient``.
     """
 
@@ -43,9 +43,9 @@ class Path(Pass[PathGradient]):
     """Gradients along the straight path from baseline embeddings to the input.
 
     The path runs in the space of what enters the first layer (``hidden_states[0]``: word, position
-    and type embeddings after their layer norm). Costs steps * (F + B), or little more than steps *
-    F for gradients of attention, which need no backward pass below the last layer. Both kinds along
-    one path share its forward passes.
+    and type embeddings after their layer norm), of pictures in that of their pixels. Costs steps *
+    (F + B), or little more than steps * F for gradients of attention, which need no backward pass
+    below the last layer. Both kinds along one path share its forward passes.
 
     Attributes:
         baseline: Where it starts: the embeddings of the input with its removable tokens replaced
@@ -106,7 +106,10 @@ class Path(Pass[PathGradient]):
                 captured.output(logits, self.output) for logits in (captured.logits, base_logits)
             )
             gain = at_input - at_start
-        return PathGradient(totals.get("input"), totals.get("attention"), difference, gain)
+        kind = inputs_of(model)
+        gradient = kind.vectors(model, totals["input"]) if "input" in kinds else None
+        moved = kind.vectors(model, difference)
+        return PathGradient(gradient, totals.get("attention"), moved, gain)
 
     def _gradients(
         self,
@@ -123,7 +126,8 @@ class Path(Pass[PathGradient]):
         """
         count, size = len(alphas), len(captured.batch)
         difference = space.end - space.start
-        points = (space.start + alphas[:, None, None, None] * difference).flatten(0, 1)
+        steps = alphas.view(-1, *[1] * difference.dim())
+        points = (space.start + steps * difference).flatten(0, 1)
         points.requires_grad_("input" in kinds)
         with torch.enable_grad():
             rows = captured.batch.rows.repeated(count)

@@ -6,8 +6,8 @@ and seeing whether the prediction is still right (Lu et al. 2021, Influence Patt
 nodes show what that is worth: those of random patterns, of paths of large attention, and of large
 influence in each layer for itself.
 
-Nodes are h^l_j at positions j and levels l: what enters the encoder at level 0, and what comes out
-of layer l, after its last norm. Heads are a^l_jk, the context of head k at query j before it is
+Nodes are h^l_j at positions j and levels l: what enters the first layer at level 0, and what comes
+out of layer l, after its last norm. Heads are a^l_jk, the context of head k at query j before it is
 projected (the projection's bias stays), and skips the residual that goes around attention at j;
 keys, queries and values read what entered the layer all the same, ablated as its nodes are. The
 feed-forward part and its residual are inside an edge, and never ablated.

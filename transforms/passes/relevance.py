@@ -10,8 +10,10 @@ transformers of Chefer et al. 2021 (CVPR, sections 3.1 and 3.2), in the two form
 * ``orig``: positive inputs with positive weights share all of the relevance, and so do negative
   inputs with negative weights, which may double it; additions are not rescaled.
 
-There are none for gates, for scores of attention that are more than products of queries and keys,
-and for sums of more than two terms: models that have such are outside (``TRAITS``).
+Of ViT the authors' code has another attention: queries, keys and values are one map
+(``PassedAttention.fused``). There are no rules for gates, for scores of attention that are more
+than products of queries and keys, and for sums of more than two terms: models that have such are
+outside (``TRAITS``).
 
 Rules divide by numbers that may be near zero, which single precision does not survive. So the whole
 network is run again in float64, with weights that are cast a layer at a time.
@@ -172,6 +174,8 @@ class PassedAttention:
         query: Of all heads, [B, Q, d] left, as ``output``.
         key: Of all groups, [B, T, ...] left.
         value: Of all groups, [B, T, ...] left.
+        fused: Whether queries, keys and values are one map, whose three relevances are added up,
+            and their products are neither scaled nor masked, as the authors' code has it of ViT.
         products: Queries times keys, without scale or mask, [B, H, Q, T].
         probabilities: Their softmax, [B, H, Q, T].
         output: From mixed values.
@@ -179,6 +183,7 @@ class PassedAttention:
 
     parts: Attention
     place: torch.Tensor | None
+    fused: bool
     query: Linear
     key: Linear
     value: Linear
@@ -197,6 +202,8 @@ class PassedAttention:
             # From the one query to its place among all of them.
             attention = attention * self.place[:, None]
             inputs[0] = inputs[0] * self.place
+        if self.fused:
+            return attention, sum(inputs[1:], inputs[0])
         return attention, _copied(self.key.entered, *inputs)
 
     def _unmixed(
@@ -212,11 +219,13 @@ class PassedAttention:
         key, value = (shared(_split(x.left, groups)) for x in (self.key, self.value))
         left = _split(self.output.entered, heads)
         attention, values = _multiplied(_split(mixed, heads), self.probabilities, value, left)
-        # The mask is added to the scores; it is zero wherever relevance is not.
-        scores = self.parts.scale * self.products
-        masked = scores * _divide(attention, scores)
-        if rules == "cvpr21":
-            (masked,) = _rescaled(attention, masked)
+        masked = attention
+        if not self.fused:
+            # The mask is added to the scores; it is zero wherever relevance is not.
+            scores = self.parts.scale * self.products
+            masked = scores * _divide(attention, scores)
+            if rules == "cvpr21":
+                (masked,) = _rescaled(attention, masked)
         queries, keys = _multiplied(masked, query, key.mT, self.products)
         return attention, [
             self.query.back(_merged(queries), rules),
@@ -316,7 +325,8 @@ def forward(model: Model, rows: Rows) -> Passed:
         if depth == model.num_layers:
             place = functional.one_hot(rows.readout, hidden.shape[1])[..., None].to(hidden)
         visible = _visible(model, rows, alone=place is not None)
-        passed, hidden = _through_layer(layer, hidden, visible, place)
+        fused = "tokens" not in model.traits
+        passed, hidden = _through_layer(layer, hidden, visible, place, fused=fused)
         layers.append(passed)
     state, head = hidden, []
     for step in model.head:
@@ -346,11 +356,17 @@ def _visible(model: Model, rows: Rows, *, alone: bool) -> torch.Tensor:
 
 
 def _through_layer(
-    layer: Layer, entered: torch.Tensor, visible: torch.Tensor, place: torch.Tensor | None
+    layer: Layer,
+    entered: torch.Tensor,
+    visible: torch.Tensor,
+    place: torch.Tensor | None,
+    *,
+    fused: bool,
 ) -> tuple[PassedLayer, torch.Tensor]:
     """Passes a layer: [B, T, d] to what passed through it and what left it, [B, Q, d]."""
     first, *others = layer.steps
-    attention = _through_attention(layer, _entering(layer.attending, entered), visible, place)
+    given = _entering(layer.attending, entered)
+    attention = _through_attention(layer, given, visible, place, fused=fused)
     own = _placed(entered, place)
     hidden = _leaving(first, attention.output.left + own)
     parts = []
@@ -366,7 +382,12 @@ def _through_layer(
 
 
 def _through_attention(
-    layer: Layer, given: torch.Tensor, visible: torch.Tensor, place: torch.Tensor | None
+    layer: Layer,
+    given: torch.Tensor,
+    visible: torch.Tensor,
+    place: torch.Tensor | None,
+    *,
+    fused: bool,
 ) -> PassedAttention:
     """Passes attention, that is given [B, T, d]."""
     through, parts = Linear.through, layer.attention
@@ -377,7 +398,7 @@ def _through_attention(
     scores = products * parts.scale
     probabilities = scores.masked_fill(~visible, -torch.inf).softmax(-1)
     output = through(parts.output, _merged(probabilities @ values))
-    return PassedAttention(parts, place, query, key, value, products, probabilities, output)
+    return PassedAttention(parts, place, fused, query, key, value, products, probabilities, output)
 
 
 def _placed(x: torch.Tensor, place: torch.Tensor | None) -> torch.Tensor:

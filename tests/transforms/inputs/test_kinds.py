@@ -16,7 +16,15 @@ from attribeam.transforms.evaluate import Evaluation, Ranking, curves
 from attribeam.transforms.inputs.batch import Batch
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.kinds import KINDS, inputs_of
-from attribeam.transforms.inputs.seam import Copy, Operation, Space, SpaceName, Unit
+from attribeam.transforms.inputs.seam import (
+    Copy,
+    Enter,
+    EvaluationProtocol,
+    Operation,
+    Space,
+    SpaceName,
+    Unit,
+)
 from attribeam.transforms.network.rows import Read, Rows
 from attribeam.transforms.registry import choose, fit_all, methods
 from tests.conftest import LoadTiny
@@ -41,6 +49,8 @@ class Vectors:
 
     operations: tuple[Operation, ...] = ("mask", "delete")
     units: tuple[Unit, ...] = ("token",)
+    starts: tuple[str, ...] = ("mask", "mask_words", "zero")
+    protocols: tuple[EvaluationProtocol, ...] = ("token",)
 
     def encode(self, model: Model, row: Row, options: EncodeOptions) -> list[Instance]:
         if row.text is None:
@@ -99,6 +109,12 @@ class Vectors:
         others = (tables.position_embeddings, tables.token_type_embeddings)
         at, kind = (cast_table(table) for table in others)
         return rows.inputs["inputs_embeds"].double() + at[: rows.length] + kind[0]
+
+    def leaf(self, model: Model, rows: Rows) -> tuple[torch.Tensor, Enter]:
+        return model.embed(rows), lambda _, entered: entered
+
+    def vectors(self, model: Model, values: torch.Tensor) -> torch.Tensor:
+        return values
 
     @torch.no_grad()
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
@@ -218,7 +234,7 @@ def test_curves_are_those_of_tokens(of_tokens: Model, of_vectors: Model) -> None
 def test_what_a_kind_has_not_is_refused(of_vectors: Model) -> None:
     with pytest.raises(UsageError, match="there is no 'pad'; there are mask, delete"):
         Evaluation(operations=("pad",)).checked(of_vectors)
-    with pytest.raises(UsageError, match="the operation pad is not for vectors"):
+    with pytest.raises(UsageError, match="is mask or delete for a model of vectors, not pad"):
         attribute(of_vectors, [], choose("occlusion", {"occlusion": {"operation": "pad"}}))
 
 

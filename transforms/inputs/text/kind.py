@@ -26,7 +26,15 @@ from attribeam.transforms.inputs.batch import (
     put,
 )
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
-from attribeam.transforms.inputs.seam import Copy, Operation, Space, SpaceName, Unit
+from attribeam.transforms.inputs.seam import (
+    Copy,
+    Enter,
+    EvaluationProtocol,
+    Operation,
+    Space,
+    SpaceName,
+    Unit,
+)
 from attribeam.transforms.inputs.text.contrast import with_contrast
 from attribeam.transforms.inputs.text.texts import from_text
 from attribeam.transforms.inputs.text.tokenised import from_ids
@@ -40,6 +48,8 @@ class Text:
 
     operations: tuple[Operation, ...] = ("mask", "pad", "delete")
     units: tuple[Unit, ...] = ("token", "word", "bag")
+    starts: tuple[str, ...] = ("pad", "mask", "mask_words", "zero")
+    protocols: tuple[EvaluationProtocol, ...] = ("token", "word", "compat")
 
     # From a row to instances -----------------------------------------------------------------
 
@@ -208,6 +218,15 @@ class Text:
             model.embed(rows)
         return torch.stack(torch.broadcast_tensors(*looked_up)).sum(0)
 
+    def leaf(self, model: Model, rows: Rows) -> tuple[torch.Tensor, Enter]:
+        """What enters the first layer itself, [B, T, d]."""
+        with torch.no_grad():
+            return model.embed(rows), lambda _, entered: entered
+
+    def vectors(self, model: Model, values: torch.Tensor) -> torch.Tensor:
+        """Values of hidden units, [B, T, d], which are by token."""
+        return values
+
     @torch.no_grad()
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
         """The path of a batch from ``mask`` or ``pad`` in its tokens' places, or from ``zero``.
@@ -304,7 +323,9 @@ def _embedded(model: Model, batch: Batch, start: str) -> torch.Tensor:
 
 def _words(model: Model, ids: torch.Tensor) -> torch.Tensor:
     """What is looked up for tokens, [..., E], before position and type are added."""
-    embeddings: torch.Tensor = model.embedding.words(ids)
+    words = model.embedding.words
+    assert words is not None
+    embeddings: torch.Tensor = words(ids)
     return embeddings
 
 

@@ -6,10 +6,10 @@ Methods never name a module of a model themselves; a new family is a new row.
 from transformers import PretrainedConfig
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.network.anatomy import albert, bert, decoders, modernbert, relative
-from attribeam.transforms.network.anatomy.base import HEADS, Anatomy
+from attribeam.transforms.network.anatomy import albert, bert, decoders, modernbert, relative, vit
+from attribeam.transforms.network.anatomy.base import HEADS, Anatomy, Grid
 
-__all__ = ["ANATOMIES", "HEADS", "Anatomy", "anatomy_of"]
+__all__ = ["ANATOMIES", "HEADS", "Anatomy", "Grid", "anatomy_of"]
 
 ANATOMIES: dict[str, Anatomy] = {
     **bert.FAMILIES,
@@ -17,10 +17,10 @@ ANATOMIES: dict[str, Anatomy] = {
     **relative.FAMILIES,
     **modernbert.FAMILIES,
     **decoders.FAMILIES,
+    **vit.FAMILIES,
 }
 
 _OUTSIDE = {
-    "vit": "it is of images, and attribeam takes texts",
     "t5": "it is an encoder and a decoder",
     "bart": "it is an encoder and a decoder",
     "deberta": "its projections are of another form than those of deberta-v2, which is supported",

@@ -31,6 +31,42 @@ HEADS = {"multi_label": "classification", "regression": "classification"}
 
 
 @dataclass(frozen=True)
+class Grid:
+    """How pictures are cut into patches; rows of them follow one another.
+
+    Attributes:
+        channels: Of a picture.
+        height: Of a picture, in pixels.
+        width: Of a picture.
+        patch_height: Of a patch.
+        patch_width: Of a patch.
+        before: How many tokens of no patch stand before them: the class token.
+    """
+
+    channels: int
+    height: int
+    width: int
+    patch_height: int
+    patch_width: int
+    before: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of patches."""
+        return self.height // self.patch_height
+
+    @property
+    def columns(self) -> int:
+        """Number of patches in a row."""
+        return self.width // self.patch_width
+
+    @property
+    def positions(self) -> int:
+        """Number of tokens: those of patches and those before them."""
+        return self.before + self.rows * self.columns
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """Where the parts of a network are, as attribute paths from the task model.
 
@@ -52,6 +88,7 @@ class Anatomy:
             configuration and the task.
         spread: How many steps of the head are done to each position before that mean is taken.
         modality: The kind of input that it takes (``inputs.kinds``).
+        grid: How pictures are cut up, of the configuration, if it takes these.
         refuse: Why a network of this family can't be explained, of its configuration and its task;
             None if it can.
     """
@@ -69,6 +106,7 @@ class Anatomy:
     pools: Callable[[PretrainedConfig, str], bool] = lambda config, task: False
     spread: int = 0
     modality: str = "text"
+    grid: Callable[[PretrainedConfig], Grid] | None = None
     refuse: Callable[[PretrainedConfig, str], str | None] = lambda config, task: None
 
     def first_position(self, config: PretrainedConfig) -> int:
@@ -92,10 +130,10 @@ class Anatomy:
 
     def embedding_of(self, network: PreTrainedModel) -> Embedding:
         """What is done to words before they enter the first layer."""
-        words = network.get_input_embeddings()
+        words = None if self.grid is not None else network.get_input_embeddings()
         norm = optional_part(network, self.embedding_norm)
         projection = optional_part(network, self.projection)
-        assert isinstance(words, nn.Embedding)
+        assert words is None or isinstance(words, nn.Embedding)
         return Embedding(
             words,
             None if norm is None else Norm(norm, self.norm_shift),

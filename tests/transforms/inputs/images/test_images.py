@@ -1,0 +1,324 @@
+"""Pictures: their authors' numbers, and independent derivations on plain transformers models."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from attribeam.schemas import UsageError
+from attribeam.transforms import EncodeOptions, Instance, Model, Row, attribute, choose, collect
+from attribeam.transforms.attribute import Attributions
+from attribeam.transforms.evaluate import Evaluation, Ranking, curves
+from attribeam.transforms.inputs.encode import encode_rows
+from attribeam.transforms.inputs.images.kind import Images
+from attribeam.transforms.inputs.kinds import collate
+from attribeam.transforms.registry import fit_all, methods
+from tests.conftest import LoadTiny
+from tests.support.authors import golden_numbers
+from tests.support.models import GOLDENS, plain, relative_error
+
+PICTURES, PATCHES, SIDE = 4, 16, 8
+# transformers takes the softmax in float32 whatever the type.
+TIGHT = 1e-5
+
+
+@pytest.fixture(params=["float64", "float32"])
+def model(golden: LoadTiny, request: pytest.FixtureRequest) -> Model:
+    return golden("vit-golden", request.param)
+
+
+@pytest.fixture
+def double(golden: LoadTiny) -> Model:
+    return golden("vit-golden", "float64")
+
+
+@cache
+def pictures(model: Model) -> tuple[Instance, ...]:
+    rows = pq.read_table(GOLDENS / "corpus_vit.parquet").to_pylist()
+    found, failures = encode_rows(
+        model,
+        [Row(row["id"], pixel_values=row["pixel_values"], label=1) for row in rows],
+        EncodeOptions(model.max_length),
+    )
+    assert not failures and len(found) == PICTURES
+    return tuple(found)
+
+
+def scores_of(model: Model, method: str, target: str | int = "predicted", **params: Any) -> Any:
+    chosen = choose(method, {method: params} if params else {})
+    found = attribute(model, pictures(model), chosen, target=target)
+    assert found.failures == []
+    return [row.scores for row in found.rows[method] if row is not None]
+
+
+# The authors' numbers -------------------------------------------------------------------------
+
+_STARTS = [
+    (name, f"{name}_start{start}", {"start_layer": start - 1})
+    for name in ("bt_head", "bt_token")
+    for start in (1, 2, 4)
+]
+EQUAL: list[tuple[str, str, dict[str, Any]]] = [
+    ("raw_attention", "raw_attention", {}),
+    ("attention_rollout", "rollout_sl0", {}),
+    ("generic_attribution", "generic_attribution_iccv21", {}),
+    *_STARTS,
+]
+RELEVANCE = [
+    ("partial_lrp", "partial_lrp", {"rules": "orig"}),
+    ("partial_lrp", "partial_lrp_chefer_rules", {"rules": "cvpr21"}),
+    ("transformer_attribution", "transformer_attribution_sl0", {"start_layer": 0}),
+    ("transformer_attribution", "transformer_attribution_sl1", {}),
+]
+
+
+def test_the_logits(model: Model) -> None:
+    found = attribute(model, pictures(model), []).predictions
+    limit = 1e-12 if model.dtype == torch.float64 else 1e-5
+    for number in range(3):
+        prediction = found[number]
+        assert prediction is not None
+        expected = golden_numbers("vit")[f"logits/{number}"]
+        assert relative_error(prediction.logits, expected) < limit
+
+
+@pytest.mark.parametrize(("method", "key", "params"), EQUAL)
+def test_the_authors_scores(model: Model, method: str, key: str, params: dict[str, Any]) -> None:
+    check_scores(model, method, key, params, 1e-12 if model.dtype == torch.float64 else 2e-5)
+
+
+@pytest.mark.parametrize(("method", "key", "params"), RELEVANCE)
+def test_the_authors_relevance(
+    double: Model, method: str, key: str, params: dict[str, Any]
+) -> None:
+    check_scores(double, method, key, params, 1e-9)
+
+
+def check_scores(model: Model, method: str, key: str, params: dict[str, Any], limit: float) -> None:
+    """Of the predicted class, and of each where the method explains one."""
+    golden, targets = golden_numbers("vit"), ["predicted", *range(5)]
+    if not methods()[method].class_dependent:
+        targets = targets[:1]
+    for target in targets:
+        end = "" if target == "predicted" else f"/class{target}"
+        found = scores_of(model, method, target, **params)
+        for number in range(3):
+            expected = golden[f"{key}/{number}{end}"]
+            assert relative_error(found[number][1:], expected) < limit, (target, number)
+
+
+def test_the_authors_gradcam(model: Model) -> None:
+    """Theirs is scaled to [0, 1], and not a number where all of it is clamped."""
+    limit, clamped = 1e-12 if model.dtype == torch.float64 else 1e-4, 0
+    for target in range(5):
+        for number, scores in enumerate(scores_of(model, "attention_gradcam", target)[:3]):
+            expected = golden_numbers("vit")[f"attn_gradcam/{number}/class{target}"]
+            patches = scores[1:]
+            spread = patches.max() - patches.min()
+            if np.isnan(expected).any():
+                assert spread == 0
+                clamped += 1
+            else:
+                assert relative_error((patches - patches.min()) / spread, expected) < limit
+    assert 0 < clamped < 5
+
+
+# Independent derivations ----------------------------------------------------------------------
+
+
+def logits_of(model: Model, pixels: torch.Tensor) -> torch.Tensor:
+    """What transformers' own code gives, [n, C]."""
+    logits: torch.Tensor = plain(model)(pixel_values=pixels).logits
+    return logits
+
+
+def pixels_of(model: Model) -> torch.Tensor:
+    return torch.tensor(np.stack([picture.pixels for picture in pictures(model)]))  # type: ignore[attr-defined]
+
+
+def patches_of(pixels: torch.Tensor) -> torch.Tensor:
+    """[n, C, H, W] to [n, P, C, p, p], by hand."""
+    sides = range(0, 32, SIDE)
+    return torch.stack([pixels[:, :, r : r + SIDE, c : c + SIDE] for r in sides for c in sides], 1)
+
+
+def test_gradients_of_pixels_by_patch(double: Model) -> None:
+    pixels = pixels_of(double).requires_grad_()
+    (gradient,) = torch.autograd.grad(logits_of(double, pixels)[:, 2].sum(), pixels)
+    by_patch = patches_of(gradient).flatten(2)
+    product = patches_of(gradient * pixels.detach()).flatten(2).sum(-1)
+    for number, (sizes, products) in enumerate(
+        zip(scores_of(double, "saliency", 2), scores_of(double, "grad_x_input", 2), strict=True)
+    ):
+        assert sizes[0] == products[0] == 0
+        assert relative_error(sizes[1:], by_patch[number].norm(dim=-1)) < TIGHT
+        assert relative_error(products[1:], product[number]) < TIGHT
+
+
+def test_integrated_gradients_of_pixels(double: Model) -> None:
+    pixels, points = pixels_of(double), (np.arange(4) + 0.5) / 4
+    total = torch.zeros_like(pixels)
+    for point in points:
+        at = (pixels * point).requires_grad_()
+        total += torch.autograd.grad(logits_of(double, at)[:, 1].sum(), at)[0] / len(points)
+    expected = patches_of(total * pixels).flatten(2).sum(-1)
+    found = scores_of(double, "integrated_gradients", 1, steps=4, rule="midpoint")
+    for number, scores in enumerate(found):
+        assert relative_error(scores[1:], expected[number]) < TIGHT
+
+
+def without(pixels: torch.Tensor, patch: int) -> torch.Tensor:
+    """A picture with one patch of the mean colour."""
+    row, column = divmod(patch, 32 // SIDE)
+    found = pixels.clone()
+    found[:, :, row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE] = 0
+    return found
+
+
+def test_occlusion_by_the_mean_colour(double: Model) -> None:
+    pixels = pixels_of(double)
+    whole = logits_of(double, pixels)[:, 3]
+    lost = [whole - logits_of(double, without(pixels, patch))[:, 3] for patch in range(PATCHES)]
+    for number, scores in enumerate(scores_of(double, "occlusion", 3)):
+        assert scores[0] == 0
+        assert relative_error(scores[1:], torch.stack(lost, 1)[number].detach()) < TIGHT
+
+
+def test_patches_that_are_dropped_are_as_if_they_were_not_there(double: Model) -> None:
+    network = plain(double)
+    entered = network.vit.embeddings(pixels_of(double))
+    expected = []
+    for patch in range(PATCHES):
+        hidden = torch.cat([entered[:, : patch + 1], entered[:, patch + 2 :]], 1)
+        for layer in network.vit.layers:
+            hidden = layer(hidden)
+        expected.append(network.classifier(network.vit.layernorm(hidden)[:, 0])[:, 0].detach())
+    whole = logits_of(double, pixels_of(double))[:, 0].detach()
+    found = scores_of(double, "occlusion", 0, operation="drop")
+    for number, scores in enumerate(found):
+        lost = whole[number] - torch.stack(expected, 1)[number]
+        assert relative_error(scores[1:], lost) < TIGHT
+
+
+def test_curves_of_patches(double: Model) -> None:
+    evaluation = Evaluation(fractions=(0.5,)).checked(double)
+    assert (evaluation.protocol, evaluation.operations) == ("patch", ("mean",))
+    (instance, *_), scores = pictures(double), np.arange(PATCHES + 1.0)
+    ranking = Ranking(instance, "any", scores, 4)
+    ((points,), failures) = curves(double, [ranking], evaluation, token_budget=1000)
+    assert not failures and points is not None
+    half = {point.order: point for point in points if point.fraction == 0.5}
+    pixels = pixels_of(double)[:1]
+    for patch in range(8, PATCHES):
+        pixels = without(pixels, patch)
+    probability = logits_of(double, pixels).softmax(-1)[0, 4].item()
+    assert half["morf"].probability == pytest.approx(probability, rel=TIGHT)
+    assert (half["morf"].removed, half["morf"].units) == (8, PATCHES)
+
+
+# Batches --------------------------------------------------------------------------------------
+
+
+def all_methods(model: Model, instances: Sequence[Instance], **more: Any) -> Attributions:
+    few = {"integrated_gradients": {"steps": 3}, "kernel_shap": {"samples": 20}}
+    chosen, _ = fit_all(choose(["all", "hta_x_input", "attention_flow"], few), model, "logit")
+    statistics = collect(model, pictures(model), 1000)
+    return attribute(model, instances, chosen, statistics=statistics, layers=True, **more)
+
+
+def test_batch_mates_do_not_matter(double: Model) -> None:
+    instances = pictures(double)
+    together = all_methods(double, instances)
+    assert together.failures == [] and len(together.rows) > 20
+    order = [2, 0, 3, 1]
+    shuffled = all_methods(double, [instances[at] for at in order], token_budget=40)
+    for name, rows in together.rows.items():
+        for place, number in enumerate(order):
+            ours, theirs = shuffled.rows[name][place], rows[number]
+            assert ours is not None and theirs is not None
+            limit = 1e-7 * max(np.abs(theirs.scores).max(initial=0), 1e-300)
+            np.testing.assert_allclose(ours.scores, theirs.scores, rtol=0, atol=limit, err_msg=name)
+
+
+def test_decompx_makes_up_the_logit(double: Model) -> None:
+    for bias in ("token", "absdot"):
+        rows = attribute(
+            double, pictures(double), choose("decompx", {"decompx": {"bias": bias}})
+        ).rows["decompx"]
+        for row in rows:
+            assert row is not None and row.delta is not None
+            assert abs(row.delta) < 1e-12
+
+
+# What is no picture ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({}, "the row has no picture (pixel_values)"),
+        ({"pixel_values": [0.0] * 7}, "7 numbers, but a picture of the model's is 3 x 32 x 32"),
+        ({"pixel_values": [np.inf] * 3072}, "the picture's pixels are not all finite numbers"),
+        ({"text": "a cat"}, "the row has no picture (pixel_values)"),
+        ({"pixel_values": [0.0] * 3072, "label": 5}, "label 5 is outside the model's classes"),
+    ],
+)
+def test_rows_that_are_no_picture(double: Model, row: dict[str, Any], message: str) -> None:
+    found, (failure,) = encode_rows(double, [Row("r", **row)], EncodeOptions(17))
+    assert not found and failure.message.startswith(message)
+
+
+def test_a_picture_of_another_size_fails_alone(double: Model) -> None:
+    small = replace(pictures(double)[0], pixels=np.zeros((3, 8, 8)))  # type: ignore[call-arg]
+    found = attribute(double, [small, pictures(double)[1]], "saliency")
+    assert [failure.message[:24] for failure in found.failures] == ["a picture of (3, 8, 8), "]
+    assert found.rows["saliency"][1] is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "says"),
+    [
+        (
+            "occlusion",
+            {"operation": "pad"},
+            "is mean or drop for a model of images, not pad",
+        ),
+        ("lime", {"unit": "word"}, "is patch for a model of images, not word"),
+        (
+            "integrated_gradients",
+            {"baseline": "pad"},
+            "is zero for a model of images, not pad",
+        ),
+        (
+            "bt_head",
+            {"baseline": "mask"},
+            "is zero for a model of images, not mask",
+        ),
+        ("influence", {}, "influence is defined for rows of tokens, and vit has none"),
+        ("globenc", {}, "globenc is defined by layers that normalise after their residuals"),
+    ],
+)
+def test_what_is_of_texts(double: Model, method: str, params: dict[str, str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        attribute(double, pictures(double), choose(method, {method: params} if params else {}))
+
+
+def test_texts_have_no_patches(golden: LoadTiny) -> None:
+    with pytest.raises(UsageError, match="is delete or pad or mask for a model of text"):
+        attribute(golden("bert-golden"), [], choose("lime", {"lime": {"operation": "mean"}}))
+    with pytest.raises(UsageError, match="there is no 'patch'; there are token, word, compat"):
+        Evaluation(protocol="patch").checked(golden("bert-golden"))
+
+
+def test_patches_are_rows_of_pixels(double: Model) -> None:
+    pixels = collate(double, pictures(double)).rows.inputs["pixel_values"]
+    found = Images().vectors(double, pixels)
+    expected: NDArray[Any] = patches_of(pixels).flatten(2).numpy()
+    assert (found[:, 0] == 0).all()
+    assert (found[:, 1:].numpy() == expected).all()

@@ -1,0 +1,1 @@
+"""Pictures: the second kind of input."""

@@ -1,0 +1,185 @@
+"""Pictures as a kind of input: positions are patches, and pixels are what paths run in.
+
+Scores by pixel are added up by patch, so that tables and views are those of tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attribeam.schemas import UsageError
+from attribeam.transforms.inputs.batch import Batch, Instance, numbers_asked, put
+from attribeam.transforms.inputs.images.picture import Picture, Pixels, picture_of
+from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
+from attribeam.transforms.inputs.seam import (
+    Copy,
+    Enter,
+    EvaluationProtocol,
+    Operation,
+    Space,
+    SpaceName,
+    Unit,
+)
+from attribeam.transforms.network.anatomy import Grid
+from attribeam.transforms.network.model import Model
+from attribeam.transforms.network.rows import Read, Rows
+
+
+class Images:
+    """Pictures of one size."""
+
+    operations: tuple[Operation, ...] = ("mean", "drop")
+    units: tuple[Unit, ...] = ("patch",)
+    starts: tuple[str, ...] = ("zero",)
+    protocols: tuple[EvaluationProtocol, ...] = ("patch",)
+
+    # From a row to an instance ---------------------------------------------------------------
+
+    def encode(self, model: Model, row: Row, options: EncodeOptions) -> list[Instance]:
+        """The instance of a row of pixels, C * H * W numbers as the model takes them.
+
+        Raises:
+            RowError: If there are none, or not as many as the model takes, or not all are numbers.
+        """
+        grid = _grid(model)
+        if row.pixel_values is None:
+            raise RowError("the row has no picture (pixel_values)")
+        pixels = np.asarray(row.pixel_values, np.float64).reshape(-1)
+        size = (grid.channels, grid.height, grid.width)
+        if len(pixels) != np.prod(size):
+            wanted = " x ".join(map(str, size))
+            raise RowError(f"{len(pixels)} numbers, but a picture of the model's is {wanted}")
+        if not np.isfinite(pixels).all():
+            raise RowError("the picture's pixels are not all finite numbers")
+        return [picture_of(row, pixels.reshape(size), grid)]
+
+    def check(self, instance: Instance) -> None:
+        """Nothing: a picture always has patches."""
+
+    def fault(self, model: Model, instance: Instance) -> str | None:
+        """A picture of another size."""
+        grid, pixels = _grid(model), _pixels(instance)
+        size = (grid.channels, grid.height, grid.width)
+        return None if pixels.shape == size else f"a picture of {pixels.shape}, and not of {size}"
+
+    # From instances to what the network is given ---------------------------------------------
+
+    def rows(self, model: Model, instances: Sequence[Instance]) -> Rows:
+        """Instances as rows, all of one length."""
+        grid, count = _grid(model), len(instances)
+        fed = np.stack([_pixels(instance) for instance in instances])
+        read = Read(put(np.array([i.position for i in instances], np.int64), model.device))
+        return Rows(
+            inputs={"pixel_values": put(fed, model.device).to(model.dtype)},
+            attention_mask=put(np.ones((count, grid.positions), np.int64), model.device),
+            read=read,
+            outputs=numbers_asked([i.outputs for i in instances], model.device),
+        )
+
+    def perturbed(self, model: Model, copies: Sequence[Copy]) -> Rows:
+        """Copies with patches of the mean colour, or without patches, which the others don't see.
+
+        What ``drop`` leaves out keeps its place in the row, hidden from all others.
+        """
+        rows = self.rows(model, [replace(instance, asked=None) for instance, _, _ in copies])
+        removed = put(np.stack([gone for _, _, gone in copies]), model.device)
+        hidden = put(np.array([how == "drop" for _, how, _ in copies]), model.device)
+        kept = 1 - (removed & hidden[:, None]).to(rows.attention_mask.dtype)
+        painted = _of_pixels(removed & ~hidden[:, None], _grid(model))
+        pixels = rows.inputs["pixel_values"].masked_fill(painted[:, None], 0)
+        return replace(
+            rows, inputs={"pixel_values": pixels}, attention_mask=rows.attention_mask * kept
+        )
+
+    def length(self, model: Model, copy: Copy) -> int:
+        """Number of patches and other tokens: of all copies the same."""
+        return len(copy[0])
+
+    # What is removed, and where paths start --------------------------------------------------
+
+    def units_of(self, instance: Instance, unit: Unit) -> NDArray[np.int64]:
+        """Number of the patch that a position is, -1 for the class token, [T]."""
+        return instance.word_ids.astype(np.int64)
+
+    def usual_operation(self, model: Model) -> Operation:
+        """The mean colour, which is zero after normalising."""
+        return "mean"
+
+    def check_operation(self, model: Model, operation: Operation, wish: str, remedy: str) -> None:
+        """Checks that it is one for pictures.
+
+        Raises:
+            UsageError: If it isn't.
+        """
+        if operation not in self.operations:
+            known = ", ".join(self.operations)
+            raise UsageError(f"{wish} is of texts, and the model is of pictures: there are {known}")
+
+    def check_start(self, model: Model, start: str, wish: str, remedy: str) -> None:
+        """Checks that a path of pixels can start there.
+
+        Raises:
+            UsageError: If it is of texts.
+        """
+        if start != "zero":
+            raise UsageError(f"{wish} is of texts, and the model is of pictures: there is zero")
+
+    def summed(self, model: Model, rows: Rows) -> torch.Tensor:
+        """What enters the first layer, in float64."""
+        return model.embed(rows).double()
+
+    def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
+        """The path of pixels from the mean colour (normalised zeros) to a picture.
+
+        Raises:
+            ValueError: If it is to be of words.
+        """
+        if name == "words":
+            raise ValueError("there are no words in pictures")
+        end = batch.rows.inputs["pixel_values"]
+        return Space(torch.zeros_like(end), end, self.leaf(model, batch.rows)[1])
+
+    def leaf(self, model: Model, rows: Rows) -> tuple[torch.Tensor, Enter]:
+        """Pixels, [B, C, H, W]: gradients are with respect to these."""
+
+        def enter(rows: Rows, pixels: torch.Tensor) -> torch.Tensor:
+            return model.embed(replace(rows, inputs={"pixel_values": pixels}))
+
+        return rows.inputs["pixel_values"], enter
+
+    def vectors(self, model: Model, values: torch.Tensor) -> torch.Tensor:
+        """Values of pixels, [B, C, H, W], by patch, [B, T, n]; zero for the class token."""
+        grid = _grid(model)
+        channels = values.shape[1]
+        patches: torch.Tensor = values.reshape(
+            len(values),
+            channels,
+            grid.rows,
+            grid.patch_height,
+            grid.columns,
+            grid.patch_width,
+        )
+        found = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        none = found.new_zeros(len(found), grid.before, found.shape[-1])
+        return torch.cat([none, found], 1)
+
+
+def _grid(model: Model) -> Grid:
+    assert model.grid is not None
+    return model.grid
+
+
+def _pixels(instance: Instance) -> Pixels:
+    assert isinstance(instance, Picture) and instance.pixels is not None
+    return instance.pixels
+
+
+def _of_pixels(positions: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Flags of positions, [B, T], as flags of the pixels of their patches, [B, H, W]."""
+    patches: torch.Tensor = positions[:, grid.before :].unflatten(1, (grid.rows, grid.columns))
+    wide: torch.Tensor = patches.repeat_interleave(grid.patch_height, 1)
+    pixels: torch.Tensor = wide.repeat_interleave(grid.patch_width, 2)
+    return pixels

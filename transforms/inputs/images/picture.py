@@ -1,0 +1,55 @@
+"""Pictures as instances: a position is a patch, and the class token stands before them."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attribeam.transforms.inputs.batch import Instance
+from attribeam.transforms.inputs.row import Row
+from attribeam.transforms.network.anatomy import Grid
+
+Pixels = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Picture(Instance):
+    """A picture; tokens are called by the row and the column of their patches, as ``r0c3``.
+
+    ``word_ids`` are numbers of patches, row by row, and -1 for the class token; ``input_ids`` those
+    of positions. Of texts there is nothing.
+
+    Attributes:
+        pixels: What the network is fed, normalised, [C, H, W].
+    """
+
+    pixels: Pixels | None = None
+    modality: ClassVar[str] = "images"
+
+    @property
+    def content(self) -> bytes:
+        """Its pixels."""
+        assert self.pixels is not None
+        return self.pixels.tobytes()
+
+
+def picture_of(row: Row, pixels: Pixels, grid: Grid) -> Picture:
+    """The instance of a picture."""
+    patches = grid.rows * grid.columns
+    names = [f"r{row}c{column}" for row in range(grid.rows) for column in range(grid.columns)]
+    nowhere = np.full(grid.positions, -1, np.int32)
+    return Picture(
+        instance_id=row.instance_id,
+        input_ids=np.arange(grid.positions, dtype=np.int32),
+        segment=np.zeros(grid.positions, np.int8),
+        special=np.arange(grid.positions) < grid.before,
+        word_ids=np.concatenate([nowhere[: grid.before], np.arange(patches, dtype=np.int32)]),
+        char_start=nowhere,
+        char_end=nowhere,
+        tokens=("[CLS]",) * grid.before + tuple(names),
+        split=row.split,
+        label=row.label,
+        subset=row.subset,
+        pixels=pixels,
+    )
