@@ -39,6 +39,7 @@ setup(
         "pyarrow>=24,<26",
         "duckdb>=2,<3",
         "numpy>=2,<2.5",
+        "pillow>=11",
         "plotly>=6,<7",
         "rich>=14,<16",
         "scipy>=1.15,<2",

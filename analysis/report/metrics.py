@@ -44,7 +44,13 @@ _COST = {
 }
 # Of costs only what isn't a matter of which instances a method was run on can be the best anyway.
 _ANY_INSTANCES = ("failures", "median_gap")
-_REMOVED = {"delete": "deleted", "mask": "masked", "pad": "hidden as padding"}
+_REMOVED = {
+    "delete": "deleted",
+    "mask": "masked",
+    "pad": "hidden as padding",
+    "mean": "painted with the mean colour",
+    "drop": "left out",
+}
 _KEPT_WHOLE = ("n", "instances", "failures", "tokens_per_second")
 
 
@@ -156,7 +162,7 @@ def _faithfulness_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Shee
             [row for row in some if (row["protocol"], row["operation"]) == way]
             for some in (rows, gold)
         )
-        what = "words" if protocol == "word" else "tokens"
+        what = {"word": "words", "patch": "patches"}.get(protocol, "tokens")
         how = _REMOVED.get(operation, str(operation))
         if protocol == "compat":
             how += " and counted as IBA's authors do"

@@ -274,7 +274,8 @@ def _add_publish(commands: Any) -> None:
 
 
 def _add_columns(group: Any) -> None:
-    roles = ("text", "pair", "label", "id", "split", "rationale", "roles", "subset", "good", "bad")
+    of_texts = ("text", "pair", "label", "id", "split", "rationale", "roles", "subset")
+    roles = (*of_texts, "good", "bad", "image")
     for role in roles:
         group.add_argument(
             f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column"

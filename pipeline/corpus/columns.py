@@ -6,6 +6,7 @@ from attribeam.pipeline.corpus.fields import find, guess, holds
 from attribeam.pipeline.corpus.sources import Source
 from attribeam.schemas import UsageError
 from attribeam.transforms import Model
+from attribeam.transforms.inputs.images.kind import NO_PROCESSOR
 
 # The names that columns go by in the data sets people have, most telling first.
 GUESSED: dict[str, tuple[str, ...]] = {
@@ -25,10 +26,11 @@ GUESSED: dict[str, tuple[str, ...]] = {
     "attention_mask": ("attention_mask",),
     "special_tokens_mask": ("special_tokens_mask",),
     "pixel_values": ("pixel_values",),
+    "image": ("image", "img", "picture", "photo"),
 }
 # Roles of what rows are made of, by the kind of input that a model takes.
 _OF_TEXT = ("text", "pair", "input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
-_OF_IMAGES = ("pixel_values",)
+_OF_IMAGES = ("image", "pixel_values")
 _PAIRS = {
     "text": ("text_pair", "text2"),
     "premise": ("hypothesis",),
@@ -37,7 +39,10 @@ _PAIRS = {
     "question": ("sentence", "context", "passage"),
     "sentence": ("sentence_pair", "text_pair"),
 }
-ROLES = ("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad")
+ROLES = (
+    *("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad"),
+    "image",
+)
 
 # Kinds of values (``fields.Field``) that a role can be played with.
 _TEXTS = {"text", "bytes", "list of text", "list of bytes"}
@@ -58,6 +63,7 @@ _FITTING = {
     "attention_mask": _NUMBERS,
     "special_tokens_mask": _NUMBERS,
     "pixel_values": {"list of number", "list of integer"},
+    "image": {"bytes", "object"},
 }
 _UNNAMED = (None, "none")
 # Without these a row has no instance, or another one.
@@ -210,11 +216,23 @@ def _checked(
 
 
 def _checked_images(source: Source, columns: dict[str, str], model: Model) -> dict[str, str]:
-    if "pixel_values" not in columns:
+    image = columns.get("image")
+    if image is not None and "bytes" in source.field(image).inner:
+        # As ``datasets`` stores pictures: what the file holds, and what it was called.
+        columns = {**columns, "image": f"{image}.bytes"}
+    elif image is not None and "bytes" not in source.field(image).kinds:
+        columns = {role: name for role, name in columns.items() if role != "image"}
+    if "image" in columns and model.processor is not None:
+        columns = {role: name for role, name in columns.items() if role != "pixel_values"}
+    elif "pixel_values" in columns:
+        columns = {role: name for role, name in columns.items() if role != "image"}
+    elif "image" in columns:
+        raise UsageError(NO_PROCESSOR)
+    else:
         raise UsageError(
-            f"the model is of pictures, and {source.name} has no column pixel_values of lists of "
-            f"numbers, C * H * W of them, normalised as the model takes them; its columns are "
-            f"{listed(source)}"
+            f"the model is of pictures, and {source.name} has no column of their files (bytes, or "
+            "objects with bytes; --image-column), and none called pixel_values of lists of numbers "
+            f"as the model takes them; its columns are {listed(source)}"
         )
     if "label" in columns and model.task != "classification":
         raise UsageError(
@@ -236,7 +254,7 @@ def _check_parts(source: Source, columns: Mapping[str, str]) -> None:
 
 def said(source: Source, columns: Mapping[str, str]) -> list[str]:
     """Sentences on which column is what, what is not used, and what isn't in all files."""
-    order = ("text", "pair", "pixel_values", "label", "id")
+    order = ("text", "pair", "image", "pixel_values", "label", "id")
     roles = [role for role in (*order, *columns) if role in columns]
     line = ", ".join(f"{role}: {columns[role]}" for role in dict.fromkeys(roles))
     used = {*columns.values()}

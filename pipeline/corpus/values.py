@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("good", pa.string()),
         ("bad", pa.string()),
         ("pixel_values", pa.list_(pa.float64())),
+        ("image", pa.binary()),
         ("problem", pa.string()),
     ]
 )
@@ -81,8 +82,8 @@ class Normaliser:
             return _string(value if isinstance(value, bytes) else str(value), role)
         if role == "label":
             return self.labels.readings[part](value)
-        if role in _LISTS:
-            return _LISTS[role](value)
+        if role in _OTHERS:
+            return _OTHERS[role](value)
         if role in ("good", "bad"):
             text = value if isinstance(value, bytes) else str(value)
             return _string(text, role).strip()
@@ -167,5 +168,11 @@ def _pixels(value: Any) -> list[float]:
         raise _Unreadable(f"pixel_values is not a list of numbers: {error}") from error
 
 
-# Lists that are not of whole numbers.
-_LISTS = {"roles": _roles, "pixel_values": _pixels}
+def _file(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise _Unreadable(f"the image is a {type(value).__name__}, not the bytes of a file")
+    return value
+
+
+# Roles whose values are no texts and no lists of whole numbers.
+_OTHERS = {"roles": _roles, "pixel_values": _pixels, "image": _file}

@@ -58,6 +58,13 @@ def _weights(folder: Path, every: list[Path]) -> list[Path]:
     return every
 
 
+def processor_record(processor: Any) -> dict[str, Any]:
+    """What a processor of pictures does, and which one it is; all of it is what numbers hang on."""
+    settings = {k: v for k, v in processor.to_dict().items() if v is not None}
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str, sort_keys=True))
+    return {**plain, "class": type(processor).__name__}
+
+
 def tokenizer_identity(
     folder: Path, tokenizer: PreTrainedTokenizerFast | None = None
 ) -> TokenizerIdentity | None:

@@ -5,12 +5,17 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from attribeam.pipeline.corpus.staging import Corpus
 from attribeam.pipeline.options import Options
-from attribeam.pipeline.running.fingerprint import model_hashes, tokenizer_identity
+from attribeam.pipeline.running.fingerprint import (
+    model_hashes,
+    processor_record,
+    tokenizer_identity,
+)
 from attribeam.pipeline.settings import Settings
 from attribeam.pipeline.store.files import is_local
 from attribeam.schemas.layout import FORMAT
@@ -72,7 +77,7 @@ def base_name(source: str) -> str:
 
 def _model_identity(options: Options, folder: Path, model: Model) -> ModelIdentity:
     """What makes a model the same: its weights, its configuration and what it predicts."""
-    return {
+    identity = {
         "source": base_name(options.model),
         "architecture": type(model.network).__name__,
         "task": model.task,
@@ -81,6 +86,9 @@ def _model_identity(options: Options, folder: Path, model: Model) -> ModelIdenti
         "num_heads": model.num_heads,
         **model_hashes(folder, model.network.config),
     }
+    if model.processor is not None:
+        identity["processor"] = processor_record(model.processor)
+    return cast(ModelIdentity, identity)
 
 
 def _corpus_identity(

@@ -29,7 +29,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "modernbert-mean": ("modernbert", {"classifier_pooling": "mean"}),
 }
 # Those that came later; some methods aren't defined for some of them.
-OTHERS = (*(family for family in ANATOMIES if family not in FAMILIES), *VARIANTS)
+_TEXTS = [family for family, anatomy in ANATOMIES.items() if anatomy.modality == "text"]
+OTHERS = (*(family for family in _TEXTS if family not in FAMILIES), *VARIANTS)
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", *PRE_LN)
 BYTE_LEVEL = (*AFTER_PADDING, *DECODERS)
 TASKS = ("classification", "masked_lm")

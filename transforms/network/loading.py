@@ -9,6 +9,7 @@ import torch
 import transformers
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -107,11 +108,22 @@ def load_model(
         mask_id=_mask_id(config, words, mask_token_id) if of_text else None,
         pad_id=_pad_id(config, words) if of_text else None,
         max_length=_limit(config, anatomy, words),
+        processor=None if of_text else _processor(folder, trust_remote_code=trust_remote_code),
         mixed=dtype == "mixed",
         **without,
     )
     check(model)
     return model
+
+
+def _processor(folder: Path, *, trust_remote_code: bool) -> Any:
+    """What makes a model's input of pictures, with Pillow; None if the folder doesn't say."""
+    if not (folder / "preprocessor_config.json").is_file():
+        return None
+    with loading(folder / "preprocessor_config.json"):
+        return AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True, trust_remote_code=trust_remote_code
+        )
 
 
 def _limit(

@@ -52,6 +52,7 @@ class Model:
             from layer to layer, softmaxes, the head and all that is computed from them keep
             ``dtype``.
         no_tokenizer: Where there is none, why, and what to do.
+        processor: What makes its input of pictures, if the folder has it.
     """
 
     network: PreTrainedModel
@@ -63,6 +64,7 @@ class Model:
     max_length: int
     mixed: bool = False
     no_tokenizer: str = "the model's folder has no tokenizer, so the corpus must hold input_ids"
+    processor: Any = None
 
     def __post_init__(self) -> None:
         patch_layers(self.layers)

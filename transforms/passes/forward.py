@@ -39,8 +39,8 @@ class Backward(Pass[None]):
     It gives what ``Forward`` gives as well.
 
     Attributes:
-        of: With respect to what enters the first layer or to pixels (``input``), or to the attention
-            probabilities of every layer (``attention``).
+        of: With respect to what enters the first layer or to pixels (``input``), or to the
+            attention probabilities of every layer (``attention``).
     """
 
     of: Of = "input"

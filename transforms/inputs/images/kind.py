@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.batch import Batch, Instance, numbers_asked, put
+from attribeam.transforms.inputs.images.decoding import decoded, processed
 from attribeam.transforms.inputs.images.picture import Picture, Pixels, picture_of
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
 from attribeam.transforms.inputs.seam import (
@@ -27,6 +28,10 @@ from attribeam.transforms.network.anatomy import Grid
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rows import Read, Rows
 
+NO_PROCESSOR = (
+    "the model's folder has no preprocessor_config.json, so the corpus must hold pixel_values"
+)
+
 
 class Images:
     """Pictures of one size."""
@@ -39,15 +44,20 @@ class Images:
     # From a row to an instance ---------------------------------------------------------------
 
     def encode(self, model: Model, row: Row, options: EncodeOptions) -> list[Instance]:
-        """The instance of a row of pixels, C * H * W numbers as the model takes them.
+        """The instance of a picture's file, or of C * H * W numbers as the model takes them.
 
         Raises:
-            RowError: If there are none, or not as many as the model takes, or not all are numbers.
+            RowError: If there is none, it can't be decoded, has not as many pixels as the model
+                takes, or not all are numbers.
         """
         grid = _grid(model)
-        if row.pixel_values is None:
-            raise RowError("the row has no picture (pixel_values)")
-        pixels = np.asarray(row.pixel_values, np.float64).reshape(-1)
+        if row.image is None and row.pixel_values is None:
+            raise RowError("the row has no picture")
+        if row.image is not None and model.processor is None:
+            raise RowError(NO_PROCESSOR)
+        pixels: Pixels = np.asarray(() if row.pixel_values is None else row.pixel_values)
+        if row.image is not None:
+            pixels = processed(model.processor, decoded(row.image)).reshape(-1)
         size = (grid.channels, grid.height, grid.width)
         if len(pixels) != np.prod(size):
             wanted = " x ".join(map(str, size))

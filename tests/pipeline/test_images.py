@@ -1,0 +1,196 @@
+"""Runs over pictures: files of any kind and pixels, through the command line's options."""
+
+import io
+import json
+import shutil
+import zlib
+from pathlib import Path
+from struct import pack
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from attribeam.analysis import open_run, verify
+from attribeam.pipeline import Options, run
+from attribeam.schemas import UsageError
+from attribeam.transforms import attribute, load_model
+from attribeam.transforms.evaluate import Evaluation
+from attribeam.transforms.inputs.encode import encode_rows
+from attribeam.transforms.inputs.row import EncodeOptions, Row
+from tests.support.models import GOLDENS, save_tiny
+
+PROCESSOR = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.25, 0.25, 0.25],
+    "rescale_factor": 1 / 255,
+    "resample": 2,
+    "size": {"height": 32, "width": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden model with a processor beside it."""
+    made = tmp_path_factory.mktemp("vit") / "model"
+    shutil.copytree(GOLDENS / "vit-golden", made)
+    (made / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    return made
+
+
+def file_of(picture: Image.Image, kind: str = "PNG", **more: Any) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, kind, **more)
+    return out.getvalue()
+
+
+def colours() -> Image.Image:
+    """A picture of 32 x 32, of which no two corners are alike."""
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+
+
+def header_of(width: int, height: int) -> bytes:
+    """The beginning of a PNG file that would be so large."""
+    inside = b"IHDR" + pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + pack(">I", 13) + inside + pack(">I", zlib.crc32(inside))
+    return start + pack(">I", 9) + b"IDAT"
+
+
+def options(folder: Path, corpus: Path, out: Path, **more: Any) -> Options:
+    plain = {"methods": "random,saliency", "evaluation": Evaluation(fractions=(0.5,))}
+    return Options(str(folder), str(corpus), str(out), **(plain | more))
+
+
+def corpus_of(path: Path, files: dict[str, bytes | None]) -> Path:
+    """As ``datasets`` stores pictures."""
+    images = [None if file is None else {"bytes": file, "path": None} for file in files.values()]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {"id": pa.array(list(files)), "image": pa.array(images, kind)}
+    pq.write_table(pa.table({**columns, "label": [1] * len(files)}), path)
+    return path
+
+
+def test_pixels(tmp_path: Path) -> None:
+    """What comes out is what Python gives, for the same pixels."""
+    out = tmp_path / "out"
+    chosen = {"dtype": "float64", "methods": "bt_token,occlusion", "shard_size": 3}
+    corpus = GOLDENS / "corpus_vit.parquet"
+    run(options(GOLDENS / "vit-golden", corpus, out, **chosen))
+    run(options(GOLDENS / "vit-golden", corpus, out, **{**chosen, "methods": "decompx"}))
+    assert verify(out).problems == []
+    model = load_model(GOLDENS / "vit-golden", dtype="float64")
+    rows = pq.read_table(corpus).to_pylist()
+    instances, _ = encode_rows(
+        model, [Row(r["id"], pixel_values=r["pixel_values"]) for r in rows], EncodeOptions(17)
+    )
+    expected = attribute(model, instances, ["bt_token", "occlusion", "decompx"]).rows
+    with open_run(str(out)) as connection:
+        found = connection.execute(
+            "select method, instance_id, scores from attributions order by all"
+        ).fetchall()
+        tokens, text, protocol = connection.execute(
+            "select any_value(tokens), any_value(text), any_value(protocol)"
+            " from instances join curves using (instance_id)"
+        ).fetchall()[0]
+    assert len(found) == 12 and protocol == "patch" and text is None
+    assert tokens == ["[CLS]", *(f"r{row}c{column}" for row in range(4) for column in range(4))]
+    for method, name, scores in found:
+        row = expected[method][int(name.removeprefix("vit-"))]
+        assert row is not None
+        np.testing.assert_allclose(scores, row.scores, rtol=0, atol=1e-9)
+
+
+def test_files_of_any_kind(folder: Path, tmp_path: Path) -> None:
+    plain = colours()
+    grey = plain.convert("L")
+    deep = Image.fromarray((np.asarray(grey).astype(np.uint16) << 8) + 7)
+    seen = Image.merge("RGBA", (*plain.split(), Image.new("L", plain.size, 9)))
+    turned = plain.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # To be turned by 270 degrees before it is looked at.
+    files = {
+        "plain": file_of(plain),
+        "bitmap": file_of(plain, "BMP"),
+        "seen": file_of(seen),
+        "turned": file_of(turned, "PNG", exif=exif),
+        "grey": file_of(grey),
+        "grey-rgb": file_of(grey.convert("RGB")),
+        "deep": file_of(deep),
+        "cmyk": file_of(plain.convert("CMYK"), "TIFF"),
+        "small": file_of(Image.new("RGB", (1, 1), (200, 10, 10))),
+        "wide": file_of(Image.new("RGB", (900, 20))),
+        "empty": b"",
+        "cut": file_of(plain)[:900],
+        "drawn": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "huge": header_of(20_000, 20_000),
+        "none": None,
+    }
+    out, corpus = tmp_path / "out", corpus_of(tmp_path / "corpus.parquet", files)
+    run(options(folder, corpus, out))
+    assert verify(out).problems == []
+    with open_run(str(out)) as connection:
+        logits = dict(connection.execute("select instance_id, logits from instances").fetchall())
+        failures = dict(connection.execute("select instance_id, message from failures").fetchall())
+    for alike in (("plain", "bitmap", "seen", "cmyk", "turned"), ("grey", "grey-rgb", "deep")):
+        for name in alike[1:]:
+            assert logits[name] == pytest.approx(logits[alike[0]], abs=1e-4), name
+    assert logits["grey"] != pytest.approx(logits["plain"], abs=1e-2)
+    assert {"small", "wide"} < set(logits)
+    assert set(failures) == {"empty", "cut", "drawn", "huge", "none"}
+    assert failures["empty"] == "the picture's file is empty"
+    assert failures["drawn"] == "the picture's file is no picture in a format that can be read"
+    assert failures["huge"] == "the picture has more than 100 million pixels"
+    assert failures["cut"].startswith("the picture can't be decoded: ")
+    assert failures["none"] == "the row has no picture"
+    record = json.loads((out / "run.json").read_text())["identity"]["model"]["processor"]
+    assert record["class"] == "ViTImageProcessorPil" and record["image_std"] == [0.25] * 3
+
+
+def test_a_run_keeps_its_processor(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    corpus = corpus_of(tmp_path / "corpus.parquet", {"a": file_of(colours())})
+    run(options(folder, corpus, out))
+    other = tmp_path / "model"
+    shutil.copytree(folder, other)
+    changed = {**PROCESSOR, "image_mean": [0.4, 0.5, 0.5]}
+    (other / "preprocessor_config.json").write_text(json.dumps(changed))
+    with pytest.raises(UsageError, match=r"model\.processor"):
+        run(options(other, corpus, out, methods="occlusion"))
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"overflow": "stride"}, "--overflow is of texts, and the model is of pictures"),
+        ({"max_length": 9}, "--max-length is of texts, and the model is of pictures"),
+        ({"columns": {"text": "id"}}, "--text-column id: the model is of pictures, which have no"),
+        ({"columns": {"image": "none"}}, "has no column of their files"),
+        ({"columns": {"image": "label"}}, "holds integers, which can't be the image"),
+        ({"evaluation": Evaluation(operations=("pad",))}, "--operations: there is no 'pad'"),
+        ({"evaluation": Evaluation(protocol="word")}, "--units: there is no 'word'; there are pat"),
+        ({"methods": "lrp"}, "lrp is defined for rows of tokens"),
+    ],
+)
+def test_what_is_refused(folder: Path, tmp_path: Path, more: dict[str, Any], says: str) -> None:
+    corpus = corpus_of(tmp_path / "corpus.parquet", {"a": file_of(colours())})
+    with pytest.raises(UsageError) as caught:
+        run(options(folder, corpus, tmp_path / "out", **more))
+    assert says in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_need_a_processor_and_texts_a_model_of_texts(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path / "corpus.parquet", {"a": file_of(colours())})
+    with pytest.raises(UsageError, match=r"no preprocessor_config\.json, so the corpus must hold"):
+        run(options(GOLDENS / "vit-golden", corpus, tmp_path / "out"))
+    bert = save_tiny(tmp_path / "bert", "bert")
+    with pytest.raises(UsageError, match="has no text column that could be guessed"):
+        run(options(bert, corpus, tmp_path / "out"))
