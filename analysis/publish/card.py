@@ -191,7 +191,10 @@ def front_matter(card: Card) -> str:
     if card.languages:
         # Norwegian is "no".
         content["language"] = [_Quoted(code) for code in card.languages]
-    if task := _TASKS.get(card.model.get("task", "")):
+    task = _TASKS.get(card.model.get("task", ""))
+    if card.model.get("processor") or "ForImage" in (card.model.get("architecture") or ""):
+        task = "image-classification"
+    if task:
         content["task_categories"] = [task]
     content["size_categories"] = [size_category(card.configs[0].rows)]
     content["tags"] = ["attribeam", "explainability", "feature-attribution", "interpretability"]

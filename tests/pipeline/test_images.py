@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from attribeam.analysis import open_run, verify
+from attribeam.analysis.publish.publish import publish
 from attribeam.pipeline import Options, run
 from attribeam.schemas import UsageError
 from attribeam.transforms import attribute, load_model
@@ -106,6 +107,16 @@ def test_pixels(tmp_path: Path) -> None:
         row = expected[method][int(name.removeprefix("vit-"))]
         assert row is not None
         np.testing.assert_allclose(scores, row.scores, rtol=0, atol=1e-9)
+
+
+def test_what_is_published(tmp_path: Path) -> None:
+    out, page = tmp_path / "out", tmp_path / "page"
+    run(options(GOLDENS / "vit-golden", GOLDENS / "corpus_vit.parquet", out))
+    publish(str(out), "user/name", dry_run=str(page))
+    assert "- image-classification\n" in (page / "README.md").read_text()
+    with open_run(page) as connection:
+        (count,) = connection.execute("select count(*) from tokens").fetchall()[0]
+    assert count == 2 * 4 * 17
 
 
 def test_files_of_any_kind(folder: Path, tmp_path: Path) -> None:
