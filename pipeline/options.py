@@ -126,6 +126,12 @@ class Options:
     mask_token_id: int | None = _in_corpus(
         "for a model without tokenizer", None, metavar="ID", whole=True
     )
+    pooling: str = _in_corpus(
+        "where a classifier of pictures is read: its class's own position, or the mean of patches",
+        "auto",
+        metavar="auto|cls|mean",
+        known=("auto", "cls", "mean"),
+    )
     evaluation: "Evaluation | None" = field(default_factory=_usual_evaluation)
     device: str = _in_running("where the model runs", "auto", metavar="auto|cpu|cuda")
     dtype: str = _in_running(

@@ -51,6 +51,7 @@ class Settings:
         token_budget: Largest batch in tokens of short rows; None for the device's default.
         workers: Number of worker processes, which share the machine's processors.
         mask_token_id: The mask token, for a model without tokenizer.
+        pooling: Where a classifier of pictures is read.
         allow_pickle: Load pickled weights.
         trust_remote_code: Let the model bring its own code.
         tokenizer: Whether the model's tokenizer is loaded.
@@ -74,6 +75,7 @@ class Settings:
     token_budget: int | None = None
     workers: int = 1
     mask_token_id: int | None = None
+    pooling: str = "auto"
     allow_pickle: bool = False
     trust_remote_code: bool = False
     tokenizer: bool = True
@@ -120,7 +122,14 @@ class Settings:
 
     def loading(self) -> dict[str, Any]:
         """Arguments of ``attribeam.transforms.load_model``, but for the folder and the device."""
-        names = ("dtype", "allow_pickle", "trust_remote_code", "mask_token_id", "tokenizer")
+        names = (
+            "dtype",
+            "allow_pickle",
+            "trust_remote_code",
+            "mask_token_id",
+            "tokenizer",
+            "pooling",
+        )
         return {name: getattr(self, name) for name in names}
 
     def evaluation_record(self) -> EvaluationRecord | None:

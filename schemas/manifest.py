@@ -49,6 +49,7 @@ class ModelIdentity(ModelHashes):
     labels: list[str] | None
     num_layers: int
     num_heads: int
+    pooling: NotRequired[str]
     processor: NotRequired[dict[str, Any]]
 
 

@@ -86,6 +86,8 @@ def _model_identity(options: Options, folder: Path, model: Model) -> ModelIdenti
         "num_heads": model.num_heads,
         **model_hashes(folder, model.network.config),
     }
+    if model.mean:
+        identity["pooling"] = "mean"
     if model.processor is not None:
         identity["processor"] = processor_record(model.processor)
     return cast(ModelIdentity, identity)

@@ -121,6 +121,7 @@ class Checked:
             token_budget=options.token_budget,
             workers=options.workers,
             mask_token_id=options.mask_token_id,
+            pooling=options.pooling,
             allow_pickle=options.allow_pickle,
             trust_remote_code=options.trust_remote_code,
             tokenizer=self.model.tokenizer is not None,
@@ -357,6 +358,7 @@ def load_checked(folder: Path, options: Options) -> Model:
         allow_pickle=options.allow_pickle,
         trust_remote_code=options.trust_remote_code,
         mask_token_id=options.mask_token_id,
+        pooling=options.pooling,
     )
     try:
         try:

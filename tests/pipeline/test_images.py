@@ -109,6 +109,22 @@ def test_pixels(tmp_path: Path) -> None:
         np.testing.assert_allclose(scores, row.scores, rtol=0, atol=1e-9)
 
 
+def test_a_mean_of_patches(tmp_path: Path) -> None:
+    out, corpus = tmp_path / "out", GOLDENS / "corpus_vit.parquet"
+    run(options(GOLDENS / "vit-golden", corpus, out, pooling="mean", methods="bt_head"))
+    assert verify(out).problems == []
+    record = json.loads((out / "run.json").read_text())["identity"]["model"]
+    assert record["pooling"] == "mean"
+    with open_run(out) as connection:
+        found = connection.execute("select count(*), count(readout) from instances").fetchall()
+        assert found == [(4, 0)]
+        assert connection.execute("from agreement_by_instance").fetchall() == []
+    with pytest.raises(UsageError, match=r"model\.pooling"):
+        run(options(GOLDENS / "vit-golden", corpus, out, methods="saliency"))
+    with pytest.raises(UsageError, match="--pooling mean is of pictures"):
+        run(options(GOLDENS / "bert-golden", GOLDENS / "corpus.parquet", out, pooling="mean"))
+
+
 def test_what_is_published(tmp_path: Path) -> None:
     out, page = tmp_path / "out", tmp_path / "page"
     run(options(GOLDENS / "vit-golden", GOLDENS / "corpus_vit.parquet", out))

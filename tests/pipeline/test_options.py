@@ -20,6 +20,7 @@ def test_what_an_option_may_be_is_what_there_is() -> None:
         "overflow": set(get_args(Overflow)),
         "words": set(get_args(Words)),
         "dtype": set(DTYPES),
+        "pooling": {"auto", "cls", "mean"},
     }
 
 

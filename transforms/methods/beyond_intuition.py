@@ -5,6 +5,8 @@ of (I + A'_l); feedback F says how much the decision depends on the last layer's
 of gradients along a path from nothing to the input. The score is P * F, in the readout's row.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from attribeam.transforms.inputs.seam import BaselineName
@@ -38,7 +40,7 @@ def bt_token(captured: Captured, params: Params) -> Scores:
         sent = values @ attention.output.weight.T
         norms = [torch.linalg.vector_norm(vectors, dim=-1) for vectors in (sent, state.entered)]
         layers.append(captured.attention[number].mean(1) * (norms[0] / norms[1])[:, None])
-    return Scores(accumulate(start_row(captured), layers) * _feedback(captured, params))
+    return _scores(captured, layers, params)
 
 
 def bt_head(captured: Captured, params: Params) -> Scores:
@@ -57,15 +59,25 @@ def bt_head(captured: Captured, params: Params) -> Scores:
         total = importance.sum(1, keepdim=True)
         theta = importance / torch.where(total > 0, total, 1)
         layers.append((theta[..., None, None] * attention).sum(1))
-    return Scores(accumulate(start_row(captured), layers) * _feedback(captured, params))
+    return _scores(captured, layers, params)
 
 
-def _feedback(captured: Captured, params: Params) -> torch.Tensor:
-    """E_h max(0, mean of d f / d A_{L-1}[h, readout] along the path), [B, T]."""
+def _scores(captured: Captured, layers: Sequence[torch.Tensor], params: Params) -> Scores:
+    """P * F in the readout's row; of a mean, the mean of rows.
+
+    F is E_h max(0, mean of d f / d A_{L-1}[h] along the path).
+    """
     gradient = captured(_path(params)).attention
     if gradient is None:
         raise RuntimeError("the path was walked for something else")
-    return gradient.clamp(min=0).mean(1)
+    feedback, read = gradient.clamp(min=0).mean(1), captured.batch.rows.read
+    if read.at is not None:
+        return Scores(accumulate(start_row(captured), layers) * feedback)
+    rows = torch.eye(feedback.shape[-1], dtype=feedback.dtype, device=feedback.device)
+    perception = rows.expand_as(feedback)
+    for layer in layers:
+        perception = perception + layer.to(feedback.dtype) @ perception
+    return Scores(read.of(perception * feedback))
 
 
 def _path(params: Params) -> Path:
@@ -98,7 +110,6 @@ register(
         needs=_token_needs,
         # The authors' code for BERT: the last four of twelve layers; for ViT from the seventh on.
         defaults=_defaults(4 / 12, 6 / 12),
-        requires=("position",),
         signed=False,
         class_dependent=True,
         additive=False,
@@ -114,7 +125,6 @@ register(
         needs=_head_needs,
         # The authors' code for BERT: the last of twelve layers; for ViT from the fourth on.
         defaults=_defaults(1 / 12, 3 / 12),
-        requires=("position",),
         signed=False,
         class_dependent=True,
         additive=False,

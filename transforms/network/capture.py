@@ -82,8 +82,8 @@ class Recorder:
         leaving: What is done to what leaves a layer, of its number; None leaves it.
         number: How many layers have been called.
         attention: Attention probabilities per layer, each [B, H, T, T]; differentiable.
-        readout_attention: Those of the last layer and the position read out, [B, H, T];
-            differentiable, even where nothing below them is.
+        readout_attention: Those of the last layer and the position read out, [B, H, T], of means
+            those of all, [B, H, T, T]; differentiable, even where nothing below them is.
         entered: What entered the first layer (``hidden_states[0]``), [B, T, d].
         left: What left the last one: [B, 1, d] where one position of each row is all that is read,
             else [B, T, d]; differentiable.
@@ -125,7 +125,7 @@ class Recorder:
         return tensor.detach().to(self.dtype)
 
     def keep_readout_attention(self, probabilities: torch.Tensor) -> None:
-        """Keeps the last layer's attention of the position read out, [B, H, T]."""
+        """Keeps the last layer's attention of the position read out (``readout_attention``)."""
         if not probabilities.requires_grad:
             # The graph begins here: what lies below has no part in gradients of attention.
             probabilities.requires_grad_()
@@ -242,6 +242,9 @@ def _recorded(
     if recorder.watch.layers and value is not None:
         recorder.values.append(recorder.kept(value))
     if not recorder.looks_at_one_query:
+        return probabilities
+    if recorder.read.at is None:
+        recorder.keep_readout_attention(probabilities)
         return probabilities
     every = torch.arange(len(probabilities), device=probabilities.device)
     readout = recorder.read.position

@@ -62,6 +62,7 @@ def _rows(model: Model) -> Rows:
         pixels = torch.from_numpy(np.random.default_rng(0).standard_normal(size))
         mask = torch.ones(1, grid.positions, dtype=torch.int64, device=model.device)
         inputs = {"pixel_values": pixels.to(model.device, model.dtype)}
+        # Whatever is read later, here it is what transformers reads.
         return Rows(inputs, mask, Read(mask.new_zeros(1)))
     length = min(_TOKENS, model.capacity)
     random = np.random.default_rng(0)

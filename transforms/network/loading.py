@@ -49,6 +49,7 @@ def load_model(
     trust_remote_code: bool = False,
     mask_token_id: int | None = None,
     tokenizer: bool = True,
+    pooling: str = "auto",
 ) -> Model:
     """Loads a fine-tuned model and its tokenizer from a local folder.
 
@@ -62,6 +63,9 @@ def load_model(
         trust_remote_code: Let the model bring its own code.
         mask_token_id: Vocabulary id of the mask token, for a model without tokenizer.
         tokenizer: Load the tokenizer; False for pre-tokenised rows alone.
+        pooling: Where a classifier of pictures reads its prediction: ``mean``, the mean of patches,
+            before its last norm, as masked autoencoders are fine-tuned; ``auto`` and ``cls``, where
+            its class in transformers does.
 
     Raises:
         TokenizerError: If the tokenizer can't be used here, though the model can.
@@ -81,6 +85,8 @@ def load_model(
     class_name, task = _task_of(folder, config)
     _check_variant(folder, config, anatomy, task)
     of_text = anatomy.modality == "text"
+    if of_text and pooling != "auto":
+        raise UsageError(f"--pooling {pooling} is of pictures, and {folder} is a model of texts")
     words = None
     if tokenizer and of_text:
         words = load_tokenizer(folder, trust_remote_code=trust_remote_code)
@@ -108,6 +114,7 @@ def load_model(
         mask_id=_mask_id(config, words, mask_token_id) if of_text else None,
         pad_id=_pad_id(config, words) if of_text else None,
         max_length=_limit(config, anatomy, words),
+        mean=pooling == "mean",
         processor=None if of_text else _processor(folder, trust_remote_code=trust_remote_code),
         mixed=dtype == "mixed",
         **without,

@@ -53,6 +53,8 @@ class Model:
             ``dtype``.
         no_tokenizer: Where there is none, why, and what to do.
         processor: What makes its input of pictures, if the folder has it.
+        mean: Whether a classifier of pictures is read from the mean of patches, whatever its class
+            in transformers does.
     """
 
     network: PreTrainedModel
@@ -65,6 +67,7 @@ class Model:
     mixed: bool = False
     no_tokenizer: str = "the model's folder has no tokenizer, so the corpus must hold input_ids"
     processor: Any = None
+    mean: bool = False
 
     def __post_init__(self) -> None:
         patch_layers(self.layers)
@@ -249,7 +252,7 @@ class Model:
     @property
     def pools(self) -> bool:
         """Whether a row's prediction is read from the mean of all its positions."""
-        return self.anatomy.pools(self.network.config, self.task)
+        return self.mean or self.anatomy.pools(self.network.config, self.task)
 
     def readout_of(self, input_ids: Whole) -> int | None:
         """The position that a classifier reads the prediction from, of ids [T]; None for a mean.

@@ -26,8 +26,9 @@ class PathGradient:
 
     Attributes:
         gradient: Weighted mean of the gradients along the path, [B, T, n]; None if nobody asked.
-        attention: That of the gradients of the last layer's attention, [B, H, T]; None if nobody
-            asked. At padding it need not be zero.
+        attention: That of the gradients of the last layer's attention, [B, H, T] of the position
+            that is read, of means [B, H, T, T]; None if nobody asked. At padding it need not be
+            zero.
         difference: Input minus baseline, [B, T, n].
         gain: The output at the input minus at the baseline, [B]; None without ``gradient``.
     """

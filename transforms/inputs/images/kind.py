@@ -64,7 +64,8 @@ class Images:
             raise RowError(f"{len(pixels)} numbers, but a picture of the model's is {wanted}")
         if not np.isfinite(pixels).all():
             raise RowError("the picture's pixels are not all finite numbers")
-        return [picture_of(row, pixels.reshape(size), grid)]
+        picture = picture_of(row, pixels.reshape(size), grid)
+        return [replace(picture, readout=None) if model.pools else picture]
 
     def check(self, instance: Instance) -> None:
         """Nothing: a picture always has patches."""
@@ -81,11 +82,11 @@ class Images:
         """Instances as rows, all of one length."""
         grid, count = _grid(model), len(instances)
         fed = np.stack([_pixels(instance) for instance in instances])
-        read = Read(put(np.array([i.position for i in instances], np.int64), model.device))
+        mask = put(np.ones((count, grid.positions), np.int64), model.device)
         return Rows(
             inputs={"pixel_values": put(fed, model.device).to(model.dtype)},
-            attention_mask=put(np.ones((count, grid.positions), np.int64), model.device),
-            read=read,
+            attention_mask=mask,
+            read=_read(instances, mask, grid),
             outputs=numbers_asked([i.outputs for i in instances], model.device),
         )
 
@@ -100,9 +101,9 @@ class Images:
         kept = 1 - (removed & hidden[:, None]).to(rows.attention_mask.dtype)
         painted = _of_pixels(removed & ~hidden[:, None], _grid(model))
         pixels = rows.inputs["pixel_values"].masked_fill(painted[:, None], 0)
-        return replace(
-            rows, inputs={"pixel_values": pixels}, attention_mask=rows.attention_mask * kept
-        )
+        mask = rows.attention_mask * kept
+        read = _read([instance for instance, _, _ in copies], mask, _grid(model))
+        return replace(rows, inputs={"pixel_values": pixels}, attention_mask=mask, read=read)
 
     def length(self, model: Model, copy: Copy) -> int:
         """Number of patches and other tokens: of all copies the same."""
@@ -175,6 +176,18 @@ class Images:
         found = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         none = found.new_zeros(len(found), grid.before, found.shape[-1])
         return torch.cat([none, found], 1)
+
+
+def _read(instances: Sequence[Instance], mask: torch.Tensor, grid: Grid) -> Read:
+    """Where pictures are read: at the class token, or from the mean of the patches that are there.
+
+    Of a picture without any patch that is nothing: zeros.
+    """
+    if all(instance.readout is not None for instance in instances):
+        return Read(put(np.array([i.position for i in instances], np.int64), mask.device))
+    patches = mask.double()
+    patches[:, : grid.before] = 0
+    return Read(weights=patches / patches.sum(1, keepdim=True).clamp(min=1))
 
 
 def _grid(model: Model) -> Grid:

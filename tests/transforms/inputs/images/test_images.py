@@ -18,6 +18,7 @@ from attribeam.transforms.evaluate import Evaluation, Ranking, curves
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.images.kind import Images
 from attribeam.transforms.inputs.kinds import collate
+from attribeam.transforms.network.loading import load_model
 from attribeam.transforms.registry import fit_all, methods
 from tests.conftest import LoadTiny
 from tests.support.authors import golden_numbers
@@ -129,6 +130,55 @@ def test_the_authors_gradcam(model: Model) -> None:
     assert 0 < clamped < 5
 
 
+@pytest.mark.parametrize(
+    ("method", "key", "params"),
+    [("attention_rollout", "mae_rollout_sl0", {}), *[(m, f"mae_{k}", p) for m, k, p in _STARTS]],
+)
+def test_the_authors_scores_of_a_mean(method: str, key: str, params: dict[str, Any]) -> None:
+    """Read from the mean over patches, before the norm, as of masked autoencoders."""
+    model, golden = _of_mean(), golden_numbers("vit")
+    found = scores_of(model, method, **params)
+    logits = attribute(model, pictures(model), []).predictions
+    for number in range(3):
+        assert relative_error(found[number][1:], golden[f"{key}/{number}"]) < 1e-12
+        prediction = logits[number]
+        assert prediction is not None
+        assert relative_error(prediction.logits, golden[f"mae_logits/{number}"]) < 1e-12
+
+
+@cache
+def _of_mean() -> Model:
+    return load_model(GOLDENS / "vit-golden", dtype="float64", pooling="mean")
+
+
+def test_methods_of_a_mean_add_up() -> None:
+    model = _of_mean()
+    together = all_methods(model, pictures(model))
+    assert together.failures == []
+    lacking = {name for name, why in together.left_out.items() if "read from one position" in why}
+    assert lacking == {"attattr", "attattr_colsum", "partial_lrp", "transformer_attribution"}
+    for name in ("decompx", "integrated_gradients", "kernel_shap"):
+        for row in together.rows[name]:
+            assert row is not None and row.delta is not None
+            assert abs(row.delta) < (0.05 if name == "integrated_gradients" else 1e-9)
+    (first, *_), rows = pictures(model), together.rows["occlusion"]
+    assert rows[0] is not None
+    pixels = pixels_of(model)
+    network = plain(model)
+
+    def read(pixels: torch.Tensor) -> torch.Tensor:
+        hidden = network.vit.embeddings(pixels)
+        for layer in network.vit.layers:
+            hidden = layer(hidden)
+        logits: torch.Tensor = network.classifier(network.vit.layernorm(hidden[:, 1:].mean(1)))
+        return logits
+
+    target = rows[0].target
+    lost = (read(pixels) - read(without(pixels, 5)))[0, target]
+    assert rows[0].scores[6] == pytest.approx(float(lost), rel=TIGHT)
+    assert first.readout is None
+
+
 # Independent derivations ----------------------------------------------------------------------
 
 
@@ -226,10 +276,17 @@ def test_curves_of_patches(double: Model) -> None:
 
 
 def all_methods(model: Model, instances: Sequence[Instance], **more: Any) -> Attributions:
-    few = {"integrated_gradients": {"steps": 3}, "kernel_shap": {"samples": 20}}
-    chosen, _ = fit_all(choose(["all", "hta_x_input", "attention_flow"], few), model, "logit")
+    alone = "position" in model.traits
+    paths = {name: {"steps": 12} for name in ("bt_head", "bt_token", "integrated_gradients")}
+    layers = {name: {"steps": 2, "most": 2} for name in ("attattr", "attattr_colsum") if alone}
+    drawn = {name: {"samples": 20} for name in ("lime", "kernel_shap")}
+    noisy = {"iba": {"steps": 2, "copies": 2}, "hta_x_input": {"probes": 2}}
+    chosen, left_out = fit_all(
+        choose(["all", "hta_x_input"], paths | layers | drawn | noisy), model, "logit"
+    )
     statistics = collect(model, pictures(model), 1000)
-    return attribute(model, instances, chosen, statistics=statistics, layers=True, **more)
+    found = attribute(model, instances, chosen, statistics=statistics, layers=True, **more)
+    return replace(found, left_out=left_out)
 
 
 def test_batch_mates_do_not_matter(double: Model) -> None:
@@ -262,10 +319,10 @@ def test_decompx_makes_up_the_logit(double: Model) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({}, "the row has no picture (pixel_values)"),
+        ({}, "the row has no picture"),
         ({"pixel_values": [0.0] * 7}, "7 numbers, but a picture of the model's is 3 x 32 x 32"),
         ({"pixel_values": [np.inf] * 3072}, "the picture's pixels are not all finite numbers"),
-        ({"text": "a cat"}, "the row has no picture (pixel_values)"),
+        ({"text": "a cat"}, "the row has no picture"),
         ({"pixel_values": [0.0] * 3072, "label": 5}, "label 5 is outside the model's classes"),
     ],
 )
