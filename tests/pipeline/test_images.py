@@ -203,7 +203,7 @@ def test_a_run_keeps_its_processor(folder: Path, tmp_path: Path) -> None:
         ({"columns": {"image": "label"}}, "holds integers, which can't be the image"),
         ({"evaluation": Evaluation(operations=("pad",))}, "--operations: there is no 'pad'"),
         ({"evaluation": Evaluation(protocol="word")}, "--units: there is no 'word'; there are pat"),
-        ({"methods": "lrp"}, "lrp is defined for rows of tokens"),
+        ({"methods": "influence"}, "influence is defined for rows of tokens"),
     ],
 )
 def test_what_is_refused(folder: Path, tmp_path: Path, more: dict[str, Any], says: str) -> None:

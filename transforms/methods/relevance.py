@@ -22,6 +22,7 @@ def lrp(captured: Captured, params: Params) -> Scores:
 
     score[j] = sum_k R(x)[j, k] over hidden units k. ``rules`` are those of relevance; under
     ``orig`` the scores of deep models are large numbers of both signs.
+    Of pictures it is walked on to pixels, whose relevance is added up by patch.
     """
     return Scores(captured(_relevance(params)).entered.sum(-1))
 
@@ -73,7 +74,7 @@ register(
         compute=lrp,
         needs=lambda params: (_relevance(params),),
         defaults={"rules": Choice("orig", "cvpr21")},
-        requires=(*TRAITS, "tokens"),
+        requires=TRAITS,
         linear=True,
         signed=True,
         class_dependent=True,

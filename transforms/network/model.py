@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -181,6 +182,14 @@ class Model:
         """How pictures are cut up, if it takes these."""
         grid = self.anatomy.grid
         return None if grid is None else grid(self.network.config)
+
+    @cached_property
+    def patching(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What makes tokens of patches, [d, C * h * w], and what is added by position, [T, d]."""
+        assert self.anatomy.patches is not None and self.anatomy.places is not None
+        weight: torch.Tensor = attrgetter(self.anatomy.patches)(self.network).weight
+        places: torch.Tensor = attrgetter(self.anatomy.places)(self.network)
+        return weight.flatten(1), places[0]
 
     @property
     def causal(self) -> bool:

@@ -57,7 +57,7 @@ class RelevanceMaps(NamedTuple):
         attention: By layer, at its attention probabilities, each [B, H, T, T]; zero at padding, and
             in the last layer in every row but that of the position read out.
         entered: At what enters the lowest layer that was walked through, [B, T, d]; zero at
-            padding.
+            padding. Of pictures and all layers, at the pixels of each patch.
     """
 
     attention: dict[int, torch.Tensor]
@@ -91,6 +91,7 @@ def walk(
         ValueError: If the model is a masked LM and the rows have no words to contrast.
     """
     passed = forward(model, rows)
+    entered = passed.layers[0].entered
     weights = weights.double()
     # What K walks begin with, [K, B, C], and the weights of their ends, [K, B].
     starts, shares = weights[None], torch.ones_like(weights[None, :, 0])
@@ -109,6 +110,8 @@ def walk(
         # What passed through a layer is let go of when the walk has.
         reached, relevance = passed.layers.pop().back(relevance, rules)
         attention[len(passed.layers)] = torch.einsum("kb,kbhqt->bhqt", shares, reached)
+    if model.grid is not None and lowest == 0:
+        relevance = _of_pixels(model, rows, entered, relevance, rules)
     return RelevanceMaps(attention, torch.einsum("kb,kbtd->btd", shares, relevance))
 
 
@@ -435,6 +438,29 @@ def _normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:
         return norm.exact(x)
     bias = None if norm.bias is None else norm.bias.double()
     return functional.layer_norm(x, x.shape[-1:], norm.weight.double(), bias, norm.eps)
+
+
+def _of_pixels(
+    model: Model, rows: Rows, entered: torch.Tensor, relevance: torch.Tensor, rules: Rules
+) -> torch.Tensor:
+    """Relevance of what enters the first layer, [K, B, T, d], to that of pixels, [K, B, T, n].
+
+    Tokens are the sum of what is made of patches and of what is added by position, whose share is
+    dropped, and so is the class token's. To pixels goes the rule z^B, with the smallest and the
+    largest pixel of the picture as its bounds (Montavon et al. 2017; Chefer et al. 2021's code).
+    """
+    assert model.grid is not None
+    weight, places = (x.double() for x in model.patching)
+    tokens, _ = _added(relevance, entered - places, places.expand_as(entered), rules)
+    pixels = rows.inputs["pixel_values"].double()
+    patches = inputs_of(model).vectors(model, pixels)
+    low, high = (x[:, None, None] for x in (pixels.amin((1, 2, 3)), pixels.amax((1, 2, 3))))
+    upper, lower = weight.clamp(min=0), weight.clamp(max=0)
+    total = patches @ weight.T - low * upper.sum(1) - high * lower.sum(1) + _STABILISER
+    quotient = tokens / total
+    found = patches * (quotient @ weight) - low * (quotient @ upper) - high * (quotient @ lower)
+    found[:, :, : model.grid.before] = 0
+    return found
 
 
 def _split(x: torch.Tensor, heads: int) -> torch.Tensor:

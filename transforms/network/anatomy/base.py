@@ -89,6 +89,8 @@ class Anatomy:
         spread: How many steps of the head are done to each position before that mean is taken.
         modality: The kind of input that it takes (``inputs.kinds``).
         grid: How pictures are cut up, of the configuration, if it takes these.
+        patches: The convolution that makes tokens of patches.
+        places: The table of positions that is added to them, [1, T, d].
         refuse: Why a network of this family can't be explained, of its configuration and its task;
             None if it can.
     """
@@ -107,6 +109,8 @@ class Anatomy:
     spread: int = 0
     modality: str = "text"
     grid: Callable[[PretrainedConfig], Grid] | None = None
+    patches: str | None = None
+    places: str | None = None
     refuse: Callable[[PretrainedConfig, str], str | None] = lambda config, task: None
 
     def first_position(self, config: PretrainedConfig) -> int:

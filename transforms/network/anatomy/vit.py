@@ -39,5 +39,7 @@ FAMILIES = {
         segments=False,
         modality="images",
         grid=_grid,
+        patches="vit.embeddings.patch_embeddings.projection",
+        places="vit.embeddings.position_embeddings",
     ),
 }

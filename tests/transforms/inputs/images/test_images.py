@@ -101,6 +101,22 @@ def test_the_authors_relevance(
     check_scores(double, method, key, params, 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("rules", "key"), [("orig", "full_lrp_pixels"), ("cvpr21", "full_lrp_pixels_chefer_rules")]
+)
+def test_the_authors_relevance_of_pixels(double: Model, rules: str, key: str) -> None:
+    """By patch, as is stored; and what is added up to that."""
+    for target in ("predicted", 0, 3):
+        found = scores_of(double, "lrp", target, rules=rules)
+        end = "" if target == "predicted" else f"/class{target}"
+        for number in range(3):
+            pixels = torch.tensor(golden_numbers("vit")[f"{key}/{number}{end}"])[None, None]
+            expected = patches_of(pixels).flatten(2).sum(-1)[0]
+            size = patches_of(pixels).abs().max()
+            assert found[number][0] == 0
+            assert np.abs(found[number][1:] - expected.numpy()).max() < 1e-8 * float(size)
+
+
 def check_scores(model: Model, method: str, key: str, params: dict[str, Any], limit: float) -> None:
     """Of the predicted class, and of each where the method explains one."""
     golden, targets = golden_numbers("vit"), ["predicted", *range(5)]
@@ -156,11 +172,12 @@ def test_methods_of_a_mean_add_up() -> None:
     together = all_methods(model, pictures(model))
     assert together.failures == []
     lacking = {name for name, why in together.left_out.items() if "read from one position" in why}
-    assert lacking == {"attattr", "attattr_colsum", "partial_lrp", "transformer_attribution"}
-    for name in ("decompx", "integrated_gradients", "kernel_shap"):
+    relevance = {"lrp", "partial_lrp", "transformer_attribution"}
+    assert lacking == {"attattr", "attattr_colsum", "influence", *relevance}
+    for name in ("decompx", "kernel_shap"):
         for row in together.rows[name]:
             assert row is not None and row.delta is not None
-            assert abs(row.delta) < (0.05 if name == "integrated_gradients" else 1e-9)
+            assert abs(row.delta) < 1e-9
     (first, *_), rows = pictures(model), together.rows["occlusion"]
     assert rows[0] is not None
     pixels = pixels_of(model)
