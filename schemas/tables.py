@@ -52,9 +52,19 @@ _INSTANCES = (
         "The text; null for a pre-tokenised corpus; of windows, the whole text with the first",
     ),
     _column("text_pair", pa.string(), "The second text of a pair, else null"),
-    _column("tokens", pa.list_(pa.string()), "Token strings, special tokens included"),
-    _column("input_ids", pa.list_(pa.int32()), "Vocabulary ids of the tokens"),
-    _column("word_ids", pa.list_(pa.int32()), "Index of the word within its text; null if special"),
+    _column(
+        "tokens",
+        pa.list_(pa.string()),
+        "Token strings, special tokens included; of pictures r0c0 and so on",
+    ),
+    _column(
+        "input_ids", pa.list_(pa.int32()), "Vocabulary ids of the tokens; of pictures their numbers"
+    ),
+    _column(
+        "word_ids",
+        pa.list_(pa.int32()),
+        "Index of the word within its text, of the patch; null if special",
+    ),
     _column("char_start", pa.list_(pa.int32()), "First character in its text; null if special"),
     _column("char_end", pa.list_(pa.int32()), "End character (exclusive) in its text"),
     _column("special", pa.list_(pa.bool_()), "True for [CLS], [SEP] and the like"),

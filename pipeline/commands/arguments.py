@@ -292,7 +292,11 @@ def _add_evaluation_options(group: Any) -> None:
     )
     add("--fractions", default=_FRACTIONS, help="nominal fractions to remove, beside 0 and 1")
     add("--orders", default="morf,lerf,random", help="orders to remove in")
-    add("--operations", metavar="mask,pad,delete", help="how to remove (mask, or pad if unknown)")
+    add(
+        "--operations",
+        metavar="mask,pad,delete",
+        help="how to remove (mask, or pad if unknown; of pictures mean or drop)",
+    )
     add(
         "--units",
         default="token",
