@@ -1,4 +1,4 @@
-"""Pictures as instances: a position is a patch, and the class token stands before them."""
+"""Pictures as instances: a position is a patch; the class token stands before them."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -47,7 +47,7 @@ def picture_of(row: Row, pixels: Pixels, grid: Grid) -> Picture:
         word_ids=np.concatenate([nowhere[: grid.before], np.arange(patches, dtype=np.int32)]),
         char_start=nowhere,
         char_end=nowhere,
-        tokens=("[CLS]",) * grid.before + tuple(names),
+        tokens=(*("[CLS]", "[DISTILL]")[: grid.before], *names),
         split=row.split,
         label=row.label,
         subset=row.subset,

@@ -40,7 +40,7 @@ class Grid:
         width: Of a picture.
         patch_height: Of a patch.
         patch_width: Of a patch.
-        before: How many tokens of no patch stand before them: the class token.
+        before: How many tokens of no patch stand before them: that of the class, or one more.
     """
 
     channels: int

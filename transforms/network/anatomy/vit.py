@@ -1,4 +1,4 @@
-"""ViT: a pre-LN encoder of patches of pictures, read at a class token before them."""
+"""ViT and its kin: pre-LN encoders of patches of pictures, read at a class token before them."""
 
 from functools import partial
 
@@ -13,9 +13,9 @@ _PATHS = (
 )
 
 
-def _grid(config: PretrainedConfig) -> Grid:
+def _grid(config: PretrainedConfig, *, before: int) -> Grid:
     height, width = _pair(config.image_size)
-    return Grid(int(config.num_channels), height, width, *_pair(config.patch_size), before=1)
+    return Grid(int(config.num_channels), height, width, *_pair(config.patch_size), before)
 
 
 def _pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
@@ -26,20 +26,24 @@ def _pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-FAMILIES = {
-    "vit": Anatomy(
-        layers="vit.layers",
+def _vit(name: str, *, before: int = 1) -> Anatomy:
+    """A family whose network is called so, with so many tokens before those of patches."""
+    return Anatomy(
+        layers=f"{name}.layers",
         layer=partial(
             encoder_layer,
             norms=("layernorm_before", "layernorm_after"),
             before=True,
             paths=_PATHS,
         ),
-        heads={"classification": ("vit.layernorm", "classifier")},
+        heads={"classification": (f"{name}.layernorm", "classifier")},
         segments=False,
         modality="images",
-        grid=_grid,
-        patches="vit.embeddings.patch_embeddings.projection",
-        places="vit.embeddings.position_embeddings",
-    ),
-}
+        grid=partial(_grid, before=before),
+        patches=f"{name}.embeddings.patch_embeddings.projection",
+        places=f"{name}.embeddings.position_embeddings",
+    )
+
+
+# DeiT has a token for a teacher's class beside that of its own.
+FAMILIES = {"vit": _vit("vit"), "vit_msn": _vit("vit"), "deit": _vit("deit", before=2)}

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 from numpy.typing import NDArray
+from transformers import AutoConfig
 
 from attribeam.schemas import UsageError
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, attribute, choose, collect
@@ -328,6 +331,44 @@ def test_decompx_makes_up_the_logit(double: Model) -> None:
         for row in rows:
             assert row is not None and row.delta is not None
             assert abs(row.delta) < 1e-12
+
+
+# Other families -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "kind"), [("deit", "DeiT"), ("vit_msn", "ViTMSN")])
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_other_families(tmp_path: Path, family: str, kind: str, pooling: str) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family,
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_labels": 3},
+        **{"intermediate_size": 48, "image_size": [16, 24], "patch_size": [8, 4]},
+    )
+    network = getattr(transformers, f"{kind}ForImageClassification")(config)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(torch.randn_like(weight), alpha=0.2)
+    network.save_pretrained(tmp_path)
+    model = load_model(tmp_path, dtype="float64", pooling=pooling)
+    pixels = np.random.default_rng(0).standard_normal((2, 3, 16, 24))
+    instances, failures = encode_rows(
+        model,
+        [Row(f"r{n}", pixel_values=x.ravel().tolist()) for n, x in enumerate(pixels)],
+        EncodeOptions(model.max_length),
+    )
+    before = 2 if family == "deit" else 1
+    assert not failures and [len(one) for one in instances] == [before + 12] * 2
+    assert instances[0].tokens[-1] == "r1c5" and instances[0].special.sum() == before
+    found = attribute(model, instances, ["decompx", "saliency", "occlusion", "bt_head"])
+    assert found.failures == []
+    logits = network.eval().double()(pixel_values=torch.tensor(pixels)).logits.detach()
+    for number, prediction in enumerate(found.predictions):
+        row = found.rows["decompx"][number]
+        assert prediction is not None and row is not None and row.delta is not None
+        assert abs(row.delta) < 1e-10
+        same = relative_error(prediction.logits, logits[number]) < TIGHT
+        assert same == (pooling == "cls")
 
 
 # What is no picture ---------------------------------------------------------------------------
