@@ -195,7 +195,7 @@ def test_methods_of_a_mean_add_up() -> None:
 
     target = rows[0].target
     lost = (read(pixels) - read(without(pixels, 5)))[0, target]
-    assert rows[0].scores[6] == pytest.approx(float(lost), rel=TIGHT)
+    assert rows[0].scores[6] == pytest.approx(float(lost.detach()), rel=TIGHT)
     assert first.readout is None
 
 
