@@ -19,7 +19,7 @@ from attribeam.pipeline.corpus.columns import GUESSED, choose_columns, said
 from attribeam.pipeline.corpus.fields import find
 from attribeam.pipeline.corpus.labels import Labels, read_labels
 from attribeam.pipeline.corpus.sources import Record, Source, open_source
-from attribeam.pipeline.corpus.values import SCHEMA, Normaliser
+from attribeam.pipeline.corpus.values import Normaliser, schema_of
 from attribeam.pipeline.store.files import (
     DamagedError,
     discard_folder,
@@ -141,11 +141,11 @@ def stage(
             window of another would have.
     """
     discard_folder(join(root, CORPUS))
-    rows = corpus.rows()
+    rows, kept = corpus.rows(), schema_of(corpus.columns)
     count = shard = 0
     hashes: list[np.ndarray] = []
     while chunk := list(islice(rows, shard_size)):
-        write_parquet(join(root, corpus_path(shard)), pa.Table.from_pylist(chunk, SCHEMA))
+        write_parquet(join(root, corpus_path(shard)), pa.Table.from_pylist(chunk, kept))
         hashes.append(np.array([_hash(row["instance_id"]) for row in chunk], np.uint64))
         count, shard = count + len(chunk), shard + 1
     if not count:

@@ -34,6 +34,15 @@ SCHEMA = pa.schema(
     ]
 )
 _NAMES = {"pair": "text_pair", "id": "instance_id"}
+# Columns that are there only where a corpus has them: of pictures.
+_OF_IMAGES = ("pixel_values", "image")
+
+
+def schema_of(columns: Mapping[str, str]) -> pa.Schema:
+    """The schema of rows of a corpus whose columns have these roles."""
+    return pa.schema(
+        [each for each in SCHEMA if each.name not in _OF_IMAGES or each.name in columns]
+    )
 
 
 class _Unreadable(ValueError):

@@ -103,9 +103,9 @@ class Instance:
 
     @property
     def input_key(self) -> tuple[object, ...]:
-        """Equal for instances that are questions about one input."""
+        """Equal for instances that are questions about one input, whatever they are called."""
         if self.question is None:
-            return (self.instance_id,)
+            return (id(self),)
         return self.row_id, self.window, self.content, self.token_types.tobytes()
 
     @property

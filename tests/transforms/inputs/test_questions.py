@@ -276,6 +276,16 @@ def test_what_comes_later_has_no_part_in_a_decoder(tmp_path: Path) -> None:
             assert np.abs(row.scores[instance.readout + 1 :]).max(initial=0) < 1e-12
 
 
+def test_inputs_of_one_name_are_several(tmp_path: Path) -> None:
+    model = saved(tmp_path, tiny_network("bert"))
+    same = [Row("same", text) for text in TEXTS]
+    other = [Row(f"{n}", text) for n, text in enumerate(TEXTS)]
+    found = [attribute(model, encode(model, rows), "saliency") for rows in (same, other)]
+    for ours, theirs in zip(found[0].rows["saliency"], found[1].rows["saliency"], strict=True):
+        assert ours is not None and theirs is not None
+        assert ours.scores.tolist() == theirs.scores.tolist()
+
+
 def test_copies_are_run_once_for_all_questions(tmp_path: Path, most_rows: list[int]) -> None:
     network = tiny_network("bert", problem_type="multi_label_classification")
     model = saved(tmp_path, network)

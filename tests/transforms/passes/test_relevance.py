@@ -388,6 +388,7 @@ def capture(gradients: list[torch.Tensor], relevance: list[torch.Tensor], readou
     rows = SimpleNamespace(read=Read(torch.tensor([readout])), length=length, device="cpu")
     captured: Any = MagicMock(return_value=maps, logits=relevance[0], attention_gradient=gradients)
     captured.model.num_layers, captured.batch.rows = len(relevance), rows
+    captured.model.traits = {"tokens"}
     return cast(Captured, captured)
 
 
