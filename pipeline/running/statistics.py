@@ -94,6 +94,8 @@ def _rows(settings: Settings) -> Iterator[Row]:
 def _key(model: Model, row: Row, seed: int) -> tuple[bytes, str]:
     row = unpadded(model, row)
     content = repr((seed, row.text, row.text_pair, row.input_ids, row.token_type_ids))
+    if row.image is not None or row.pixel_values is not None:
+        content += repr((row.image, row.pixel_values))
     return blake2b(content.encode(errors="surrogatepass"), digest_size=8).digest(), content
 
 
