@@ -42,8 +42,9 @@ class Evaluation:
         orders: ``morf`` removes the highest scores first, ``lerf`` the lowest, ``random`` any.
         operations: ``mask`` puts the mask token in the place of a removed one, ``pad`` the padding
             token, hidden by the attention mask, ``delete`` closes the gap; of pictures ``mean``
-            paints patches with the mean colour, ``drop`` hides them. None of them stands for
-            ``mask``, or ``pad`` where the mask token isn't known; of pictures for ``mean``.
+            paints patches with the mean colour, ``black`` black, ``drop`` hides them. None of them
+            stands for ``mask``, or ``pad`` where the mask token isn't known; of pictures for
+            ``mean``.
         protocol: Whether single ``token``s or whole ``word``s are removed, or of pictures a
             ``patch`` at a time; what a word's score is
             depends on the method (``Ranking.word_score``). ``compat`` is for comparison with
@@ -84,7 +85,8 @@ class Evaluation:
         if len(distinct) < len({0.0, 1.0, *self.fractions}):
             raise UsageError("--fractions are at least 1e-9 apart, and from 0 and 1")
         for operation in operations:
-            wish, remedy = f"--operations {operation}", "use --operations pad"
+            other = "mean" if operation == "black" else "pad"
+            wish, remedy = f"--operations {operation}", f"use --operations {other}"
             kind.check_operation(model, operation, wish, remedy)
         return replace(
             self,

@@ -49,6 +49,7 @@ _REMOVED = {
     "mask": "masked",
     "pad": "hidden as padding",
     "mean": "painted with the mean colour",
+    "black": "painted black",
     "drop": "left out",
 }
 _KEPT_WHOLE = ("n", "instances", "failures", "tokens_per_second")

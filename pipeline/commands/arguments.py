@@ -295,7 +295,7 @@ def _add_evaluation_options(group: Any) -> None:
     add(
         "--operations",
         metavar="mask,pad,delete",
-        help="how to remove (mask, or pad if unknown; of pictures mean or drop)",
+        help="how to remove (mask, or pad if unknown; of pictures mean, black, drop)",
     )
     add(
         "--units",

@@ -19,12 +19,12 @@ from attribeam.transforms.network.rows import Rows
 
 # How units are removed, and what is removed as one. Methods have ``bag`` besides (all occurrences
 # of a word), and evaluations a way of their own (``compat``).
-Operation = Literal["mask", "pad", "delete", "mean", "drop"]
+Operation = Literal["mask", "pad", "delete", "mean", "black", "drop"]
 Unit = Literal["token", "word", "bag", "patch"]
 # What an evaluation removes at a time.
 EvaluationProtocol = Literal["token", "word", "compat", "patch"]
 # Where paths start: what stands in the place of all that can be replaced, or zeros.
-BaselineName = Literal["pad", "mask", "zero"]
+BaselineName = Literal["pad", "mask", "zero", "black"]
 # What paths run in: what enters the first layer, or what is looked up for words before that.
 SpaceName = Literal["embedded", "words"]
 

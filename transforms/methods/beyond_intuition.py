@@ -89,7 +89,7 @@ def _path(params: Params) -> Path:
 def _defaults(share: float, of_images: float) -> dict[str, Default]:
     return {
         "start_layer": LastLayers(share, of_images=lambda depth: round(depth * of_images)),
-        "baseline": ChoiceByKind("starts", ("zero", "pad", "mask")),
+        "baseline": ChoiceByKind("starts", ("zero", "pad", "mask", "black")),
         "steps": 20,
         "rule": Choice("endpoints", "trapezoid", "gauss_legendre", "midpoint", "left", "right"),
     }

@@ -303,13 +303,17 @@ def _lime_needs(params: Params) -> tuple[Perturb, ...]:
 
 _OUTPUTS = ("logit", "probability")
 
+_OPERATIONS = ChoiceByKind("operations", ("pad", "mask", "delete", "mean", "black", "drop"))
+
 register(
     Method(
         name="occlusion",
         compute=occlusion,
         needs=lambda params: (Perturb(params["operation"]),),
         defaults={
-            "operation": ChoiceByKind("operations", ("pad", "mask", "delete", "mean", "drop")),
+            "operation": ChoiceByKind(
+                "operations", ("pad", "mask", "delete", "mean", "black", "drop")
+            ),
             "unit": ChoiceByKind("units", ("token", "word", "patch")),
             "output": Choice(*_OUTPUTS),
         },
@@ -328,7 +332,9 @@ register(
         needs=_lime_needs,
         defaults={
             "samples": 100,
-            "operation": ChoiceByKind("operations", ("delete", "pad", "mask", "mean", "drop")),
+            "operation": ChoiceByKind(
+                "operations", ("delete", "pad", "mask", "mean", "black", "drop")
+            ),
             "unit": ChoiceByKind("units", ("bag", "word", "token", "patch")),
             "kernel_width": 25.0,
             "ridge": 1.0,
@@ -361,7 +367,9 @@ register(
         needs=lambda params: (Perturb(params["operation"]),),
         defaults={
             "samples": 256,
-            "operation": ChoiceByKind("operations", ("pad", "mask", "delete", "mean", "drop")),
+            "operation": ChoiceByKind(
+                "operations", ("pad", "mask", "delete", "mean", "black", "drop")
+            ),
             "unit": ChoiceByKind("units", ("token", "word", "patch")),
             "output": Choice(*_OUTPUTS),
         },

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from attribeam.transforms.passes.captured import Captured
 
 
+# What to use where one can't be used, if that isn't ``pad``.
+_OTHER = {"black": "mean"}
+
+
 @dataclass(frozen=True)
 class Perturb(Pass[None]):
     """Forward passes on perturbed copies, as many as the method asks for (``outcomes``).
@@ -30,7 +34,8 @@ class Perturb(Pass[None]):
 
     def check(self, model: Model) -> None:
         """Checks that the operation's token is known."""
-        wish, remedy = f"the operation {self.operation}", "use the operation pad"
+        wish = f"the operation {self.operation}"
+        remedy = f"use the operation {_OTHER.get(self.operation, 'pad')}"
         inputs_of(model).check_operation(model, self.operation, wish, remedy)
 
 

@@ -36,9 +36,9 @@ NO_PROCESSOR = (
 class Images:
     """Pictures of one size."""
 
-    operations: tuple[Operation, ...] = ("mean", "drop")
+    operations: tuple[Operation, ...] = ("mean", "black", "drop")
     units: tuple[Unit, ...] = ("patch",)
-    starts: tuple[str, ...] = ("zero",)
+    starts: tuple[str, ...] = ("zero", "black")
     protocols: tuple[EvaluationProtocol, ...] = ("patch",)
 
     # From a row to an instance ---------------------------------------------------------------
@@ -91,16 +91,21 @@ class Images:
         )
 
     def perturbed(self, model: Model, copies: Sequence[Copy]) -> Rows:
-        """Copies with patches of the mean colour, or without patches, which the others don't see.
+        """Copies with patches of the mean colour, black ones, or without them.
 
-        What ``drop`` leaves out keeps its place in the row, hidden from all others.
+        What ``drop`` leaves out keeps its place in the row, hidden from all others. The mean colour
+        is zero after normalising.
         """
         rows = self.rows(model, [replace(instance, asked=None) for instance, _, _ in copies])
         removed = put(np.stack([gone for _, _, gone in copies]), model.device)
         hidden = put(np.array([how == "drop" for _, how, _ in copies]), model.device)
         kept = 1 - (removed & hidden[:, None]).to(rows.attention_mask.dtype)
-        painted = _of_pixels(removed & ~hidden[:, None], _grid(model))
-        pixels = rows.inputs["pixel_values"].masked_fill(painted[:, None], 0)
+        painted = _of_pixels(removed & ~hidden[:, None], _grid(model))[:, None]
+        black = put(np.array([how == "black" for _, how, _ in copies]), model.device)
+        paint = torch.zeros_like(rows.inputs["pixel_values"])
+        if black.any():
+            paint = torch.where(black[:, None, None, None], _black(model), paint)
+        pixels = torch.where(painted, paint, rows.inputs["pixel_values"])
         mask = rows.attention_mask * kept
         read = _read([instance for instance, _, _ in copies], mask, _grid(model))
         return replace(rows, inputs={"pixel_values": pixels}, attention_mask=mask, read=read)
@@ -120,7 +125,7 @@ class Images:
         return "mean"
 
     def check_operation(self, model: Model, operation: Operation, wish: str, remedy: str) -> None:
-        """Checks that it is one for pictures.
+        """Checks that it is one for pictures, and that it is known what is black.
 
         Raises:
             UsageError: If it isn't.
@@ -128,22 +133,27 @@ class Images:
         if operation not in self.operations:
             known = ", ".join(self.operations)
             raise UsageError(f"{wish} is of texts, and the model is of pictures: there are {known}")
+        if operation == "black":
+            _check_black(model, wish, remedy)
 
     def check_start(self, model: Model, start: str, wish: str, remedy: str) -> None:
         """Checks that a path of pixels can start there.
 
         Raises:
-            UsageError: If it is of texts.
+            UsageError: If it is of texts, or it isn't known what is black.
         """
-        if start != "zero":
-            raise UsageError(f"{wish} is of texts, and the model is of pictures: there is zero")
+        if start not in self.starts:
+            known = " and ".join(self.starts)
+            raise UsageError(f"{wish} is of texts, and the model is of pictures: there is {known}")
+        if start == "black":
+            _check_black(model, wish, remedy)
 
     def summed(self, model: Model, rows: Rows) -> torch.Tensor:
         """What enters the first layer, in float64."""
         return model.embed(rows).double()
 
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
-        """The path of pixels from the mean colour (normalised zeros) to a picture.
+        """The path of pixels from the mean colour (normalised zeros) or from black to a picture.
 
         Raises:
             ValueError: If it is to be of words.
@@ -151,7 +161,10 @@ class Images:
         if name == "words":
             raise ValueError("there are no words in pictures")
         end = batch.rows.inputs["pixel_values"]
-        return Space(torch.zeros_like(end), end, self.leaf(model, batch.rows)[1])
+        begin = torch.zeros_like(end)
+        if start == "black":
+            begin = _black(model).expand_as(end).contiguous()
+        return Space(begin, end, self.leaf(model, batch.rows)[1])
 
     def leaf(self, model: Model, rows: Rows) -> tuple[torch.Tensor, Enter]:
         """Pixels, [B, C, H, W]: gradients are with respect to these."""
@@ -188,6 +201,24 @@ def _read(instances: Sequence[Instance], mask: torch.Tensor, grid: Grid) -> Read
     patches = mask.double()
     patches[:, : grid.before] = 0
     return Read(weights=patches / patches.sum(1, keepdim=True).clamp(min=1))
+
+
+def _check_black(model: Model, wish: str, remedy: str) -> None:
+    """Checks that the processor says what a black pixel is made into."""
+    if not getattr(model.processor, "do_normalize", False):
+        raise UsageError(
+            f"{wish} needs the colours that the model's processor normalises by "
+            f"(preprocessor_config.json in its folder), which are unknown: {remedy}"
+        )
+
+
+def _black(model: Model) -> torch.Tensor:
+    """A black pixel as the network is fed it, [C, 1, 1]."""
+    mean, spread = (
+        torch.tensor(x, dtype=torch.float64, device=model.device)
+        for x in (model.processor.image_mean, model.processor.image_std)
+    )
+    return (-mean / spread).to(model.dtype)[:, None, None]
 
 
 def _grid(model: Model) -> Grid:

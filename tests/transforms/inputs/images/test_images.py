@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,34 @@ def test_occlusion_by_the_mean_colour(double: Model) -> None:
         assert relative_error(scores[1:], torch.stack(lost, 1)[number].detach()) < TIGHT
 
 
+def test_black(double: Model) -> None:
+    with pytest.raises(UsageError, match=r"operation black needs the colours .*operation mean"):
+        scores_of(double, "occlusion", operation="black")
+    with pytest.raises(UsageError, match="baseline needs the colours that the model's processor"):
+        scores_of(double, "integrated_gradients", baseline="black")
+    colours = SimpleNamespace(do_normalize=True, image_mean=[0.5, 0.4, 0.3], image_std=[0.2] * 3)
+    model = replace(double, processor=colours)
+    black = torch.tensor([-2.5, -2.0, -1.5], dtype=torch.float64)[:, None, None]
+    pixels = pixels_of(double)
+    whole = logits_of(double, pixels)[:, 3].detach()
+    painted = without(pixels, 6)
+    painted[:, :, 8:16, 16:24] = black
+    lost = whole - logits_of(double, painted)[:, 3].detach()
+    for number, scores in enumerate(scores_of(model, "occlusion", 3, operation="black")):
+        assert scores[7] == pytest.approx(float(lost[number]), rel=1e-4)
+    found = attribute(
+        model,
+        pictures(model),
+        choose("integrated_gradients", {"integrated_gradients": {"baseline": "black"}}),
+        target=3,
+    ).rows["integrated_gradients"]
+    empty = logits_of(double, black.expand_as(pixels[:1]))[0, 3].detach()
+    for number, row in enumerate(found):
+        assert row is not None and row.delta is not None
+        total = row.scores.sum() - row.delta
+        assert total == pytest.approx(float(whole[number] - empty), rel=1e-4)
+
+
 def test_patches_that_are_dropped_are_as_if_they_were_not_there(double: Model) -> None:
     network = plain(double)
     entered = network.vit.embeddings(pixels_of(double))
@@ -402,18 +431,18 @@ def test_a_picture_of_another_size_fails_alone(double: Model) -> None:
         (
             "occlusion",
             {"operation": "pad"},
-            "is mean or drop for a model of images, not pad",
+            "is mean or black or drop for a model of images, not pad",
         ),
         ("lime", {"unit": "word"}, "is patch for a model of images, not word"),
         (
             "integrated_gradients",
             {"baseline": "pad"},
-            "is zero for a model of images, not pad",
+            "is zero or black for a model of images, not pad",
         ),
         (
             "bt_head",
             {"baseline": "mask"},
-            "is zero for a model of images, not mask",
+            "is zero or black for a model of images, not mask",
         ),
         ("influence", {}, "influence is defined for rows of tokens, and vit has none"),
         ("globenc", {}, "globenc is defined by layers that normalise after their residuals"),
