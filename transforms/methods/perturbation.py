@@ -311,9 +311,7 @@ register(
         compute=occlusion,
         needs=lambda params: (Perturb(params["operation"]),),
         defaults={
-            "operation": ChoiceByKind(
-                "operations", ("pad", "mask", "delete", "mean", "black", "drop")
-            ),
+            "operation": _OPERATIONS,
             "unit": ChoiceByKind("units", ("token", "word", "patch")),
             "output": Choice(*_OUTPUTS),
         },
@@ -367,9 +365,7 @@ register(
         needs=lambda params: (Perturb(params["operation"]),),
         defaults={
             "samples": 256,
-            "operation": ChoiceByKind(
-                "operations", ("pad", "mask", "delete", "mean", "black", "drop")
-            ),
+            "operation": _OPERATIONS,
             "unit": ChoiceByKind("units", ("token", "word", "patch")),
             "output": Choice(*_OUTPUTS),
         },
