@@ -27,10 +27,11 @@ GUESSED: dict[str, tuple[str, ...]] = {
     "special_tokens_mask": ("special_tokens_mask",),
     "pixel_values": ("pixel_values",),
     "image": ("image", "img", "picture", "photo"),
+    "mask": ("mask", "segmentation"),
 }
 # Roles of what rows are made of, by the kind of input that a model takes.
 _OF_TEXT = ("text", "pair", "input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
-_OF_IMAGES = ("image", "pixel_values")
+_OF_IMAGES = ("image", "pixel_values", "mask")
 _PAIRS = {
     "text": ("text_pair", "text2"),
     "premise": ("hypothesis",),
@@ -41,7 +42,7 @@ _PAIRS = {
 }
 ROLES = (
     *("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad"),
-    "image",
+    *("image", "mask"),
 )
 
 # Kinds of values (``fields.Field``) that a role can be played with.
@@ -64,6 +65,7 @@ _FITTING = {
     "special_tokens_mask": _NUMBERS,
     "pixel_values": {"list of number", "list of integer"},
     "image": {"bytes", "object"},
+    "mask": {"bytes", "object"},
 }
 _UNNAMED = (None, "none")
 # Without these a row has no instance, or another one.
@@ -215,13 +217,19 @@ def _checked(
     return {k: v for k, v in columns.items() if k not in ("good", "bad")}
 
 
+def _with_file(source: Source, columns: dict[str, str], role: str) -> dict[str, str]:
+    """The columns; that of a role holds files, as bytes or as ``datasets`` has them, or is left."""
+    if role not in columns:
+        return columns
+    known = source.field(columns[role])
+    if "bytes" in known.inner:
+        return {**columns, role: f"{columns[role]}.bytes"}
+    return columns if "bytes" in known.kinds else {k: v for k, v in columns.items() if k != role}
+
+
 def _checked_images(source: Source, columns: dict[str, str], model: Model) -> dict[str, str]:
-    image = columns.get("image")
-    if image is not None and "bytes" in source.field(image).inner:
-        # As ``datasets`` stores pictures: what the file holds, and what it was called.
-        columns = {**columns, "image": f"{image}.bytes"}
-    elif image is not None and "bytes" not in source.field(image).kinds:
-        columns = {role: name for role, name in columns.items() if role != "image"}
+    for role in ("image", "mask"):
+        columns = _with_file(source, columns, role)
     if "image" in columns and model.processor is not None:
         columns = {role: name for role, name in columns.items() if role != "pixel_values"}
     elif "pixel_values" in columns:

@@ -30,12 +30,13 @@ SCHEMA = pa.schema(
         ("bad", pa.string()),
         ("pixel_values", pa.list_(pa.float64())),
         ("image", pa.binary()),
+        ("mask", pa.binary()),
         ("problem", pa.string()),
     ]
 )
 _NAMES = {"pair": "text_pair", "id": "instance_id"}
 # Columns that are there only where a corpus has them: of pictures.
-_OF_IMAGES = ("pixel_values", "image")
+_OF_IMAGES = ("pixel_values", "image", "mask")
 
 
 def schema_of(columns: Mapping[str, str]) -> pa.Schema:
@@ -179,9 +180,9 @@ def _pixels(value: Any) -> list[float]:
 
 def _file(value: Any) -> bytes:
     if not isinstance(value, bytes):
-        raise _Unreadable(f"the image is a {type(value).__name__}, not the bytes of a file")
+        raise _Unreadable(f"the picture is a {type(value).__name__}, not the bytes of a file")
     return value
 
 
 # Roles whose values are no texts and no lists of whole numbers.
-_OTHERS = {"roles": _roles, "pixel_values": _pixels, "image": _file}
+_OTHERS = {"roles": _roles, "pixel_values": _pixels, "image": _file, "mask": _file}

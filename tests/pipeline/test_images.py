@@ -181,6 +181,41 @@ def test_files_of_any_kind(folder: Path, tmp_path: Path) -> None:
     assert record["class"] == "ViTImageProcessorPil" and record["image_std"] == [0.25] * 3
 
 
+def test_masks_are_rationales(folder: Path, tmp_path: Path) -> None:
+    values = np.zeros((40, 40), np.uint8)
+    values[:20, 10:25] = 255  # Columns 1 and 2, of 10 pixels a patch, the second by half.
+    mask = Image.fromarray(values)
+    picture = file_of(colours().resize((40, 40)))
+    files = {
+        "light": (picture, file_of(mask)),
+        "bits": (picture, file_of(mask.convert("1"))),
+        "ones": (picture, file_of(Image.fromarray(values // 255))),
+        "none": (picture, None),
+        "small": (picture, file_of(mask.resize((20, 40)))),
+        "broken": (picture, b"no picture"),
+    }
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {
+        name: pa.array([f[at] and {"bytes": f[at], "path": None} for f in files.values()], kind)
+        for at, name in enumerate(("image", "mask"))
+    }
+    corpus, out = tmp_path / "corpus.parquet", tmp_path / "out"
+    pq.write_table(pa.table({"id": list(files), **columns}), corpus)
+    run(options(folder, corpus, out, methods="random,saliency"))
+    assert verify(out).problems == []
+    with open_run(out) as connection:
+        found = dict(connection.execute("select instance_id, rationale from instances").fetchall())
+        failures = dict(connection.execute("select instance_id, message from failures").fetchall())
+        scored = connection.execute("select any_value(n) from plausibility").fetchall()
+    expected = [0, *[0, 1, 1, 0] * 2, *[0] * 8]
+    assert found["light"] == found["bits"] == found["ones"] == expected
+    assert found["none"] is None and scored == [(3,)]
+    assert failures == {
+        "small": "the mask is of 20 x 40 pixels, and its picture of 40 x 40",
+        "broken": "the mask's file is no picture in a format that can be read",
+    }
+
+
 def test_a_run_keeps_its_processor(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     corpus = corpus_of(tmp_path / "corpus.parquet", {"a": file_of(colours())})

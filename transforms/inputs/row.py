@@ -17,7 +17,8 @@ class Row:
     """A row of the corpus, before encoding.
 
     Either ``text``, ``input_ids``, ``image`` (a picture's file) or ``pixel_values`` is given, the
-    last C * H * W numbers as the model takes them. What ``attention_mask`` hides of the ids is
+    last C * H * W numbers as the model takes them; ``mask`` is the file of a picture of where the
+    class is seen, which is a picture's rationale. What ``attention_mask`` hides of the ids is
     padding, and no part of the instance; ``special_tokens_mask`` marks [CLS], [SEP] and the like.
     ``good`` and ``bad`` are the correct and the wrong word at the [MASK], as words or as vocabulary
     ids. ``problem`` says what was wrong with the row when it was read; such a row fails with that
@@ -40,6 +41,7 @@ class Row:
     bad: str | int | None = None
     pixel_values: Sequence[float] | None = None
     image: bytes | None = None
+    mask: bytes | None = None
     problem: str | None = None
 
 

@@ -5,10 +5,12 @@ import warnings
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from attribeam.transforms.inputs.images.picture import Pixels
 from attribeam.transforms.inputs.row import RowError
+from attribeam.transforms.network.anatomy import Grid
 
 # More pixels than any photograph has; decoded they would take gigabytes.
 MOST_PIXELS = 100_000_000
@@ -23,6 +25,35 @@ def decoded(content: bytes) -> Image.Image:
     Raises:
         RowError: If it is no picture, cut off, or too large.
     """
+    return _of_colours(_opened(content, "picture"))
+
+
+def covered(content: bytes, size: tuple[int, int], grid: Grid) -> NDArray[np.int32]:
+    """1 for the patches that a mask covers by half at least, row by row, [rows * columns].
+
+    A mask is where its picture is light, or not zero if that has nothing but 0 and 1.
+
+    Args:
+        content: Its file.
+        size: Width and height of the picture that it is of.
+        grid: The patches that this is cut into.
+
+    Raises:
+        RowError: If it is no picture, or of another size.
+    """
+    mask = _opened(content, "mask").convert("L")
+    if mask.size != size:
+        of_mask, of_picture = (f"{width} x {height}" for width, height in (mask.size, size))
+        raise RowError(f"the mask is of {of_mask} pixels, and its picture of {of_picture}")
+    values = np.asarray(mask.resize((grid.width, grid.height), Image.Resampling.NEAREST))
+    inside = values > (127 if values.max() > 1 else 0)
+    shape = (grid.rows, grid.patch_height, grid.columns, grid.patch_width)
+    found: NDArray[np.int32] = (inside.reshape(shape).mean((1, 3)) >= 0.5).astype(np.int32)
+    return found.reshape(-1)
+
+
+def _opened(content: bytes, what: str) -> Image.Image:
+    """A file's picture, upright; ``what`` it is, for messages."""
     try:
         with warnings.catch_warnings():
             # Its size is looked at here, before anything is decoded.
@@ -31,16 +62,16 @@ def decoded(content: bytes) -> Image.Image:
             if picture.width * picture.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             picture.load()
-            return _of_colours(ImageOps.exif_transpose(picture))
+            return ImageOps.exif_transpose(picture)
     except Image.DecompressionBombError:
         raise RowError(
-            f"the picture has more than {MOST_PIXELS // 1_000_000} million pixels"
+            f"the {what} has more than {MOST_PIXELS // 1_000_000} million pixels"
         ) from None
     except UnidentifiedImageError:
-        what = "empty" if not content else "no picture in a format that can be read"
-        raise RowError(f"the picture's file is {what}") from None
+        why = "no picture in a format that can be read" if content else "empty"
+        raise RowError(f"the {what}'s file is {why}") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise RowError(f"the picture can't be decoded: {error}") from error
+        raise RowError(f"the {what} can't be decoded: {error}") from error
 
 
 def _of_colours(picture: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.batch import Batch, Instance, numbers_asked, put
-from attribeam.transforms.inputs.images.decoding import decoded, processed
+from attribeam.transforms.inputs.images.decoding import covered, decoded, processed
 from attribeam.transforms.inputs.images.picture import Picture, Pixels, picture_of
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
 from attribeam.transforms.inputs.seam import (
@@ -56,16 +56,19 @@ class Images:
         if row.image is not None and model.processor is None:
             raise RowError(NO_PROCESSOR)
         pixels: Pixels = np.asarray(() if row.pixel_values is None else row.pixel_values)
+        seen = (grid.width, grid.height)
         if row.image is not None:
-            pixels = processed(model.processor, decoded(row.image)).reshape(-1)
+            picture = decoded(row.image)
+            seen, pixels = picture.size, processed(model.processor, picture).reshape(-1)
         size = (grid.channels, grid.height, grid.width)
         if len(pixels) != np.prod(size):
             wanted = " x ".join(map(str, size))
             raise RowError(f"{len(pixels)} numbers, but a picture of the model's is {wanted}")
         if not np.isfinite(pixels).all():
             raise RowError("the picture's pixels are not all finite numbers")
-        picture = picture_of(row, pixels.reshape(size), grid)
-        return [replace(picture, readout=None) if model.pools else picture]
+        mask = None if row.mask is None else _mask(model, row.mask, seen)
+        instance = picture_of(row, pixels.reshape(size), grid, mask)
+        return [replace(instance, readout=None) if model.pools else instance]
 
     def check(self, instance: Instance) -> None:
         """Nothing: a picture always has patches."""
@@ -189,6 +192,13 @@ class Images:
         found = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         none = found.new_zeros(len(found), grid.before, found.shape[-1])
         return torch.cat([none, found], 1)
+
+
+def _mask(model: Model, content: bytes, seen: tuple[int, int]) -> NDArray[np.int32]:
+    """The patches that a mask covers, of a picture that was seen in some size."""
+    if getattr(model.processor, "do_center_crop", False):
+        raise RowError("the model's processor cuts pictures, so that a mask can't be laid on them")
+    return covered(content, seen, _grid(model))
 
 
 def _read(instances: Sequence[Instance], mask: torch.Tensor, grid: Grid) -> Read:

@@ -34,8 +34,10 @@ class Picture(Instance):
         return self.pixels.tobytes()
 
 
-def picture_of(row: Row, pixels: Pixels, grid: Grid) -> Picture:
-    """The instance of a picture."""
+def picture_of(
+    row: Row, pixels: Pixels, grid: Grid, mask: NDArray[np.int32] | None = None
+) -> Picture:
+    """The instance of a picture; ``mask`` says of each patch whether it is one of the rationale."""
     patches = grid.rows * grid.columns
     names = [f"r{row}c{column}" for row in range(grid.rows) for column in range(grid.columns)]
     nowhere = np.full(grid.positions, -1, np.int32)
@@ -50,6 +52,7 @@ def picture_of(row: Row, pixels: Pixels, grid: Grid) -> Picture:
         tokens=(*("[CLS]", "[DISTILL]")[: grid.before], *names),
         split=row.split,
         label=row.label,
+        rationale=None if mask is None else np.concatenate([0 * nowhere[: grid.before], mask]),
         subset=row.subset,
         pixels=pixels,
     )
