@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from attribeam.pipeline.running.missing import Task, in_order, plan, units_of_run
 from attribeam.pipeline.settings import Settings
 from attribeam.pipeline.store.damage import Damage, Part
-from attribeam.pipeline.store.files import discard, join, read_parquet
+from attribeam.pipeline.store.files import Stamp, discard, join, read_parquet, stamp
 from attribeam.schemas import Unit, UsageError, unit_path
 from attribeam.schemas.layout import parse_failures_path
 from attribeam.schemas.manifest import EvaluationRecord, Manifest
@@ -120,18 +120,25 @@ class Run:
             more = [unit for unit in self.units if unit.method not in self.unable]
             units = in_order([*units, *more])
         able = {p: paths for p, paths in damage.parts.items() if p[0].method not in self.unable}
-        tasks = plan(units, self.settings.num_shards, whole, [*able, *passing.parts])
-        again = [path for paths in able.values() for path in paths]
+        again = {part: self._stamp(part) for part in able} | dict.fromkeys(passing.parts)
+        tasks = plan(units, self.settings.num_shards, whole, again)
+        damaged = [path for paths in able.values() for path in paths]
         unable = {p: paths for p, paths in damage.parts.items() if p not in able}
         return Work(
             units=units,
             tasks=tasks,
             settings=self._settings_for(tasks),
             retried=passing.parts,
-            again=[*again, *damage.corpus, *damage.samples.values()],
+            again=[*damaged, *damage.corpus, *damage.samples.values()],
             spoiled=[*(path for paths in unable.values() for path in paths), *damage.strays],
             left=list(self._left(unable, damage.strays, passing.stuck)),
         )
+
+    def _stamp(self, part: Part) -> Stamp | None:
+        """That of a table that is damaged, or whose failures are."""
+        unit, shard = part
+        path = unit_path(unit, shard, self.settings.num_shards)
+        return stamp(join(self.settings.output, path))
 
     def _settings_for(self, tasks: Sequence[Task]) -> Settings:
         """The settings of the call, with those of other methods that have a part in its tasks."""

@@ -4,7 +4,10 @@
 one fused stage. Nothing larger than the record of a file leaves it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import dropwhile
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -17,9 +20,9 @@ from attribeam.pipeline.running.missing import Task
 from attribeam.pipeline.running.shard import Shard, UnitResult
 from attribeam.pipeline.running.tables import failures_table
 from attribeam.pipeline.settings import Settings
-from attribeam.pipeline.store.files import discard, join, write_parquet
+from attribeam.pipeline.store.files import discard, join, stamp, write_parquet
 from attribeam.pipeline.store.s3 import share_clients
-from attribeam.schemas import failures_path, unit_path
+from attribeam.schemas import Unit, failures_path, unit_path
 
 share_clients()  # In workers that run nothing else of ours before they read.
 
@@ -48,7 +51,7 @@ class Attribute(beam.PTransform):
         root = self.settings.output
         return (
             pcoll
-            | "Read" >> beam.Map(read_shard, root)
+            | "Read" >> beam.FlatMap(read_shard, root)
             | "Attribute" >> RunInference(AttributionHandler(self.settings).with_no_batching())
             | "Write" >> beam.Map(write_unit, root)
         )
@@ -59,9 +62,22 @@ def build(pipeline: beam.Pipeline, tasks: list[Task], settings: Settings) -> Non
     _ = pipeline | "Tasks" >> beam.Create(tasks) | Attribute(settings)
 
 
-def read_shard(task: Task, root: str) -> Shard:
-    """The rows of a task's shard."""
-    return Shard(task, list(read_rows(root, task.shard)))
+def read_shard(task: Task, root: str) -> Iterator[Shard]:
+    """The rows of a task's shard, and what is left to do of it; nothing if nothing is.
+
+    A runner that loses a worker runs its whole bundle again, and that is many shards.
+    """
+    if units := tuple(dropwhile(partial(_is_committed, task, root), task.units)):
+        yield Shard(replace(task, units=units), list(read_rows(root, task.shard)))
+
+
+def _is_committed(task: Task, root: str, unit: Unit) -> bool:
+    """Whether a unit has been made since the task was planned.
+
+    Units are committed in order, so that one question does for a shard that nobody has begun.
+    """
+    now = stamp(join(root, unit_path(unit, task.shard, task.num_shards)))
+    return now is not None and now != dict(task.before).get(unit)
 
 
 def write_unit(result: UnitResult, root: str) -> FileRecord:

@@ -4,17 +4,26 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
+from attribeam.pipeline.store.files import Stamp
 from attribeam.schemas import TABLES, Unit
 from attribeam.schemas.layout import shard_name
 
 
 @dataclass(frozen=True)
 class Task:
-    """A shard and the units of it that are missing; the element of the Beam graph."""
+    """A shard and the units of it that are missing; the element of the Beam graph.
+
+    Attributes:
+        shard: Number of the shard.
+        num_shards: How many there are.
+        units: Its units that are to be made, in the order in which they are committed.
+        before: The stamps of those whose tables are there and are to be replaced.
+    """
 
     shard: int
     num_shards: int
     units: tuple[Unit, ...]
+    before: tuple[tuple[Unit, Stamp], ...] = ()
 
 
 def units_of_run(methods: Mapping[str, Container[str]]) -> list[Unit]:
@@ -38,7 +47,7 @@ def plan(
     units: Iterable[Unit],
     num_shards: int,
     done: Iterable[str],
-    again: Iterable[tuple[Unit, int]] = (),
+    again: Mapping[tuple[Unit, int], Stamp | None] | None = None,
 ) -> list[Task]:
     """Plans the tasks of a run.
 
@@ -46,7 +55,8 @@ def plan(
         units: Units that every shard is to have.
         num_shards: Number of shards.
         done: Paths of the files that are there, relative to the run's folder.
-        again: Units of single shards that are to be made again, whether they are there or not.
+        again: Units of single shards that are to be made again, whether they are there or not,
+            with the stamps of tables that stay until they are replaced.
 
     Returns:
         A task for each shard that lacks units, in order.
@@ -59,6 +69,12 @@ def plan(
         for shard, name in enumerate(names):
             if f"{folder}/{name}" not in there:
                 missing[shard].append(unit)
-    for unit, shard in again:
+    before: dict[int, list[tuple[Unit, Stamp]]] = defaultdict(list)
+    for (unit, shard), stamp in (again or {}).items():
         missing[shard].append(unit)
-    return [Task(shard, num_shards, tuple(in_order(missing[shard]))) for shard in sorted(missing)]
+        if stamp is not None:
+            before[shard].append((unit, stamp))
+    return [
+        Task(shard, num_shards, tuple(in_order(missing[shard])), tuple(before[shard]))
+        for shard in sorted(missing)
+    ]

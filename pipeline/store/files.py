@@ -22,6 +22,8 @@ TEMPORARY = ".tmp"
 _MARK = b"PAR1"
 _LEAST = 12
 
+Stamp = tuple[int, float]  # Size of a file, and when it was written.
+
 
 class DamagedError(OSError):
     """A file's content is not what was written."""
@@ -148,10 +150,23 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
 
 def is_whole(path: str) -> bool:
     """Whether a Parquet file is there and not cut short, as far as its end tells."""
+    return stamp(path) is not None
+
+
+def stamp(path: str) -> Stamp | None:
+    """What of a Parquet file changes when it is written anew; None if there is no whole one.
+
+    At a URL it takes one request. Machines that share a disk find the same.
+    """
     if is_local(path):
-        return _ends_well(path)
+        if not _ends_well(path):
+            return None
+        about = Path(path).stat()
+        return about.st_size, about.st_mtime_ns
     found = FileSystems.match([path])[0].metadata_list
-    return bool(found) and found[0].size_in_bytes >= _LEAST
+    if not found or found[0].size_in_bytes < _LEAST:
+        return None
+    return found[0].size_in_bytes, found[0].last_updated_in_seconds
 
 
 def _ends_well(path: str) -> bool:

@@ -188,10 +188,12 @@ def test_it_is_told_whose_damaged_files_are() -> None:
 def test_what_is_made_again_is_planned_though_it_is_there() -> None:
     done = [unit_path(unit, shard, 2) for unit in UNITS for shard in range(2)]
     other = Unit("attributions", "c")
-    again = [(UNITS[4], 1), (other, 1), (UNITS[1], 1)]
-    assert plan(UNITS, 2, done, again) == [Task(1, 2, (other, UNITS[1], UNITS[4]))]
+    again = {(UNITS[4], 1): None, (other, 1): (9, 0.5), (UNITS[1], 1): None}
+    assert plan(UNITS, 2, done, again) == [
+        Task(1, 2, (other, UNITS[1], UNITS[4]), ((other, (9, 0.5)),))
+    ]
     # What is missing anyway is planned once.
-    assert plan(UNITS, 2, done[1:], [(UNITS[0], 0)]) == [Task(0, 2, (UNITS[0],))]
+    assert plan(UNITS, 2, done[1:], {(UNITS[0], 0): None}) == [Task(0, 2, (UNITS[0],))]
 
 
 def test_there_is_nothing_to_sweep_where_there_is_nothing(tmp_path: Path) -> None:
