@@ -150,6 +150,12 @@ class Options:
     workers: int = _in_running(
         "worker processes on this machine", 1, metavar="N", whole=True, least=1
     )
+    part: str | None = _in_running(
+        "do one of N parts of the run, counted from 0, beside others that do theirs (auto: of a "
+        "Slurm array; auto/N: of an indexed job of Kubernetes)",
+        None,
+        metavar="I/N|auto|auto/N",
+    )
     repair: bool = _in_running(
         "read every file that is there, and make those that are damaged again", False
     )

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from attribeam.schemas.tables import EVALUATIONS, TABLES
 
 MANIFEST = "run.json"
-LOCK = ".attribeam-lock"  # There while a process works in the folder.
+LOCK = ".attribeam-lock"  # There while a process has the folder to itself.
 DATABASE = "attribeam.duckdb"  # Views for the duckdb command; holds no data.
 FORMAT = 5  # That is written.
 FORMATS = (4, 5)  # That are read; docs/tables.md says for how long.
@@ -56,6 +56,7 @@ PUBLISHED_GLOBS = {table: f"{PUBLISHED}/{table}/**/*.parquet" for table in GLOBS
 CARD = "README.md"  # Its card, whose name is the hub's.
 UNFINISHED = "UPLOAD-NOT-FINISHED.md"  # There while it is uploaded in more than one commit.
 
+_PART_LOCK = re.compile(rf"{re.escape(LOCK)}\.(\d{{5,}})-of-(\d{{5,}})", re.ASCII)
 _SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
 
 
@@ -113,6 +114,17 @@ def model_path(digest: str, name: str | None = None) -> str:
 def evaluation_path(table: str, name: str) -> str:
     """Path of one evaluation's rows of a table of ``EVALUATIONS``."""
     return f"{table}/{name}.parquet"
+
+
+def part_lock_path(index: int, count: int) -> str:
+    """Path of what is there while a process works on a part of a run."""
+    return f"{LOCK}.{index:05d}-of-{count:05d}"
+
+
+def parse_part_lock_path(path: str) -> tuple[int, int] | None:
+    """Reads (number of the part, of all parts) out of the path of its lock; None if it is none."""
+    found = _PART_LOCK.fullmatch(path)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def parse_failures_path(path: str) -> tuple[Unit, int, int] | None:

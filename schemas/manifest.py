@@ -143,6 +143,7 @@ class Execution(TypedDict, total=False):
     token_budget: int | None
     workers: int
     processors: int | None
+    part: str
     runner: str
     versions: dict[str, str]
 

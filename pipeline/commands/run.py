@@ -56,15 +56,10 @@ def configured(
 
 
 def _report(summary: Any) -> None:
-    done, folder = summary.shards - summary.worked, shlex.quote(summary.output)
-    if not summary.worked:
-        print(f"nothing left to do: {counted(summary.shards, 'shard')} complete already")
-    else:
-        before = f" ({done} more were there already)" if done else ""
-        print(
-            f"{counted(summary.rows, 'row')} in {counted(summary.shards, 'shard')}; "
-            f"{summary.worked} worked on{before} in {summary.seconds:.1f} s"
-        )
+    folder = shlex.quote(summary.output)
+    print(_done(summary))
+    if summary.rest is not None:
+        print(_rest(summary))
     for sentence in summary.left:
         print(f"attribeam: {cut(sentence)}", file=sys.stderr)
     if summary.damaged:
@@ -86,6 +81,33 @@ def _report(summary: Any) -> None:
         print(_reason(found, what))
         view = "failure_summary"
     print(f'next:   {ask} "from {view}"')
+
+
+def _done(summary: Any) -> str:
+    """A line on what the call was for, and what it had to do of it."""
+    shards = counted(summary.shards, "shard")
+    own = shards
+    if summary.part is not None:
+        own = f"part {summary.part}, {summary.own} of {shards}"
+    if not summary.own:
+        return f"nothing to do for part {summary.part}: the run has {shards}"
+    if not summary.worked:
+        return f"nothing left to do: {own} complete already"
+    there = summary.own - summary.worked
+    before = f" ({there} more were there already)" if there else ""
+    what = f"{counted(summary.rows, 'row')} in {shards}" if summary.part is None else own
+    return f"{what}; {summary.worked} worked on{before} in {summary.seconds:.1f} s"
+
+
+def _rest(summary: Any) -> str:
+    """A line on what other parts of the run have left."""
+    shards, files = summary.rest
+    if not shards:
+        return "the whole run is done"
+    return (
+        f"of the whole run, {shards} of {counted(summary.shards, 'shard')} are not done yet: "
+        f"{counted(files, 'file')} missing"
+    )
 
 
 def _reason(found: Any, what: str) -> str:

@@ -122,7 +122,13 @@ def understood(
 
 
 def stage(
-    corpus: Corpus, root: str, *, shard_size: int, windows: bool = False, questions: bool = False
+    corpus: Corpus,
+    root: str,
+    *,
+    shard_size: int,
+    windows: bool = False,
+    questions: bool = False,
+    anew: bool = True,
 ) -> int:
     """Copies a corpus into the run's folder, normalised, one file a shard.
 
@@ -132,6 +138,8 @@ def stage(
         shard_size: Rows a shard.
         windows: Whether long texts are to become windows, which have ids too.
         questions: Whether rows are asked several questions, which have ids too.
+        anew: Whether it may be another corpus than what is there. Else files are replaced one by
+            one, since other parts of the run may be reading them.
 
     Returns:
         Number of rows.
@@ -140,7 +148,8 @@ def stage(
         UsageError: If the corpus is empty or two rows have the same id, or one has the id that a
             window of another would have.
     """
-    discard_folder(join(root, CORPUS))
+    if anew:
+        discard_folder(join(root, CORPUS))
     rows, kept = corpus.rows(), schema_of(corpus.columns)
     count = shard = 0
     hashes: list[np.ndarray] = []

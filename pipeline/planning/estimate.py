@@ -181,6 +181,8 @@ def estimate_run(
     checked = check(options, connect(options))
     for note in checked.notes:
         tell(note)
+    if options.part is not None:
+        tell(f"the estimate is of the whole run, and not of --part {options.part}")
     parallel = _parallel(checked.device)
     threads = torch.get_num_threads()
     try:

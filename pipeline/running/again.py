@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+from attribeam.pipeline.parts import WHOLE, RunPart
 from attribeam.pipeline.running.missing import Task, in_order, plan, units_of_run
 from attribeam.pipeline.settings import Settings
 from attribeam.pipeline.store.damage import Damage, Part
@@ -104,6 +105,7 @@ class Run:
         whole: Iterable[str],
         damage: Damage,
         passing: Passing = NOTHING,
+        part: RunPart = WHOLE,
         *,
         everything: bool = False,
     ) -> Work:
@@ -113,6 +115,7 @@ class Run:
             whole: Paths of the files that are there and not damaged.
             damage: What is damaged.
             passing: What is to be tried again.
+            part: The part of the run that the call is for, as are the paths, damage and passing.
             everything: Do what is missing of the run's other methods too.
         """
         units = units_of_run(self.settings.tables)
@@ -121,7 +124,7 @@ class Run:
             units = in_order([*units, *more])
         able = {p: paths for p, paths in damage.parts.items() if p[0].method not in self.unable}
         again = {part: self._stamp(part) for part in able} | dict.fromkeys(passing.parts)
-        tasks = plan(units, self.settings.num_shards, whole, again)
+        tasks = plan(units, self.settings.num_shards, whole, again, part)
         damaged = [path for paths in able.values() for path in paths]
         unable = {p: paths for p, paths in damage.parts.items() if p not in able}
         return Work(

@@ -164,7 +164,7 @@ def _method_record(choice: Chosen, settings: Settings) -> MethodRecord:
 def _execution(options: Options, settings: Settings) -> Execution:
     """What a call ran with that its numbers don't depend on."""
     elsewhere = settings.model_copy is not None
-    return {
+    execution: Execution = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "methods": list(settings.methods),
         "device": settings.device,
@@ -176,6 +176,9 @@ def _execution(options: Options, settings: Settings) -> Execution:
         "runner": options.runner,
         "versions": {name: version(name) for name in ("attribeam", *_LIBRARIES)},
     }
+    if options.part is not None:
+        execution["part"] = options.part
+    return execution
 
 
 def _device_name(device: str) -> str:

@@ -1,10 +1,13 @@
 """Running a job: prepare it, plan what is missing, hand that to a Beam runner."""
 
 import builtins
+import os
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError
@@ -13,17 +16,18 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from attribeam.pipeline.options import Options
+from attribeam.pipeline.parts import RunPart, part_of, read_part
 from attribeam.pipeline.running import progress
 from attribeam.pipeline.running.again import discard_parts
 from attribeam.pipeline.running.graph import build
-from attribeam.pipeline.running.manifest import write_manifest
-from attribeam.pipeline.running.missing import Task
+from attribeam.pipeline.running.manifest import read_manifest, write_manifest
+from attribeam.pipeline.running.missing import Task, plan, units_of_run
 from attribeam.pipeline.running.outcome import Outcome, outcome
-from attribeam.pipeline.running.prepare import note, prepare
+from attribeam.pipeline.running.prepare import Prepared, note, prepare
 from attribeam.pipeline.settings import Settings
-from attribeam.pipeline.store.files import DamagedError
-from attribeam.pipeline.store.lock import locked
-from attribeam.pipeline.workers.engines import Workers, connect, is_dry_run
+from attribeam.pipeline.store.files import DamagedError, list_files
+from attribeam.pipeline.store.lock import locked, locked_part
+from attribeam.pipeline.workers.engines import connect, is_dry_run
 from attribeam.pipeline.workers.leash import WORKER, run_leashed
 from attribeam.pipeline.workers.model_files import send_model
 from attribeam.schemas import UsageTypeError
@@ -38,33 +42,46 @@ _STORES = (
 )
 
 
+class Rest(NamedTuple):
+    """What a whole run lacks: shards that aren't complete, and the files that these lack."""
+
+    shards: int
+    files: int
+
+
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to.
+    """What a run came to, or a part of it.
 
     Attributes:
         output: The run's folder.
         rows: Rows of the corpus.
         shards: Number of shards.
+        own: Number of those that this call was for: all, or those of its part.
         worked: Shards that this call had to work on.
-        outcome: What is in the folder, from this call and earlier ones.
+        outcome: What is in the folder of these, from this call and earlier ones.
         damaged: Files that were found to be damaged, and were made again.
         left: Sentences on those that were left as they are.
         seconds: Wall time of this call.
+        part: The part that this call was for; None for the whole run.
+        rest: What of the whole run wasn't there when a part was done; None for the whole run.
     """
 
     output: str
     rows: int
     shards: int
+    own: int
     worked: int
     outcome: Outcome
     damaged: int
     left: list[str]
     seconds: float
+    part: RunPart | None = None
+    rest: Rest | None = None
 
     @property
     def failures(self) -> int:
-        """Rows of ``failures`` in the folder."""
+        """Rows of ``failures`` in the folder, of the shards that the call was for."""
         return self.outcome.failures
 
 
@@ -77,46 +94,90 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> Summa
 
     Raises:
         UsageError: If anything about the options is wrong, or another process is at work in the
-            folder; nothing has been attributed then.
+            folder, or on shards of the part; nothing has been attributed then.
         OSError: If the disk is full, a file is damaged, or a worker process was killed. What is
             committed by then is kept.
     """
     start = time.monotonic()
     if not isinstance(options, Options):
         raise UsageTypeError(f"run takes attribeam.Options, not a {type(options).__name__}")
+    options = _with_part(options)
     workers = connect(options)
-    with locked(options.output):
-        return _run(options, workers, start, tell)
+    with _locked(options) as let_others:
+        prepared = prepare(options, workers)
+        _begin(prepared, options, tell)
+        let_others()
+        work, settings = prepared.work, prepared.work.settings
+        if work.tasks:
+            sizes = [
+                min(options.shard_size, prepared.rows - shard * options.shard_size)
+                for shard in range(settings.num_shards)
+            ]
+            with progress.watching(settings.output, work.tasks, sizes):
+                execute(work.tasks, settings, options)
+        return _summary(prepared, options, start)
 
 
-def _run(options: Options, workers: Workers, start: float, tell: Callable[[str], None]) -> Summary:
-    prepared = prepare(options, workers)
+def _with_part(options: Options) -> Options:
+    """The options with the number of the part in place of where that is to be read."""
+    if options.part is None:
+        return options
+    part, source = read_part(options.part, os.environ)
+    if source:
+        note(f"--part {options.part} is {part} ({source})")
+    return replace(options, part=str(part))
+
+
+@contextmanager
+def _locked(options: Options) -> Iterator[Callable[[], None]]:
+    """Has the folder, and from the call of what it yields on no more than the part if it is one."""
+    if options.part is None:
+        with locked(options.output):
+            yield lambda: None
+    else:
+        with locked_part(options.output, part_of(options.part)) as let_others:
+            yield let_others
+
+
+def _begin(prepared: Prepared, options: Options, tell: Callable[[str], None]) -> None:
+    """Says what is to be said, and writes what workers and other parts need."""
     work, settings = prepared.work, prepared.work.settings
     if work.tasks:
         for sentence in prepared.notes:
             note(sentence)
         for sentence in prepared.guessed:
             tell(sentence)
+    if work.tasks or not prepared.begun:
         write_manifest(settings.output, prepared.manifest)
-        if not is_dry_run(options):
-            discard_parts(settings.output, work.retried, settings.num_shards)
-            send_model(settings)
-        sizes = [
-            min(options.shard_size, prepared.rows - shard * options.shard_size)
-            for shard in range(settings.num_shards)
-        ]
-        with progress.watching(settings.output, work.tasks, sizes):
-            execute(work.tasks, settings, options)
+    if work.tasks and not is_dry_run(options):
+        discard_parts(settings.output, work.retried, settings.num_shards)
+        send_model(settings)
+
+
+def _summary(prepared: Prepared, options: Options, start: float) -> Summary:
+    work, settings, part = prepared.work, prepared.work.settings, part_of(options.part)
+    root, shards = settings.output, settings.num_shards
     return Summary(
-        output=settings.output,
+        output=root,
         rows=prepared.rows,
-        shards=settings.num_shards,
+        shards=shards,
+        own=len(part.shards(shards)),
         worked=len(work.tasks),
-        outcome=outcome(settings.output, work.units, settings.num_shards, work.spoiled),
+        outcome=outcome(root, work.units, shards, work.spoiled, part),
         damaged=len(work.again),
         left=work.left,
+        part=None if options.part is None else part,
+        rest=None if options.part is None else _rest(root, shards, prepared),
         seconds=time.monotonic() - start,
     )
+
+
+def _rest(root: str, num_shards: int, prepared: Prepared) -> Rest:
+    """What a run lacks, of whichever part and method."""
+    methods = (read_manifest(root) or prepared.manifest)["methods"]
+    units = units_of_run({name: of["tables"] for name, of in methods.items()})
+    tasks = plan(units, num_shards, list_files(root))
+    return Rest(len(tasks), sum(len(task.units) for task in tasks))
 
 
 def execute(tasks: list[Task], settings: Settings, options: Options) -> None:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
+from attribeam.pipeline.parts import WHOLE, RunPart
 from attribeam.pipeline.store.files import Stamp
 from attribeam.schemas import TABLES, Unit
 from attribeam.schemas.layout import shard_name
@@ -48,6 +49,7 @@ def plan(
     num_shards: int,
     done: Iterable[str],
     again: Mapping[tuple[Unit, int], Stamp | None] | None = None,
+    part: RunPart = WHOLE,
 ) -> list[Task]:
     """Plans the tasks of a run.
 
@@ -57,16 +59,17 @@ def plan(
         done: Paths of the files that are there, relative to the run's folder.
         again: Units of single shards that are to be made again, whether they are there or not,
             with the stamps of tables that stay until they are replaced.
+        part: The part of the run that is planned.
 
     Returns:
-        A task for each shard that lacks units, in order.
+        A task for each shard of the part that lacks units, in order.
     """
     there = set(done)
-    names = [shard_name(shard, num_shards) for shard in range(num_shards)]
+    names = {shard: shard_name(shard, num_shards) for shard in part.shards(num_shards)}
     missing: dict[int, list[Unit]] = defaultdict(list)
     for unit in units:
         folder = unit.folder
-        for shard, name in enumerate(names):
+        for shard, name in names.items():
             if f"{folder}/{name}" not in there:
                 missing[shard].append(unit)
     before: dict[int, list[tuple[Unit, Stamp]]] = defaultdict(list)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from attribeam.pipeline.parts import WHOLE, RunPart
 from attribeam.pipeline.store.files import count_rows, exists, join, list_files, read_parquet
 from attribeam.schemas import Unit, unit_path
-from attribeam.schemas.layout import FAILURES
+from attribeam.schemas.layout import FAILURES, parse_failures_path
 from attribeam.transforms.inputs.variants import NothingToRemoveError
 from attribeam.transforms.recovery import is_passing
 
@@ -57,7 +58,11 @@ class Outcome(NamedTuple):
 
 
 def outcome(
-    root: str, units: Sequence[Unit], num_shards: int, spoiled: Collection[str] = ()
+    root: str,
+    units: Sequence[Unit],
+    num_shards: int,
+    spoiled: Collection[str] = (),
+    part: RunPart = WHOLE,
 ) -> Outcome:
     """Reads the failures of a run, and the footers of other files as far as need be.
 
@@ -66,6 +71,7 @@ def outcome(
         units: The units of a call that is done.
         num_shards: Number of shards.
         spoiled: Paths of files that are known to be damaged.
+        part: The part of the run that the outcome is of.
 
     Raises:
         DamagedError: If a file can't be read.
@@ -75,11 +81,11 @@ def outcome(
         paths = (
             join(root, unit_path(unit, shard, num_shards))
             for unit in filter(wanted, units)
-            for shard in range(num_shards)
+            for shard in part.shards(num_shards)
         )
         return any(exists(path) and count_rows(path) for path in paths)
 
-    found = reasons(root, spoiled)
+    found = reasons(root, spoiled, part)
     return Outcome(
         failures=sum(reason.number for reason in found),
         passing=sum(reason.passing for reason in found),
@@ -91,8 +97,8 @@ def outcome(
     )
 
 
-def reasons(root: str, spoiled: Collection[str] = ()) -> list[Reason]:
-    """Why instances of a run failed, the most frequent reason first.
+def reasons(root: str, spoiled: Collection[str] = (), part: RunPart = WHOLE) -> list[Reason]:
+    """Why instances of a run, or of a part of it, failed, the most frequent reason first.
 
     Messages that differ in numbers or in what they quote are of one kind.
     """
@@ -100,7 +106,7 @@ def reasons(root: str, spoiled: Collection[str] = ()) -> list[Reason]:
     first: dict[str, str] = {}
     different: set[str] = set()
     passing: Counter[str] = Counter()
-    for error, message in _failures(root, spoiled):
+    for error, message in _failures(root, spoiled, part):
         said = message if error == "RowError" else f"{error}: {message}"
         kind = _OWN.sub("#", said)
         counts[kind] += 1
@@ -113,11 +119,12 @@ def reasons(root: str, spoiled: Collection[str] = ()) -> list[Reason]:
     ]
 
 
-def _failures(root: str, spoiled: Collection[str]) -> Iterator[tuple[str, str]]:
+def _failures(root: str, spoiled: Collection[str], part: RunPart) -> Iterator[tuple[str, str]]:
     """Class and message of the failures, in order."""
     folder = join(root, FAILURES)
     for path in sorted(list_files(folder)):
-        if f"{FAILURES}/{path}" in spoiled:
-            continue
+        place = parse_failures_path(f"{FAILURES}/{path}")
+        if f"{FAILURES}/{path}" in spoiled or place is None or not part.has(place[1]):
+            continue  # Of which some may be just being written, for another part.
         table: pa.Table = read_parquet(join(folder, path), ["error", "message"])
         yield from zip(table["error"].to_pylist(), table["message"].to_pylist(), strict=True)

@@ -17,6 +17,7 @@ from attribeam.analysis.opening.runs import linked_folders
 from attribeam.pipeline.corpus.padding import count_padding, said
 from attribeam.pipeline.corpus.staging import Corpus, check_again, open_corpus, stage, staged
 from attribeam.pipeline.options import Options, Said, declared
+from attribeam.pipeline.parts import check_part, part_of
 from attribeam.pipeline.running.again import NOTHING, Run, Work, passing_parts
 from attribeam.pipeline.running.identity import base_name, record
 from attribeam.pipeline.running.manifest import check_is_own, merged, other_versions, read_manifest
@@ -54,6 +55,7 @@ class Prepared:
         manifest: ``run.json`` as it is to be once this call adds to the run.
         notes: What is to be said if there is anything to do.
         guessed: Sentences on what was guessed and left out, to be said then too.
+        begun: Whether there is a ``run.json`` already.
     """
 
     work: Work
@@ -61,6 +63,7 @@ class Prepared:
     manifest: Manifest
     notes: list[str]
     guessed: list[str]
+    begun: bool
 
 
 @dataclass(frozen=True)
@@ -194,8 +197,8 @@ def _in_order(evaluation: Evaluation) -> Evaluation:
 def prepare(options: Options, workers: Workers) -> Prepared:
     """Checks the options against each other, the model, the corpus and the output folder.
 
-    The caller has the folder to itself (``lock.locked``). The corpus is staged into it unless an
-    earlier call has done that.
+    The caller has the folder to itself (``lock.locked``, ``lock.locked_part``). The corpus is
+    staged into it unless an earlier call has done that.
 
     Args:
         options: The options.
@@ -214,13 +217,14 @@ def prepare(options: Options, workers: Workers) -> Prepared:
 def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepared:
     """What needs the corpus: it is copied into the folder, and what is to be known of it is."""
     model, corpus = checked.model, checked.corpus
-    root = options.output.rstrip("/")
+    root, part = options.output.rstrip("/"), part_of(options.part)
     copy = partial(
         stage,
         *(corpus, root),
         shard_size=options.shard_size,
         windows=checked.encoding.overflow == "stride",
         questions=checked.model.task in (*SEVERAL, "token_classification"),
+        anew=old is None,
     )
     if old is None:
         # Of a call that was killed before it began; its model may have been another.
@@ -233,22 +237,25 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
     manifest = merged(root, old, new)
     settings = settings.as_begun(manifest)
     run = Run.of(settings, manifest, model)
-    kept, damaged = sweep(root, old if options.repair else None)
+    kept, damaged = sweep(root, old if options.repair else None, part)
     damage = sorted_out(damaged, run.units, settings.num_shards)
     if old is not None and (damage.corpus or not staged(root, settings.num_shards)):
         # Or somebody has tidied up; it is the same corpus, since its fingerprint is.
+        for path in damage.corpus:
+            discard(join(root, path))
         copy()
         check_again(root, settings.num_shards)
     passing = passing_parts(root, run, kept) if options.retry_failed else NOTHING
     everything = options.repair or options.retry_failed
-    work = run.work(kept, damage, passing, everything=everything)
+    work = run.work(kept, damage, passing, part, everything=everything)
     # Of whichever method: it is known by whom it was made.
     manifest["executions"][-1]["methods"] = list(work.settings.methods)
     if checked.left_out:
         manifest["executions"][-1]["left_out"] = checked.left_out
     ensure_statistics(replace(work.settings, device=checked.device), model, damage.samples)
     guessed = [*checked.notes, *said(padding, model)]
-    return Prepared(work, rows, manifest, [*other_versions(old, new)], guessed)
+    notes = [*other_versions(old, new)]
+    return Prepared(work, rows, manifest, notes, guessed, begun=old is not None)
 
 
 def _effective_limit(
@@ -315,6 +322,7 @@ def check_numbers(options: Options) -> None:
     """
     for name, (each, _) in declared().items():
         _check_option(f"--{name.replace('_', '-')}", getattr(options, name), each)
+    check_part(options.part)
     if options.workers > _MOST_WORKERS:
         raise UsageError(f"--workers is at most {_MOST_WORKERS}, not {options.workers}")
     if options.stride is not None and options.overflow != "stride":

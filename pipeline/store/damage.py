@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from attribeam.analysis.opening.files import content_problems, corpus_problems
+from attribeam.pipeline.parts import WHOLE, RunPart
 from attribeam.pipeline.store.files import (
     TEMPORARY,
     DamagedError,
@@ -25,6 +26,7 @@ from attribeam.schemas.layout import (
     FAILURES,
     STATISTICS,
     parse_failures_path,
+    parse_part_lock_path,
     parse_statistics_path,
 )
 from attribeam.schemas.manifest import Manifest, is_double
@@ -69,16 +71,20 @@ def is_own(path: str) -> bool:
     )
 
 
-def sweep(root: str, manifest: Manifest | None = None) -> Swept:
+def sweep(root: str, manifest: Manifest | None = None, part: RunPart = WHOLE) -> Swept:
     """Deletes what a killed run left half written, and finds what a broken disk has damaged.
 
     Args:
         root: The run's folder.
         manifest: Its ``run.json``, to read every file to its last page; None to look only for
             those that are cut short.
+        part: The part of the run that this call is for: the shards of others, who may be at work,
+            are left alone.
     """
     kept, damaged = [], []
     for path, ends_well in list_checked(root):
+        if not _is_of(path, part):
+            continue
         if path.endswith(TEMPORARY):
             discard(join(root, path))
         elif is_own(path) and not (
@@ -88,6 +94,16 @@ def sweep(root: str, manifest: Manifest | None = None) -> Swept:
         else:
             kept.append(path)
     return Swept(kept, sorted(damaged))
+
+
+def _is_of(path: str, part: RunPart) -> bool:
+    """Whether a file, or one that is half written, is of a part of a run, or of all parts."""
+    if path.endswith(TEMPORARY):
+        path = path.removesuffix(TEMPORARY).rpartition(".")[0]
+    if other := parse_part_lock_path(path):
+        return part.overlaps(RunPart(*other))
+    found = parse_unit_path(path) or parse_failures_path(path)
+    return found is None or part.has(found[1])
 
 
 def _is_sound(root: str, path: str, manifest: Manifest) -> bool:

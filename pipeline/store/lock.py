@@ -1,10 +1,13 @@
-"""One process at a time on a run's folder.
+"""One process at a time on a run's folder, or on a part of a run.
 
 Two that plan from the same files would do the same work twice, and one would sweep away what the
 other is writing. On a local disk the operating system holds the lock, and lets go of it however the
 process ends. At a URL, or on a disk without locks, there is a lease: a file that its owner writes
 anew every ``RENEW`` seconds. Who finds one watches it for ``WATCH`` seconds. If it changes,
 somebody is there; if it doesn't, its owner is dead. Nobody's clock is compared with another's.
+
+A part begins with the folder to itself, which other parts wait for, and then has a lock of its own.
+Whoever has the folder looks for locks of parts that have shards in common with what it is to do.
 """
 
 import errno
@@ -15,8 +18,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,9 +29,10 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from attribeam.pipeline.interruption import lastly
+from attribeam.pipeline.parts import WHOLE, RunPart
 from attribeam.pipeline.store.files import discard, exists, is_local, join, open_read, write_atomic
 from attribeam.schemas import UsageError
-from attribeam.schemas.layout import LOCK
+from attribeam.schemas.layout import LOCK, parse_part_lock_path, part_lock_path
 
 try:
     import fcntl
@@ -52,6 +56,21 @@ class LostLeaseError(OSError):
     """Another process took this one for dead and has taken its folder over."""
 
 
+class InUseError(UsageError):
+    """Another process has a folder, or a part of a run.
+
+    Attributes:
+        content: What it says of itself, as far as that could be read.
+    """
+
+    def __init__(self, root: str, content: bytes | None) -> None:
+        self.content = content
+        super().__init__(
+            f"--output {root} is in use by {_describe(content)}: wait until it is done, or name "
+            "another --output"
+        )
+
+
 @contextmanager
 def locked(root: str) -> Iterator[None]:
     """Has a run's folder to itself while the body runs; makes the folder if need be.
@@ -60,60 +79,152 @@ def locked(root: str) -> Iterator[None]:
         root: The run's folder, local or at a URL.
 
     Raises:
-        UsageError: If another process has it, or it can't be written to.
+        UsageError: If another process has it, or a part of it, or it can't be written to.
         LostLeaseError: If another process took it over meanwhile; the body was interrupted.
     """
-    if root.startswith("hf://"):
-        raise UsageError(
-            f"--output {root} is on the hub, which runs are published to: name a folder, and give "
-            "that to `attribeam publish`"
-        )
-    made = _make_folder(root) if is_local(root) else []
+    with _folder(root), _holding(root, lambda: _take(root, LOCK)):
+        _check_parts(root, WHOLE)
+        yield
+
+
+@contextmanager
+def locked_part(root: str, part: RunPart) -> Iterator[Callable[[], None]]:
+    """Has a part of a run to itself while the body runs, and first the whole folder.
+
+    Waits while other parts have that.
+
+    Args:
+        root: The run's folder, local or at a URL.
+        part: The part.
+
+    Yields:
+        What lets others have the folder; to be called once.
+
+    Raises:
+        UsageError: If another process has the part, or one that has shards in common with it, or
+            the whole run; or the folder can't be written to.
+        LostLeaseError: If another process took it over meanwhile; the body was interrupted.
+    """
+    with _folder(root), ExitStack() as alone:
+        alone.enter_context(_holding(root, lambda: _wait(root, part)))
+        _check_parts(root, part)
+        with _holding(root, lambda: _take(root, part_lock_path(*part), part)):
+            yield alone.close
+
+
+@contextmanager
+def _holding(root: str, take: "Callable[[], _FileLock | _Lease]") -> Iterator[None]:
+    """Has a lock while the body runs."""
+    with _in_a_sentence(root):
+        lock = take()
     try:
-        release = _take(root)
-    except UsageError:
-        _remove_empty(made)
-        raise
-    except Exception as error:  # The libraries of the stores raise a dozen kinds.
-        _remove_empty(made)
-        raise UsageError(f"--output {root} can't be written to: {_reason(error)}") from error
-    try:
-        with lastly(release.abandon):
+        with lastly(lock.abandon):
             yield
-        release.check()
+        lock.check()
     except KeyboardInterrupt:
-        release.check()
+        lock.check()
         raise
     finally:
-        release.release()
-        _remove_empty(made)
+        lock.release()
 
 
-def _take(root: str) -> "_FileLock | _Lease":
-    path = join(root, LOCK)
+@contextmanager
+def _in_a_sentence(root: str) -> Iterator[None]:
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # The libraries of the stores raise a dozen kinds.
+        raise UsageError(f"--output {root} can't be written to: {_reason(error)}") from error
+
+
+def _take(
+    root: str, name: str, part: RunPart | None = None, *, quiet: bool = False
+) -> "_FileLock | _Lease":
+    """Takes a lock.
+
+    Args:
+        root: The run's folder.
+        name: Path of the lock, relative to it.
+        part: What it is taken for; None for a whole run.
+        quiet: Whether it has been said that somebody may have it.
+    """
+    path = join(root, name)
+    return _system_lock(root, path, part) or _Lease(root, path, part, quiet=quiet)
+
+
+def _system_lock(root: str, path: str, part: RunPart | None) -> "_FileLock | None":
+    """A lock of the operating system's; None where there are none."""
     if is_local(root) and fcntl is not None:
         try:
-            return _FileLock(root, Path(path))
+            return _FileLock(root, Path(path), part)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-    return _Lease(root, path)
+    return None
 
 
-def _busy(root: str, content: bytes | None) -> UsageError:
-    return UsageError(
-        f"--output {root} is in use by {_describe(content)}: wait until it is done, or name "
-        "another --output"
-    )
+# Parts --------------------------------------------------------------------------------------------
+
+
+def _wait(root: str, part: RunPart) -> "_FileLock | _Lease":
+    """Takes a folder for the beginning of a part, as soon as no other part has it.
+
+    A whole run has it for as long as it takes, and isn't waited for. Whoever has a lock and says
+    nothing has only just taken it.
+    """
+    said = ""
+    while True:
+        try:
+            return _take(root, LOCK, part, quiet=bool(said))
+        except InUseError as error:
+            about = _parsed(error.content)
+            if about and "part" not in about:
+                raise
+            if (holder := _describe(error.content)) != said:
+                _say(f"part {part} waits for {holder}, which prepares the run")
+                said = holder
+        time.sleep(LOOK)
+
+
+def _check_parts(root: str, part: RunPart) -> None:
+    """Removes the locks that dead processes have left on shards of a part.
+
+    Whoever calls it has the folder, so that no part can begin meanwhile.
+
+    Raises:
+        InUseError: If one of these processes is alive.
+    """
+    with _in_a_sentence(root):
+        found = ((name, parse_part_lock_path(name)) for name in _names(root))
+        common = [name for name, other in found if other and part.overlaps(RunPart(*other))]
+        leases = []
+        for path in (join(root, name) for name in common):
+            if (lock := _system_lock(root, path, part)) is not None:
+                lock.release()
+            else:
+                leases.append(path)
+        _watch(root, leases)
+        for path in leases:
+            discard(path)
+
+
+def _names(root: str) -> list[str]:
+    """Names of the locks of parts that are in a folder, among other names."""
+    if is_local(root):
+        return [path.name for path in Path(root).iterdir()]
+    found = FileSystems.match([join(root, f"{LOCK}.*")])[0].metadata_list
+    return [metadata.path.rpartition("/")[2] for metadata in found]
 
 
 # What the file says, for messages only -----------------------------------------------------------
 
 
-def _record(**more: object) -> bytes:
+def _record(part: RunPart | None, **more: object) -> bytes:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     about = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
-    return (json.dumps({**about, **more}) + "\n").encode()
+    own = {} if part is None else {"part": str(part)}
+    return (json.dumps({**about, **own, **more}) + "\n").encode()
 
 
 def _parsed(content: bytes | None) -> dict[str, Any]:
@@ -128,10 +239,30 @@ def _describe(content: bytes | None) -> str:
     about = _parsed(content)
     if not {"host", "pid", "started"} <= about.keys():
         return "another process"
-    return f"process {about['pid']} on {about['host']} since {about['started']}"
+    part = f" (part {about['part']})" if "part" in about else ""
+    return f"process {about['pid']} on {about['host']} since {about['started']}{part}"
+
+
+def _say(sentence: str) -> None:
+    print(f"attribeam: {sentence}", file=sys.stderr, flush=True)
 
 
 # Folders -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _folder(root: str) -> Iterator[None]:
+    """A run's folder is there while the body runs, and doesn't stay empty after it."""
+    if root.startswith("hf://"):
+        raise UsageError(
+            f"--output {root} is on the hub, which runs are published to: name a folder, and give "
+            "that to `attribeam publish`"
+        )
+    made = _make_folder(root) if is_local(root) else []
+    try:
+        yield
+    finally:
+        _remove_empty(made)
 
 
 def _make_folder(root: str) -> list[Path]:
@@ -143,10 +274,13 @@ def _make_folder(root: str) -> list[Path]:
     except OSError as error:
         raise UsageError(f"--output {root} can't be read: {error}") from error
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output {root} can't be written to: {error}") from error
+    while not folder.is_dir():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if isinstance(error, FileExistsError) and not folder.exists():
+                continue  # Who was here before has just removed it.
+            raise UsageError(f"--output {root} can't be written to: {error}") from error
     return made
 
 
@@ -165,7 +299,7 @@ def _remove_empty(folders: list[Path]) -> None:
 class _FileLock:
     """A lock of the operating system's on a file in the folder."""
 
-    def __init__(self, root: str, path: Path) -> None:
+    def __init__(self, root: str, path: Path, part: RunPart | None) -> None:
         self._path = path
         while True:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +309,8 @@ class _FileLock:
                     break
                 os.close(self._handle)
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, _record(), 0)
+        os.pwrite(self._handle, _record(part), 0)
+        os.fsync(self._handle)  # Else other machines that share the disk would find it empty.
 
     def _locked(self, root: str) -> bool:
         """Locks the open file; whether that is still the one that the name leads to."""
@@ -187,7 +322,7 @@ class _FileLock:
         except BlockingIOError:
             content = os.pread(self._handle, 4096, 0)
             os.close(self._handle)
-            raise _busy(root, content) from None
+            raise InUseError(root, content) from None
         except OSError:
             os.close(self._handle)
             raise
@@ -216,28 +351,33 @@ class _Lease:
         lost: What another process wrote that has taken the lease over; None as long as none has.
     """
 
-    def __init__(self, root: str, path: str) -> None:
+    def __init__(self, root: str, path: str, part: RunPart | None, *, quiet: bool) -> None:
         self.lost: bytes | None = None
         self._path = path
+        self._part = part
         self._token = uuid4().hex
         self._beat = 0
         self._root = root
         self._stop = threading.Event()
         self._owner = threading.get_ident()
-        _watch(root, path)
-        self._write()
-        time.sleep(SETTLE)
-        content = _content(path)
+        _watch(root, [path], quiet=quiet)
+        try:
+            self._write()
+            time.sleep(SETTLE)
+            content = _content(path)
+        except BaseException:
+            self.abandon()
+            raise
         if not self._is_ours(content):
-            raise _busy(root, content)
+            raise InUseError(root, content)
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
-            self._before = signal.signal(_ALARM, _interrupt)
+            _alarm.listen()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
     def _write(self) -> None:
-        content = _record(token=self._token, beat=self._beat)
+        content = _record(self._part, token=self._token, beat=self._beat)
         self._beat += 1
         if is_local(self._path):
             # Who looks while it is written is not to find it empty.
@@ -277,7 +417,7 @@ class _Lease:
         self._stop.set()
         self._thread.join()
         if self._is_main:
-            signal.signal(_ALARM, self._before)
+            _alarm.unlisten()
         self.abandon()
 
     def abandon(self) -> None:
@@ -288,41 +428,67 @@ class _Lease:
                 discard(self._path)
 
 
+class _Alarm:
+    """The signal that tells the main thread of a lost lease, while it has any.
+
+    The first of two leases may be the first to go.
+    """
+
+    def __init__(self) -> None:
+        self._leases = 0
+
+    def listen(self) -> None:
+        if not self._leases:
+            self._before = signal.signal(_ALARM, _interrupt)
+        self._leases += 1
+
+    def unlisten(self) -> None:
+        self._leases -= 1
+        if not self._leases:
+            signal.signal(_ALARM, self._before)
+
+
+_alarm = _Alarm()
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _watch(root: str, path: str) -> None:
-    """Returns when nobody has the lease.
+def _watch(root: str, paths: Sequence[str], *, quiet: bool = False) -> None:
+    """Returns when nobody has any of some leases.
 
     Raises:
-        UsageError: If somebody renews it.
+        InUseError: If somebody renews one.
+        UsageError: If they can't be read.
     """
     try:
-        first = _content(path)
-        if first == b"":
-            # It is just being written; or the disk has no locks, and this process made the file to
-            # find that out.
-            time.sleep(LOOK)
-            first = _content(path) or None
+        watched = {path: first for path in paths if (first := _first(path)) is not None}
     except Exception as error:
         raise UsageError(f"--output {root} can't be read: {_reason(error)}") from error
-    if first is None:
-        return
-    print(
-        f"attribeam: {root} was left in use by {_describe(first)}; watching for {WATCH:.0f} s "
-        "whether it still is",
-        file=sys.stderr,
-        flush=True,
-    )
+    for content in [] if quiet else watched.values():
+        _say(
+            f"{root} was left in use by {_describe(content)}; watching for {WATCH:.0f} s whether "
+            "it still is"
+        )
     end = time.monotonic() + WATCH
-    while time.monotonic() < end:
+    while watched and time.monotonic() < end:
         time.sleep(LOOK)
-        content = _content(path)
-        if content is None:
-            return
-        if content != first:
-            raise _busy(root, content)
+        now = {path: _content(path) for path in watched}
+        if changed := [now[path] for path in watched if now[path] not in (None, watched[path])]:
+            raise InUseError(root, changed[0])
+        watched = {path: first for path, first in watched.items() if now[path] is not None}
+
+
+def _first(path: str) -> bytes | None:
+    """What a lease says at first; None if there is none."""
+    content = _content(path)
+    if content is not None and not content:
+        # It is just being written; or the disk has no locks, and this process made the file to find
+        # that out.
+        time.sleep(LOOK)
+        content = _content(path) or None
+    return content
 
 
 def _reason(error: Exception) -> str:

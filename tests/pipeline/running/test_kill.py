@@ -1,5 +1,6 @@
 """Processes that are killed at any moment, and two at once: nothing is lost, doubled or torn."""
 
+import json
 import os
 import signal
 import sys
@@ -10,8 +11,9 @@ from random import Random
 
 import pytest
 
+from attribeam.analysis import verify
 from attribeam.pipeline import run
-from attribeam.schemas.layout import LOCK, MANIFEST
+from attribeam.schemas.layout import LOCK, MANIFEST, part_lock_path
 from tests.support.killing import (
     CREATE,
     HALF,
@@ -26,7 +28,7 @@ from tests.support.killing import (
     torn,
 )
 from tests.support.patience import until
-from tests.support.tiny import command, files
+from tests.support.tiny import command, files, stamps
 
 LABELS = "failures/heads.attattr/shard-00001-of-00003.parquet"
 HEADS = "heads/method=attattr/shard-00001-of-00003.parquet"
@@ -115,6 +117,39 @@ def test_of_two_that_start_at_once_one_goes_on(job: Job, tmp_path: Path) -> None
     assert done.error == "" and "is in use by " in refused.error
     assert refused.where == ""  # It wrote nothing.
     assert losses(tmp_path, job.undisturbed) == Losses()
+
+
+# Parts
+
+
+def test_parts_at_once_of_which_one_is_killed(job: Job, tmp_path: Path) -> None:
+    """And those of another number go on."""
+
+    def start(part: str, blow: Blow | None = None) -> Running:
+        log = job.folder / f"log-{part.replace('/', '-of-')}"
+        return Running(replace(job.options(tmp_path), part=part), log, blow)
+
+    first = [start("0/2"), start("1/2", Blow(step=WRITTEN, path=HEADS))]
+    done, killed = (process.end() for process in first)
+    assert done.error == "" and not done.killed
+    assert killed.killed and killed.where == f"{WRITTEN} {HEADS}"
+    assert torn(tmp_path, job.undisturbed) == []
+    assert part_lock_path(1, 2) in files(tmp_path)
+    (unfinished,) = verify(tmp_path).problems
+    assert unfinished.startswith("not finished: ")
+    before = stamps(tmp_path)
+    assert len([path for path in before if path.startswith("attributions/")]) == 6
+    second = [start(f"{number}/3") for number in range(3)]
+    assert [process.end().error for process in second] == ["", "", ""]
+    assert losses(tmp_path, job.undisturbed) == Losses()
+    # Nothing was made a second time, but run.json, and the lock is gone.
+    after = stamps(tmp_path)
+    assert {path for path in before if before[path] != after.get(path)} == {
+        MANIFEST,
+        part_lock_path(1, 2),
+    }
+    calls = json.loads((tmp_path / MANIFEST).read_text())["executions"]
+    assert sorted(call["part"] for call in calls) == ["0/2", "1/2", "1/3"]
 
 
 # Workers

@@ -10,15 +10,18 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from attribeam.pipeline.parts import RunPart
 from attribeam.pipeline.store import lock
-from attribeam.pipeline.store.lock import LostLeaseError, locked
+from attribeam.pipeline.store.files import TEMPORARY
+from attribeam.pipeline.store.lock import LostLeaseError, locked, locked_part
 from attribeam.schemas import UsageError
-from attribeam.schemas.layout import LOCK
+from attribeam.schemas.layout import LOCK, part_lock_path
 from tests.support.patience import HANG, until
 from tests.support.tiny import files
 
@@ -149,6 +152,149 @@ def test_what_cannot_be_written_to(kind: str, tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught, locked(root):
             pass
         assert str(caught.value).startswith(message)
+
+
+# Parts
+
+
+def locks(folder: Path) -> set[str]:
+    """The files in a folder, but for leases that are just being renewed."""
+    return {path for path in files(folder) if not path.endswith(TEMPORARY)}
+
+
+def test_parts_work_side_by_side(kind: str, tmp_path: Path) -> None:
+    parts = [RunPart(number, 3) for number in range(3)]
+    with ExitStack() as stack:
+        for part in parts:
+            stack.enter_context(locked_part(str(tmp_path), part))()
+        assert locks(tmp_path) == {part_lock_path(*part) for part in parts}
+    assert locks(tmp_path) == set()
+
+
+@pytest.mark.parametrize("other", [(1, 2), (3, 4), (0, 3), (0, 1)])
+def test_what_has_shards_in_common_with_a_part_is_refused(
+    kind: str, other: tuple[int, int], tmp_path: Path
+) -> None:
+    with locked_part(str(tmp_path), RunPart(1, 2)) as let_others:
+        let_others()
+        with (
+            pytest.raises(UsageError, match=r"is in use by process .* \(part 1/2\): wait until"),
+            locked_part(str(tmp_path), RunPart(*other)),
+        ):
+            pass
+        # The folder is free again, and the part has lost nothing.
+        with locked_part(str(tmp_path), RunPart(2, 4)):
+            assert locks(tmp_path) == {LOCK, part_lock_path(1, 2), part_lock_path(2, 4)}
+        assert locks(tmp_path) == {part_lock_path(1, 2)}
+
+
+def test_a_whole_run_and_a_part_refuse_each_other(kind: str, tmp_path: Path) -> None:
+    root = str(tmp_path)
+    with locked_part(root, RunPart(1, 2)) as let_others:
+        for _ in range(2):  # Whether the part has the folder or not.
+            with pytest.raises(UsageError, match=r"\(part 1/2\)"), locked(root):
+                pass
+            let_others()
+        assert locks(tmp_path) == {part_lock_path(1, 2)}
+    with (
+        locked(root),
+        pytest.raises(UsageError, match=r"in use by process \d+ on [^(]*: wait until"),
+        locked_part(root, RunPart(1, 2)),
+    ):
+        pass
+    assert locks(tmp_path) == set()
+
+
+def test_a_part_waits_while_another_begins(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, order = str(tmp_path), []
+    waiting = threading.Event()
+
+    def second() -> None:
+        waiting.set()
+        with locked_part(root, RunPart(1, 2)) as let_others:
+            order.append("second")
+            let_others()
+
+    with locked_part(root, RunPart(0, 2)) as let_others:
+        thread = threading.Thread(target=second)
+        thread.start()
+        waiting.wait()
+        said = ""
+        while "waits for" not in said:  # Which takes as long as it takes.
+            said += capsys.readouterr().err
+            time.sleep(0.005)
+        order.append("first")
+        let_others()
+        thread.join()  # Though the first part is still at work.
+    assert order == ["first", "second"]
+    assert f"part 1/2 waits for process {os.getpid()} on {os.uname().nodename} since 20" in said
+    assert "(part 0/2), which prepares the run\n" in said
+    assert said.count("waits for") == 1
+    assert locks(tmp_path) == set()
+
+
+def test_who_waits_can_be_interrupted(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with locked_part(str(tmp_path), RunPart(0, 2)):
+        monkeypatch.setattr(lock, "_say", interrupt)
+        with pytest.raises(KeyboardInterrupt), locked_part(str(tmp_path), RunPart(1, 2)):
+            pass
+        assert locks(tmp_path) == {LOCK, part_lock_path(0, 2)}
+
+
+def test_what_dead_parts_left_is_taken(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Watched together, and only those that matter."""
+    watched = []
+    monkeypatch.setattr(lock, "WATCH", 0.4)
+    monkeypatch.setattr(lock, "_say", watched.append)
+    names = [part_lock_path(1, 2), part_lock_path(3, 4), part_lock_path(0, 4)]
+    for name in (LOCK, *names):
+        (tmp_path / name).write_text(json.dumps({**OTHER, "part": "1/2"}))
+    with locked_part(str(tmp_path), RunPart(1, 2)) as let_others:
+        assert locks(tmp_path) == {LOCK, names[0], names[2]}
+        let_others()
+        assert locks(tmp_path) == {names[0], names[2]}
+    assert len(watched) == (3 if kind == "lease" else 0)
+    with locked(str(tmp_path)):
+        assert locks(tmp_path) == {LOCK}
+
+
+def test_what_is_no_lock_of_a_part_is_left(kind: str, tmp_path: Path) -> None:
+    others = {f"{LOCK}.00001-of-00002.x", f"{LOCK}.1-of-2", "00001-of-00002"}
+    for name in others:
+        (tmp_path / name).write_text("")
+    with locked_part(str(tmp_path), RunPart(1, 2)):
+        assert locks(tmp_path) == {*others, LOCK, part_lock_path(1, 2)}
+    assert locks(tmp_path) == others
+
+
+@only_leases
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_part_that_was_taken_for_dead_stops(kind: str, whole: bool, tmp_path: Path) -> None:
+    """Of its two leases, either may be lost; the second after the first is given back."""
+    before = signal.getsignal(signal.SIGUSR1)
+    path = tmp_path / (LOCK if whole else part_lock_path(0, 2))
+    with (
+        pytest.raises(LostLeaseError, match="process 7 on elsewhere"),
+        locked_part(str(tmp_path), RunPart(0, 2)) as let_others,
+    ):
+        if not whole:
+            let_others()
+        taken = tmp_path / "taken"
+        taken.write_text(json.dumps(OTHER))
+        taken.replace(path)
+        time.sleep(HANG)
+        raise AssertionError("was not interrupted")
+    assert locks(tmp_path) == {path.name}
+    assert signal.getsignal(signal.SIGUSR1) == before
 
 
 # Leases
