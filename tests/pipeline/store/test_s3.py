@@ -16,6 +16,7 @@ from attribeam.pipeline.running.missing import units_of_run
 from attribeam.pipeline.store import files, lock
 from attribeam.pipeline.workers.engines import connect
 from attribeam.schemas import UsageError
+from attribeam.schemas.layout import part_lock_path
 from tests.support.s3 import Store, served
 from tests.support.tiny import assert_alike, command, content, rows, unit_files, write_jsonl
 from tests.support.tiny import files as files_in
@@ -113,6 +114,27 @@ def test_a_run_that_stops_goes_on_where_it_was_and_is_read_there(
     counts = "select method, count(*) from attributions group by all order by all"
     found_there = command("query", "s3://bucket/run", counts, "--format", "csv")
     assert found_there.out.split() == ["method,count_star()", "random,10", "saliency,10"]
+
+
+def test_parts_share_a_bucket(at_s3: list[object], store: Store) -> None:
+    """And take what others that were killed have left."""
+    more = ("--output", "s3://bucket/shared", "--methods", "random", "--no-evaluate")
+    first = command(*at_s3, *more, "--part", "0/2")
+    assert "\nof the whole run, 1 of 3 shards are not done yet: 2 files missing\n" in first.out
+    leases = [part_lock_path(1, 2), part_lock_path(0, 4)]
+    half = "instances/shard-00001-of-00003.parquet.0a.tmp"
+    for path in (*leases, half):
+        store.put(f"shared/{path}", json.dumps({"token": "of the dead"}).encode())
+    assert command(*at_s3, *more, "--part", "2/4").err == ""  # They are none of its business.
+    assert {*leases, half} <= store.keys("shared")
+    second = command(*at_s3, *more, "--part", "1/4")
+    assert second.status == 0 and "\nthe whole run is done\n" in second.out
+    assert "was left in use by another process; watching for" in second.err
+    there = unit_files(units_of_run({"random": ("attributions",)}), SHARDS)
+    assert there | {leases[1]} <= store.keys("shared")
+    assert not {leases[0], half} & store.keys("shared")
+    assert "nothing left to do: 3 shards" in command(*at_s3, *more).out
+    assert leases[1] not in store.keys("shared")
 
 
 def test_a_corpus_may_be_a_folder_or_a_glob(
