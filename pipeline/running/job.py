@@ -23,7 +23,7 @@ from attribeam.pipeline.running.graph import build
 from attribeam.pipeline.running.manifest import read_manifest, write_manifest
 from attribeam.pipeline.running.missing import Task, plan, units_of_run
 from attribeam.pipeline.running.outcome import Outcome, outcome
-from attribeam.pipeline.running.prepare import Prepared, note, prepare
+from attribeam.pipeline.running.prepare import Prepared, load, note, prepare
 from attribeam.pipeline.settings import Settings
 from attribeam.pipeline.store.files import DamagedError, list_files
 from attribeam.pipeline.store.lock import locked, locked_part
@@ -103,8 +103,11 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> Summa
         raise UsageTypeError(f"run takes attribeam.Options, not a {type(options).__name__}")
     options = _with_part(options)
     workers = connect(options)
+    # While a part has the folder others wait, and should not for what each does for itself.
+    loaded = None if options.part is None else load(options, workers)
     with _locked(options) as let_others:
-        prepared = prepare(options, workers)
+        prepared = prepare(options, workers, loaded)
+        del loaded  # Who attributes loads the model again.
         _begin(prepared, options, tell)
         let_others()
         work, settings = prepared.work, prepared.work.settings

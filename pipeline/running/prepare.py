@@ -67,8 +67,8 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What options come to, before anything is read of the corpus or written.
+class Loaded:
+    """What options come to, as far as neither the corpus nor the run's folder is needed for it.
 
     Attributes:
         folder: The model's folder.
@@ -80,8 +80,6 @@ class Checked:
         target: Class to explain.
         scalar: Which scalar of it.
         evaluation: What is perturbed.
-        corpus: The corpus.
-        encoding: How texts become tokens.
     """
 
     folder: Path
@@ -93,6 +91,17 @@ class Checked:
     target: str | int
     scalar: Scalar
     evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Checked(Loaded):
+    """What options come to, before anything is copied of the corpus or written.
+
+    Attributes:
+        corpus: The corpus.
+        encoding: How texts become tokens.
+    """
+
     corpus: Corpus
     encoding: EncodeOptions
 
@@ -132,13 +141,12 @@ class Checked:
         )
 
 
-def check(options: Options, workers: Workers, begun: CorpusIdentity | None = None) -> Checked:
-    """Checks the options against each other, the model and the corpus.
+def load(options: Options, workers: Workers) -> Loaded:
+    """Checks the options against each other and the model, which is most of the time it takes.
 
     Args:
         options: The options.
         workers: Where the workers will run (``engines.connect``).
-        begun: What ``run.json`` says of the corpus, if a run goes on.
 
     Raises:
         UsageError: If anything is wrong.
@@ -162,17 +170,7 @@ def check(options: Options, workers: Workers, begun: CorpusIdentity | None = Non
     scalar = parse_explain(options.explain, model)
     evaluation = options.evaluation and _in_order(options.evaluation.checked(model))
     chosen, left_out = fit_all(chosen, model, scalar)
-    corpus = open_corpus(
-        options.corpus,
-        model,
-        split=options.split,
-        limit=options.limit,
-        columns=options.columns,
-        delimiter=options.delimiter,
-        begun=begun,
-    )
-    _check_gold(target, chosen, model, corpus)
-    return Checked(
+    return Loaded(
         folder=folder,
         model=model,
         device=device,
@@ -182,9 +180,40 @@ def check(options: Options, workers: Workers, begun: CorpusIdentity | None = Non
         target=target,
         scalar=scalar,
         evaluation=evaluation,
-        corpus=corpus,
-        encoding=_encoding(options, model, corpus.columns, target),
     )
+
+
+def check(
+    options: Options,
+    workers: Workers,
+    begun: CorpusIdentity | None = None,
+    loaded: Loaded | None = None,
+) -> Checked:
+    """Checks the options against each other, the model and the corpus.
+
+    Args:
+        options: The options.
+        workers: Where the workers will run (``engines.connect``).
+        begun: What ``run.json`` says of the corpus, if a run goes on.
+        loaded: What ``load`` has given, if it was called before.
+
+    Raises:
+        UsageError: If anything is wrong.
+    """
+    loaded = load(options, workers) if loaded is None else loaded
+    model = loaded.model
+    corpus = open_corpus(
+        options.corpus,
+        model,
+        split=options.split,
+        limit=options.limit,
+        columns=options.columns,
+        delimiter=options.delimiter,
+        begun=begun,
+    )
+    _check_gold(loaded.target, loaded.chosen, model, corpus)
+    encoding = _encoding(options, model, corpus.columns, loaded.target)
+    return Checked(**vars(loaded), corpus=corpus, encoding=encoding)
 
 
 def _in_order(evaluation: Evaluation) -> Evaluation:
@@ -194,7 +223,7 @@ def _in_order(evaluation: Evaluation) -> Evaluation:
     return replace(evaluation, orders=orders, operations=operations)
 
 
-def prepare(options: Options, workers: Workers) -> Prepared:
+def prepare(options: Options, workers: Workers, loaded: Loaded | None = None) -> Prepared:
     """Checks the options against each other, the model, the corpus and the output folder.
 
     The caller has the folder to itself (``lock.locked``, ``lock.locked_part``). The corpus is
@@ -203,13 +232,14 @@ def prepare(options: Options, workers: Workers) -> Prepared:
     Args:
         options: The options.
         workers: Where the workers will run (``engines.connect``).
+        loaded: What ``load`` has given, if it was called before.
 
     Raises:
         UsageError: If anything is wrong; nothing has been attributed then.
     """
     check_numbers(options)
     old = _open_output(options.output)
-    checked = check(options, workers, old and old["identity"]["corpus"])
+    checked = check(options, workers, old and old["identity"]["corpus"], loaded)
     with _undone(options.output.rstrip("/"), old):
         return _prepared(options, checked, old)
 

@@ -210,7 +210,10 @@ def test_a_plan_is_near_its_run_and_writes_nothing(
 
 def test_the_command_shows_it(tiny_folder: Callable[..., Path], corpus: Path) -> None:
     common = ("--model", tiny_folder("bert"), "--corpus", corpus, "--methods", "random")
-    shown = command("plan", *common, "--device", "l4", "--workers", 2, "--sample", 4)
+    shown = command(
+        "plan", *common, "--device", "l4", "--workers", 2, "--sample", 4, "--part", "1/2"
+    )
+    assert "the estimate is of the whole run, and not of --part 1/2\n" in shown.out
     assert shown.status == 0, shown.err
     assert "2 x L4" in shown.out and "g2-standard-4" in shown.out and "GPU hours" in shown.out
     assert max(map(len, shown.out.splitlines())) <= 80
