@@ -41,6 +41,7 @@ SUMMARIES = (
     "cost_faithfulness",
     "degradation_intervals",
     "faithfulness_intervals",
+    "faithfulness_differences",
     "agreement",
     "grad_x_input_correlation",
     "plausibility",

@@ -30,6 +30,7 @@ _NAMES = (
     "bootstrap_weights",
     "degradation_intervals",
     "faithfulness_intervals",
+    "faithfulness_differences",
     "perturbation_auc",
     "cost",
     "cost_faithfulness",

@@ -48,6 +48,7 @@ NEW = (
     "cost_faithfulness",
     "bootstrap_weights",
     "faithfulness_intervals",
+    "faithfulness_differences",
     "plausibility_intervals",
 )
 RUNS: dict[str, dict[str, Any]] = {
