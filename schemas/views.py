@@ -37,6 +37,8 @@ _NAMES = (
     "inversions",
     "agreement_by_instance",
     "agreement",
+    "complexity_by_instance",
+    "complexity",
     "grad_x_input_correlation",
     "matching_spans",
     "word_ranks",

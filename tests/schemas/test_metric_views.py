@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import entropy, kendalltau, spearmanr
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from attribeam.analysis import open_run
@@ -38,6 +38,8 @@ NEW = (
     "inversions",
     "agreement_by_instance",
     "agreement",
+    "complexity_by_instance",
+    "complexity",
     "matching_spans",
     "word_ranks",
     "word_count",
@@ -210,7 +212,8 @@ def tables_of_tokens(scores: dict[str, dict[str, list[float]]]) -> Connection:
         connection.execute("insert into instances values (?, ?, 0)", [name, special])
         for method, values in of.items():
             insert_scores(connection, name, method, [99.0, *values, -99.0])
-    for view in views("compared", "inversions", "agreement_by_instance", "agreement"):
+    asked = ("compared", "inversions", "agreement_by_instance", "agreement")
+    for view in views(*asked, "complexity_by_instance", "complexity"):
         connection.execute(view.sql)
     return connection
 
@@ -281,6 +284,88 @@ def test_scores_of_one_layer_are_left_out(tmp_path: Path) -> None:
         pairs = {row["method_b"] for row in select(connection, "from agreement")}
         methods = {row["method"] for row in select(connection, "from word_ranks")}
     assert (pairs, "paths" in methods) == ({"grad_x_input"}, False)
+
+
+# Complexity ------------------------------------------------------------------------------------
+
+
+def spread(scores: Sequence[float]) -> Row:
+    """Complexity of a list of scores, by other formulas than the view's."""
+    sizes = np.abs(np.array(scores, np.float64))
+    n, total = len(sizes), sizes.sum()
+    if total == 0:
+        measures = dict.fromkeys(("entropy", "entropy_share", "gini", "effective"))
+        return {"tokens": n} | measures | {"effective_number": None}
+    nats = float(entropy(sizes))
+    return {
+        "tokens": n,
+        "entropy": nats,
+        "entropy_share": nats / math.log(n) if n > 1 else None,
+        # Half of the relative mean absolute difference of all pairs.
+        "gini": float(np.abs(sizes[:, None] - sizes).sum() / (2 * n * total)),
+        "effective": int((sizes >= 0.05 * sizes.max()).sum()),
+        "effective_number": math.exp(nats),
+    }
+
+
+def test_complexity_by_instance(opened: Opened) -> None:
+    run, connection = opened
+    instances = {row["instance_id"]: row for row in run.instances}
+    expected = {}
+    for row in run.attributions:
+        instance = instances[row["instance_id"]]
+        zipped = enumerate(zip(row["scores"], instance["special"], strict=True))
+        kept = [s for at, (s, special) in zipped if not special and at != instance["readout"]]
+        # As they are stored.
+        kept = np.array(kept, stored_type(run)).tolist()
+        expected[row["instance_id"], row["method"]] = spread(kept)
+    found = by(select(connection, "from complexity_by_instance"), "instance_id", "method")
+    assert_same(found, expected, 1e-10)
+    means: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for (_, method), row in expected.items():
+        means[(method,)].append(row)
+    names = ("entropy", "entropy_share", "gini", "effective", "effective_number")
+    summary = {
+        key: {
+            "n": len(rows),
+            "constant": sum(row["entropy"] is None for row in rows),
+            **{name: average([row[name] for row in rows]) for name in names},
+            "left_out": 0,
+        }
+        for key, rows in means.items()
+    }
+    assert_same(by(select(connection, "from complexity"), "method"), summary, 1e-10)
+
+
+def stored_type(run: SyntheticRun) -> str:
+    return str(run.manifest["identity"]["settings"]["dtype"])
+
+
+def test_complexity_by_hand() -> None:
+    scores = {
+        "t": {
+            "spread": [4.0, -2, 1, 1],
+            "equal": [1.0, 1, 1, 1],
+            "one": [0.0, 0, 0, 5],
+            "none": [0.0, 0, 0, 0],
+            "tiny": [0.0, 0, 0, 1e-45],
+        },
+        "one token": {name: [3.0] for name in ("spread", "equal", "one", "none", "tiny")},
+    }
+    with tables_of_tokens(scores) as connection:
+        rows = by(select(connection, "from complexity_by_instance"), "instance_id", "method")
+        (none,) = select(connection, "from complexity where method = 'none'")
+    names = ("entropy", "entropy_share", "gini", "effective", "effective_number")
+    found = {key: tuple(row[name] for name in names) for key, row in rows.items()}
+    nats = 1.75 * math.log(2)
+    expected = (nats, 0.875, 0.3125, 4, 2**1.75)
+    assert found["t", "spread"] == pytest.approx(expected, abs=1e-10)
+    assert found["t", "equal"] == pytest.approx((math.log(4), 1, 0, 4, 4), abs=1e-10)
+    assert found["t", "one"] == found["t", "tiny"] == (0, 0, 0.75, 1, 1)
+    assert math.copysign(1, found["t", "one"][0]) == 1
+    assert found["t", "none"] == (None,) * 5
+    assert found["one token", "one"] == (0, None, 0, 1, 1)
+    assert (none["n"], none["constant"], none["entropy"]) == (2, 1, 0)
 
 
 # Gradient x input ------------------------------------------------------------------------------
@@ -843,7 +928,13 @@ def test_a_run_without_rationales_or_curves_has_empty_views(tmp_path: Path) -> N
             for name in NEW
             if not views(name)[0].is_macro and select(connection, f"from {name}")
         }
-    assert full == {"agreement_by_instance", "agreement", "grad_x_input_correlation"}
+    assert full == {
+        "agreement_by_instance",
+        "agreement",
+        "complexity_by_instance",
+        "complexity",
+        "grad_x_input_correlation",
+    }
 
 
 def test_every_column_is_explained(opened: Opened) -> None:
