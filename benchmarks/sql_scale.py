@@ -44,6 +44,7 @@ SUMMARIES = (
     "faithfulness_differences",
     "agreement",
     "complexity",
+    "ranking",
     "grad_x_input_correlation",
     "plausibility",
     "plausibility_intervals",

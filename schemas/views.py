@@ -39,6 +39,7 @@ _NAMES = (
     "agreement",
     "complexity_by_instance",
     "complexity",
+    "ranking",
     "grad_x_input_correlation",
     "matching_spans",
     "word_ranks",

@@ -2,6 +2,7 @@
 and plain Python over the same rows.
 """
 
+import io
 import math
 import warnings
 from collections import defaultdict
@@ -20,6 +21,7 @@ from scipy.stats import entropy, kendalltau, spearmanr
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from attribeam.analysis import open_run
+from attribeam.analysis.query.terminal import print_rows
 from attribeam.schemas import VIEWS, View, table_schema
 from attribeam.schemas.tables import EVALUATIONS, TABLES
 from tests.support.synthetic_run import (
@@ -40,6 +42,7 @@ NEW = (
     "agreement",
     "complexity_by_instance",
     "complexity",
+    "ranking",
     "matching_spans",
     "word_ranks",
     "word_count",
@@ -816,6 +819,53 @@ def test_cost_faithfulness_has_what_the_other_views_have(opened: Opened) -> None
         assert row["degradation"] == pytest.approx(degraded[key]["degradation"])
         seconds = cost[key[:1]]["seconds_per_instance"]
         assert row["seconds_per_instance"] == pytest.approx(seconds)
+
+
+def test_ranking(opened: Opened) -> None:
+    _, connection = opened
+    rows = select(connection, "from ranking")
+    ways = ("method", "protocol", "operation")
+    faithful = by(select(connection, "from faithfulness"), *ways)
+    complex_ = by(select(connection, "from complexity"), "method")
+    cost = by(select(connection, "from cost_faithfulness"), *ways)
+    assert len(rows) == len(faithful) == 3
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    of = [faithful[tuple(row[way] for way in ways)] for row in rows]
+    areas = [row["auc_difference"] for row in of]
+    assert areas == sorted(areas, reverse=True)
+    short = {"auc_difference": "auc_difference", "comp": "comprehensiveness", "suff": "sufficiency"}
+    for row, whole in zip(rows, of, strict=True):
+        for name, source in short.items():
+            assert row[name] == pytest.approx(whole[source], abs=0.0005 + 1e-9)
+        assert row["gini"] == pytest.approx(complex_[row["method"],]["gini"], abs=0.0005 + 1e-9)
+        seconds = cost[tuple(row[way] for way in ways)]["seconds_per_instance"]
+        assert row["ms"] == pytest.approx(1000 * seconds, abs=0.05 + 1e-9)
+        assert (row["n"], row["left_out"]) == (whole["n"], whole["left_out"])
+
+
+def test_ranking_of_many_methods_fits_a_terminal() -> None:
+    rows = [(f"transformer_attributn{n:02d}", 0.1, 0.1, 0.2, n // 2 / 50, 0.3) for n in range(28)]
+    rows.append(("without_curves", 0.1, 0.1, None, None, None))
+    with cost_tables(rows) as connection:
+        connection.execute(
+            "create macro complexity_over(common, methods) as table "
+            "select m as method, 0.25 as gini from given"
+        )
+        connection.execute(views("ranking")[0].sql)
+        table = connection.execute("from ranking")
+        names = [column[0] for column in table.description or ()]
+        cells = table.fetchall()
+    # Two at a time are equal, and share their rank.
+    expected = [2 * (n // 2) + 1 for n in range(28)]
+    assert [row[names.index("rank")] for row in cells] == [*expected, None]
+    out = io.StringIO()
+    print_rows(names, cells, out, width=80)
+    first, *_ = out.getvalue().split("\n\n")
+    assert max(map(len, first.splitlines())) <= 80
+    assert first.count("attributn") == 28
+    head = "".join(first.splitlines()[:2])
+    for name in ("rank", "difference", "comp", "suff", "gini", "ms", "n"):
+        assert name in head.split(), name
 
 
 # Intervals -------------------------------------------------------------------------------------
