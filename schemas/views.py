@@ -48,6 +48,8 @@ _NAMES = (
     "plausibility_by_instance",
     "plausibility",
     "plausibility_intervals",
+    "localisation_by_instance",
+    "localisation",
     "completeness",
     "layer_tokens",
     "mixing",

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import entropy, kendalltau, spearmanr
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
 from attribeam.analysis import open_run
 from attribeam.analysis.query.terminal import print_rows
@@ -55,6 +55,8 @@ NEW = (
     "faithfulness_intervals",
     "faithfulness_differences",
     "plausibility_intervals",
+    "localisation_by_instance",
+    "localisation",
 )
 RUNS: dict[str, dict[str, Any]] = {
     "whole numbers": {"seed": 1, "rows": 40, "step": 1.0},
@@ -574,8 +576,9 @@ def tables_of_words(
             "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?)", [*row, segments, marks]
         )
         insert_scores(connection, str(number), "one", [9.0, *scores, 9.0])
-    registered = ("matching_spans", "word_ranks", "word_count", "harmonic_mean")
-    for view in views(*registered, "plausibility_by_instance", "plausibility"):
+    registered: tuple[str, ...] = ("matching_spans", "word_ranks", "word_count", "harmonic_mean")
+    registered += ("plausibility_by_instance", "plausibility")
+    for view in views(*registered, "localisation_by_instance", "localisation"):
         connection.execute(view.sql)
     return connection
 
@@ -605,6 +608,56 @@ def test_plausibility_by_hand() -> None:
     assert total["eraser_iou_f1"] == row["iou_f1"]
     # Each word for itself: 2 and 3 reach a half of the span 2 to 3, and word 6 is not chosen.
     assert total["hatexplain_iou_f1"] == pytest.approx(f1(2 / 3, 2 / 2))
+
+
+def test_localisation(opened: Opened) -> None:
+    run, connection = opened
+    expected: dict[tuple[str, ...], Row] = {}
+    means: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for key, (ranked, _) in plausibilities(run).items():
+        positive = np.maximum(ranked.scores, 0)
+        marked = np.array(ranked.marked, bool)
+        total = float(positive.sum())
+        expected[key] = {
+            "words": len(marked),
+            "marked": int(marked.sum()),
+            "pointing": int(marked[ranked.order[0]]),
+            "chance": float(marked.mean()),
+            "relevance_mass": float(positive[marked].sum()) / total if total else None,
+            "roc_auc": float(roc_auc_score(marked, ranked.scores)),
+        }
+        means[key[1:]].append(expected[key])
+    found = select(connection, "from localisation_by_instance")
+    assert_same(by(found, "instance_id", "method"), expected)
+    summary = {
+        key: {
+            "n": len(rows),
+            **{name: average([row[name] for row in rows]) for name in ("pointing", "chance")},
+            "relevance_mass": average([row["relevance_mass"] for row in rows]),
+            "without_mass": sum(row["relevance_mass"] is None for row in rows),
+            "roc_auc": average([row["roc_auc"] for row in rows]),
+            "left_out": 0,
+        }
+        for key, rows in means.items()
+    }
+    assert_same(by(select(connection, "from localisation"), "method"), summary)
+
+
+def test_localisation_by_hand() -> None:
+    texts: list[tuple[list[int] | None, list[int], list[float]]] = [
+        # The first of the equal highest is marked; of the 3 pairs it wins two and ties one.
+        ([1, 0, 0, 0], [0, 1, 2, 3], [2.0, 2.0, -1.0, 0.5]),
+        # Nothing is positive; the two marked words win one of their four pairs.
+        ([0, 1, 0, 1], [0, 1, 2, 3], [0.0, -1.0, -2.0, -4.0]),
+    ]
+    with tables_of_words(texts) as connection:
+        rows = by(select(connection, "from localisation_by_instance"), "instance_id")
+        (total,) = select(connection, "from localisation")
+    names = ("pointing", "chance", "relevance_mass", "roc_auc")
+    assert [rows["0",][name] for name in names] == pytest.approx([1, 0.25, 2 / 4.5, 2.5 / 3])
+    assert [rows["1",][name] for name in names] == [0, 0.5, None, 0.25]
+    assert (total["n"], total["pointing"], total["without_mass"]) == (2, 0.5, 1)
+    assert total["relevance_mass"] == pytest.approx(2 / 4.5, abs=1e-10)
 
 
 def test_words_are_ranked_by_their_sums_where_the_method_says_so() -> None:
