@@ -45,6 +45,7 @@ SUMMARIES = (
     "agreement",
     "complexity",
     "ranking",
+    "ranking_agreement",
     "grad_x_input_correlation",
     "plausibility",
     "plausibility_intervals",

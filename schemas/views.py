@@ -40,6 +40,7 @@ _NAMES = (
     "complexity_by_instance",
     "complexity",
     "ranking",
+    "ranking_agreement",
     "grad_x_input_correlation",
     "matching_spans",
     "word_ranks",

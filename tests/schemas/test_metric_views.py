@@ -43,6 +43,7 @@ NEW = (
     "complexity_by_instance",
     "complexity",
     "ranking",
+    "ranking_agreement",
     "matching_spans",
     "word_ranks",
     "word_count",
@@ -919,6 +920,39 @@ def test_ranking_of_many_methods_fits_a_terminal() -> None:
     head = "".join(first.splitlines()[:2])
     for name in ("rank", "difference", "comp", "suff", "gini", "ms", "n"):
         assert name in head.split(), name
+
+
+def test_ranking_agreement_by_hand() -> None:
+    ways = {
+        "mask": ([0.3, 0.4, 0.5, 0.7], [0.9, 0.8, 0.85, 0.7]),
+        "pad": ([0.3, 0.3, 0.5, 0.7], [0.9, 0.8, 0.8, 0.95]),
+        "delete": ([0.3, 0.3, 0.3, 0.3], [0.9, 0.8, 0.85, 0.7]),
+    }
+    given = [
+        (operation, f"m{n}", morf, lerf)
+        for operation, areas in ways.items()
+        for n, (morf, lerf) in enumerate(zip(*areas, strict=True))
+    ]
+    with duckdb.connect() as connection:
+        connection.execute("create table given (o text, m text, x double, y double)")
+        # A method without one of the areas, and an operation with one method alone.
+        given += [("mask", "m4", 0.2, None), ("other", "m0", 0.1, 0.2)]
+        connection.executemany("insert into given values (?, ?, ?, ?)", given)
+        connection.execute(
+            "create macro faithfulness_over(common, methods) as table select m as method, "
+            "'token' as protocol, o as operation, x as auc_morf, y as auc_lerf, 7 as n, "
+            "2 as left_out from given"
+        )
+        connection.execute(views("ranking_agreement")[0].sql)
+        found = by(select(connection, "from ranking_agreement"), "operation")
+    for operation, (morf, lerf) in ways.items():
+        row = found[operation,]
+        assert (row["methods"], row["n"], row["left_out"]) == (4, 7, 2)
+        expected = number_or_none(float(kendalltau([-area for area in morf], lerf).statistic))
+        assert row["kendall"] == pytest.approx(expected, abs=1e-10), operation
+    assert found["mask",]["kendall"] == pytest.approx(2 / 3, abs=1e-10)
+    assert found["delete",]["kendall"] is None
+    assert (found["other",]["methods"], found["other",]["kendall"]) == (1, None)
 
 
 # Intervals -------------------------------------------------------------------------------------
