@@ -56,8 +56,8 @@ NEW = (
     "faithfulness_intervals",
     "faithfulness_differences",
     "plausibility_intervals",
-    "localisation_by_instance",
-    "localisation",
+    "pointing_by_instance",
+    "pointing",
 )
 RUNS: dict[str, dict[str, Any]] = {
     "whole numbers": {"seed": 1, "rows": 40, "step": 1.0},
@@ -579,7 +579,7 @@ def tables_of_words(
         insert_scores(connection, str(number), "one", [9.0, *scores, 9.0])
     registered: tuple[str, ...] = ("matching_spans", "word_ranks", "word_count", "harmonic_mean")
     registered += ("plausibility_by_instance", "plausibility")
-    for view in views(*registered, "localisation_by_instance", "localisation"):
+    for view in views(*registered, "pointing_by_instance", "pointing"):
         connection.execute(view.sql)
     return connection
 
@@ -611,7 +611,7 @@ def test_plausibility_by_hand() -> None:
     assert total["hatexplain_iou_f1"] == pytest.approx(f1(2 / 3, 2 / 2))
 
 
-def test_localisation(opened: Opened) -> None:
+def test_pointing(opened: Opened) -> None:
     run, connection = opened
     expected: dict[tuple[str, ...], Row] = {}
     means: dict[tuple[str, ...], list[Row]] = defaultdict(list)
@@ -628,7 +628,7 @@ def test_localisation(opened: Opened) -> None:
             "roc_auc": float(roc_auc_score(marked, ranked.scores)),
         }
         means[key[1:]].append(expected[key])
-    found = select(connection, "from localisation_by_instance")
+    found = select(connection, "from pointing_by_instance")
     assert_same(by(found, "instance_id", "method"), expected)
     summary = {
         key: {
@@ -641,10 +641,10 @@ def test_localisation(opened: Opened) -> None:
         }
         for key, rows in means.items()
     }
-    assert_same(by(select(connection, "from localisation"), "method"), summary)
+    assert_same(by(select(connection, "from pointing"), "method"), summary)
 
 
-def test_localisation_by_hand() -> None:
+def test_pointing_by_hand() -> None:
     texts: list[tuple[list[int] | None, list[int], list[float]]] = [
         # The first of the equal highest is marked; of the 3 pairs it wins two and ties one.
         ([1, 0, 0, 0], [0, 1, 2, 3], [2.0, 2.0, -1.0, 0.5]),
@@ -652,8 +652,8 @@ def test_localisation_by_hand() -> None:
         ([0, 1, 0, 1], [0, 1, 2, 3], [0.0, -1.0, -2.0, -4.0]),
     ]
     with tables_of_words(texts) as connection:
-        rows = by(select(connection, "from localisation_by_instance"), "instance_id")
-        (total,) = select(connection, "from localisation")
+        rows = by(select(connection, "from pointing_by_instance"), "instance_id")
+        (total,) = select(connection, "from pointing")
     names = ("pointing", "chance", "relevance_mass", "roc_auc")
     assert [rows["0",][name] for name in names] == pytest.approx([1, 0.25, 2 / 4.5, 2.5 / 3])
     assert [rows["1",][name] for name in names] == [0, 0.5, None, 0.25]

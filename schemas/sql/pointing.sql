@@ -1,5 +1,5 @@
 -- Where the relevance of each method lies, beside human rationales: one row per method, the means
--- of `localisation_by_instance`. Every instance counts the same.
+-- of `pointing_by_instance`. Every instance counts the same.
 --
 -- `plausibility` asks which words a method would choose; these ask of its first word (pointing), of
 -- its scores themselves (relevance mass) and of its whole order (ROC AUC).
@@ -14,8 +14,8 @@
 -- Methods are compared on the same instances, those that all of them rank. To compare each on all
 -- that it ranks, or some of them alone:
 --
---   from localisation_over(common := false)
---   from localisation_over(methods := ['lime', 'saliency'])
+--   from pointing_over(common := false)
+--   from pointing_over(methods := ['lime', 'saliency'])
 --
 -- Columns:
 --   n               Number of instances
@@ -27,9 +27,9 @@
 --   without_mass    Number of instances without a positive score, which count in no relevance mass
 --   roc_auc         Mean area under the ROC curve, 0 to 1, 0.5 for a random order; higher is better
 --   left_out        Number of instances that some method ranks and that are not among n
-create macro localisation_over(common := true, methods := null) as table
+create macro pointing_over(common := true, methods := null) as table
 with every as materialized (
-    from localisation_by_instance
+    from pointing_by_instance
     where methods is null or list_contains(methods, method)
 ),
 
@@ -71,5 +71,5 @@ from groups
 left join means using (method)
 order by method;
 
-create view localisation as
-from localisation_over();
+create view pointing as
+from pointing_over();

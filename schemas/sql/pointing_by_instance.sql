@@ -1,7 +1,7 @@
 -- Where a method's relevance lies, beside the human rationale: one row per instance and method.
 --
 -- Of the same words, scores and instances as `plausibility_by_instance` (see `word_ranks`). What
--- fools the measures is said in `localisation`.
+-- fools the measures is said in `pointing`.
 --
 -- Columns:
 --   words           Number of words n
@@ -14,7 +14,7 @@
 --   roc_auc         Area under the ROC curve: of all pairs of a word in the rationale and one that
 --                   isn't, the share in which the former scores higher, of equal ones half; 0 to 1,
 --                   0.5 for a random order; higher is better
-create view localisation_by_instance as
+create view pointing_by_instance as
 with hits as (
     select
         *,
