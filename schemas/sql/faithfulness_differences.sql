@@ -73,18 +73,24 @@ alike as (
     group by instance_id, protocol, operation
 ),
 
-asked as (
+sizes as (
     select
         protocol,
         operation,
         count(distinct of_text) as texts,
-        coalesce(
-            draws, greatest(2000, 20 * count(distinct method) * (count(distinct method) - 1))
-        ) as most,
-        texts < 31 and (1::bigint << least(texts, 31)) <= most as exact,
-        case when exact then 1::bigint << least(texts, 31) else most end as flips
+        count(distinct method) as of_methods
     from found
     group by protocol, operation
+),
+
+asked as (
+    select
+        protocol,
+        operation,
+        coalesce(draws, greatest(2000, 20 * of_methods * (of_methods - 1))) as most,
+        texts < 31 and (1::bigint << least(texts, 31)) <= most as exact,
+        case when exact then 1::bigint << least(texts, 31) else most end as flips
+    from sizes
 ),
 
 -- How often each text counts in the replicates of the bootstrap, and in each sign flip whether it
