@@ -257,12 +257,14 @@ _CURVES = (
         "protocol",
         NAME,
         "What is removed at a time: token or word; compat: tokens, where removed and units count "
-        "all tokens, as IBA's authors do",
+        "all tokens, as IBA's authors do; of pictures patch or pixel",
     ),
     _column("order", NAME, "morf: most relevant first; lerf: least relevant first; random"),
-    _column("operation", NAME, "How it is removed: mask, pad or delete"),
+    _column(
+        "operation", NAME, "How it is removed: mask, pad or delete; of pictures mean, black or drop"
+    ),
     _column("fraction", pa.float64(), "Nominal fraction removed, 0 (nothing) to 1 (everything)"),
-    _column("removed", pa.int32(), "Number of tokens or words removed"),
+    _column("removed", pa.int32(), "Number of tokens, words, patches or pixels removed"),
     _column("units", pa.int32(), "Number that can be removed; removed / units is the exact share"),
     _column("probability", REAL, "Probability of the explained class on the perturbed input"),
     _column("logit", REAL, "Logit of the explained class on the perturbed input"),

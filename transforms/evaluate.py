@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from attribeam.schemas import Failure, UsageError
 from attribeam.transforms.attribute import failure
 from attribeam.transforms.inputs.batch import Flags, Instance
+from attribeam.transforms.inputs.images.maps import pixel_map
+from attribeam.transforms.inputs.images.picture import Picture
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.seam import EvaluationProtocol, Operation, Unit
 from attribeam.transforms.inputs.variants import (
@@ -45,11 +47,11 @@ class Evaluation:
             paints patches with the mean colour, ``black`` black, ``drop`` hides them. None of them
             stands for ``mask``, or ``pad`` where the mask token isn't known; of pictures for
             ``mean``.
-        protocol: Whether single ``token``s or whole ``word``s are removed, or of pictures a
-            ``patch`` at a time; what a word's score is
+        protocol: Whether single ``token``s or whole ``word``s are removed; what a word's score is
             depends on the method (``Ranking.word_score``). ``compat`` is for comparison with
             published numbers: tokens are removed and counted as by the authors of IBA
-            (``compat_points_of``).
+            (``compat_points_of``). Of pictures a ``patch`` is removed at a time, or as by the
+            authors of Beyond Intuition a ``pixel`` (``pixel_points_of``).
     """
 
     fractions: tuple[float, ...] = FRACTIONS
@@ -84,6 +86,11 @@ class Evaluation:
         distinct = {0.0, 1.0, *(round(1 - fraction, 9) for fraction in self.fractions)}
         if len(distinct) < len({0.0, 1.0, *self.fractions}):
             raise UsageError("--fractions are at least 1e-9 apart, and from 0 and 1")
+        if protocol == "pixel" and "drop" in operations:
+            raise UsageError(
+                "--operations drop leaves out whole patches: with --units pixel there are mean and "
+                "black"
+            )
         for operation in operations:
             other = "mean" if operation == "black" else "pad"
             wish, remedy = f"--operations {operation}", f"use --operations {other}"
@@ -100,7 +107,8 @@ class Evaluation:
 class Point(NamedTuple):
     """A point of a curve that is asked for: which tokens of an instance to remove, and why.
 
-    ``removed`` of ``units`` are, under ``compat``, the tokens asked for and all tokens.
+    ``removed`` of ``units`` are, under ``compat``, the tokens asked for and all tokens. Of pictures
+    ``tokens`` are patches, or under ``pixel`` pixels, [H * W].
     """
 
     order: Order
@@ -168,6 +176,8 @@ def points_of(
     Raises:
         NothingToRemoveError: If n is 0: shares of nothing are no numbers.
     """
+    if evaluation.protocol == "pixel":
+        return pixel_points_of(instance, scores, evaluation, seed)
     unit: Unit = "token" if evaluation.protocol == "compat" else evaluation.protocol
     units = inputs_of(instance).units_of(instance, unit)
     count = int(units.max()) + 1
@@ -234,6 +244,39 @@ def compat_points_of(
     return points
 
 
+def pixel_points_of(
+    instance: Instance, scores: NDArray[np.floating], evaluation: Evaluation, seed: int
+) -> list[Point]:
+    """The same of a picture's pixels, as the authors of Beyond Intuition remove them.
+
+    Pixels are ranked by the map that the scores give (``maps.pixel_map``). Of H * W of them the
+    first f * H * W are removed, rounded down, for ``lerf`` too; of equal ones the earlier comes
+    first in either order (theirs is any).
+
+    Source:
+        Beyond Intuition's ``pert`` scripts, after Chefer et al. 2021.
+    """
+    assert isinstance(instance, Picture) and instance.grid is not None
+    values = pixel_map(scores, instance.grid).reshape(-1)
+    ranks: dict[Order, NDArray[np.intp]] = {}
+    for order in evaluation.orders:
+        if order == "random":
+            ranks[order] = instance.generator(seed, "random order").permutation(len(values))
+        else:
+            ranks[order] = np.argsort(-values if order == "morf" else values, kind="stable")
+    points = []
+    for order in evaluation.orders:
+        for fraction in (0.0, *evaluation.fractions, 1.0):
+            removed = int(fraction * len(values) + 1e-9)
+            pixels = np.zeros(len(values), bool)
+            pixels[ranks[order][:removed]] = True
+            points += [
+                Point(order, operation, fraction, removed, len(values), pixels)
+                for operation in evaluation.operations
+            ]
+    return points
+
+
 def curves(
     model: Model,
     rankings: Sequence[Ranking],
@@ -282,7 +325,12 @@ def _asked(
         points = points_of(ranking.instance, ranking.scores, evaluation, seed, ranking.word_score)
     except NothingToRemoveError as error:
         return error
-    return [(p, variants.add(ranking.instance, p.operation, p.tokens)) for p in points]
+    # What is removed is kept by the variants alone, packed: of pixels there are many.
+    none = np.empty(0, bool)
+    return [
+        (p._replace(tokens=none), variants.add(ranking.instance, p.operation, p.tokens))
+        for p in points
+    ]
 
 
 def _curve(

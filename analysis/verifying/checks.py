@@ -72,15 +72,17 @@ where not list_contains(tables, 'attributions')
 """
 
 # `grid`: the points that the evaluation of run.json asks for. LeRF has those at 1 - f, but for the
-# protocol `compat`, which runs every order at the same.
+# protocols of authors, `compat` and `pixel`, which run every order at the same.
 GRID = """
 create temp table grid as
 select
     protocol,
     "order",
     operation,
-    case when "order" = 'lerf' and protocol <> 'compat' then 1 - fraction else fraction end
-        as fraction
+    case
+        when "order" = 'lerf' and protocol not in ('compat', 'pixel') then 1 - fraction
+        else fraction
+    end as fraction
 from (select ?::varchar as protocol)
 cross join (select unnest(?::varchar[]) as "order")
 cross join (select unnest(?::varchar[]) as operation)

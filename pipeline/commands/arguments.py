@@ -300,7 +300,7 @@ def _add_evaluation_options(group: Any) -> None:
     add(
         "--units",
         default="token",
-        metavar="token|word|compat",
+        metavar="token|word|compat|patch|pixel",
         help="what is removed at a time (compat: tokens, counted as IBA's authors do; of pictures "
-        "it is a patch)",
+        "patch, or pixel as Beyond Intuition's do)",
     )

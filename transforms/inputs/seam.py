@@ -22,7 +22,7 @@ from attribeam.transforms.network.rows import Rows
 Operation = Literal["mask", "pad", "delete", "mean", "black", "drop"]
 Unit = Literal["token", "word", "bag", "patch"]
 # What an evaluation removes at a time.
-EvaluationProtocol = Literal["token", "word", "compat", "patch"]
+EvaluationProtocol = Literal["token", "word", "compat", "patch", "pixel"]
 # Where paths start: what stands in the place of all that can be replaced, or zeros.
 BaselineName = Literal["pad", "mask", "zero", "black"]
 # What paths run in: what enters the first layer, or what is looked up for words before that.
@@ -30,7 +30,7 @@ SpaceName = Literal["embedded", "words"]
 
 # Of N rows and points of their paths, [N, ...], what enters the first layer, [N, T, d].
 Enter = Callable[[Rows, torch.Tensor], torch.Tensor]
-# An instance, the operation, and the positions to remove, [T].
+# An instance, the operation, and the positions to remove, [T]; or of a picture the pixels, [H * W].
 Copy = tuple[Instance, Operation, Flags]
 
 

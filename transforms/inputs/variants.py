@@ -5,7 +5,7 @@ across instances, so that batches are full whoever asked.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -49,13 +49,28 @@ def unit_scores(
     return found
 
 
+class _Run(NamedTuple):
+    """A copy that is run: what is removed of ``total`` tokens, or pixels, is packed by bits."""
+
+    instance: Instance
+    operation: Operation
+    bits: bytes
+    total: int
+
+    @property
+    def copy(self) -> Copy:
+        """The same with a flag for each token."""
+        flags = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=self.total)
+        return self.instance, self.operation, flags.astype(bool)
+
+
 class Variants:
     """The distinct perturbed copies of some instances, and what the model said of each.
 
     Several instances may be questions about one input: its copies are run once for all of them.
 
     Attributes:
-        inputs: Per copy its instance, the operation, and the tokens removed, [T].
+        instances: Per copy the instance that it is of.
         logits: Logits of each copy, [N, C], once run; NaN where it failed.
         probabilities: Their softmax, [N, C].
         errors: What went wrong, by number of the copy.
@@ -64,41 +79,42 @@ class Variants:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._kind = inputs_of(model)
-        self.inputs: list[Copy] = []
+        self.instances: list[Instance] = []
         self.errors: dict[int, Exception] = {}
         self.logits: NDArray[np.float64] = np.empty(0)
         self.probabilities: NDArray[np.float64] = np.empty(0)
         self._numbers: dict[tuple[int, str, bytes], int] = {}
-        self._runs: list[Copy] = []
+        self._runs: list[_Run] = []
         self._run_of: list[int] = []
         self._known: dict[tuple[object, ...], int] = {}
 
     def add(self, instance: Instance, operation: Operation, removed: Flags) -> int:
-        """Number of the copy without some tokens, [T]; the same for identical copies."""
+        """Number of the copy without some tokens, [T], or pixels; the same for identical ones."""
         if not removed.any():
             operation = "mask"
         bits = np.packbits(removed).tobytes()
         key = (id(instance), operation, bits)
         if key not in self._numbers:
-            self._numbers[key] = len(self.inputs)
-            self.inputs.append((instance, operation, removed))
-            self._run_of.append(self._run(instance, operation, removed, bits))
+            self._numbers[key] = len(self.instances)
+            self.instances.append(instance)
+            self._run_of.append(self._run(_Run(instance, operation, bits, len(removed))))
         return self._numbers[key]
 
-    def _run(self, instance: Instance, operation: Operation, removed: Flags, bits: bytes) -> int:
+    def _run(self, run: "_Run") -> int:
         """Number of the run that a copy is read from."""
+        instance = run.instance
         fed = instance.content, instance.token_types.tobytes()
-        key = (*fed, instance.readout, instance.contrast, operation, bits)
+        key = (*fed, instance.readout, instance.contrast, run.operation, run.bits)
         if key not in self._known:
             self._known[key] = len(self._runs)
-            self._runs.append((instance, operation, removed))
+            self._runs.append(run)
         return self._known[key]
 
     def run(self, token_budget: int) -> None:
         """Runs all copies, packed by length across instances."""
         runs: list[NDArray[np.float64] | None] = [None] * len(self._runs)
         errors: dict[int, Exception] = {}
-        lengths = [self._kind.length(self.model, copy) for copy in self._runs]
+        lengths = [self._kind.length(self.model, run.copy) for run in self._runs]
         with borrowed(self.model.network):
             for batch in pack(lengths, token_budget, self.model.head_size):
                 for part, logits in halving(self._forward, batch):
@@ -113,10 +129,8 @@ class Variants:
         self, runs: Sequence[NDArray[np.float64] | None], errors: Mapping[int, Exception]
     ) -> None:
         """Reads what each copy asks for from the run that it is of."""
-        self.logits = np.full((len(self.inputs), self.model.num_outputs), np.nan)
-        for number, ((instance, _, _), at) in enumerate(
-            zip(self.inputs, self._run_of, strict=True)
-        ):
+        self.logits = np.full((len(self.instances), self.model.num_outputs), np.nan)
+        for number, (instance, at) in enumerate(zip(self.instances, self._run_of, strict=True)):
             if (found := runs[at]) is None:
                 self.errors[number] = errors[at]
             elif instance.asked is None:
@@ -130,5 +144,6 @@ class Variants:
     def _forward(self, numbers: Sequence[int]) -> NDArray[np.float64]:
         """Logits of some runs: of a masked LM's words, else of all that there are."""
         with torch.no_grad():
-            rows = self._kind.perturbed(self.model, [self._runs[number] for number in numbers])
+            copies = [self._runs[number].copy for number in numbers]
+            rows = self._kind.perturbed(self.model, copies)
             return self.model.run(rows)[0].double().cpu().numpy()

@@ -39,7 +39,7 @@ class Images:
     operations: tuple[Operation, ...] = ("mean", "black", "drop")
     units: tuple[Unit, ...] = ("patch",)
     starts: tuple[str, ...] = ("zero", "black")
-    protocols: tuple[EvaluationProtocol, ...] = ("patch",)
+    protocols: tuple[EvaluationProtocol, ...] = ("patch", "pixel")
 
     # From a row to an instance ---------------------------------------------------------------
 
@@ -97,20 +97,22 @@ class Images:
         """Copies with patches of the mean colour, black ones, or without them.
 
         What ``drop`` leaves out keeps its place in the row, hidden from all others. The mean colour
-        is zero after normalising.
+        is zero after normalising. Single pixels can be painted, and not left out.
         """
+        grid = _grid(model)
         rows = self.rows(model, [replace(instance, asked=None) for instance, _, _ in copies])
-        removed = put(np.stack([gone for _, _, gone in copies]), model.device)
-        hidden = put(np.array([how == "drop" for _, how, _ in copies]), model.device)
-        kept = 1 - (removed & hidden[:, None]).to(rows.attention_mask.dtype)
-        painted = _of_pixels(removed & ~hidden[:, None], _grid(model))[:, None]
+        hidden = np.stack(
+            [gone if how == "drop" else np.zeros(grid.positions, bool) for _, how, gone in copies]
+        )
+        kept = 1 - put(hidden, model.device).to(rows.attention_mask.dtype)
+        painted = put(np.stack([_painted(copy, grid) for copy in copies]), model.device)[:, None]
         black = put(np.array([how == "black" for _, how, _ in copies]), model.device)
         paint = torch.zeros_like(rows.inputs["pixel_values"])
         if black.any():
             paint = torch.where(black[:, None, None, None], _black(model), paint)
         pixels = torch.where(painted, paint, rows.inputs["pixel_values"])
         mask = rows.attention_mask * kept
-        read = _read([instance for instance, _, _ in copies], mask, _grid(model))
+        read = _read([instance for instance, _, _ in copies], mask, grid)
         return replace(rows, inputs={"pixel_values": pixels}, attention_mask=mask, read=read)
 
     def length(self, model: Model, copy: Copy) -> int:
@@ -241,9 +243,12 @@ def _pixels(instance: Instance) -> Pixels:
     return instance.pixels
 
 
-def _of_pixels(positions: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Flags of positions, [B, T], as flags of the pixels of their patches, [B, H, W]."""
-    patches: torch.Tensor = positions[:, grid.before :].unflatten(1, (grid.rows, grid.columns))
-    wide: torch.Tensor = patches.repeat_interleave(grid.patch_height, 1)
-    pixels: torch.Tensor = wide.repeat_interleave(grid.patch_width, 2)
-    return pixels
+def _painted(copy: Copy, grid: Grid) -> NDArray[np.bool_]:
+    """The pixels that a copy has another colour at, [H, W]: those of patches, or some by name."""
+    _, how, removed = copy
+    if how == "drop":
+        return np.zeros((grid.height, grid.width), bool)
+    if len(removed) == grid.height * grid.width:
+        return removed.reshape(grid.height, grid.width)
+    patches = removed[grid.before :].reshape(grid.rows, grid.columns)
+    return patches.repeat(grid.patch_height, 0).repeat(grid.patch_width, 1)

@@ -22,9 +22,11 @@ class Picture(Instance):
 
     Attributes:
         pixels: What the network is fed, normalised, [C, H, W].
+        grid: The patches that it is cut into.
     """
 
     pixels: Pixels | None = None
+    grid: Grid | None = None
     modality: ClassVar[str] = "images"
 
     @property
@@ -55,4 +57,5 @@ def picture_of(
         rationale=None if mask is None else np.concatenate([0 * nowhere[: grid.before], mask]),
         subset=row.subset,
         pixels=pixels,
+        grid=grid,
     )
