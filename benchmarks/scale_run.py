@@ -3,9 +3,10 @@
 A folder is what a run leaves: attributions of 32 tokens on average for every instance and method,
 human rationales for a tenth of the instances (20,000 of 200,000, as many as HateXplain has), and
 curves of 33 points for one in 40 (5,000 of 200,000: 1.65 million rows of curves), since curves cost
-many times what attributions do. The same instances have what ``benchmarks.scale_details`` makes, of
-methods that cost as much or more. Scores are random, of which nothing can be compressed but the
-bytes of the exponents; three methods of ten clamp negative ones to 0, which makes ties.
+many times what attributions do, with a row of what was found of a mask. The same instances have
+what ``benchmarks.scale_details`` makes, of methods that cost as much or more. Scores are random, of
+which nothing can be compressed but the bytes of the exponents; three methods of ten clamp negative
+ones to 0, which makes ties.
 """
 
 from collections.abc import Iterator
@@ -76,6 +77,8 @@ def _units(shard: int, numbers: Ints, names: list[str]) -> Iterator[tuple[Unit, 
         columns = _attributions(rng, ids, number, method, lengths, scores)
         yield Unit("attributions", method), columns
         yield Unit("curves", method), _curves(rng, some, method, lengths[chosen] - 2)
+        of_pictures = np.random.default_rng([9, shard, number])
+        yield Unit("localisation", method), _localisation(of_pictures, some, method)
     yield from details(np.random.default_rng([8, shard]), texts)
 
 
@@ -205,6 +208,32 @@ def _curves(rng: np.random.Generator, ids: pa.Array, method: str, units: Ints) -
     }
 
 
+def _localisation(rng: np.random.Generator, ids: pa.Array, method: str) -> Columns:
+    """What maps of 224 x 224 pixels find of masks; every other picture has two things."""
+    count, pixels = len(ids), 224 * 224
+    inside = rng.integers(1, pixels, count)
+    tp = (inside * rng.random(count)).astype(np.int64)
+    fp = ((pixels - inside) * rng.random(count)).astype(np.int64)
+    share, alone = rng.random((7, count)), np.arange(count) % 2 == 0
+    names = ("average_precision", "f1", "f1_rows", "mass_inside", "rank_accuracy")
+    return {
+        "instance_id": ids,
+        "method": method,
+        "target": rng.integers(2, size=count),
+        "region": "object",
+        "threshold": "mean",
+        "tp": tp,
+        "fp": fp,
+        "fn": inside - tp,
+        "tn": pixels - inside - fp,
+        **dict(zip(names, share, strict=False)),
+        "hit": share[5] < 0.5,
+        "hit_other": pa.array(share[5] > 0.8, mask=alone),
+        "mass_other": pa.array(share[6] * (1 - share[3]), mask=alone),
+        "empty_mask": np.zeros(count, bool),
+    }
+
+
 def _manifest(methods: list[str], instances: int, shards: int) -> Manifest:
     record: MethodRecord = {
         "params": {},
@@ -216,7 +245,9 @@ def _manifest(methods: list[str], instances: int, shards: int) -> Manifest:
         "paper": "",
         "passes": ["forward"],
     }
-    tables: dict[str, list[str]] = {name: ["attributions", "curves"] for name in methods}
+    tables: dict[str, list[str]] = {
+        name: ["attributions", "localisation", "curves"] for name in methods
+    }
     for method, filled in DETAILS.items():
         tables[method] = [*tables.get(method, ()), *filled]
     return {

@@ -87,7 +87,8 @@ class Options:
     target: str = _option(
         "which output to explain: auto (the predicted class; the correct word of a masked LM; each "
         "of several labels or values; the start and the end of an answer), predicted, gold, "
-        "runner_up, each, or a class by its name or number",
+        "runner_up, each, objects (each class that masks of a picture are of), or a class by its "
+        "name or number",
         "auto",
         metavar="RULE|CLASS",
     )

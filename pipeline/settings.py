@@ -47,6 +47,7 @@ class Settings:
         filled: Per method the tables that it has in the run, whichever call has asked for them;
             None where that is what this call asks for.
         layers: Scores by layer too, of the methods that have them.
+        masks: Whether the corpus has masks of pictures, which scores are held against.
         device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` too for workers that are elsewhere.
         token_budget: Largest batch in tokens of short rows; None for the device's default.
         workers: Number of worker processes, which share the machine's processors.
@@ -71,6 +72,7 @@ class Settings:
     evaluation: Evaluation | None
     filled: Mapping[str, tuple[str, ...]] | None = None
     layers: bool = False
+    masks: bool = False
     device: str = "cpu"
     token_budget: int | None = None
     workers: int = 1
@@ -91,8 +93,12 @@ class Settings:
     @property
     def tables(self) -> dict[str, tuple[str, ...]]:
         """Per method the tables that it fills."""
-        evaluate = self.evaluation is not None
-        return {c.name: c.tables(layers=self.layers, evaluate=evaluate) for c in self.chosen}
+        asked = {
+            "layers": self.layers,
+            "evaluate": self.evaluation is not None,
+            "localise": self.masks,
+        }
+        return {choice.name: choice.tables(**asked) for choice in self.chosen}
 
     def tables_of(self, method: str) -> tuple[str, ...]:
         """The tables that a method has in the run."""

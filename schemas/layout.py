@@ -11,6 +11,7 @@
     OUT/layers/method=globenc/shard-00012-of-00100.parquet          only with --layers
     OUT/information/method=iba/shard-00012-of-00100.parquet         only with --layers
     OUT/heads/method=attattr/shard-00012-of-00100.parquet           and other tables of a method
+    OUT/localisation/method=saliency/shard-00012-of-00100.parquet   only of pictures with masks
     OUT/curves/method=saliency/shard-00012-of-00100.parquet
     OUT/failures/instances/shard-00012-of-00100.parquet             only where something failed
     OUT/failures/attributions.saliency/shard-00012-of-00100.parquet

@@ -100,7 +100,8 @@ _INSTANCES = (
         "question_kind",
         pa.string(),
         "label (whether the row has it), value (of a regression), token (class of a word), start "
-        "or end (of an answer); null for the row's class, or a masked LM's word",
+        "or end (of an answer), object (a class that a mask is of); null for the row's class, or a "
+        "masked LM's word",
         added=True,
     ),
     _column(
@@ -250,6 +251,60 @@ _PATTERN_ABLATION = (
     _column("correct", pa.bool_(), "Whether it is above 0: the explained class still wins"),
 )
 
+_LOCALISATION = (
+    _column("instance_id", pa.string(), "Key of instances; those without a mask have no row"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column("target", pa.int32(), "Class looked for: the one explained, else that of the run"),
+    _column(
+        "region",
+        NAME,
+        "object: inside are the masks that are known to be of that class; mask: none is, and "
+        "inside are those of the picture's label",
+    ),
+    _column("threshold", NAME, "Above what a pixel counts as found: mean, that of the map"),
+    _column("tp", pa.int32(), "Pixels found that are inside"),
+    _column("fp", pa.int32(), "Pixels found that are outside"),
+    _column("fn", pa.int32(), "Pixels inside that are not found"),
+    _column("tn", pa.int32(), "Pixels outside that are not found"),
+    _column(
+        "average_precision",
+        pa.float64(),
+        "Of the map m and 1 - m, from 0 to 1, ranked together; 0.5 for a map of equal values",
+    ),
+    _column("f1", pa.float64(), "Harmonic mean of precision and recall of the pixels found"),
+    _column(
+        "f1_rows",
+        pa.float64(),
+        "Mean of the same over rows of pixels, 0 for a row without any: as it has been published",
+    ),
+    _column(
+        "hit",
+        pa.bool_(),
+        "Whether a pixel of the largest value is inside; false for a map of equal values",
+    ),
+    _column(
+        "mass_inside",
+        pa.float64(),
+        "Share of the positive scores inside, each patch's lying evenly in it; null without any",
+    ),
+    _column(
+        "rank_accuracy",
+        pa.float64(),
+        "Of as many pixels of the largest values as are inside, the share that is inside",
+    ),
+    _column(
+        "hit_other",
+        pa.bool_(),
+        "Whether a pixel of the largest value is on a thing of another class; null without one",
+    ),
+    _column(
+        "mass_other",
+        pa.float64(),
+        "Share of the positive scores on things of other classes; null without one",
+    ),
+    _column("empty_mask", pa.bool_(), "Nothing is inside: what is a share of that is null"),
+)
+
 _CURVES = (
     _column("instance_id", pa.string(), "Key of instances"),
     _column("method", NAME, "Method whose scores gave the order"),
@@ -341,6 +396,7 @@ _FIELDS = {
     "tree_nodes": _TREE_NODES,
     "patterns": _PATTERNS,
     "pattern_ablation": _PATTERN_ABLATION,
+    "localisation": _LOCALISATION,
     "curves": _CURVES,
     "failures": _FAILURES,
 }

@@ -288,18 +288,20 @@ class Chosen:
         target = self.params.get("target", "explained")
         return None if target == "explained" else str(target)
 
-    def tables(self, *, layers: bool, evaluate: bool) -> tuple[str, ...]:
+    def tables(self, *, layers: bool, evaluate: bool, localise: bool = False) -> tuple[str, ...]:
         """The tables that it fills, in the order in which they are committed.
 
         Args:
             layers: Whether scores by layer are asked for.
             evaluate: Whether scores are put to the test.
+            localise: Whether they are held against masks.
         """
         method = self.method
         layered = (method.layered,) if layers and method.layered else ()
         scored = ("attributions",) if method.scored else ()
         curves = ("curves",) if method.scored and evaluate else ()
-        return (*scored, *method.tables, *layered, *curves)
+        located = ("localisation",) if method.scored and localise else ()
+        return (*scored, *method.tables, *layered, *located, *curves)
 
     @property
     def needs(self) -> tuple[Wish, ...]:

@@ -34,6 +34,7 @@ ROWS = {
     "tree_nodes": "a token under an attribution tree",
     "patterns": "the path through the layers that most of a token's influence takes",
     "pattern_ablation": "the output with some nodes of the paths alone",
+    "localisation": "how well a method's map of a picture finds what a mask shows",
     "curves": "the prediction at one point of a perturbation curve",
     "failures": "an instance that failed: for all methods (method is null) or for one",
     "pruning": "what the model gets right without its least important heads",
@@ -56,6 +57,7 @@ _CLASSES = {
     "information": ("target",),
     "heads": ("target",),
     "interactions": ("target",),
+    "localisation": ("target",),
     "curves": ("prediction",),
     "attacks": ("explained", "gold"),
 }

@@ -11,6 +11,7 @@ from attribeam.analysis.verifying.rules import (
     EVALUATIONS,
     FAILURES,
     INSTANCES,
+    LOCALISATION,
     WINDOWS,
     Check,
 )
@@ -132,6 +133,7 @@ CHECKS = (
     *PATTERNS,
     *ABLATION,
     *_DETAILS,
+    *LOCALISATION,
     *CURVES,
     *FAILURES,
     *EVALUATIONS,

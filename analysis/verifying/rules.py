@@ -171,6 +171,54 @@ ATTRIBUTIONS = (
     ),
 )
 
+LOCALISATION = (
+    repeated("localisation", "target"),
+    Check(
+        "localisation: {count} belong to no attribution, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from localisation
+        anti join attributions using (instance_id, method)
+        """,
+    ),
+    Check(
+        "localisation: {count} look for another class than the scores explain, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from localisation
+        join attributions using (instance_id, method)
+        where localisation.target <> attributions.target
+        """,
+    ),
+    Check(
+        "localisation: {count} have counts that can't be, or shares beyond 0 and 1, such as "
+        "{example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from localisation
+        cross join (select max(tp + fp + fn + tn) as pixels from localisation)
+        where least(tp, fp, fn, tn) < 0
+            or tp + fp + fn + tn <> pixels
+            or empty_mask <> (tp + fn = 0)
+            or not coalesce(isfinite(average_precision + f1 + f1_rows + rank_accuracy), true)
+            or greatest(average_precision, f1, f1_rows, rank_accuracy, mass_inside, mass_other)
+                > 1 + 1e-9
+            or least(average_precision, f1, f1_rows, rank_accuracy, mass_inside, mass_other) < 0
+        """,
+    ),
+    Check(
+        "localisation: {count} that are attributed and of pictures with a mask are missing, such "
+        "as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        semi join (select distinct method from localisation) using (method)
+        semi join (from instances where rationale is not null) using (instance_id)
+        anti join localisation using (instance_id, method)
+        """,
+    ),
+)
+
 CURVES = (
     Check(
         "curves: {count} have not the points that run.json asks for, such as {example}",

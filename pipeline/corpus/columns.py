@@ -27,11 +27,15 @@ GUESSED: dict[str, tuple[str, ...]] = {
     "special_tokens_mask": ("special_tokens_mask",),
     "pixel_values": ("pixel_values",),
     "image": ("image", "img", "picture", "photo"),
-    "mask": ("mask", "segmentation"),
+    "mask": ("mask", "masks", "segmentation"),
+    "mask_label": ("mask_label", "mask_labels"),
+    "other_mask": ("other_mask", "other_masks"),
+    "other_label": ("other_label", "other_labels"),
 }
 # Roles of what rows are made of, by the kind of input that a model takes.
 _OF_TEXT = ("text", "pair", "input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
-_OF_IMAGES = ("image", "pixel_values", "mask")
+_MASKS = ("mask", "other_mask")
+_OF_IMAGES = ("image", "pixel_values", *_MASKS, "mask_label", "other_label")
 _PAIRS = {
     "text": ("text_pair", "text2"),
     "premise": ("hypothesis",),
@@ -42,13 +46,14 @@ _PAIRS = {
 }
 ROLES = (
     *("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad"),
-    *("image", "mask"),
+    *("image", "mask", "mask_label", "other_mask", "other_label"),
 )
 
 # Kinds of values (``fields.Field``) that a role can be played with.
 _TEXTS = {"text", "bytes", "list of text", "list of bytes"}
 _NUMBERS = {"text", "bytes", "list of integer", "list of number", "list of boolean"}
 _SCALARS = {"text", "bytes", "integer", "number", "boolean"}
+_FILES = {"bytes", "object", "list of bytes", "list of object"}
 _FITTING = {
     "text": _TEXTS,
     "pair": _TEXTS,
@@ -65,7 +70,10 @@ _FITTING = {
     "special_tokens_mask": _NUMBERS,
     "pixel_values": {"list of number", "list of integer"},
     "image": {"bytes", "object"},
-    "mask": {"bytes", "object"},
+    "mask": _FILES,
+    "mask_label": {*_SCALARS, *(f"list of {kind}" for kind in _SCALARS)},
+    "other_mask": _FILES,
+    "other_label": {*_SCALARS, *(f"list of {kind}" for kind in _SCALARS)},
 }
 _UNNAMED = (None, "none")
 # Without these a row has no instance, or another one.
@@ -127,15 +135,20 @@ def _column(source: Source, role: str, given: str | None, guesses: Collection[st
         kinds = source.field(given).kinds
     except KeyError:
         raise UsageError(
-            f"{source.name} has no column {given!r} (--{role}-column); its columns are "
+            f"{source.name} has no column {given!r} ({_flag(role)}); its columns are "
             f"{listed(source)}"
         ) from None
     if not _fits(source, role, given):
         raise UsageError(
             f"the column {given!r} of {source.name} holds {holds(kinds)}, which can't be the "
-            f"{role} (--{role}-column); its columns are {listed(source)}"
+            f"{role} ({_flag(role)}); its columns are {listed(source)}"
         )
     return given
+
+
+def _flag(role: str) -> str:
+    """The option that names a role's column."""
+    return f"--{role.replace('_', '-')}-column"
 
 
 def _fits(source: Source, role: str, name: str) -> bool:
@@ -224,11 +237,13 @@ def _with_file(source: Source, columns: dict[str, str], role: str) -> dict[str, 
     known = source.field(columns[role])
     if "bytes" in known.inner:
         return {**columns, role: f"{columns[role]}.bytes"}
-    return columns if "bytes" in known.kinds else {k: v for k, v in columns.items() if k != role}
+    holding = {"bytes"} if role == "image" else {"bytes", "list of bytes", "list of object"}
+    held = not holding.isdisjoint(known.kinds)
+    return columns if held else {k: v for k, v in columns.items() if k != role}
 
 
 def _checked_images(source: Source, columns: dict[str, str], model: Model) -> dict[str, str]:
-    for role in ("image", "mask"):
+    for role in ("image", *_MASKS):
         columns = _with_file(source, columns, role)
     if "image" in columns and model.processor is not None:
         columns = {role: name for role, name in columns.items() if role != "pixel_values"}

@@ -1,8 +1,9 @@
 """What becomes of a corpus's values: a row whose columns have the types that encoding takes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -30,13 +31,16 @@ SCHEMA = pa.schema(
         ("bad", pa.string()),
         ("pixel_values", pa.list_(pa.float64())),
         ("image", pa.binary()),
-        ("mask", pa.binary()),
+        ("mask", pa.list_(pa.binary())),
+        ("mask_label", pa.list_(pa.int64())),
+        ("other_mask", pa.list_(pa.binary())),
+        ("other_label", pa.list_(pa.int64())),
         ("problem", pa.string()),
     ]
 )
 _NAMES = {"pair": "text_pair", "id": "instance_id"}
 # Columns that are there only where a corpus has them: of pictures.
-_OF_IMAGES = ("pixel_values", "image", "mask")
+_OF_IMAGES = ("pixel_values", "image", "mask", "mask_label", "other_mask", "other_label")
 
 
 def schema_of(columns: Mapping[str, str]) -> pa.Schema:
@@ -86,14 +90,15 @@ class Normaliser:
         return row
 
     def _value(self, role: str, value: Any, part: int) -> Any:
-        if role in ("text", "pair"):
-            return _text(value, role)
+        if role in _READ:
+            return _READ[role](value)
         if role in ("id", "subset"):
             return _string(value if isinstance(value, bytes) else str(value), role)
         if role == "label":
             return self.labels.readings[part](value)
-        if role in _OTHERS:
-            return _OTHERS[role](value)
+        if role in ("mask_label", "other_label"):
+            every = value if isinstance(value, list) else [value]
+            return [self.labels.readings[part](each) for each in every]
         if role in ("good", "bad"):
             text = value if isinstance(value, bytes) else str(value)
             return _string(text, role).strip()
@@ -184,5 +189,19 @@ def _file(value: Any) -> bytes:
     return value
 
 
-# Roles whose values are no texts and no lists of whole numbers.
-_OTHERS = {"roles": _roles, "pixel_values": _pixels, "image": _file, "mask": _file}
+def _files(value: Any) -> list[bytes]:
+    """One file or several, each as bytes or as ``datasets`` has it."""
+    every = value if isinstance(value, list) else [value]
+    return [_file(each.get("bytes") if isinstance(each, dict) else each) for each in every]
+
+
+# Roles whose values are read alike in all parts; others are lists of whole numbers, and labels.
+_READ: dict[str, Callable[[Any], Any]] = {
+    "text": partial(_text, role="text"),
+    "pair": partial(_text, role="pair"),
+    "roles": _roles,
+    "pixel_values": _pixels,
+    "image": _file,
+    "mask": _files,
+    "other_mask": _files,
+}

@@ -16,6 +16,8 @@ from attribeam.transforms.recovery import is_passing
 
 # What differs between messages that say the same of different rows.
 _OWN = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+# Tables that say nothing of whether anything was attributed.
+_OF_OTHERS = ("instances", "localisation", "curves")
 _BARE = f"{NothingToRemoveError.__name__}:"
 
 
@@ -92,7 +94,7 @@ def outcome(
         bare=sum(reason.number for reason in found if reason.message.startswith(_BARE)),
         reasons=found,
         predicted=any_rows(lambda unit: unit.table == "instances"),
-        attributed=any_rows(lambda unit: unit.table not in ("instances", "curves")),
+        attributed=any_rows(lambda unit: unit.table not in _OF_OTHERS),
         evaluated=any_rows(lambda unit: unit.table == "curves"),
     )
 

@@ -129,6 +129,7 @@ class Checked(Loaded):
             methods={choice.name: dict(choice.params) for choice in self.chosen},
             evaluation=self.evaluation,
             layers=options.layers,
+            masks="mask" in self.corpus.columns,
             device=self.device if self.copy is None else options.device,
             token_budget=options.token_budget,
             workers=options.workers,
@@ -253,7 +254,8 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
         *(corpus, root),
         shard_size=options.shard_size,
         windows=checked.encoding.overflow == "stride",
-        questions=checked.model.task in (*SEVERAL, "token_classification"),
+        questions=checked.encoding.objects
+        or checked.model.task in (*SEVERAL, "token_classification"),
         anew=old is None,
     )
     if old is None:
@@ -499,6 +501,11 @@ def _check_gold(
     gold += ["--target gold"] * (target == "gold")
     if gold and model.task not in ("classification", "masked_lm"):
         raise UsageError(f"{gold[0]} needs labels, and rows of a {model.task} model have none")
+    if target == "objects" and "mask" not in corpus.columns:
+        raise UsageError(
+            f"--target objects needs masks, but {corpus.source.name} has no column of them; its "
+            f"columns are {', '.join(corpus.source.columns)}: name one with --mask-column"
+        )
     if gold and model.task == "classification" and "label" not in corpus.columns:
         raise UsageError(
             f"{gold[0]} needs labels, but {corpus.source.name} has no label column; its columns "
@@ -527,6 +534,7 @@ def _encoding(
         options.words,
         need_label=target == "gold",
         target=target if several and isinstance(target, int) else None,
+        objects=target == "objects",
     )
 
 

@@ -17,6 +17,7 @@ from attribeam.pipeline.running.tables import (
     curves_table,
     details_table,
     instances_table,
+    localisation_table,
     with_metadata,
 )
 from attribeam.pipeline.settings import Settings
@@ -44,6 +45,9 @@ Floats = NDArray[np.floating[Any]]
 # Instances whose perturbed inputs are held at a time: enough to fill batches of equal length, few
 # enough to take a few megabytes.
 _PERTURB_AT_ONCE = 64
+
+# Tables that are made of a method's scores, whether they have just been computed or not.
+_OF_SCORES = ("localisation", "curves")
 
 
 class Scored(NamedTuple):
@@ -139,7 +143,7 @@ class ShardWork:
         """Computes a result per unit, in the order of the task's units."""
         units = self.shard.task.units
         self.instances, unread = encode_rows(self.model, self.shard.rows, self.settings.encoding)
-        wanted = {unit.method for unit in units if unit.table != "curves"}
+        wanted = {unit.method for unit in units if unit.table not in _OF_SCORES}
         found = attribute(
             self.model,
             self.instances,
@@ -150,7 +154,7 @@ class ShardWork:
             seed=self.settings.seed,
             layers=any(unit.table in BY_LAYER for unit in units),
             statistics=self.attributor.statistics,
-            progress=self._stepper(sum(unit.table != "curves" for unit in units)),
+            progress=self._stepper(sum(unit.table not in _OF_SCORES for unit in units)),
         )
         self.found = found
         if Unit("instances") in units:
@@ -161,12 +165,13 @@ class ShardWork:
             yield self._attributions(method, found, valid)
         for unit in self._details_missing:
             yield self._details(unit, found, valid)
+        yield from self._localisation(found, valid)
         yield from self._curves(found, valid)
 
     @property
     def _details_missing(self) -> list[Unit]:
         """The units of other tables that methods fill beside their scores."""
-        others = ("instances", "attributions", "curves")
+        others = ("instances", "attributions", *_OF_SCORES)
         return [unit for unit in self.shard.task.units if unit.table not in others]
 
     def _missing(self, table: str) -> list[str]:
@@ -226,7 +231,7 @@ class ShardWork:
         paths = [
             join(self.settings.output, failures_path(unit, task.shard, task.num_shards))
             for unit in units
-            if unit not in task.units and unit.table not in ("attributions", "curves")
+            if unit not in task.units and unit.table not in ("attributions", *_OF_SCORES)
         ]
         read = (read_parquet(path, ["instance_id"]) for path in paths if exists(path))
         return {instance_id for table in read for instance_id in table["instance_id"].to_pylist()}
@@ -247,6 +252,15 @@ class ShardWork:
             if f.instance_id in lacking and f.method in (method, None)
         ]
         return rows, failures
+
+    def _localisation(self, found: Attributions, valid: set[str]) -> Iterator[UnitResult]:
+        """How well the scores of each method find what is masked."""
+        step = self._stepper(1)
+        for method in self._missing("localisation"):
+            rankings = self._rankings(method, self._scores(method, found, valid), found)
+            table = localisation_table(rankings.values(), method, double=self.settings.double)
+            yield self._result(Unit("localisation", method), table, [])
+            step(len(self.instances))
 
     def _curves(self, found: Attributions, valid: set[str]) -> Iterator[UnitResult]:
         methods = self._missing("curves")

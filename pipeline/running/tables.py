@@ -10,6 +10,8 @@ from attribeam.schemas import Failure, table_schema
 from attribeam.schemas.errors import one_line
 from attribeam.transforms import Attribution, Instance, Prediction
 from attribeam.transforms.evaluate import CurvePoint, Ranking
+from attribeam.transforms.inputs.images.picture import Picture
+from attribeam.transforms.localise import Localisation, localise
 
 Columns = dict[str, Sequence[Any] | pa.Array]
 
@@ -94,6 +96,23 @@ def details_table(
     names = table_schema(name).names
     columns = dict(zip(names, zip(*flat, strict=True), strict=True)) if flat else {}
     return _table(name, {column: columns.get(column, ()) for column in names}, double=double)
+
+
+def localisation_table(rankings: Iterable[Ranking], method: str, *, double: bool) -> pa.Table:
+    """The ``localisation`` table of one method: a row for each picture that has a mask."""
+    found = [
+        (ranking.instance.instance_id, localise(ranking.instance, ranking.scores, ranking.target))
+        for ranking in rankings
+        if isinstance(ranking.instance, Picture)
+    ]
+    rows = [(name, row) for name, row in found if row is not None]
+    columns: Columns = {
+        "instance_id": [name for name, _ in rows],
+        "method": [method] * len(rows),
+    }
+    for name in Localisation._fields:
+        columns[name] = [getattr(row, name) for _, row in rows]
+    return _table("localisation", columns, double=double)
 
 
 def curves_table(

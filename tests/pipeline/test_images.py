@@ -238,6 +238,11 @@ def test_a_run_keeps_its_processor(folder: Path, tmp_path: Path) -> None:
         ({"columns": {"image": "label"}}, "holds integers, which can't be the image"),
         ({"evaluation": Evaluation(operations=("pad",))}, "--operations: there is no 'pad'"),
         ({"evaluation": Evaluation(protocol="word")}, "--units: there is no 'word'; there are pat"),
+        (
+            {"evaluation": Evaluation(protocol="pixel", operations=("drop",))},
+            "drop leaves out whole patches: with --units pixel",
+        ),
+        ({"target": "objects"}, "--target objects needs masks, but"),
         ({"methods": "influence"}, "influence is defined for rows of tokens"),
     ],
 )
@@ -256,3 +261,97 @@ def test_pictures_need_a_processor_and_texts_a_model_of_texts(tmp_path: Path) ->
     bert = save_tiny(tmp_path / "bert", "bert")
     with pytest.raises(UsageError, match="has no text column that could be guessed"):
         run(options(bert, corpus, tmp_path / "out"))
+
+
+def test_masks_of_several_things(folder: Path, tmp_path: Path) -> None:
+    """Each class that a mask is of is a question, and maps are held against its own mask."""
+    left, right = (np.zeros((32, 32), np.uint8) for _ in range(2))
+    left[:, :12], right[:, 20:] = 255, 255
+    masks = [file_of(Image.fromarray(mask)) for mask in (left, right)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    files = [{"bytes": mask, "path": None} for mask in masks]
+    picture = {"bytes": file_of(colours()), "path": None}
+    corpus, out = tmp_path / "corpus.parquet", tmp_path / "out"
+    columns = {
+        "id": ["two", "one", "unknown", "list", "none"],
+        "image": pa.array([picture] * 5, kind),
+        "label": [2, 1, None, 0, 1],
+        "mask": pa.array([files[:1], files[:1], files[:1], files, None], pa.list_(kind)),
+        "mask_labels": [[2], None, None, [0, 2], None],
+        "other_mask": pa.array([files[1], None, None, None, None], kind),
+        "other_label": [0, None, None, None, None],
+    }
+    pq.write_table(pa.table(columns), corpus)
+    chosen = {"methods": "random,saliency", "target": "objects", "dtype": "float64"}
+    run(options(folder, corpus, out, **chosen, evaluation=None))
+    assert verify(out).problems == []
+    model = load_model(folder, dtype="float64")
+    with open_run(out) as connection:
+        found = connection.execute(
+            "select instance_id, localisation.target, region, tp + fn, mass_inside, mass_other,"
+            " scores"
+            " from localisation join attributions using (instance_id, method)"
+            " where method = 'saliency' order by 1"
+        ).fetchall()
+        failed = connection.execute("select instance_id, message from failures").fetchall()
+        counts = connection.execute("select method, n from class_discrimination").fetchall()
+        kinds = connection.execute("select distinct question_kind from instances").fetchall()
+        rationales = dict(
+            connection.execute("select instance_id, rationale from instances").fetchall()
+        )
+    assert sorted(failed) == [
+        ("none", "no mask of the picture has a class that could be explained"),
+        ("unknown", "no mask of the picture has a class that could be explained"),
+    ]
+    assert kinds == [("object",)] and counts == [("random", 4), ("saliency", 4)]
+    # A patch is 8 wide: 12 pixels are the first and half of the second.
+    shares = {name: np.tile(s, 4) for name, s in (("l", [1, 0.5, 0, 0]), ("r", [0, 0, 0.5, 1]))}
+    expected = {
+        "two#0": (0, "r", "l"),
+        "two#1": (2, "l", "r"),
+        "one#0": (1, "l", None),
+        "list#0": (0, "l", "r"),
+        "list#1": (2, "r", "l"),
+    }
+    assert {row[0] for row in found} == expected.keys()
+    for name, target, region, inside, mass, other, scores in found:
+        label, own, beside = expected[name]
+        values = np.array(scores[1:])
+        assert (target, region, inside) == (label, "object", 12 * 32)
+        assert mass == pytest.approx(values @ shares[own] / values.sum(), abs=1e-9)
+        if beside is None:
+            assert other is None
+        else:
+            assert other == pytest.approx(values @ shares[beside] / values.sum(), abs=1e-9)
+    assert rationales["two#0"] == rationales["one#0"] == [0, *[1, 1, 0, 0] * 4]
+    instance = encode_rows(model, [Row("x", image=picture["bytes"], label=1)], EncodeOptions(17))[0]
+    alone = attribute(model, instance, ["saliency"], target=2).rows["saliency"][0]
+    assert alone is not None
+    two = next(row for row in found if row[0] == "two#1")
+    np.testing.assert_allclose(two[-1], alone.scores, rtol=0, atol=1e-9)
+
+
+def test_pixels_are_removed_and_found_again(folder: Path, tmp_path: Path) -> None:
+    """What a run that has localised lacks is made of the scores that it has."""
+    mask = np.zeros((32, 32), np.uint8)
+    mask[4:20, 4:20] = 255
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    files = [{"bytes": file_of(i), "path": None} for i in (colours(), Image.fromarray(mask))]
+    columns = {name: pa.array([files[at]], kind) for at, name in enumerate(("image", "mask"))}
+    corpus, out = tmp_path / "corpus.parquet", tmp_path / "out"
+    pq.write_table(pa.table({"id": ["a"], **columns, "label": [1]}), corpus)
+    evaluation = Evaluation((0.25,), operations=("black",), protocol="pixel")
+    run(options(folder, corpus, out, methods="bt_head", evaluation=evaluation))
+    assert verify(out).problems == []
+    with open_run(out) as connection:
+        points = connection.execute(
+            'select "order", fraction, removed, units from curves where fraction = 0.25'
+        ).fetchall()
+        areas = connection.execute("select n, labelled from perturbation_auc").fetchall()
+        before = connection.execute("from localisation").fetchall()
+    assert sorted(points) == [(order, 0.25, 256, 1024) for order in ("lerf", "morf", "random")]
+    assert areas == [(1, 1)] and len(before) == 1
+    next((out / "localisation").rglob("*.parquet")).unlink()
+    run(options(folder, corpus, out, methods="bt_head", evaluation=evaluation))
+    with open_run(out) as connection:
+        assert connection.execute("from localisation").fetchall() == before

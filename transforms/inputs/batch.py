@@ -50,11 +50,12 @@ class Instance:
         question: Number of the question about the row, from 0; None if there is but one.
         question_kind: What is asked: ``label`` whether the row has a label, of models that give it
             any number of them; ``value`` a regression's output; ``token`` the class of a word;
-            ``start`` and ``end`` where an answer begins and ends.
-            None for the row's class, or a masked LM's word.
+            ``start`` and ``end`` where an answer begins and ends; ``object`` the class of a thing
+            that a picture shows. None for the row's class, or a masked LM's word.
         asked: Number of the output that is asked for, with that of what it is compared with before
             it, if there is one (-1: a logit of zero); None for all outputs.
         asked_names: Names of the outputs asked for, or None.
+        own_target: Class to explain, where each instance has its own (``--target objects``).
         types: Token types that the network is fed, [T]; None where they equal ``segment``, and
             where it tells none apart.
         modality: The kind of input that it is (``kinds``).
@@ -85,6 +86,7 @@ class Instance:
     question_kind: str | None = None
     asked: tuple[int, ...] | None = None
     asked_names: tuple[str, ...] | None = None
+    own_target: int | None = None
     types: Ints | None = None
     modality: ClassVar[str] = "text"
 

@@ -111,7 +111,7 @@ def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Insta
     return [
         question
         for instance in inputs_of(model).encode(model, row, options)
-        for question in questions(model, instance, options.target)
+        for question in questions(model, instance, options.target, objects=options.objects)
     ]
 
 

@@ -11,20 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribeam.transforms.inputs.batch import Instance
+from attribeam.transforms.inputs.images.picture import Picture
 from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.inputs.row import ModelRowError, RowError
 from attribeam.transforms.network.model import VALUES, Model
 from attribeam.transforms.recovery import is_device_lost
 
 
-def questions(model: Model, instance: Instance, target: int | None) -> list[Instance]:
+def questions(
+    model: Model, instance: Instance, target: int | None, *, objects: bool = False
+) -> list[Instance]:
     """The questions about a row or a window.
 
     Args:
         model: The model.
         instance: The row.
         target: The label or the value that is asked for; None for each.
+        objects: Ask for each class that a picture's masks are of.
+
+    Raises:
+        RowError: If there are none; as ``_span``.
     """
+    if objects:
+        return _of_objects(instance)
     if model.task == "token_classification":
         return [_numbered(one, number) for number, one in enumerate(_words(instance))]
     if model.task not in ("multi_label", *VALUES):
@@ -86,6 +95,18 @@ def _logits_of_tokens(model: Model, instance: Instance) -> NDArray[np.float64]:
             raise
         raise ModelRowError(f"the model failed on the row: {error}") from error
     return found
+
+
+def _of_objects(instance: Instance) -> list[Instance]:
+    """An instance for each class that a thing in a picture is known to be of, by its number."""
+    assert isinstance(instance, Picture)
+    found = sorted({thing.label for thing in instance.things if thing.label is not None})
+    if not found:
+        raise RowError("no mask of the picture has a class that could be explained")
+    return [
+        _numbered(replace(instance, own_target=label, question_kind="object"), number)
+        for number, label in enumerate(found)
+    ]
 
 
 def _words(instance: Instance) -> Iterator[Instance]:

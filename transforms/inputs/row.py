@@ -17,12 +17,13 @@ class Row:
     """A row of the corpus, before encoding.
 
     Either ``text``, ``input_ids``, ``image`` (a picture's file) or ``pixel_values`` is given, the
-    last C * H * W numbers as the model takes them; ``mask`` is the file of a picture of where the
-    class is seen, which is a picture's rationale. What ``attention_mask`` hides of the ids is
-    padding, and no part of the instance; ``special_tokens_mask`` marks [CLS], [SEP] and the like.
-    ``good`` and ``bad`` are the correct and the wrong word at the [MASK], as words or as vocabulary
-    ids. ``problem`` says what was wrong with the row when it was read; such a row fails with that
-    message.
+    last C * H * W numbers as the model takes them. ``mask`` is the file of a picture of where
+    something is seen, or several; ``mask_label`` has the class of each, where they are not all of
+    the row's. ``other_mask`` and ``other_label`` are those of other things in the picture. What
+    ``attention_mask`` hides of the ids is padding, and no part of the instance;
+    ``special_tokens_mask`` marks [CLS], [SEP] and the like. ``good`` and ``bad`` are the correct
+    and the wrong word at the [MASK], as words or as vocabulary ids. ``problem`` says what was wrong
+    with the row when it was read; such a row fails with that message.
     """
 
     instance_id: str
@@ -41,7 +42,10 @@ class Row:
     bad: str | int | None = None
     pixel_values: Sequence[float] | None = None
     image: bytes | None = None
-    mask: bytes | None = None
+    mask: bytes | Sequence[bytes] | None = None
+    mask_label: Sequence[int | None] | None = None
+    other_mask: bytes | Sequence[bytes] | None = None
+    other_label: Sequence[int | None] | None = None
     problem: str | None = None
 
 
@@ -61,6 +65,7 @@ class EncodeOptions:
         need_label: Instances without a label fail (the gold class is to be explained).
         target: The label or the value that is asked for, of models that have several; None for each
             of them.
+        objects: The classes that a picture's masks are of are asked for, each in an instance.
 
     Raises:
         UsageError: If one of them is none of these.
@@ -72,6 +77,7 @@ class EncodeOptions:
     words: Words = "whitespace"
     need_label: bool = False
     target: int | None = None
+    objects: bool = False
 
     def __post_init__(self) -> None:
         for name, kinds in (("overflow", Overflow), ("words", Words)):

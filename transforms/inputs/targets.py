@@ -37,7 +37,7 @@ _SCALARS: dict[Task, tuple[Scalar, ...]] = {
 LINEAR: tuple[Scalar, ...] = ("logit", "contrast", "value")
 # Tasks whose outputs are asked for one by one.
 SEVERAL: tuple[Task, ...] = ("multi_label", *VALUES)
-_RULES = ("auto", "predicted", "gold", "runner_up", "each")
+_RULES = ("auto", "predicted", "gold", "runner_up", "each", "objects")
 
 
 def parse_explain(explain: str, model: Model) -> Scalar:
@@ -64,7 +64,8 @@ def parse_target(target: str, model: Model) -> str | int:
     """Checks ``--target``: a rule, or the number or the name of a class.
 
     The rules are ``predicted``, ``gold``, ``runner_up`` (the class of the second largest logit) and
-    ``each``, a question for each label or value. ``auto`` is the predicted class for a classifier,
+    ``each``, a question for each label or value, or ``objects``, one for each class that the masks
+    of a picture are of. ``auto`` is the predicted class for a classifier,
     the correct word for a masked LM, and each label or value of models that have several.
 
     Returns:
@@ -80,6 +81,8 @@ def parse_target(target: str, model: Model) -> str | int:
         if several != (target == "each"):
             kinds = "each, a number or a name" if several else "predicted, gold, runner_up, a class"
             raise UsageError(f"--target {target}: of a {model.task} model there is {kinds}")
+        if target == "objects" and model.modality != "images":
+            raise UsageError("--target objects: what is masked are things in pictures")
         if target == "gold" and model.task == "token_classification":
             raise UsageError("--target gold: words have no labels here; there is predicted")
         return target
@@ -129,6 +132,8 @@ def targets_of(
         return logits.argmax(dim=-1)
     if target == "gold":
         return torch.tensor([instance.label for instance in instances], device=logits.device)
+    if target == "objects":
+        return torch.tensor([instance.own_target for instance in instances], device=logits.device)
     if target == "runner_up":
         return runner_up(logits, logits.argmax(dim=-1))
     return torch.full((len(instances),), int(target), device=logits.device)

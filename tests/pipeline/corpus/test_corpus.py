@@ -118,7 +118,8 @@ def test_a_missing_text_column_is_explained(classifier: Model) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_named_column_must_be_there(role: str, classifier: Model) -> None:
-    message = rf"it has no column 'nope' \(--{role}-column\); its columns are text, label"
+    flag = f"--{role.replace('_', '-')}-column"
+    message = rf"it has no column 'nope' \({flag}\); its columns are text, label"
     with pytest.raises(UsageError, match=message):
         columns_of("text label", classifier, **{role: "nope"})
 

@@ -28,15 +28,15 @@ def decoded(content: bytes) -> Image.Image:
     return _of_colours(_opened(content, "picture"))
 
 
-def covered(content: bytes, size: tuple[int, int], grid: Grid) -> NDArray[np.int32]:
-    """1 for the patches that a mask covers by half at least, row by row, [rows * columns].
+def mask_of(content: bytes, size: tuple[int, int], grid: Grid) -> NDArray[np.bool_]:
+    """Where a mask is light, or not zero if it has nothing but 0 and 1, [H, W] of the model's.
 
-    A mask is where its picture is light, or not zero if that has nothing but 0 and 1.
+    The nearest pixel is taken, as the authors of Beyond Intuition do.
 
     Args:
         content: Its file.
         size: Width and height of the picture that it is of.
-        grid: The patches that this is cut into.
+        grid: The pixels that the model sees of this.
 
     Raises:
         RowError: If it is no picture, or of another size.
@@ -46,10 +46,8 @@ def covered(content: bytes, size: tuple[int, int], grid: Grid) -> NDArray[np.int
         of_mask, of_picture = (f"{width} x {height}" for width, height in (mask.size, size))
         raise RowError(f"the mask is of {of_mask} pixels, and its picture of {of_picture}")
     values = np.asarray(mask.resize((grid.width, grid.height), Image.Resampling.NEAREST))
-    inside = values > (127 if values.max() > 1 else 0)
-    shape = (grid.rows, grid.patch_height, grid.columns, grid.patch_width)
-    found: NDArray[np.int32] = (inside.reshape(shape).mean((1, 3)) >= 0.5).astype(np.int32)
-    return found.reshape(-1)
+    inside: NDArray[np.bool_] = values > (127 if np.asarray(mask).max() > 1 else 0)
+    return inside
 
 
 def _opened(content: bytes, what: str) -> Image.Image:

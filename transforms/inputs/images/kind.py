@@ -5,6 +5,7 @@ Scores by pixel are added up by patch, so that tables and views are those of tok
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.batch import Batch, Instance, numbers_asked, put
-from attribeam.transforms.inputs.images.decoding import covered, decoded, processed
+from attribeam.transforms.inputs.images.decoding import decoded, mask_of, processed
 from attribeam.transforms.inputs.images.picture import Picture, Pixels, picture_of
+from attribeam.transforms.inputs.images.things import Mask, things_of
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
 from attribeam.transforms.inputs.seam import (
     Copy,
@@ -66,8 +68,9 @@ class Images:
             raise RowError(f"{len(pixels)} numbers, but a picture of the model's is {wanted}")
         if not np.isfinite(pixels).all():
             raise RowError("the picture's pixels are not all finite numbers")
-        mask = None if row.mask is None else _mask(model, row.mask, seen)
-        instance = picture_of(row, pixels.reshape(size), grid, mask)
+        decode = partial(_mask, model, seen=seen)
+        things = things_of(row, decode, model.num_outputs)
+        instance = picture_of(row, pixels.reshape(size), grid, things)
         return [replace(instance, readout=None) if model.pools else instance]
 
     def check(self, instance: Instance) -> None:
@@ -196,11 +199,11 @@ class Images:
         return torch.cat([none, found], 1)
 
 
-def _mask(model: Model, content: bytes, seen: tuple[int, int]) -> NDArray[np.int32]:
-    """The patches that a mask covers, of a picture that was seen in some size."""
+def _mask(model: Model, content: bytes, seen: tuple[int, int]) -> Mask:
+    """A mask of a picture that was seen in some size."""
     if getattr(model.processor, "do_center_crop", False):
         raise RowError("the model's processor cuts pictures, so that a mask can't be laid on them")
-    return covered(content, seen, _grid(model))
+    return mask_of(content, seen, _grid(model))
 
 
 def _read(instances: Sequence[Instance], mask: torch.Tensor, grid: Grid) -> Read:

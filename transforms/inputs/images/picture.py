@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribeam.transforms.inputs.batch import Instance
+from attribeam.transforms.inputs.images.things import Thing, marked
 from attribeam.transforms.inputs.row import Row
 from attribeam.transforms.network.anatomy import Grid
 
@@ -23,10 +24,12 @@ class Picture(Instance):
     Attributes:
         pixels: What the network is fed, normalised, [C, H, W].
         grid: The patches that it is cut into.
+        things: What the corpus has masks of.
     """
 
     pixels: Pixels | None = None
     grid: Grid | None = None
+    things: tuple[Thing, ...] = ()
     modality: ClassVar[str] = "images"
 
     @property
@@ -36,12 +39,11 @@ class Picture(Instance):
         return self.pixels.tobytes()
 
 
-def picture_of(
-    row: Row, pixels: Pixels, grid: Grid, mask: NDArray[np.int32] | None = None
-) -> Picture:
-    """The instance of a picture; ``mask`` says of each patch whether it is one of the rationale."""
+def picture_of(row: Row, pixels: Pixels, grid: Grid, things: tuple[Thing, ...] = ()) -> Picture:
+    """The instance of a picture; its rationale is the patches where its class is seen."""
     patches = grid.rows * grid.columns
     names = [f"r{row}c{column}" for row in range(grid.rows) for column in range(grid.columns)]
+    mask = marked(things, row.label, grid)
     nowhere = np.full(grid.positions, -1, np.int32)
     return Picture(
         instance_id=row.instance_id,
@@ -58,4 +60,5 @@ def picture_of(
         subset=row.subset,
         pixels=pixels,
         grid=grid,
+        things=things,
     )
