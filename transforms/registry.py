@@ -169,6 +169,8 @@ class Method:
         linear: Whether it is defined for sums of logits alone.
         version: A number that changes whenever the same parameters come to give other results, so
             that a run never mixes the two.
+        former: What parameters that it hasn't always had were when it hadn't, so that older runs
+            can go on.
     """
 
     name: str
@@ -190,6 +192,7 @@ class Method:
     requires: tuple[Trait, ...] = ()
     linear: bool = False
     version: int = 1
+    former: Mapping[str, ParamValue] = field(default_factory=dict)
 
     def params(self, given: Mapping[str, Any]) -> dict[str, ParamValue]:
         """Default parameters with the given ones put in, as the types of the defaults.

@@ -24,6 +24,7 @@ from attribeam.schemas.manifest import (
     encode,
     parse,
 )
+from attribeam.transforms import methods
 
 # What numbers are made by; other libraries only read and write them.
 _DECISIVE = ("attribeam", "torch", "transformers", "tokenizers")
@@ -171,8 +172,10 @@ def _completed(old: Manifest, new: SettingsIdentity) -> Manifest:
 
 def _other_params(old: _Methods, new: _Methods) -> Iterator[str]:
     """Yields what differs of the parameters of the methods that both have."""
+    known = methods()
     for name in (name for name in new if name in old):
-        both = old[name]["params"], new[name]["params"]
+        former = known[name].former if name in known else {}
+        both = {**former, **old[name]["params"]}, new[name]["params"]
         yield from settings_differences(f"methods.{name}.", *both)
 
 

@@ -13,7 +13,7 @@ from attribeam.transforms.passes.base import Wish
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Forward
 from attribeam.transforms.passes.norms import Norms
-from attribeam.transforms.registry import Choice, Method, Params, Scores, register
+from attribeam.transforms.registry import Choice, LastLayers, Method, Params, Scores, register
 
 _ATTENTION: tuple[Wish, ...] = (Forward(attention=True),)
 # Matrices of attention flow that are norms.
@@ -32,9 +32,10 @@ def attention_rollout(captured: Captured, params: Params) -> Scores:
     """Attention rollout (Abnar & Zuidema 2020, section 3), the row of the position read out.
 
     Each layer mixes 0.5 E_h A_l + 0.5 I; every row sums to 1, and so do the scores. It is the
-    W_FixedRes of GlobEnc's comparison (Modarressi et al. 2022, table 1).
+    W_FixedRes of GlobEnc's comparison (Modarressi et al. 2022, table 1). The product has the layers
+    from ``start_layer`` on: all of them; of pictures all but the first (Chen et al. 2023).
     """
-    return rolled_out(captured, with_residual(head_means(captured)))
+    return rolled_out(captured, with_residual(head_means(captured)), params["start_layer"])
 
 
 def w(captured: Captured, params: Params) -> Scores:
@@ -42,7 +43,7 @@ def w(captured: Captured, params: Params) -> Scores:
 
     Every row sums to 1, and so do the scores.
     """
-    return rolled_out(captured, head_means(captured))
+    return rolled_out(captured, head_means(captured), params["start_layer"])
 
 
 def attention_flow(captured: Captured, params: Params) -> Scores:
@@ -178,12 +179,13 @@ for name, why in (
             name=name,
             compute=attention_rollout,
             needs=lambda params: _ATTENTION,
-            defaults={},
+            defaults={"start_layer": LastLayers(1, of_images=lambda depth: 1)},
             signed=False,
             class_dependent=False,
             additive=False,
             layered="layers",
             opt_in=why,
+            former={"start_layer": 0},
             cost="1 F",
             paper="Abnar & Zuidema 2020, section 3",
             equation="prod_l (0.5 E_h A_l + 0.5 I)[readout]",
@@ -194,11 +196,12 @@ register(
         name="w",
         compute=w,
         needs=lambda params: _ATTENTION,
-        defaults={},
+        defaults={"start_layer": LastLayers(1)},
         signed=False,
         class_dependent=False,
         additive=False,
         layered="layers",
+        former={"start_layer": 0},
         cost="1 F",
         paper="Modarressi et al. 2022 (GlobEnc), table 1",
         equation="prod_l (E_h A_l)[readout]",

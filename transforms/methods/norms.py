@@ -24,7 +24,14 @@ from attribeam.transforms.passes.norms import (
     sent_by,
     up_to,
 )
-from attribeam.transforms.registry import ChoiceByTrait, Method, Params, Scores, register
+from attribeam.transforms.registry import (
+    ChoiceByTrait,
+    LastLayers,
+    Method,
+    Params,
+    Scores,
+    register,
+)
 
 _STATES = Forward(attention=True, layers=True)
 
@@ -34,12 +41,12 @@ def norm_n(captured: Captured, params: Params) -> Scores:
 
     f_h(x) is the value of head h, bias included, through its part of the output projection.
     """
-    return _rolled_out(captured, "values")
+    return _rolled_out(captured, params, "values")
 
 
 def norm_n_res(captured: Captured, params: Params) -> Scores:
     """N_Res (Kobayashi et al. 2021, section 3): N, a token sending itself the residual as well."""
-    return _rolled_out(captured, "residual")
+    return _rolled_out(captured, params, "residual")
 
 
 def norm_n_resln(captured: Captured, params: Params) -> Scores:
@@ -47,7 +54,7 @@ def norm_n_resln(captured: Captured, params: Params) -> Scores:
 
     The norm's standard deviation is that of what really enters it.
     """
-    return _rolled_out(captured, "attention_norm")
+    return _rolled_out(captured, params, "attention_norm")
 
 
 def globenc(captured: Captured, params: Params) -> Scores:
@@ -56,7 +63,7 @@ def globenc(captured: Captured, params: Params) -> Scores:
     The feed-forward part is left out but for its residual and for the standard deviation of what
     really enters the second norm.
     """
-    return _rolled_out(captured, "output_norm")
+    return _rolled_out(captured, params, "output_norm")
 
 
 def norm_n_fixed_res(captured: Captured, params: Params) -> Scores:
@@ -66,7 +73,7 @@ def norm_n_fixed_res(captured: Captured, params: Params) -> Scores:
     """
     maps = captured(Norms("values")).maps
     layers = with_residual([row_normalised(layer) for layer in maps])
-    return rolled_out(captured, layers, _mixing(captured, "values"))
+    return rolled_out(captured, layers, params["start_layer"], _mixing(captured, "values"))
 
 
 def w_res(captured: Captured, params: Params) -> Scores:
@@ -82,7 +89,7 @@ def w_res(captured: Captured, params: Params) -> Scores:
         others = row_normalised(weights - torch.diag_embed(weights.diagonal(dim1=1, dim2=2)))
         shares = others * ratio[..., None]
         layers.append(shares + torch.diag_embed(1 - shares.sum(-1)))
-    return rolled_out(captured, layers, _mixing(captured, "output_norm"))
+    return rolled_out(captured, layers, params["start_layer"], _mixing(captured, "output_norm"))
 
 
 def alti(captured: Captured, params: Params) -> Scores:
@@ -103,7 +110,7 @@ def alti(captured: Captured, params: Params) -> Scores:
     ):
         sending = Sending(layer, attention, state, readout)
         layers.append(captured.asked(row_normalised(proximities(sending, level, space))))
-    return rolled_out(captured, layers)
+    return rolled_out(captured, layers, params["start_layer"])
 
 
 def proximities(sending: Sending, level: Level, space: Workspace) -> torch.Tensor:
@@ -147,8 +154,9 @@ def _readout_proximities(
     return near
 
 
-def _rolled_out(captured: Captured, level: Level) -> Scores:
-    return rolled_out(captured, captured(Norms(level)).maps, _mixing(captured, level))
+def _rolled_out(captured: Captured, params: Params, level: Level) -> Scores:
+    maps, mixing = captured(Norms(level)).maps, _mixing(captured, level)
+    return rolled_out(captured, maps, params["start_layer"], mixing)
 
 
 def _mixing(captured: Captured, level: Level) -> Callable[[], torch.Tensor]:
@@ -168,12 +176,13 @@ def _register(
             name=name,
             compute=compute,
             needs=lambda params: needs,
-            defaults={},
+            defaults={"start_layer": LastLayers(1)},
             signed=False,
             class_dependent=False,
             additive=False,
             layered="layers",
             requires=("post_ln",) if level in NORMED else (),
+            former={"start_layer": 0},
             cost="1 F + 0.1 F",
             paper=paper,
             equation=equation,
@@ -219,12 +228,14 @@ register(
         compute=alti,
         needs=lambda params: (_STATES,),
         defaults={
+            "start_layer": LastLayers(1),
             "level": ChoiceByTrait({**dict.fromkeys(NORMED, ("post_ln",)), "residual": ()}),
         },
         signed=False,
         class_dependent=False,
         additive=False,
         layered="layers",
+        former={"start_layer": 0},
         cost="1 F + L T^2 d",
         paper="Ferrando et al. 2022, section 3",
         equation="prod_l max(0, |y_i|_1 - |y_i - t_ij|_1)[readout]",

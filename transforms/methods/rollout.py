@@ -54,20 +54,22 @@ def accumulate(row: torch.Tensor, layers: Sequence[torch.Tensor]) -> torch.Tenso
 def rolled_out(
     captured: Captured,
     layers: Sequence[torch.Tensor],
+    start: int,
     mixing: Callable[[], torch.Tensor] | None = None,
 ) -> Scores:
-    """The readout's row of the product of all layers, and that of each layer if they are wanted.
+    """The readout's row of the product of layers, and that of each layer if they are wanted.
 
     Args:
         captured: The capture that the layers come from.
         layers: The layers' matrices, first layer first, each [B, T, T]; zero at padded keys.
+        start: The first layer that the product has. Those below mix nothing.
         mixing: Gives the context-mixing ratio of each token, [B, L, T].
     """
-    start = start_row(captured)
-    values, scale = carry(start, layers)
+    read = start_row(captured)
+    values, scale = carry(read, layers[start:])
     if not captured.layered:
         return Scores(values, scale=scale)
-    parts = [carry(start, layers[: top + 1]) for top in range(len(layers))]
+    parts = [carry(read, layers[start : top + 1]) for top in range(len(layers))]
     return Scores(
         values,
         scale=scale,

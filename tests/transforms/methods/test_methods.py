@@ -377,8 +377,12 @@ def test_attention_methods_by_hand() -> None:
     # Row 1 of the last factor: (0.4, 0.6) / 2 + (0, 1) / 2 = (0.2, 0.8). The first factor is
     # ((0.75, 0.25), (0.125, 0.875)), so the row of the product is
     # 0.2 * (0.75, 0.25) + 0.8 * (0.125, 0.875) = (0.25, 0.75).
-    rollout = methods()["attention_rollout"].compute(captured, {}).values
-    torch.testing.assert_close(rollout, torch.tensor([[0.25, 0.75]]))
+    rollout = methods()["attention_rollout"].compute
+    values = rollout(captured, {"start_layer": 0}).values
+    torch.testing.assert_close(values, torch.tensor([[0.25, 0.75]]))
+    # From the second layer on it is the last factor's row.
+    values = rollout(captured, {"start_layer": 1}).values
+    torch.testing.assert_close(values, torch.tensor([[0.2, 0.8]]))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -124,6 +124,31 @@ def test_norm_family_on_bert(golden: LoadTiny, method: str, dtype: str, budget: 
     assert check_family(model, "bert-golden", method, budget, 0) == 4 * len(WITH_GOLDENS)
 
 
+@pytest.mark.parametrize("method", [*FAMILY, "alti"])
+def test_products_may_begin_at_a_layer(golden: LoadTiny, method: str) -> None:
+    model = golden("bert-golden", "float64")
+    for row in results(model, method, start_layer=3):
+        *below, last = row.layers or []
+        assert relative_error(row.scores, last.local / last.local.sum()) < 1e-12
+        assert row.scale == pytest.approx(np.log(last.local.sum()), abs=1e-12)
+        for layer in below:
+            assert (layer.rollout == np.eye(len(row.scores))[0]).all() and layer.scale == 0
+
+
+@pytest.mark.parametrize(("method", "level"), [("norm_n", "values"), ("globenc", "output_norm")])
+def test_the_product_of_the_last_layers(golden: LoadTiny, method: str, level: Level) -> None:
+    model = golden("bert-golden", "float64")
+    rows = collate(model, encode(model, golden_rows())).rows
+    _, recorder = model.run(rows, watch=WHOLE)
+    maps = norm_maps(model.layers, recorder.attention, recorder.layers, [level], None)[level].maps
+    expected = np.linalg.multi_dot([maps[3][0].numpy(), maps[2][0].numpy()])[0]
+    for budget in (ALL_AT_ONCE, 1):
+        row = results(model, method, budget, start_layer=2)[0]
+        found, length = row.scores * np.exp(row.scale or 0), len(row.scores)
+        assert relative_error(found, expected[:length]) < 1e-12
+        assert (expected[length:] == 0).all()
+
+
 @BUDGETS
 @pytest.mark.parametrize("method", ["norm_n", "norm_n_res", "norm_n_resln", "globenc"])
 @pytest.mark.parametrize("name", OTHER_GOLDENS)

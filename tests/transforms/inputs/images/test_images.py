@@ -71,7 +71,8 @@ _STARTS = [
 ]
 EQUAL: list[tuple[str, str, dict[str, Any]]] = [
     ("raw_attention", "raw_attention", {}),
-    ("attention_rollout", "rollout_sl0", {}),
+    ("attention_rollout", "rollout_sl0", {"start_layer": 0}),
+    ("attention_rollout", "rollout_sl1", {}),
     ("generic_attribution", "generic_attribution_iccv21", {}),
     *_STARTS,
 ]
@@ -152,7 +153,10 @@ def test_the_authors_gradcam(model: Model) -> None:
 
 @pytest.mark.parametrize(
     ("method", "key", "params"),
-    [("attention_rollout", "mae_rollout_sl0", {}), *[(m, f"mae_{k}", p) for m, k, p in _STARTS]],
+    [
+        ("attention_rollout", "mae_rollout_sl0", {"start_layer": 0}),
+        *[(m, f"mae_{k}", p) for m, k, p in _STARTS],
+    ],
 )
 def test_the_authors_scores_of_a_mean(method: str, key: str, params: dict[str, Any]) -> None:
     """Read from the mean over patches, before the norm, as of masked autoencoders."""
