@@ -169,6 +169,8 @@ class Method:
         linear: Whether it is defined for sums of logits alone.
         version: A number that changes whenever the same parameters come to give other results, so
             that a run never mixes the two.
+        has_sign: Whether scores have a sign with given parameters, if that depends on these;
+            ``signed`` is of the default ones.
         former: What parameters that it hasn't always had were when it hadn't, so that older runs
             can go on.
     """
@@ -192,6 +194,7 @@ class Method:
     requires: tuple[Trait, ...] = ()
     linear: bool = False
     version: int = 1
+    has_sign: Callable[[Params], bool] | None = None
     former: Mapping[str, ParamValue] = field(default_factory=dict)
 
     def params(self, given: Mapping[str, Any]) -> dict[str, ParamValue]:
@@ -274,6 +277,12 @@ class Chosen:
     def name(self) -> str:
         """Name of the method."""
         return self.method.name
+
+    @property
+    def signed(self) -> bool:
+        """Whether scores have a sign that means for and against."""
+        of_params = self.method.has_sign
+        return self.method.signed if of_params is None else of_params(self.params)
 
     @property
     def word_score(self) -> WordScore:

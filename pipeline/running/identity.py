@@ -148,7 +148,7 @@ def _method_record(choice: Chosen, settings: Settings) -> MethodRecord:
         "params": dict(choice.params),
         "version": method.version,
         "tables": list(settings.tables[choice.name]),
-        "signed": method.signed,
+        "signed": choice.signed,
         "class_dependent": method.class_dependent,
         "additive": method.additive,
         "stochastic": method.stochastic,

@@ -172,6 +172,21 @@ def test_given_parameters() -> None:
     assert other.params == {"norm": "l2"}
 
 
+def test_whether_scores_have_a_sign_may_depend_on_parameters() -> None:
+    for name in ("smoothgrad", "grad_x_input"):
+        assert choose(name)[0].signed == methods()[name].signed
+        other = {"smoothgrad": "sum", "grad_x_input": "norm"}[name]
+        assert choose(name, {name: {"reduce": other}})[0].signed == (other == "sum")
+    assert choose("decompx")[0].signed
+
+
+def test_noise_is_more_than_none(tiny: LoadTiny) -> None:
+    for noise in (0, -0.1):
+        (choice,) = choose("smoothgrad", {"smoothgrad": {"noise": noise}})
+        with pytest.raises(UsageError, match=r"smoothgrad.noise is more than 0, not"):
+            choice.fitted(tiny("bert"))
+
+
 def test_a_preset_stands_for_its_parameters() -> None:
     given = {"integrated_gradients": {"preset": "iba", "steps": "20"}}
     (choice,) = choose("integrated_gradients", given)

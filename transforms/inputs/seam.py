@@ -127,6 +127,9 @@ class Inputs(Protocol):
     def leaf(self, model: Model, rows: Rows) -> tuple[torch.Tensor, Enter]:
         """What gradients are with respect to, [B, ...], and how it enters the first layer."""
 
+    def there(self, model: Model, rows: Rows) -> torch.Tensor:
+        """True for the numbers of ``leaf`` that are no padding; to be expanded to it."""
+
     def vectors(self, model: Model, values: torch.Tensor) -> torch.Tensor:
         """Values of what gradients are with respect to, [B, ...], by position, [B, T, n]."""
 

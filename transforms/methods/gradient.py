@@ -4,11 +4,13 @@ from typing import get_args
 
 import torch
 
+from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.seam import BaselineName
 from attribeam.transforms.inputs.targets import Output
 from attribeam.transforms.passes.base import Rule
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward
+from attribeam.transforms.passes.noisy import Noisy
 from attribeam.transforms.passes.path import Path
 from attribeam.transforms.registry import Choice, ChoiceByKind, Method, Params, Scores, register
 
@@ -36,6 +38,19 @@ def grad_x_input(captured: Captured, params: Params) -> Scores:
     return Scores(product.sum(-1))
 
 
+def smoothgrad(captured: Captured, params: Params) -> Scores:
+    """SmoothGrad (Smilkov et al. 2017, section 3): the mean gradient over noisy copies.
+
+    With g[j] the mean of d f / d x[j] over ``samples`` copies of the input, whose numbers all have
+    Gaussian noise added, of a standard deviation that is the share ``noise`` of the distance from
+    the input's smallest to its largest number: score[j] = sum_k |g[j, k]| over hidden units
+    (``reduce=abs``), or sum_k g[j, k], signed (``reduce=sum``). Of pictures it is over the pixels
+    of each patch.
+    """
+    gradient = captured(_noisy(params))
+    return Scores((gradient.abs() if params["reduce"] == "abs" else gradient).sum(-1))
+
+
 def integrated_gradients(captured: Captured, params: Params) -> Scores:
     """Integrated gradients (Sundararajan et al. 2017, equation 1), summed over hidden units.
 
@@ -60,6 +75,12 @@ def _gradient(captured: Captured) -> torch.Tensor:
     if captured.gradient is None:
         raise RuntimeError("the backward pass was not planned")
     return captured.gradient
+
+
+def _noisy(params: Params) -> Noisy:
+    if params["noise"] <= 0:
+        raise UsageError(f"smoothgrad.noise is more than 0, not {params['noise']}")
+    return Noisy(params["samples"], params["noise"])
 
 
 def _path(params: Params) -> Path:
@@ -89,11 +110,28 @@ register(
         needs=lambda params: (Backward(),),
         defaults={"reduce": Choice("sum", "norm")},
         signed=True,
+        has_sign=lambda params: params["reduce"] == "sum",
         class_dependent=True,
         additive=False,
         cost="1 F + 1 B",
         paper="Shrikumar et al. 2016; Denil et al. 2014",
         equation="sum_k x_k df/dx_k",
+    )
+)
+register(
+    Method(
+        name="smoothgrad",
+        compute=smoothgrad,
+        needs=lambda params: (_noisy(params),),
+        defaults={"reduce": Choice("abs", "sum"), "samples": 20, "noise": 0.15},
+        signed=False,
+        has_sign=lambda params: params["reduce"] == "sum",
+        class_dependent=True,
+        additive=False,
+        stochastic=True,
+        cost="samples (F + B)",
+        paper="Smilkov et al. 2017, section 3",
+        equation="sum_k |mean of df/dx_k at x + N(0, sd^2)|",
     )
 )
 register(

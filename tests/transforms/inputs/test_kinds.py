@@ -113,6 +113,9 @@ class Vectors:
     def leaf(self, model: Model, rows: Rows) -> tuple[torch.Tensor, Enter]:
         return model.embed(rows), lambda _, entered: entered
 
+    def there(self, model: Model, rows: Rows) -> torch.Tensor:
+        return rows.attention_mask[..., None].bool()
+
     def vectors(self, model: Model, values: torch.Tensor) -> torch.Tensor:
         return values
 
@@ -198,6 +201,7 @@ def test_all_methods_give_what_they_give_for_tokens(of_tokens: Model, of_vectors
     given |= {name: {"operation": "mask"} for name in ("occlusion", "lime", "kernel_shap")}
     given["lime"]["unit"] = "token"
     given |= {name: {"steps": 2, "copies": 2} for name in ("iba", "iba_released")}
+    given["smoothgrad"] = {"samples": 3}
     chosen, _ = fit_all(choose(list(methods()), given), of_tokens, "logit")
     found = [
         attribute(model, rows, chosen, statistics=collect(model, rows, 1000))

@@ -37,6 +37,7 @@ from attribeam.transforms import (
     load_model,
     methods,
 )
+from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.anatomy import Anatomy
 from attribeam.transforms.network.parts import Affine, Attention, Branch, Layer, Step
 from attribeam.transforms.network.rows import Read
@@ -353,6 +354,51 @@ def test_integrated_gradients_on_a_quadratic_model(rule: str, mean_point: float)
     assert row.delta == pytest.approx(squares.sum() * (mean_point - 1 / 2), abs=1e-12)
 
 
+def test_smoothgrad_of_gradients_that_are_known() -> None:
+    w = cast(Any, toy(1).network).layers[0].w.numpy()[1]
+    # The same everywhere: noise is of no consequence.
+    for reduce, expected in (("abs", np.abs(w).sum()), ("sum", w.sum())):
+        scores = toy_scores(toy(1), "smoothgrad", 1, reduce=reduce).scores
+        np.testing.assert_allclose(scores, np.full(6, expected), rtol=1e-12)
+    # Of a cube it is (w . x)^2 w, whose mean is ((w . x)^2 + sd^2 |w|^2) w.
+    model, samples = toy(3), 4000
+    word = cast(Any, model.network).embeddings.word.weight.numpy()
+    x = word[TOY_IDS] + 0.125 * np.arange(6)[:, None]
+    sd, projections = 0.4 * (x.max() - x.min()), x @ w
+    variance = sd**2 * (w**2).sum()
+    # Of (a + s z)^2 the variance is 4 a^2 s^2 + 2 s^4.
+    error = np.sqrt((4 * projections**2 * variance + 2 * variance**2) / samples)
+    scores = toy_scores(model, "smoothgrad", 1, reduce="sum", samples=samples, noise=0.4).scores
+    assert (np.abs(scores - (projections**2 + variance) * w.sum()) < 4 * error * w.sum()).all()
+    assert (np.abs(scores / w.sum() - projections**2) > 20 * error).all()
+
+
+def test_more_copies_are_more_of_the_same(tiny: LoadTiny) -> None:
+    """Noise is by number of the copy, whatever the batch and whatever its budget takes at once."""
+    model = tiny("bert", "classification", "float64")
+    instances = random_instances(model, [12, 7])
+    sums = [
+        [count * scores for scores in scores_of(found, "smoothgrad")]
+        for count in (3, 4)
+        for found in [
+            attribute(
+                model,
+                instances,
+                chosen("smoothgrad", reduce="sum", samples=count),
+                token_budget=60,
+                target=0,
+            )
+        ]
+    ]
+    leaf = model.embed(collate(model, [instances[1]]).rows)
+    noise = instances[1].generator(0, "smoothgrad 3").standard_normal((7, model.hidden_size), "f4")
+    moved = leaf + 0.15 * (leaf.max() - leaf.min()) * torch.from_numpy(noise)
+    reference = Reference(model, "bert", instances[1], 0)
+    moved = moved.detach().requires_grad_()
+    (expected,) = torch.autograd.grad(reference.scalar_of_embeddings(moved).sum(), moved)
+    assert relative_error(sums[1][1] - sums[0][1], expected[0].sum(-1)) < 1e-6
+
+
 def captured_attention(layers: list[torch.Tensor], readout: list[int]) -> Captured:
     """As much of a capture as attention methods read."""
     size, _, length, _ = layers[0].shape
@@ -486,7 +532,7 @@ LOGITS = "logits"
 
 def cheap(method: str) -> list[Chosen]:
     """A method with few steps or samples, where it has them."""
-    few = {"steps": 6, "samples": 20, "copies": 2, "points": 5}
+    few = {"steps": 6, "samples": 3 if method == "smoothgrad" else 20, "copies": 2, "points": 5}
     params = methods()[method].defaults
     return chosen(method, **{name: few[name] for name in few if name in params})
 

@@ -182,6 +182,11 @@ class Images:
 
         return rows.inputs["pixel_values"], enter
 
+    def there(self, model: Model, rows: Rows) -> torch.Tensor:
+        """True for all pixels, [B, 1, 1, 1]."""
+        fed = rows.inputs["pixel_values"]
+        return torch.ones(len(fed), 1, 1, 1, dtype=torch.bool, device=fed.device)
+
     def vectors(self, model: Model, values: torch.Tensor) -> torch.Tensor:
         """Values of pixels, [B, C, H, W], by patch, [B, T, n]; zero for the class token."""
         grid = _grid(model)

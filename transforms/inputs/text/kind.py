@@ -223,6 +223,10 @@ class Text:
         with torch.no_grad():
             return model.embed(rows), lambda _, entered: entered
 
+    def there(self, model: Model, rows: Rows) -> torch.Tensor:
+        """True for the hidden units of tokens, [B, T, 1]."""
+        return rows.attention_mask[..., None].bool()
+
     def vectors(self, model: Model, values: torch.Tensor) -> torch.Tensor:
         """Values of hidden units, [B, T, d], which are by token."""
         return values

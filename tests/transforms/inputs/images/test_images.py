@@ -236,6 +236,28 @@ def test_gradients_of_pixels_by_patch(double: Model) -> None:
         assert relative_error(products[1:], product[number]) < TIGHT
 
 
+def test_smoothgrad_of_pixels(double: Model) -> None:
+    pixels = pixels_of(double)
+    spread = pixels.amax((1, 2, 3)) - pixels.amin((1, 2, 3))
+    total = torch.zeros_like(pixels)
+    for copy in range(2):
+        noise = np.stack(
+            [
+                picture.generator(0, f"smoothgrad {copy}").standard_normal((3, 32, 32), "f4")
+                for picture in pictures(double)
+            ]
+        )
+        at = pixels + 0.2 * spread[:, None, None, None] * torch.tensor(noise)
+        at.requires_grad_()
+        total += torch.autograd.grad(logits_of(double, at)[:, 1].sum(), at)[0] / 2
+    by_patch = patches_of(total).flatten(2)
+    for reduce, expected in (("abs", by_patch.abs().sum(-1)), ("sum", by_patch.sum(-1))):
+        found = scores_of(double, "smoothgrad", 1, samples=2, noise=0.2, reduce=reduce)
+        for number, scores in enumerate(found):
+            assert scores[0] == 0
+            assert relative_error(scores[1:], expected[number]) < TIGHT
+
+
 def test_integrated_gradients_of_pixels(double: Model) -> None:
     pixels, points = pixels_of(double), (np.arange(4) + 0.5) / 4
     total = torch.zeros_like(pixels)
@@ -333,6 +355,7 @@ def all_methods(model: Model, instances: Sequence[Instance], **more: Any) -> Att
     paths = {name: {"steps": 12} for name in ("bt_head", "bt_token", "integrated_gradients")}
     layers = {name: {"steps": 2, "most": 2} for name in ("attattr", "attattr_colsum") if alone}
     drawn = {name: {"samples": 20} for name in ("lime", "kernel_shap")}
+    drawn["smoothgrad"] = {"samples": 3}
     noisy = {"iba": {"steps": 2, "copies": 2}, "hta_x_input": {"probes": 2}}
     chosen, left_out = fit_all(
         choose(["all", "hta_x_input"], paths | layers | drawn | noisy), model, "logit"
