@@ -201,16 +201,20 @@ def test_masks_are_rationales(folder: Path, tmp_path: Path) -> None:
     }
     corpus, out = tmp_path / "corpus.parquet", tmp_path / "out"
     pq.write_table(pa.table({"id": list(files), **columns}), corpus)
-    run(options(folder, corpus, out, methods="random,saliency"))
+    run(options(folder, corpus, out, methods="random,saliency,mask_itself"))
     assert verify(out).problems == []
     with open_run(out) as connection:
         found = dict(connection.execute("select instance_id, rationale from instances").fetchall())
         failures = dict(connection.execute("select instance_id, message from failures").fetchall())
         scored = connection.execute("select any_value(n) from plausibility").fetchall()
+        best = connection.execute(
+            "select token_f1, average_precision from plausibility where method = 'mask_itself'"
+        ).fetchall()
     expected = [0, *[0, 1, 1, 0] * 2, *[0] * 8]
     assert found["light"] == found["bits"] == found["ones"] == expected
-    assert found["none"] is None and scored == [(3,)]
+    assert found["none"] is None and scored == [(3,)] and best == [(1, 1)]
     assert failures == {
+        "none": "the row has no rationale (of pictures: no mask)",
         "small": "the mask is of 20 x 40 pixels, and its picture of 40 x 40",
         "broken": "the mask's file is no picture in a format that can be read",
     }

@@ -1,6 +1,7 @@
 """Tiny random models, tokenizers and instances; the models are saved the way real ones are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,10 @@ def random_ids(model: Model, length: int, rng: np.random.Generator) -> list[int]
 
 
 def random_instance(model: Model, length: int, seed: int = 0, name: str = "") -> Instance:
-    """An instance of random tokens; of a masked LM, with a [MASK] and two words to contrast."""
+    """An instance of random tokens; of a masked LM, with a [MASK] and two words to contrast.
+
+    Some of the tokens that are not special are its rationale, the second one always.
+    """
     rng = np.random.default_rng([seed, length])
     ids = random_ids(model, length, rng)
     good = bad = None
@@ -241,7 +245,10 @@ def random_instance(model: Model, length: int, seed: int = 0, name: str = "") ->
         bad=bad,
         label=seed % model.num_outputs,
     )
-    return encode_row(model, row, EncodeOptions(MAX_LENGTH))
+    instance = encode_row(model, row, EncodeOptions(MAX_LENGTH))
+    marks = rng.integers(0, 2, length)
+    marks[1] = 1
+    return replace(instance, rationale=np.where(instance.special, 0, marks).astype(np.int32))
 
 
 def random_instances(model: Model, lengths: Sequence[int], seed: int = 0) -> list[Instance]:

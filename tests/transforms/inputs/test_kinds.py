@@ -179,12 +179,16 @@ def of_vectors(of_tokens: Model, monkeypatch: pytest.MonkeyPatch) -> Model:
 def same_in_both(model: Model) -> tuple[list[Instance], list[Instance]]:
     """Instances of tokens, and of the vectors that they look up."""
     tokens = [
-        replace(instance, segment=np.zeros_like(instance.segment), types=None, rationale=None)
+        replace(instance, segment=np.zeros_like(instance.segment), types=None)
         for instance in random_instances(model, [9, 6])
     ]
     table = model.embedding.words.weight.detach().numpy()
     vectors = [
-        replace(vector_of(table[i.input_ids], i.instance_id, i.content), segment=i.segment)
+        replace(
+            vector_of(table[i.input_ids], i.instance_id, i.content),
+            segment=i.segment,
+            rationale=i.rationale,
+        )
         for i in tokens
     ]
     assert all((v.special == t.special).all() for v, t in zip(vectors, tokens, strict=True))

@@ -521,6 +521,27 @@ def test_random_knows_the_content_and_the_seed_alone(tiny: LoadTiny) -> None:
     assert np.concatenate(scores).mean() == pytest.approx(0.5, abs=0.1)
 
 
+def test_the_mask_itself(tiny: LoadTiny) -> None:
+    model = tiny("bert")
+    first, second, third = random_instances(model, [12, 9, 12])
+    unmarked = replace(second, rationale=None)
+    found = attribute(model, [first, unmarked, third], "mask_itself,random")
+    (failure,) = found.failures
+    assert (failure.instance_id, failure.stage, failure.method) == (
+        second.instance_id,
+        "attribute",
+        "mask_itself",
+    )
+    assert failure.message == "the row has no rationale (of pictures: no mask)"
+    rows = found.rows["mask_itself"]
+    assert rows[1] is None and None not in found.rows["random"]
+    for row, instance in ((rows[0], first), (rows[2], third)):
+        assert row is not None and row.target is None
+        assert set(row.scores) == {0, 1}
+        assert (row.scores == instance.rationale).all()
+    assert "mask_itself" not in [choice.name for choice in choose("all")]
+
+
 # Batches --------------------------------------------------------------------------------------
 
 
