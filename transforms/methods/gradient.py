@@ -140,7 +140,7 @@ register(
         compute=integrated_gradients,
         needs=lambda params: (_path(params),),
         defaults={
-            "baseline": ChoiceByKind("starts", ("pad", "mask", "zero", "black")),
+            "baseline": ChoiceByKind("starts", ("pad", "mask", "zero", "black", "blur")),
             "steps": 50,
             "rule": Choice(*get_args(Rule)),
             "output": Choice(*get_args(Output)),

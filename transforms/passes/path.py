@@ -8,7 +8,7 @@ import torch
 
 from attribeam.transforms.inputs.batch import row_cost
 from attribeam.transforms.inputs.kinds import inputs_of
-from attribeam.transforms.inputs.seam import BaselineName, Space
+from attribeam.transforms.inputs.seam import BLUR, BaselineName, Space
 from attribeam.transforms.inputs.targets import Output
 from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.model import Model
@@ -50,7 +50,8 @@ class Path(Pass[PathGradient]):
 
     Attributes:
         baseline: Where it starts: the embeddings of the input with its removable tokens replaced
-            by ``pad`` or ``mask``, or ``zero`` vectors at every position.
+            by ``pad`` or ``mask``, or ``zero`` vectors at every position. Of pictures: the mean
+            colour (``zero``), a ``black`` one, or themselves, blurred (``blur``).
         steps: Number of points on it.
         rule: Quadrature rule that weighs them.
         of: Gradients with respect to what enters the first layer (``input``), or to the last
@@ -71,6 +72,12 @@ class Path(Pass[PathGradient]):
         remedy += ", such as baseline=zero" if self.baseline == "pad" else ""
         wish = f"the {self.baseline} baseline"
         inputs_of(model).check_start(model, self.baseline, wish, remedy)
+
+    @property
+    def record(self) -> str:
+        """Its settings, and the width of the blur if it starts there."""
+        width = f", blurred by {BLUR} of the shorter side" if self.baseline == "blur" else ""
+        return f"{self}{width}"
 
     @property
     def shared(self) -> Hashable:

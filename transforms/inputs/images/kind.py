@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.batch import Batch, Instance, numbers_asked, put
+from attribeam.transforms.inputs.images.blur import blurred
 from attribeam.transforms.inputs.images.decoding import decoded, mask_of, processed
 from attribeam.transforms.inputs.images.picture import Picture, Pixels, picture_of
 from attribeam.transforms.inputs.images.things import Mask, things_of
@@ -40,7 +41,7 @@ class Images:
 
     operations: tuple[Operation, ...] = ("mean", "black", "drop")
     units: tuple[Unit, ...] = ("patch",)
-    starts: tuple[str, ...] = ("zero", "black")
+    starts: tuple[str, ...] = ("zero", "black", "blur")
     protocols: tuple[EvaluationProtocol, ...] = ("patch", "pixel")
 
     # From a row to an instance ---------------------------------------------------------------
@@ -161,7 +162,7 @@ class Images:
         return model.embed(rows).double()
 
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
-        """The path of pixels from the mean colour (normalised zeros) or from black to a picture.
+        """The path of pixels from the mean colour (normalised zeros), black or a blur to a picture.
 
         Raises:
             ValueError: If it is to be of words.
@@ -172,6 +173,8 @@ class Images:
         begin = torch.zeros_like(end)
         if start == "black":
             begin = _black(model).expand_as(end).contiguous()
+        elif start == "blur":
+            begin = blurred(end)
         return Space(begin, end, self.leaf(model, batch.rows)[1])
 
     def leaf(self, model: Model, rows: Rows) -> tuple[torch.Tensor, Enter]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from transformers import AutoConfig
 
 from attribeam.schemas import UsageError
@@ -20,6 +21,7 @@ from attribeam.transforms import EncodeOptions, Instance, Model, Row, attribute,
 from attribeam.transforms.attribute import Attributions
 from attribeam.transforms.evaluate import Evaluation, Ranking, curves
 from attribeam.transforms.inputs.encode import encode_rows
+from attribeam.transforms.inputs.images.blur import blurred
 from attribeam.transforms.inputs.images.kind import Images
 from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.loading import load_model
@@ -270,6 +272,33 @@ def test_integrated_gradients_of_pixels(double: Model) -> None:
         assert relative_error(scores[1:], expected[number]) < TIGHT
 
 
+def test_paths_from_a_blur(double: Model) -> None:
+    pixels = pixels_of(double)
+    # Two pixels are a sixteenth of 32.
+    blur = torch.tensor(
+        gaussian_filter(pixels.numpy(), (0, 0, 2, 2), mode="nearest", truncate=4, output="f8")
+    )
+    found = blurred(pixels.double())
+    assert relative_error(found, blur) < 1e-12
+    assert relative_error(blurred(torch.ones(1, 1, 32, 48)), torch.ones(1, 1, 32, 48)) < 1e-6
+    chosen = choose("integrated_gradients", {"integrated_gradients": {"baseline": "blur"}})
+    rows = attribute(double, pictures(double), chosen, target=1).rows["integrated_gradients"]
+    gains = (logits_of(double, pixels) - logits_of(double, blur))[:, 1].detach()
+    for number, row in enumerate(rows):
+        assert row is not None and row.delta is not None and row.scores[0] == 0
+        assert row.scores.sum() - row.delta == pytest.approx(float(gains[number]), rel=1e-4)
+        assert abs(row.delta) < 0.01 * np.abs(row.scores).sum()
+    assert (
+        chosen[0]
+        .fitted(double)
+        .needs[0]
+        .record.endswith("output='logit'), blurred by 0.0625 of the shorter side")
+    )
+    ones = [replace(picture, pixels=np.full((3, 32, 32), 0.7)) for picture in pictures(double)[:1]]  # type: ignore[call-arg]
+    (row,) = attribute(double, ones, chosen).rows["integrated_gradients"]
+    assert row is not None and np.abs(row.scores).max() < 1e-9
+
+
 def without(pixels: torch.Tensor, patch: int) -> torch.Tensor:
     """A picture with one patch of the mean colour."""
     row, column = divmod(patch, 32 // SIDE)
@@ -464,7 +493,7 @@ def test_a_picture_of_another_size_fails_alone(double: Model) -> None:
         (
             "integrated_gradients",
             {"baseline": "pad"},
-            "is zero or black for a model of images, not pad",
+            "is zero or black or blur for a model of images, not pad",
         ),
         (
             "bt_head",
