@@ -83,6 +83,9 @@ class Options:
     layers: bool = _option(
         "scores by layer too, into tables of their own, of the methods that have them", False
     )
+    pixels: bool = _option(
+        "scores by pixel too, of the methods of pictures that have them (H x W numbers each)", False
+    )
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     target: str = _option(
         "which output to explain: auto (the predicted class; the correct word of a masked LM; each "

@@ -47,6 +47,7 @@ class Settings:
         filled: Per method the tables that it has in the run, whichever call has asked for them;
             None where that is what this call asks for.
         layers: Scores by layer too, of the methods that have them.
+        pixels: Scores by pixel too, of the methods that have them.
         masks: Whether the corpus has masks of pictures, which scores are held against.
         device: ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` too for workers that are elsewhere.
         token_budget: Largest batch in tokens of short rows; None for the device's default.
@@ -72,6 +73,7 @@ class Settings:
     evaluation: Evaluation | None
     filled: Mapping[str, tuple[str, ...]] | None = None
     layers: bool = False
+    pixels: bool = False
     masks: bool = False
     device: str = "cpu"
     token_budget: int | None = None

@@ -90,6 +90,7 @@ class SettingsIdentity(TypedDict):
     mask_token_id: NotRequired[int | None]
     shard_size: NotRequired[int]
     num_shards: int
+    pixels: NotRequired[bool]
 
 
 class Identity(TypedDict):

@@ -132,6 +132,13 @@ _ATTRIBUTIONS = (
         REAL,
         "Cost of the method alone: its passes and its own work, shared by the tokens of its batch",
     ),
+    _column(
+        "pixels",
+        pa.list_(REAL),
+        "Raw score per pixel, row by row, under --pixels, of methods that score pixels: those of a "
+        "patch make its entry of scores; else null",
+        added=True,
+    ),
 )
 
 _LAYERS = (
@@ -255,6 +262,7 @@ _LOCALISATION = (
     _column("instance_id", pa.string(), "Key of instances; those without a mask have no row"),
     _column("method", NAME, "Name in `attribeam methods`"),
     _column("target", pa.int32(), "Class looked for: the one explained, else that of the run"),
+    _column("level", NAME, "The map: scores of a patch each, enlarged, or of a pixel each"),
     _column(
         "region",
         NAME,

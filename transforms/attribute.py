@@ -63,6 +63,8 @@ class Attribution:
             shared out by tokens.
         scale: Natural logarithm of what the scores were divided by, where they were.
         bias: What the method gives to the model's biases and not to tokens.
+        pixels: Raw score per pixel of a picture, [H * W], where they were asked for and the method
+            has them.
         details: Rows of the other tables that the method fills; those of ``details.BY_LAYER`` only
             where scores by layer were asked for.
     """
@@ -73,6 +75,7 @@ class Attribution:
     seconds: float
     scale: float | None = None
     bias: float | None = None
+    pixels: NDArray[np.floating] | None = None
     details: Details = field(default_factory=dict)
 
     @property
@@ -87,7 +90,7 @@ class Attribution:
 
     def finite_in(self, real: Real) -> bool:
         """Whether all of it are numbers, and stay so where they are stored with a precision."""
-        extra = {"extra": [(self.scores, self.delta, self.scale, self.bias)]}
+        extra = {"extra": [(self.scores, self.delta, self.scale, self.bias, self.pixels)]}
         return is_finite({**self.details, **extra}, real)
 
 
@@ -118,6 +121,7 @@ def attribute(
     token_budget: int | None = None,
     seed: int = 0,
     layers: bool = False,
+    pixels: bool = False,
     statistics: Statistics | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> Attributions:
@@ -135,6 +139,7 @@ def attribute(
         token_budget: Largest batch, in tokens of short rows; None for the device's default.
         seed: Seed of the stochastic methods.
         layers: Give the scores by layer too, of the methods that have them.
+        pixels: Give the scores by pixel too, of the methods that have them.
         statistics: Those of the corpus (``bottleneck.collect``), for the methods that need them.
         progress: Called with the number of instances done after each batch.
 
@@ -162,6 +167,7 @@ def attribute(
         budget=budget_for(model, token_budget),
         seed=seed,
         layered=layers,
+        pixels=pixels,
         statistics=statistics,
         out=Attributions(
             [None] * len(instances),
@@ -208,6 +214,7 @@ class _Job:
     budget: int
     seed: int
     layered: bool
+    pixels: bool
     statistics: Statistics | None
     out: Attributions
 
@@ -247,6 +254,7 @@ class _Job:
             seed=self.seed,
             needs=frozenset(need for choice in chosen for need in choice.needs),
             layered=self.layered,
+            pixels=self.pixels,
             statistics=self.statistics,
         )
 
@@ -337,6 +345,7 @@ def unbatched(scores: Scores, lengths: Sequence[int]) -> list[Attribution]:
         return [None] * len(lengths) if column is None else column.double().tolist()
 
     values = scores.values.double().cpu().numpy()
+    pixels = None if scores.pixels is None else scores.pixels.double().cpu().numpy()
     details = scores.details or [{}] * len(lengths)
     if scores.layers is not None:
         layers = _unbatched_layers(scores.layers, lengths)
@@ -350,6 +359,7 @@ def unbatched(scores: Scores, lengths: Sequence[int]) -> list[Attribution]:
             seconds=0.0,
             scale=scale,
             bias=bias,
+            pixels=None if pixels is None else pixels[row],
             details=details[row],
         )
         for row, (length, (delta, scale, bias)) in enumerate(zip(lengths, extra, strict=True))

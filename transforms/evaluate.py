@@ -145,6 +145,7 @@ class Ranking:
         target: The class whose probability is followed: the one that the scores explain.
         word_score: What a word's score is of its tokens', where words are removed
             (``Chosen.word_score``).
+        pixels: Raw score per pixel of a picture, [H * W], where the method has them.
     """
 
     instance: Instance
@@ -152,6 +153,7 @@ class Ranking:
     scores: NDArray[np.floating]
     target: int
     word_score: WordScore = "sum"
+    pixels: NDArray[np.floating] | None = None
 
 
 def removal_count(fraction: float, units: int) -> int:
@@ -165,6 +167,7 @@ def points_of(
     evaluation: Evaluation,
     seed: int,
     word_score: WordScore = "sum",
+    pixels: NDArray[np.floating] | None = None,
 ) -> list[Point]:
     """The points of an instance's curves under one method.
 
@@ -177,7 +180,7 @@ def points_of(
         NothingToRemoveError: If n is 0: shares of nothing are no numbers.
     """
     if evaluation.protocol == "pixel":
-        return pixel_points_of(instance, scores, evaluation, seed)
+        return pixel_points_of(instance, scores, evaluation, seed, pixels)
     unit: Unit = "token" if evaluation.protocol == "compat" else evaluation.protocol
     units = inputs_of(instance).units_of(instance, unit)
     count = int(units.max()) + 1
@@ -245,11 +248,16 @@ def compat_points_of(
 
 
 def pixel_points_of(
-    instance: Instance, scores: NDArray[np.floating], evaluation: Evaluation, seed: int
+    instance: Instance,
+    scores: NDArray[np.floating],
+    evaluation: Evaluation,
+    seed: int,
+    pixels: NDArray[np.floating] | None = None,
 ) -> list[Point]:
     """The same of a picture's pixels, as the authors of Beyond Intuition remove them.
 
-    Pixels are ranked by the map that the scores give (``maps.pixel_map``). Of H * W of them the
+    Pixels are ranked by their own scores, or by the map that those of patches give
+    (``maps.pixel_map``). Of H * W of them the
     first f * H * W are removed, rounded down, for ``lerf`` too; of equal ones the earlier comes
     first in either order (theirs is any).
 
@@ -257,7 +265,9 @@ def pixel_points_of(
         Beyond Intuition's ``pert`` scripts, after Chefer et al. 2021.
     """
     assert isinstance(instance, Picture) and instance.grid is not None
-    values = pixel_map(scores, instance.grid).reshape(-1)
+    values = np.asarray(pixels, np.float64)
+    if pixels is None:
+        values = pixel_map(scores, instance.grid).reshape(-1)
     ranks: dict[Order, NDArray[np.intp]] = {}
     for order in evaluation.orders:
         if order == "random":
@@ -268,10 +278,10 @@ def pixel_points_of(
     for order in evaluation.orders:
         for fraction in (0.0, *evaluation.fractions, 1.0):
             removed = int(fraction * len(values) + 1e-9)
-            pixels = np.zeros(len(values), bool)
-            pixels[ranks[order][:removed]] = True
+            gone = np.zeros(len(values), bool)
+            gone[ranks[order][:removed]] = True
             points += [
-                Point(order, operation, fraction, removed, len(values), pixels)
+                Point(order, operation, fraction, removed, len(values), gone)
                 for operation in evaluation.operations
             ]
     return points
@@ -322,7 +332,8 @@ def _asked(
     if not np.isfinite(ranking.scores).all():
         return ArithmeticError("the scores are not finite")
     try:
-        points = points_of(ranking.instance, ranking.scores, evaluation, seed, ranking.word_score)
+        instance, scores = ranking.instance, ranking.scores
+        points = points_of(instance, scores, evaluation, seed, ranking.word_score, ranking.pixels)
     except NothingToRemoveError as error:
         return error
     # What is removed is kept by the variants alone, packed: of pixels there are many.

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from attribeam.transforms.inputs.images.maps import pixel_map
 from attribeam.transforms.inputs.images.picture import Picture
-from attribeam.transforms.inputs.images.things import Mask, Thing, coverage, meant_at, seen_at
+from attribeam.transforms.inputs.images.things import Mask, Thing, meant_at, seen_at
+from attribeam.transforms.network.anatomy import Grid
 
 Map = NDArray[np.float64]
 Levels = NDArray[np.int64]
@@ -26,6 +27,7 @@ class Localisation(NamedTuple):
 
     Attributes:
         target: The class that is looked for.
+        level: Whether the map is that of ``patch`` scores, enlarged, or of ``pixel`` scores.
         region: ``object``, the masks that are known to be of that class, or ``mask``, all that the
             picture's label is of, since none is.
         threshold: Above what a pixel counts as found: the map's ``mean``.
@@ -45,6 +47,7 @@ class Localisation(NamedTuple):
     """
 
     target: int
+    level: str
     region: str
     threshold: str
     tp: int
@@ -62,12 +65,18 @@ class Localisation(NamedTuple):
     empty_mask: bool
 
 
-def localise(picture: Picture, scores: NDArray[np.floating], target: int) -> Localisation | None:
+def localise(
+    picture: Picture,
+    scores: NDArray[np.floating],
+    target: int,
+    pixels: NDArray[np.floating] | None = None,
+) -> Localisation | None:
     """How well scores of positions, [T], find what is masked; None of a picture without a mask.
 
     Args:
         picture: The picture.
         scores: Raw scores.
+        pixels: Raw scores of pixels, [H * W], where there are some: they are the map then.
         target: The class whose things are looked for.
     """
     if not picture.things:
@@ -76,21 +85,21 @@ def localise(picture: Picture, scores: NDArray[np.floating], target: int) -> Loc
     own = seen_at(picture.things, target)
     region, mask = ("mask", meant_at(picture.things)) if own is None else ("object", own)
     others = _others(picture.things, target, mask) if region == "object" else None
-    values = pixel_map(scores, picture.grid)
+    values = pixel_map(scores, picture.grid) if pixels is None else _square(pixels, mask)
     span = float(values.max() - values.min())
     found = values - values.mean() > span / _STEPS
     flat, some = span == 0, bool(mask.any())
     levels = _levels(values)
     highest = (levels == levels.max()) & (not flat)
-    positive = np.maximum(np.asarray(scores, np.float64)[picture.grid.before :], 0)
+    positive = np.maximum(_even(scores, picture.grid) if pixels is None else values, 0)
     mass = float(positive.sum())
 
     def share(region: Mask) -> float | None:
-        assert picture.grid is not None
-        return float(positive @ coverage(region, picture.grid)) / mass if mass > 0 else None
+        return float(positive[region].sum()) / mass if mass > 0 else None
 
     return Localisation(
         target=target,
+        level="patch" if pixels is None else "pixel",
         region=region,
         threshold="mean",
         tp=int((found & mask).sum()),
@@ -107,6 +116,18 @@ def localise(picture: Picture, scores: NDArray[np.floating], target: int) -> Loc
         mass_other=None if others is None else share(others),
         empty_mask=not some,
     )
+
+
+def _square(pixels: NDArray[np.floating], mask: Mask) -> Map:
+    """Scores of pixels as a map, [H, W]."""
+    return np.asarray(pixels, np.float64).reshape(mask.shape)
+
+
+def _even(scores: NDArray[np.floating], grid: Grid) -> Map:
+    """Scores of patches, [T], each shared out evenly among its pixels, [H, W]."""
+    patches = np.asarray(scores, np.float64)[grid.before :].reshape(grid.rows, grid.columns)
+    found: Map = patches.repeat(grid.patch_height, 0).repeat(grid.patch_width, 1)
+    return found / (grid.patch_height * grid.patch_width)
 
 
 def _others(things: Sequence[Thing], target: int, mask: Mask) -> Mask | None:

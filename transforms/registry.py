@@ -127,6 +127,8 @@ class Scores:
         layers: Scores by layer, where they were asked for and the method has them.
         details: Rows of other tables that the method gives, per instance.
         targets: Class explained per instance, [B], where it isn't that of the run.
+        pixels: Raw score per pixel, row by row, [B, H * W], where they were asked for and the
+            method has them.
         errors: Why instances have no scores, by number in the batch, of those that have none; the
             others' don't depend on them.
     """
@@ -138,6 +140,7 @@ class Scores:
     layers: LayerScores | None = None
     details: Sequence[Details] | None = None
     targets: torch.Tensor | None = None
+    pixels: torch.Tensor | None = None
     errors: Mapping[int, Exception] = field(default_factory=dict)
 
 

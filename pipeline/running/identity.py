@@ -116,7 +116,7 @@ def _settings_identity(
     options: Options, settings: Settings, model: Model, columns: Mapping[str, str]
 ) -> SettingsIdentity:
     encoding = settings.encoding
-    return {
+    identity: SettingsIdentity = {
         "target": settings.target,
         "output": settings.scalar,
         "dtype": settings.dtype,
@@ -130,6 +130,9 @@ def _settings_identity(
         "shard_size": options.shard_size,
         "num_shards": settings.num_shards,
     }
+    if settings.pixels:
+        identity["pixels"] = True
+    return identity
 
 
 def _token_types(model: Model, columns: Mapping[str, str]) -> str | None:

@@ -129,6 +129,7 @@ class Checked(Loaded):
             methods={choice.name: dict(choice.params) for choice in self.chosen},
             evaluation=self.evaluation,
             layers=options.layers,
+            pixels=options.pixels,
             masks="mask" in self.corpus.columns,
             device=self.device if self.copy is None else options.device,
             token_budget=options.token_budget,
@@ -518,6 +519,8 @@ def _encoding(
 ) -> EncodeOptions:
     if model.modality == "images":
         _check_of_text(options)
+    elif options.pixels:
+        raise UsageError("--pixels is of pictures, and the model is of texts: leave it out")
     limit = _limit(options, model, columns)
     special = 0
     if model.tokenizer is not None and "text" in columns:

@@ -36,7 +36,7 @@ from attribeam.transforms import (
     load_model,
 )
 from attribeam.transforms.attribute import budget_for
-from attribeam.transforms.details import BY_LAYER
+from attribeam.transforms.details import BY_LAYER, Real
 from attribeam.transforms.evaluate import Ranking, curves
 from attribeam.transforms.inputs.encode import encode_rows
 
@@ -51,10 +51,14 @@ _OF_SCORES = ("localisation", "curves")
 
 
 class Scored(NamedTuple):
-    """A method's scores for an instance, and the class that they explain; None for no class."""
+    """A method's scores for an instance, and the class that they explain; None for no class.
+
+    ``pixels`` are those of pixels, if there are any.
+    """
 
     scores: Floats
     target: int | None
+    pixels: Floats | None
 
 
 class UnitResult(NamedTuple):
@@ -153,6 +157,7 @@ class ShardWork:
             token_budget=self.settings.token_budget,
             seed=self.settings.seed,
             layers=any(unit.table in BY_LAYER for unit in units),
+            pixels=self.settings.pixels,
             statistics=self.attributor.statistics,
             progress=self._stepper(sum(unit.table not in _OF_SCORES for unit in units)),
         )
@@ -321,7 +326,7 @@ class ShardWork:
             own = scores.get(instance.instance_id)
             if own is not None and prediction is not None:
                 target = prediction.target if own.target is None else own.target
-                ranking = Ranking(instance, method, own.scores, target, word_score)
+                ranking = Ranking(instance, method, own.scores, target, word_score, own.pixels)
                 rankings[instance.instance_id] = ranking
         return rankings
 
@@ -335,14 +340,21 @@ class ShardWork:
         if Unit("attributions", method) in self.shard.task.units:
             pairs = zip(self.instances, found.rows[method], strict=True)
             scores = {
-                instance.instance_id: Scored(row.scores.astype(real), row.target)
+                instance.instance_id: Scored(
+                    row.scores.astype(real), row.target, _of_type(row.pixels, real)
+                )
                 for instance, row in pairs
                 if row is not None
             }
         else:
-            table = self._read(Unit("attributions", method), ["instance_id", "scores", "target"])
+            columns = ["instance_id", "scores", "target", *["pixels"] * self.settings.pixels]
+            table = self._read(Unit("attributions", method), columns)
             scores = {
-                row["instance_id"]: Scored(np.asarray(row["scores"], real), row["target"])
+                row["instance_id"]: Scored(
+                    np.asarray(row["scores"], real),
+                    row["target"],
+                    _of_type(row.get("pixels"), real),
+                )
                 for row in table.to_pylist()
             }
         return {instance_id: own for instance_id, own in scores.items() if instance_id in valid}
@@ -366,3 +378,8 @@ class ShardWork:
         return UnitResult(
             unit, task.shard, task.num_shards, with_metadata(table, metadata), failures
         )
+
+
+def _of_type(pixels: Any, real: Real) -> Floats | None:
+    """Scores of pixels in a table's precision, if there are any."""
+    return None if pixels is None else np.asarray(pixels, real)

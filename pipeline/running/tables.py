@@ -80,6 +80,7 @@ def attributions_table(
         "scale": [row.scale for _, row in rows],
         "bias": [row.bias for _, row in rows],
         "seconds": [row.seconds for _, row in rows],
+        "pixels": [row.pixels for _, row in rows],
     }
     return _table("attributions", columns, double=double)
 
@@ -101,9 +102,9 @@ def details_table(
 def localisation_table(rankings: Iterable[Ranking], method: str, *, double: bool) -> pa.Table:
     """The ``localisation`` table of one method: a row for each picture that has a mask."""
     found = [
-        (ranking.instance.instance_id, localise(ranking.instance, ranking.scores, ranking.target))
-        for ranking in rankings
-        if isinstance(ranking.instance, Picture)
+        (r.instance.instance_id, localise(r.instance, r.scores, r.target, r.pixels))
+        for r in rankings
+        if isinstance(r.instance, Picture)
     ]
     rows = [(name, row) for name, row in found if row is not None]
     columns: Columns = {

@@ -265,6 +265,10 @@ def test_pictures_need_a_processor_and_texts_a_model_of_texts(tmp_path: Path) ->
     bert = save_tiny(tmp_path / "bert", "bert")
     with pytest.raises(UsageError, match="has no text column that could be guessed"):
         run(options(bert, corpus, tmp_path / "out"))
+    words = tmp_path / "words.parquet"
+    pq.write_table(pa.table({"input_ids": [[2, 5, 3]]}), words)
+    with pytest.raises(UsageError, match="--pixels is of pictures, and the model is of texts"):
+        run(options(bert, words, tmp_path / "out", pixels=True))
 
 
 def test_masks_of_several_things(folder: Path, tmp_path: Path) -> None:
@@ -335,8 +339,9 @@ def test_masks_of_several_things(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(two[-1], alone.scores, rtol=0, atol=1e-9)
 
 
-def test_pixels_are_removed_and_found_again(folder: Path, tmp_path: Path) -> None:
-    """What a run that has localised lacks is made of the scores that it has."""
+@pytest.mark.parametrize("pixels", [False, True])
+def test_pixels_are_removed_and_found_again(folder: Path, tmp_path: Path, pixels: bool) -> None:
+    """What a run lacks is made of the scores that it has."""
     mask = np.zeros((32, 32), np.uint8)
     mask[4:20, 4:20] = 255
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -345,9 +350,19 @@ def test_pixels_are_removed_and_found_again(folder: Path, tmp_path: Path) -> Non
     corpus, out = tmp_path / "corpus.parquet", tmp_path / "out"
     pq.write_table(pa.table({"id": ["a"], **columns, "label": [1]}), corpus)
     evaluation = Evaluation((0.25,), operations=("black",), protocol="pixel")
-    run(options(folder, corpus, out, methods="bt_head", evaluation=evaluation))
+    chosen: dict[str, Any] = {
+        "methods": "saliency",
+        "evaluation": evaluation,
+        "pixels": pixels,
+        "dtype": "float64",
+    }
+    run(options(folder, corpus, out, **chosen))
     assert verify(out).problems == []
     with open_run(out) as connection:
+        ((stored, level, inside),) = connection.execute(
+            "select pixels, level, mass_inside"
+            " from attributions join localisation using (instance_id, method)"
+        ).fetchall()
         points = connection.execute(
             'select "order", fraction, removed, units from curves where fraction = 0.25'
         ).fetchall()
@@ -355,7 +370,19 @@ def test_pixels_are_removed_and_found_again(folder: Path, tmp_path: Path) -> Non
         before = connection.execute("from localisation").fetchall()
     assert sorted(points) == [(order, 0.25, 256, 1024) for order in ("lerf", "morf", "random")]
     assert areas == [(1, 1)] and len(before) == 1
-    next((out / "localisation").rglob("*.parquet")).unlink()
-    run(options(folder, corpus, out, methods="bt_head", evaluation=evaluation))
+    assert (level, stored is None) == (("pixel", False) if pixels else ("patch", True))
+    if pixels:
+        values = np.array(stored)
+        assert inside == pytest.approx(values[mask.reshape(-1) > 0].sum() / values.sum(), abs=1e-9)
+    curves = 'select "order", fraction, logit from curves order by all'
+    with open_run(out) as connection:
+        logits = np.array([row[2] for row in connection.execute(curves).fetchall()])
+    for table in ("localisation", "curves"):
+        next((out / table).rglob("*.parquet")).unlink()
+    run(options(folder, corpus, out, **chosen))
     with open_run(out) as connection:
         assert connection.execute("from localisation").fetchall() == before
+        again = np.array([row[2] for row in connection.execute(curves).fetchall()])
+    np.testing.assert_allclose(again, logits, rtol=0, atol=1e-9)
+    with pytest.raises(UsageError, match=r"settings.*pixels|pixels"):
+        run(options(folder, corpus, out, **{**chosen, "pixels": not pixels}))

@@ -135,6 +135,9 @@ class Inputs(Protocol):
     def vectors(self, model: Model, values: torch.Tensor) -> torch.Tensor:
         """Values of what gradients are with respect to, [B, ...], by position, [B, T, n]."""
 
+    def finer(self, model: Model, vectors: torch.Tensor) -> torch.Tensor | None:
+        """Values of ``vectors`` by what is finer than a position, [B, N, m]; None without any."""
+
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
         """The path of a batch in one of the spaces, from one of its starts.
 

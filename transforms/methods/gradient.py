@@ -1,5 +1,7 @@
 """Methods that read gradients with respect to what enters the first layer, or to pixels."""
 
+from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import torch
@@ -7,6 +9,7 @@ import torch
 from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.seam import BaselineName
 from attribeam.transforms.inputs.targets import Output
+from attribeam.transforms.methods.reducing import reduced
 from attribeam.transforms.passes.base import Rule
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward
@@ -22,7 +25,8 @@ def saliency(captured: Captured, params: Params) -> Scores:
     pixels of each patch.
     """
     order = {"l2": 2, "l1": 1}[params["norm"]]
-    return Scores(torch.linalg.vector_norm(_gradient(captured), ord=order, dim=-1))
+    norm = partial(torch.linalg.vector_norm, ord=order, dim=-1)
+    return reduced(captured, _gradient(captured), norm)
 
 
 def grad_x_input(captured: Captured, params: Params) -> Scores:
@@ -34,8 +38,8 @@ def grad_x_input(captured: Captured, params: Params) -> Scores:
     assert captured.fed is not None
     product = _gradient(captured) * captured.fed
     if params["reduce"] == "norm":
-        return Scores(torch.linalg.vector_norm(product, dim=-1))
-    return Scores(product.sum(-1))
+        return reduced(captured, product, partial(torch.linalg.vector_norm, dim=-1))
+    return reduced(captured, product)
 
 
 def smoothgrad(captured: Captured, params: Params) -> Scores:
@@ -48,7 +52,7 @@ def smoothgrad(captured: Captured, params: Params) -> Scores:
     of each patch.
     """
     gradient = captured(_noisy(params))
-    return Scores((gradient.abs() if params["reduce"] == "abs" else gradient).sum(-1))
+    return reduced(captured, gradient.abs() if params["reduce"] == "abs" else gradient)
 
 
 def integrated_gradients(captured: Captured, params: Params) -> Scores:
@@ -67,8 +71,8 @@ def integrated_gradients(captured: Captured, params: Params) -> Scores:
     path = captured(_path(params))
     if path.gradient is None or path.gain is None:
         raise RuntimeError("the path was walked for something else")
-    scores = (path.gradient * path.difference).sum(-1)
-    return Scores(scores, delta=scores.sum(-1) - path.gain)
+    scores = reduced(captured, path.gradient * path.difference)
+    return replace(scores, delta=scores.values.sum(-1) - path.gain)
 
 
 def _gradient(captured: Captured) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Methods that read relevance walked back by the rules of layer-wise relevance propagation."""
 
+from attribeam.transforms.methods.reducing import reduced
 from attribeam.transforms.methods.rollout import start_row
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward
@@ -24,7 +25,7 @@ def lrp(captured: Captured, params: Params) -> Scores:
     ``orig`` the scores of deep models are large numbers of both signs.
     Of pictures it is walked on to pixels, whose relevance is added up by patch.
     """
-    return Scores(captured(_relevance(params)).entered.sum(-1))
+    return reduced(captured, captured(_relevance(params)).entered)
 
 
 def transformer_attribution(captured: Captured, params: Params) -> Scores:

@@ -49,6 +49,7 @@ class Captured:
         seed: Seed of the run.
         needs: The passes that the chosen methods need.
         layered: Whether methods are to give their scores layer by layer as well.
+        pixels: Whether methods are to give their scores by pixel as well, where they have them.
         statistics: Those of the corpus, if a method needs them.
         scalar: Which scalar of the class is explained; None for what models of its kind are
             explained by (``targets.parse_explain``).
@@ -69,6 +70,7 @@ class Captured:
     seed: int
     needs: frozenset[Wish]
     layered: bool = False
+    pixels: bool = False
     statistics: Statistics | None = None
     scalar: Scalar | None = None
     seconds: dict[Hashable, float] = field(default_factory=dict)

@@ -206,6 +206,13 @@ class Images:
         none = found.new_zeros(len(found), grid.before, found.shape[-1])
         return torch.cat([none, found], 1)
 
+    def finer(self, model: Model, vectors: torch.Tensor) -> torch.Tensor | None:
+        """Values of pixels by patch, [B, T, n], as those of pixels, row by row, [B, H * W, C]."""
+        grid = _grid(model)
+        shape = (grid.rows, grid.columns, grid.channels, grid.patch_height, grid.patch_width)
+        apart: torch.Tensor = vectors[:, grid.before :].reshape(len(vectors), *shape)
+        return apart.permute(0, 1, 4, 2, 5, 3).reshape(len(vectors), -1, grid.channels)
+
 
 def _mask(model: Model, content: bytes, seen: tuple[int, int]) -> Mask:
     """A mask of a picture that was seen in some size."""

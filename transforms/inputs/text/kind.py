@@ -231,6 +231,10 @@ class Text:
         """Values of hidden units, [B, T, d], which are by token."""
         return values
 
+    def finer(self, model: Model, vectors: torch.Tensor) -> torch.Tensor | None:
+        """None: nothing is finer than a token."""
+        return None
+
     @torch.no_grad()
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
         """The path of a batch from ``mask`` or ``pad`` in its tokens' places, or from ``zero``.

@@ -112,16 +112,40 @@ def test_the_authors_relevance(
     ("rules", "key"), [("orig", "full_lrp_pixels"), ("cvpr21", "full_lrp_pixels_chefer_rules")]
 )
 def test_the_authors_relevance_of_pixels(double: Model, rules: str, key: str) -> None:
-    """By patch, as is stored; and what is added up to that."""
+    """By pixel, and added up by patch."""
+    chosen = choose("lrp", {"lrp": {"rules": rules}})
     for target in ("predicted", 0, 3):
-        found = scores_of(double, "lrp", target, rules=rules)
+        found = attribute(double, pictures(double), chosen, target=target, pixels=True).rows["lrp"]
         end = "" if target == "predicted" else f"/class{target}"
         for number in range(3):
-            pixels = torch.tensor(golden_numbers("vit")[f"{key}/{number}{end}"])[None, None]
-            expected = patches_of(pixels).flatten(2).sum(-1)[0]
-            size = patches_of(pixels).abs().max()
-            assert found[number][0] == 0
-            assert np.abs(found[number][1:] - expected.numpy()).max() < 1e-8 * float(size)
+            golden = golden_numbers("vit")[f"{key}/{number}{end}"]
+            row = found[number]
+            assert row is not None and row.pixels is not None and row.scores[0] == 0
+            assert relative_error(row.pixels.reshape(golden.shape), golden) < 1e-9
+            sums = patches_of(torch.tensor(golden)[None, None]).flatten(2).sum(-1)[0].numpy()
+            assert np.abs(row.scores[1:] - sums).max() < 1e-8 * np.abs(golden).max()
+
+
+def test_scores_by_pixel(double: Model) -> None:
+    """Of a pixel over its channels what those of a patch are over all of it."""
+    pixels = pixels_of(double).requires_grad_()
+    (gradient,) = torch.autograd.grad(logits_of(double, pixels)[:, 2].sum(), pixels)
+    product = (gradient * pixels).detach()
+    methods = "saliency,grad_x_input,integrated_gradients,smoothgrad,attention_rollout,occlusion"
+    found = attribute(double, pictures(double), methods.split(","), target=2, pixels=True).rows
+    expected = {"saliency": gradient.norm(dim=1), "grad_x_input": product.sum(1)}
+    for method, values in expected.items():
+        for row, own in zip(found[method], values.flatten(1).numpy(), strict=True):
+            assert row is not None and row.pixels is not None
+            assert relative_error(row.pixels, own) < TIGHT
+    for method in ("integrated_gradients", "smoothgrad"):
+        for row in found[method]:
+            assert row is not None and row.pixels is not None
+            side = int(len(row.pixels) ** 0.5)
+            sums = patches_of(torch.tensor(row.pixels).view(1, 1, side, side)).flatten(2).sum(-1)
+            assert relative_error(row.scores[1:], sums[0].numpy()) < 1e-9
+    for method in ("attention_rollout", "occlusion"):
+        assert all(row is not None and row.pixels is None for row in found[method])
 
 
 def check_scores(model: Model, method: str, key: str, params: dict[str, Any], limit: float) -> None:
