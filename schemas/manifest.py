@@ -112,6 +112,7 @@ class MethodRecord(TypedDict):
     params: dict[str, Any]
     tables: list[str]
     version: NotRequired[int]
+    family: NotRequired[str]
     signed: NotRequired[bool]
     class_dependent: NotRequired[bool]
     additive: NotRequired[bool]

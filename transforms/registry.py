@@ -200,6 +200,11 @@ class Method:
     has_sign: Callable[[Params], bool] | None = None
     former: Mapping[str, ParamValue] = field(default_factory=dict)
 
+    @property
+    def family(self) -> str:
+        """The methods that it is alike to: those of its file."""
+        return self.compute.__module__.rpartition(".")[2]
+
     def params(self, given: Mapping[str, Any]) -> dict[str, ParamValue]:
         """Default parameters with the given ones put in, as the types of the defaults.
 

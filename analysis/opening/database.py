@@ -31,6 +31,7 @@ _GLOB = str.maketrans({character: f"[{character}]" for character in "*?["})
 _METHOD_COMMENTS = {
     "method": "Name in `attribeam methods`",
     "params": "Parameters of this run: params->>'steps'",
+    "family": "Methods alike, which have one vote between them (`consensus`)",
     "signed": "True if scores have a sign: negative speaks against the explained class",
     "class_dependent": "True if scores depend on the class explained",
     "additive": "True if the scores of an instance sum to a difference of outputs",

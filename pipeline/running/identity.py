@@ -151,6 +151,7 @@ def _method_record(choice: Chosen, settings: Settings) -> MethodRecord:
         "params": dict(choice.params),
         "version": method.version,
         "tables": list(settings.tables[choice.name]),
+        "family": method.family,
         "signed": choice.signed,
         "class_dependent": method.class_dependent,
         "additive": method.additive,

@@ -57,6 +57,13 @@ def test_names_are_in_order_and_are_those_of_the_rows() -> None:
     assert {"random", "raw_attention", "integrated_gradients"} <= set(names)
 
 
+def test_a_family_is_a_file() -> None:
+    families = {name: row.family for name, row in methods().items()}
+    assert families["bt_token"] == families["bt_head"] == "beyond_intuition"
+    assert families["globenc"] == families["alti"] == "norms"
+    assert (families["random"], families["saliency"]) == ("control", "gradient")
+
+
 @pytest.mark.parametrize("row", methods().values(), ids=methods())
 def test_every_row_is_filled_in(row: Method) -> None:
     assert row.name.isidentifier() and row.name == row.name.lower()
