@@ -270,7 +270,11 @@ def _manifest(methods: list[str], instances: int, shards: int) -> Manifest:
                 "num_shards": shards,
             },
         },
-        "methods": {name: {**record, "tables": filled} for name, filled in tables.items()},
+        # Two of a family.
+        "methods": {
+            name: {**record, "family": f"family {number // 2}", "tables": filled}
+            for number, (name, filled) in enumerate(tables.items())
+        },
         "evaluation": {
             "protocol": "token",
             "fractions": list(FRACTIONS[1:-1]),

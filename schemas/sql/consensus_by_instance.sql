@@ -30,15 +30,15 @@ with removable as (
     from instances
 ),
 
-ranked as materialized (
+kept as (
     select
         a.instance_id,
         a.method,
         coalesce(m.family, a.method) as family,
-        centred_ranks(list_transform(
-            list_select(a.scores, r.positions),
-            lambda score: case when absolute then abs(score) else score end
-        )) as ranks
+        case
+            when absolute then list_transform(a.scores, lambda score: abs(score)) else a.scores
+        end as sizes,
+        list_select(sizes, r.positions) as scores
     from attributions as a
     join removable as r using (instance_id)
     left join (select method, family from methods) as m using (method)
@@ -46,11 +46,23 @@ ranked as materialized (
         and (methods is null or list_contains(methods, a.method))
 ),
 
+ranked as materialized (
+    select
+        instance_id,
+        method,
+        family,
+        centred_ranks(scores) as ranks
+    from kept
+),
+
 votes as materialized (
     select
         instance_id,
         family,
-        centred_ranks(summed_lists(list(ranks))) as vote
+        case
+            when count(*) = 1 then any_value(ranks)
+            else centred_ranks(summed_lists(list(ranks)))
+        end as vote
     from ranked
     where method <> 'random'
     group by instance_id, family
