@@ -37,6 +37,8 @@ _NAMES = (
     "inversions",
     "agreement_by_instance",
     "agreement",
+    "agreement_absolute_by_instance",
+    "agreement_absolute",
     "centred_ranks",
     "summed_lists",
     "consensus_by_instance",

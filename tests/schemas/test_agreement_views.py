@@ -1,7 +1,9 @@
 """Consensus and absolute agreement of methods, against scipy and plain Python."""
 
+import math
 import warnings
 from collections.abc import Iterator
+from itertools import combinations
 from statistics import mean
 
 import numpy as np
@@ -12,6 +14,7 @@ from scipy.stats import pearsonr, rankdata
 from tests.schemas.test_metric_views import (
     Connection,
     assert_same,
+    average,
     by,
     number_or_none,
     select,
@@ -63,8 +66,10 @@ def connected(scores: Scores) -> Connection:
     connection.execute("create table methods (method text, family text)")
     for pair in FAMILIES.items():
         connection.execute("insert into methods values (?, ?)", pair)
-    asked = ("centred_ranks", "summed_lists", "consensus_by_instance", "consensus")
-    for view in views(*asked):
+    asked = ("agreement_absolute_by_instance", "agreement_absolute")
+    for view in views(
+        *asked, "centred_ranks", "summed_lists", "consensus_by_instance", "consensus"
+    ):
         connection.execute(view.sql)
     return connection
 
@@ -75,6 +80,82 @@ def correlation(one: Floats, other: Floats) -> float | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return number_or_none(float(pearsonr(one, other).statistic))
+
+
+# Agreement about sizes -------------------------------------------------------------------------
+
+
+def openxai(one: Floats, other: Floats) -> Row:
+    """The six measures as OpenXAI's code defines them, with loops over features and pairs."""
+    n = len(one)
+    k = max(1, math.floor(n / 4 + 0.5))
+    both = (one, other)
+    ranks = [rankdata(-np.abs(scores), method="dense") for scores in both]
+    # The earlier of equals first: a stable sort.
+    tops = [np.argsort(-np.abs(scores), kind="stable")[:k].tolist() for scores in both]
+    signed = [{(t, np.sign(s[t])) for t in top} for s, top in zip(both, tops, strict=True)]
+    placed = [
+        [(t, r[t], np.sign(s[t])) for t in top] for s, r, top in zip(both, ranks, tops, strict=True)
+    ]
+    alike = [
+        (ranks[0][i] < ranks[0][j]) == (ranks[1][i] < ranks[1][j])
+        for i, j in combinations(range(n), 2)
+    ]
+    return {
+        "tokens": n,
+        "top_k": k,
+        "feature_agreement": len(set(tops[0]) & set(tops[1])) / k,
+        "rank_agreement": sum(a[:2] == b[:2] for a, b in zip(*placed, strict=True)) / k,
+        "sign_agreement": len(signed[0] & signed[1]) / k,
+        "signed_rank_agreement": sum(a == b for a, b in zip(*placed, strict=True)) / k,
+        "rank_correlation": correlation(ranks[0], ranks[1]),
+        "pairwise_rank_agreement": float(np.mean(alike)) if alike else None,
+    }
+
+
+def test_agreement_absolute_by_instance(scores: Scores, opened: Connection) -> None:
+    expected = {
+        (name, a, b): openxai(np.array(of[a]), np.array(of[b]))
+        for name, of in scores.items()
+        for a, b in combinations(sorted(of), 2)
+    }
+    found = select(opened, "from agreement_absolute_by_instance")
+    assert_same(by(found, "instance_id", "method_a", "method_b"), expected, 1e-10)
+    # Signs are told apart, and ties there are.
+    assert any(row["sign_agreement"] < row["feature_agreement"] for row in expected.values())
+    assert any(row["rank_agreement"] > row["signed_rank_agreement"] for row in expected.values())
+
+
+def test_agreement_absolute_is_the_mean_over_what_is_common(
+    scores: Scores, opened: Connection
+) -> None:
+    common = [of for of in scores.values() if len(of) == 6]
+    rows = by(select(opened, "from agreement_absolute"), "method_a", "method_b")
+    assert set(rows) == set(combinations(sorted(common[0]), 2))
+    for (a, b), row in rows.items():
+        of = [openxai(np.array(each[a]), np.array(each[b])) for each in common]
+        expected = {
+            "n": len(of),
+            "constant": sum(each["rank_correlation"] is None for each in of),
+            **{name: average([each[name] for each in of]) for name in list(of[0])[2:]},
+            "left_out": len(scores) - len(of),
+        }
+        assert row == pytest.approx(expected, abs=1e-10)
+
+
+def test_on_one_sign_sizes_are_scores() -> None:
+    """There both kinds of agreement are of the same tokens."""
+    rng = np.random.default_rng(3)
+    of = {name: rng.uniform(0.1, 1, 20).tolist() for name in "ab"}
+    with connected({"t": of}) as connection:
+        (absolute,) = select(connection, "from agreement_absolute")
+        (signed,) = select(connection, "from agreement")
+    jaccard = signed["jaccard"]
+    assert absolute["feature_agreement"] == pytest.approx(2 * jaccard / (1 + jaccard), abs=1e-10)
+    assert absolute["sign_agreement"] == absolute["feature_agreement"]
+    assert absolute["rank_correlation"] == pytest.approx(signed["spearman"], abs=1e-6)
+    pairwise = (1 + signed["kendall"]) / 2
+    assert absolute["pairwise_rank_agreement"] == pytest.approx(pairwise, abs=1e-10)
 
 
 # Consensus -------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ NEW = (
     "inversions",
     "agreement_by_instance",
     "agreement",
+    "agreement_absolute_by_instance",
+    "agreement_absolute",
     "centred_ranks",
     "summed_lists",
     "consensus_by_instance",
@@ -1072,6 +1074,8 @@ def test_a_run_without_rationales_or_curves_has_empty_views(tmp_path: Path) -> N
     assert full == {
         "agreement_by_instance",
         "agreement",
+        "agreement_absolute_by_instance",
+        "agreement_absolute",
         "consensus_by_instance",
         "consensus",
         "complexity_by_instance",
