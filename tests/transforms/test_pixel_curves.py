@@ -18,7 +18,7 @@ from attribeam.transforms.network.model import Model
 from tests.support.models import GOLDENS
 
 # 2 x 2 patches of 2 x 2 pixels, and a class token.
-TOY = Grid(3, 4, 4, 2, 2, 1)
+TOY = Grid(3, 4, 4, 2, 2)
 
 
 def toy(grid: Grid = TOY) -> Picture:
@@ -29,7 +29,7 @@ def test_maps_are_bilinear() -> None:
     expected = [[0, 0, 0, 0], [0, 1, 3, 4], [0, 3, 9, 12], [0, 4, 12, 16]]
     found = pixel_map(np.array([9, 0, 0, 0, 1.0]), TOY)
     np.testing.assert_array_equal(found, np.array(expected) / 16)
-    wide = Grid(3, 48, 32, 8, 4, 2)
+    wide = Grid(3, 48, 32, 8, 4, ("[CLS]", "[DISTILL]"))
     scores = np.random.default_rng(0).normal(size=wide.positions)
     patches = torch.tensor(scores[2:]).view(1, 1, 6, 8)
     other = interpolate(patches, scale_factor=(8, 4), mode="bilinear")[0, 0].numpy()
@@ -38,7 +38,7 @@ def test_maps_are_bilinear() -> None:
 
 def test_maps_of_equal_scores_are_equal() -> None:
     """Rounding would choose among them otherwise."""
-    grid = Grid(3, 56, 56, 8, 8, 1)
+    grid = Grid(3, 56, 56, 8, 8)
     assert len(np.unique(pixel_map(np.full(grid.positions, 0.1), grid))) == 1
 
 
@@ -58,7 +58,7 @@ def test_what_is_removed() -> None:
 
 
 def test_as_many_as_the_authors_remove() -> None:
-    grid = Grid(3, 224, 224, 16, 16, 1)
+    grid = Grid(3, 224, 224, 16, 16)
     scores = np.random.default_rng(0).normal(size=grid.positions)
     evaluation = Evaluation(orders=("random",), operations=("mean",), protocol="pixel")
     counts = [p.removed for p in points_of(toy(grid), scores, evaluation, 0)]

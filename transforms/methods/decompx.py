@@ -90,7 +90,7 @@ def _head(captured: Captured) -> _Head:
         steps, _ = _passed(before, last_step.leave(captured.at_readout(sums)[:, None]))
     else:
         apart, hidden = _passed(before[:spread], last_step.leave(sums))
-        steps, _ = _passed(before[spread:], read.of(hidden)[:, None])
+        steps, _ = _passed(before[spread:], read.gather(hidden)[:, None])
     outputs = captured.batch.rows.outputs
     if outputs is not None:
         return _Head(apart, steps, *last.chosen(outputs))
@@ -217,7 +217,7 @@ def _walk_head(captured: Captured) -> _Walk:
     walk.steps(head.steps)
     rows = captured.batch.rows
     if rows.read.at is None:
-        walk.gradient = rows.read.spread(walk.gradient[:, 0], rows.length)
+        walk.gradient = rows.read.scatter(walk.gradient[:, 0], rows.length)
         walk.steps(head.spread)
     return walk
 
@@ -318,10 +318,10 @@ class _Parts:
     def scores(self, head: _Head) -> torch.Tensor:
         """Parts of the explained scalar, [T]."""
         parts = self._through_head(head.spread, self._leaving_the_layers())
-        weights = self.captured.batch.rows.read.weights
-        if weights is not None:
-            own = weights[self.row, : len(parts)].to(parts)
-            parts = torch.einsum("s,stn->tn", own, parts)[None]
+        read = self.captured.batch.rows.read
+        if read.at is None:
+            own = read.each(lambda x: x[self.row : self.row + 1, : len(parts)])
+            parts = own.gather(parts[None])
         parts = self._through_head(head.steps, parts)
         logits = _spread(parts[0] @ head.weight[self.row].T, head.bias[self.row])
         scores: torch.Tensor = logits @ self.captured.weights[self.row]

@@ -43,7 +43,7 @@ def _last_hidden(captured: Captured, entered: torch.Tensor) -> torch.Tensor:
     rows = captured.batch.rows
     left = captured.model.run(rows, enter=entered)[1].left
     assert left is not None
-    return left if rows.read.alone else rows.read.of(left)[:, None]
+    return left if rows.read.alone else rows.read.gather(left)[:, None]
 
 
 def _directions(captured: Captured, hidden: torch.Tensor, probes: int) -> Iterator[torch.Tensor]:

@@ -63,7 +63,7 @@ def _rows(model: Model) -> Rows:
         mask = torch.ones(1, grid.positions, dtype=torch.int64, device=model.device)
         inputs = {"pixel_values": pixels.to(model.device, model.dtype)}
         # Whatever is read later, here it is what transformers reads.
-        return Rows(inputs, mask, Read(mask.new_zeros(1)))
+        return Rows(inputs, mask, grid.read(model.anatomy.pooling, mask))
     length = min(_TOKENS, model.capacity)
     random = np.random.default_rng(0)
     tokens = random.integers(0, model.vocabulary, (1, length))

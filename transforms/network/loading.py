@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from attribeam.schemas import UsageError, UsageTypeError
-from attribeam.transforms.network.anatomy import HEADS, Anatomy, anatomy_of
+from attribeam.transforms.network.anatomy import HEADS, POOLINGS, Anatomy, anatomy_of
 from attribeam.transforms.network.capture import IMPLEMENTATION
 from attribeam.transforms.network.check import check
 from attribeam.transforms.network.folder import check_files, loading
@@ -63,9 +63,9 @@ def load_model(
         trust_remote_code: Let the model bring its own code.
         mask_token_id: Vocabulary id of the mask token, for a model without tokenizer.
         tokenizer: Load the tokenizer; False for pre-tokenised rows alone.
-        pooling: Where a classifier of pictures reads its prediction: ``mean``, the mean of patches,
-            before its last norm, as masked autoencoders are fine-tuned; ``auto`` and ``cls``, where
-            its class in transformers does.
+        pooling: Where a classifier of pictures reads its prediction: ``auto``, where its class in
+            transformers does. Where that is the token of the class, ``mean`` is the mean of
+            patches, before the last norm, as masked autoencoders are fine-tuned.
 
     Raises:
         TokenizerError: If the tokenizer can't be used here, though the model can.
@@ -85,8 +85,7 @@ def load_model(
     class_name, task = _task_of(folder, config)
     _check_variant(folder, config, anatomy, task)
     of_text = anatomy.modality == "text"
-    if of_text and pooling != "auto":
-        raise UsageError(f"--pooling {pooling} is of pictures, and {folder} is a model of texts")
+    _check_pooling(folder, anatomy, pooling)
     words = None
     if tokenizer and of_text:
         words = load_tokenizer(folder, trust_remote_code=trust_remote_code)
@@ -219,6 +218,19 @@ def _check_variant(folder: Path, config: PretrainedConfig, anatomy: Anatomy, tas
         )
     if getattr(config, "is_decoder", False):
         raise UsageError(f"{folder} is a decoder; only encoders can be explained")
+
+
+def _check_pooling(folder: Path, anatomy: Anatomy, pooling: str) -> None:
+    """Refuses to read a classifier where its head can't be meant to."""
+    if pooling == "auto":
+        return
+    if anatomy.modality == "text":
+        raise UsageError(f"--pooling {pooling} is of pictures, and {folder} is a model of texts")
+    if anatomy.pooling != pooling and (anatomy.pooling, pooling) != ("cls", "mean"):
+        made_for = POOLINGS[anatomy.pooling]
+        raise UsageError(
+            f"--pooling {pooling}: the head of {folder} is made for {made_for}, so leave it out"
+        )
 
 
 def _check_weights(folder: Path, report: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from attribeam.transforms.network.anatomy import Anatomy, Grid
+from attribeam.transforms.network.anatomy import Anatomy, Grid, Pooling
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.calls import patch_layers, patch_root_mean_squares
 from attribeam.transforms.network.capture import Recorder, Watch, recording
@@ -260,8 +260,15 @@ class Model:
 
     @property
     def pools(self) -> bool:
-        """Whether a row's prediction is read from the mean of all its positions."""
-        return self.mean or self.anatomy.pools(self.network.config, self.task)
+        """Whether a row's prediction is read from the mean of all its positions, or of patches."""
+        if self.grid is not None:
+            return self.pooling != "cls"
+        return self.anatomy.pools(self.network.config, self.task)
+
+    @property
+    def pooling(self) -> Pooling:
+        """Where a classifier of pictures is read."""
+        return "mean" if self.mean else self.anatomy.pooling
 
     def readout_of(self, input_ids: Whole) -> int | None:
         """The position that a classifier reads the prediction from, of ids [T]; None for a mean.
@@ -365,7 +372,7 @@ class Model:
                 for step in steps[: self.anatomy.spread]:
                     left = step(left)
                 steps = steps[self.anatomy.spread :]
-            state = rows.read.of(left)
+            state = rows.read.gather(left)
         for step in steps:
             state = step(state)
         return _asked(state, rows.outputs)

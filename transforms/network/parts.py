@@ -26,10 +26,12 @@ class Affine:
         module: What computes it, perhaps with others: a ``Linear``, or GPT-2's transposed one.
         outputs: Which of the module's outputs it is, where weights of several maps are fused; a
             slice, or their numbers. None for all.
+        scale: What each output is multiplied by (LayerScale), [m]: a part of W and b. None for 1.
     """
 
     module: nn.Module
     outputs: slice | torch.Tensor | None = None
+    scale: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Linear | Conv1D):
@@ -47,13 +49,17 @@ class Affine:
         weight: torch.Tensor = self.module.weight  # type: ignore[assignment]
         if isinstance(self.module, Conv1D):
             weight = weight.T
-        return weight if self.outputs is None else weight[self.outputs]
+        if self.outputs is not None:
+            weight = weight[self.outputs]
+        return weight if self.scale is None else weight * self.scale[:, None]
 
     @property
     def bias(self) -> torch.Tensor | None:
         """b, [m]; None if there is none."""
         bias: torch.Tensor | None = self.module.bias  # type: ignore[assignment]
-        return bias if bias is None or self.outputs is None else bias[self.outputs]
+        if bias is not None and self.outputs is not None:
+            bias = bias[self.outputs]
+        return bias if bias is None or self.scale is None else bias * self.scale
 
     def chosen(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of W, [B, k, n], and of b, [B, k], by their numbers, [B, k]; zeros for -1."""
@@ -68,7 +74,7 @@ class Affine:
         """Passes x, [..., n], through it: through the module, where it is all of that."""
         if self.outputs is None:
             result: torch.Tensor = self.module(x)
-            return result
+            return result if self.scale is None else result * self.scale
         return functional.linear(x, self.weight, self.bias)
 
 

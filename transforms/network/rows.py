@@ -14,14 +14,16 @@ class Read:
 
     Attributes:
         at: Position of each, [Q]; None where they are means.
-        weights: What each position counts in each mean, [Q, T], summing to 1; None where there is
-            one position.
+        weights: What each position counts in each mean, [Q, T]; None where there is one position.
         row: Number of the row that each is read from, [Q]; None for one of each row, in order.
+        first_apart: Whether heads are given what the first position has beside the mean of all
+            others, and not the sum of the two.
     """
 
     at: torch.Tensor | None = None
     weights: torch.Tensor | None = None
     row: torch.Tensor | None = None
+    first_apart: bool = False
 
     @property
     def position(self) -> torch.Tensor:
@@ -57,10 +59,37 @@ class Read:
             weights = torch.nn.functional.one_hot(self.position, length)
         return torch.einsum("qt,q...->qt...", weights.to(values), values)
 
+    def gather(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the head is given, of the states of all positions, [B, T, ..., d] to [Q, ..., n].
+
+        n is d, or 2 d where the first position's is apart.
+        """
+        if not self.first_apart:
+            return self.of(hidden)
+        return torch.cat([part.of(hidden) for part in self._parts], -1)
+
+    def scatter(self, given: torch.Tensor, length: int) -> torch.Tensor:
+        """What the head is given, [Q, n], at the positions that it is of, [Q, T, d]."""
+        if not self.first_apart:
+            return self.spread(given, length)
+        parts = zip(self._parts, given.chunk(2, -1), strict=True)
+        first, others = (part.spread(own, length) for part, own in parts)
+        return first + others
+
+    @property
+    def _parts(self) -> "tuple[Read, Read]":
+        """The first position alone, and all others."""
+        assert self.weights is not None
+        first = torch.zeros_like(self.weights)
+        first[:, 0] = self.weights[:, 0]
+        return Read(weights=first, row=self.row), Read(weights=self.weights - first, row=self.row)
+
     def each(self, change: Change) -> "Read":
         """The same of rows that are changed alike."""
-        found = (None if x is None else change(x) for x in (self.at, self.weights, self.row))
-        return Read(*found)
+        at, weights, row = (
+            None if x is None else change(x) for x in (self.at, self.weights, self.row)
+        )
+        return Read(at, weights, row, self.first_apart)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from attribeam.transforms.inputs.seam import (
 )
 from attribeam.transforms.network.anatomy import Grid
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.rows import Read, Rows
+from attribeam.transforms.network.rows import Rows
 
 NO_PROCESSOR = (
     "the model's folder has no preprocessor_config.json, so the corpus must hold pixel_values"
@@ -93,7 +93,7 @@ class Images:
         return Rows(
             inputs={"pixel_values": put(fed, model.device).to(model.dtype)},
             attention_mask=mask,
-            read=_read(instances, mask, grid),
+            read=grid.read(model.pooling, mask),
             outputs=numbers_asked([i.outputs for i in instances], model.device),
         )
 
@@ -116,7 +116,7 @@ class Images:
             paint = torch.where(black[:, None, None, None], _black(model), paint)
         pixels = torch.where(painted, paint, rows.inputs["pixel_values"])
         mask = rows.attention_mask * kept
-        read = _read([instance for instance, _, _ in copies], mask, grid)
+        read = grid.read(model.pooling, mask)
         return replace(rows, inputs={"pixel_values": pixels}, attention_mask=mask, read=read)
 
     def length(self, model: Model, copy: Copy) -> int:
@@ -126,7 +126,7 @@ class Images:
     # What is removed, and where paths start --------------------------------------------------
 
     def units_of(self, instance: Instance, unit: Unit) -> NDArray[np.int64]:
-        """Number of the patch that a position is, -1 for the class token, [T]."""
+        """Number of the patch that a position is, -1 for no patch, [T]."""
         return instance.word_ids.astype(np.int64)
 
     def usual_operation(self, model: Model) -> Operation:
@@ -191,7 +191,7 @@ class Images:
         return torch.ones(len(fed), 1, 1, 1, dtype=torch.bool, device=fed.device)
 
     def vectors(self, model: Model, values: torch.Tensor) -> torch.Tensor:
-        """Values of pixels, [B, C, H, W], by patch, [B, T, n]; zero for the class token."""
+        """Values of pixels, [B, C, H, W], by patch, [B, T, n]; zero for what is no patch."""
         grid = _grid(model)
         channels = values.shape[1]
         patches: torch.Tensor = values.reshape(
@@ -219,18 +219,6 @@ def _mask(model: Model, content: bytes, seen: tuple[int, int]) -> Mask:
     if getattr(model.processor, "do_center_crop", False):
         raise RowError("the model's processor cuts pictures, so that a mask can't be laid on them")
     return mask_of(content, seen, _grid(model))
-
-
-def _read(instances: Sequence[Instance], mask: torch.Tensor, grid: Grid) -> Read:
-    """Where pictures are read: at the class token, or from the mean of the patches that are there.
-
-    Of a picture without any patch that is nothing: zeros.
-    """
-    if all(instance.readout is not None for instance in instances):
-        return Read(put(np.array([i.position for i in instances], np.int64), mask.device))
-    patches = mask.double()
-    patches[:, : grid.before] = 0
-    return Read(weights=patches / patches.sum(1, keepdim=True).clamp(min=1))
 
 
 def _check_black(model: Model, wish: str, remedy: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures as instances: a position is a patch; the class token stands before them."""
+"""Pictures as instances: a position is a patch, or one of the tokens that stand before them."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ Pixels = NDArray[np.floating[Any]]
 class Picture(Instance):
     """A picture; tokens are called by the row and the column of their patches, as ``r0c3``.
 
-    ``word_ids`` are numbers of patches, row by row, and -1 for the class token; ``input_ids`` those
+    ``word_ids`` are numbers of patches, row by row, and -1 for other tokens; ``input_ids`` those
     of positions. Of texts there is nothing.
 
     Attributes:
@@ -53,7 +53,7 @@ def picture_of(row: Row, pixels: Pixels, grid: Grid, things: tuple[Thing, ...] =
         word_ids=np.concatenate([nowhere[: grid.before], np.arange(patches, dtype=np.int32)]),
         char_start=nowhere,
         char_end=nowhere,
-        tokens=(*("[CLS]", "[DISTILL]")[: grid.before], *names),
+        tokens=(*grid.specials, *names),
         split=row.split,
         label=row.label,
         rationale=None if mask is None else np.concatenate([0 * nowhere[: grid.before], mask]),

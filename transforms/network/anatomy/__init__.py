@@ -6,10 +6,18 @@ Methods never name a module of a model themselves; a new family is a new row.
 from transformers import PretrainedConfig
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.network.anatomy import albert, bert, decoders, modernbert, relative, vit
-from attribeam.transforms.network.anatomy.base import HEADS, Anatomy, Grid
+from attribeam.transforms.network.anatomy import (
+    albert,
+    bert,
+    decoders,
+    dinov2,
+    modernbert,
+    relative,
+    vit,
+)
+from attribeam.transforms.network.anatomy.base import HEADS, POOLINGS, Anatomy, Grid, Pooling
 
-__all__ = ["ANATOMIES", "HEADS", "Anatomy", "Grid", "anatomy_of"]
+__all__ = ["ANATOMIES", "HEADS", "POOLINGS", "Anatomy", "Grid", "Pooling", "anatomy_of"]
 
 ANATOMIES: dict[str, Anatomy] = {
     **bert.FAMILIES,
@@ -18,6 +26,7 @@ ANATOMIES: dict[str, Anatomy] = {
     **modernbert.FAMILIES,
     **decoders.FAMILIES,
     **vit.FAMILIES,
+    **dinov2.FAMILIES,
 }
 
 _OUTSIDE = {
@@ -34,7 +43,7 @@ def anatomy_of(config: PretrainedConfig) -> Anatomy:
         UsageError: If the architecture isn't one that attribeam knows the parts of.
     """
     try:
-        return ANATOMIES[config.model_type]
+        return ANATOMIES[config.model_type].of(config)
     except KeyError:
         known = ", ".join(sorted(ANATOMIES))
         why = _OUTSIDE.get(config.model_type)

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Literal
 
+import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -21,10 +23,19 @@ from attribeam.transforms.network.parts import (
     Step,
     is_root_mean_square,
 )
+from attribeam.transforms.network.rows import Read
 
 # Of a module of a network, and its number of heads, the layer that it is.
 MakeLayer = Callable[[nn.Module, int], Layer]
 
+
+# Where a classifier of pictures is read.
+Pooling = Literal["cls", "mean", "cls+mean"]
+POOLINGS: Mapping[Pooling, str] = {
+    "cls": "the token of the class",
+    "mean": "the mean of the patches",
+    "cls+mean": "the token of the class and the mean of the patches, side by side",
+}
 
 # Tasks that have another one's head.
 HEADS = {"multi_label": "classification", "regression": "classification"}
@@ -40,7 +51,7 @@ class Grid:
         width: Of a picture.
         patch_height: Of a patch.
         patch_width: Of a patch.
-        before: How many tokens of no patch stand before them: that of the class, or one more.
+        specials: Names of the tokens of no patch, which stand before them: that of the class, say.
     """
 
     channels: int
@@ -48,7 +59,12 @@ class Grid:
     width: int
     patch_height: int
     patch_width: int
-    before: int
+    specials: tuple[str, ...] = ("[CLS]",)
+
+    @property
+    def before(self) -> int:
+        """How many tokens of no patch stand before those of patches."""
+        return len(self.specials)
 
     @property
     def rows(self) -> int:
@@ -64,6 +80,20 @@ class Grid:
     def positions(self) -> int:
         """Number of tokens: those of patches and those before them."""
         return self.before + self.rows * self.columns
+
+    def read(self, pooling: Pooling, mask: torch.Tensor) -> Read:
+        """Where pictures are read whose tokens are there or hidden, [B, T].
+
+        The mean is that of the patches that are there; of a picture without any it is nothing.
+        """
+        if pooling == "cls":
+            return Read(mask.new_zeros(len(mask)))
+        weights = mask.double()
+        weights[:, : self.before] = 0
+        weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
+        if pooling == "cls+mean":
+            weights[:, 0] = 1
+        return Read(weights=weights, first_apart=pooling == "cls+mean")
 
 
 @dataclass(frozen=True)
@@ -88,7 +118,9 @@ class Anatomy:
             configuration and the task.
         spread: How many steps of the head are done to each position before that mean is taken.
         modality: The kind of input that it takes (``inputs.kinds``).
+        variant: What the row is for a configuration, if it says less than that.
         grid: How pictures are cut up, of the configuration, if it takes these.
+        pooling: Where a classifier of pictures is read.
         patches: The convolution that makes tokens of patches.
         places: The table of positions that is added to them, [1, T, d].
         refuse: Why a network of this family can't be explained, of its configuration and its task;
@@ -108,10 +140,16 @@ class Anatomy:
     pools: Callable[[PretrainedConfig, str], bool] = lambda config, task: False
     spread: int = 0
     modality: str = "text"
+    variant: "Callable[[Anatomy, PretrainedConfig], Anatomy] | None" = None
     grid: Callable[[PretrainedConfig], Grid] | None = None
+    pooling: Pooling = "cls"
     patches: str | None = None
     places: str | None = None
     refuse: Callable[[PretrainedConfig, str], str | None] = lambda config, task: None
+
+    def of(self, config: PretrainedConfig) -> "Anatomy":
+        """The row as it is for a configuration."""
+        return self if self.variant is None else self.variant(self, config)
 
     def first_position(self, config: PretrainedConfig) -> int:
         """Position id of the first token."""

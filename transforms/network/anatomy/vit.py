@@ -13,9 +13,10 @@ _PATHS = (
 )
 
 
-def _grid(config: PretrainedConfig, *, before: int) -> Grid:
+def grid_of(config: PretrainedConfig, *, specials: tuple[str, ...] = ("[CLS]",)) -> Grid:
+    """How pictures are cut up, with so many tokens before those of patches."""
     height, width = _pair(config.image_size)
-    return Grid(int(config.num_channels), height, width, *_pair(config.patch_size), before)
+    return Grid(int(config.num_channels), height, width, *_pair(config.patch_size), specials)
 
 
 def _pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
@@ -26,8 +27,8 @@ def _pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _vit(name: str, *, before: int = 1) -> Anatomy:
-    """A family whose network is called so, with so many tokens before those of patches."""
+def _vit(name: str, *, specials: tuple[str, ...] = ("[CLS]",)) -> Anatomy:
+    """A family whose network is called so, with such tokens before those of patches."""
     return Anatomy(
         layers=f"{name}.layers",
         layer=partial(
@@ -39,11 +40,15 @@ def _vit(name: str, *, before: int = 1) -> Anatomy:
         heads={"classification": (f"{name}.layernorm", "classifier")},
         segments=False,
         modality="images",
-        grid=partial(_grid, before=before),
+        grid=partial(grid_of, specials=specials),
         patches=f"{name}.embeddings.patch_embeddings.projection",
         places=f"{name}.embeddings.position_embeddings",
     )
 
 
 # DeiT has a token for a teacher's class beside that of its own.
-FAMILIES = {"vit": _vit("vit"), "vit_msn": _vit("vit"), "deit": _vit("deit", before=2)}
+FAMILIES = {
+    "vit": _vit("vit"),
+    "vit_msn": _vit("vit"),
+    "deit": _vit("deit", specials=("[CLS]", "[DISTILL]")),
+}
