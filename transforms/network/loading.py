@@ -94,7 +94,7 @@ def load_model(
             folder,
             config=config,
             dtype=DTYPES[dtype],
-            attn_implementation=IMPLEMENTATION,
+            attn_implementation="eager" if anatomy.own_attention else IMPLEMENTATION,
             output_loading_info=True,
             local_files_only=True,
             use_safetensors=None if allow_pickle else True,

@@ -303,7 +303,9 @@ class Model:
 
     def _inputs(self, rows: Rows) -> dict[str, Any]:
         """What the network is called with."""
-        inputs: dict[str, Any] = {**rows.inputs, "attention_mask": rows.attention_mask}
+        inputs: dict[str, Any] = {**rows.inputs}
+        if self.anatomy.masks == "flags":
+            inputs["attention_mask"] = rows.attention_mask
         if self.grid is None:
             inputs["position_ids"] = self.positions(rows)
         if self.causal:

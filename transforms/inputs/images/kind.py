@@ -134,7 +134,7 @@ class Images:
         return "mean"
 
     def check_operation(self, model: Model, operation: Operation, wish: str, remedy: str) -> None:
-        """Checks that it is one for pictures, and that it is known what is black.
+        """Checks that it is one for pictures, what is black is known, and patches can be hidden.
 
         Raises:
             UsageError: If it isn't.
@@ -144,6 +144,11 @@ class Images:
             raise UsageError(f"{wish} is of texts, and the model is of pictures: there are {known}")
         if operation == "black":
             _check_black(model, wish, remedy)
+        if operation == "drop" and model.anatomy.masks == "none":
+            family = model.network.config.model_type
+            raise UsageError(
+                f"{wish} hides patches, which {family} of transformers has no mask for: {remedy}"
+            )
 
     def check_start(self, model: Model, start: str, wish: str, remedy: str) -> None:
         """Checks that a path of pixels can start there.

@@ -8,6 +8,7 @@ from transformers import PretrainedConfig
 from attribeam.schemas import UsageError
 from attribeam.transforms.network.anatomy import (
     albert,
+    beit,
     bert,
     decoders,
     dinov2,
@@ -27,6 +28,7 @@ ANATOMIES: dict[str, Anatomy] = {
     **decoders.FAMILIES,
     **vit.FAMILIES,
     **dinov2.FAMILIES,
+    **beit.FAMILIES,
 }
 
 _OUTSIDE = {

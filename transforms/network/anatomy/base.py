@@ -37,6 +37,10 @@ POOLINGS: Mapping[Pooling, str] = {
     "cls+mean": "the token of the class and the mean of the patches, side by side",
 }
 
+# How a network is told which positions nobody attends to: by flags of them, of which it makes what
+# is added to scores (``flags``), by that itself (``scores``), or not at all.
+Masks = Literal["flags", "scores", "none"]
+
 # Tasks that have another one's head.
 HEADS = {"multi_label": "classification", "regression": "classification"}
 
@@ -121,6 +125,8 @@ class Anatomy:
         variant: What the row is for a configuration, if it says less than that.
         grid: How pictures are cut up, of the configuration, if it takes these.
         pooling: Where a classifier of pictures is read.
+        masks: How positions are hidden, of networks that pictures are fed to.
+        own_attention: Whether attention is code of its own, and transformers has no other for it.
         patches: The convolution that makes tokens of patches.
         places: The table of positions that is added to them, [1, T, d].
         refuse: Why a network of this family can't be explained, of its configuration and its task;
@@ -143,6 +149,8 @@ class Anatomy:
     variant: "Callable[[Anatomy, PretrainedConfig], Anatomy] | None" = None
     grid: Callable[[PretrainedConfig], Grid] | None = None
     pooling: Pooling = "cls"
+    masks: Masks = "flags"
+    own_attention: bool = False
     patches: str | None = None
     places: str | None = None
     refuse: Callable[[PretrainedConfig, str], str | None] = lambda config, task: None

@@ -7,7 +7,8 @@ from transformers import PretrainedConfig
 from attribeam.transforms.network.anatomy.base import Anatomy, Grid
 from attribeam.transforms.network.anatomy.bert import encoder_layer
 
-_PATHS = (
+# Where query, key, value and output are, from a layer; and expand, the activation and contract.
+PATHS = (
     *("attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"),
     *("mlp.fc1", "mlp.activation_fn", "mlp.fc2"),
 )
@@ -35,7 +36,7 @@ def _vit(name: str, *, specials: tuple[str, ...] = ("[CLS]",)) -> Anatomy:
             encoder_layer,
             norms=("layernorm_before", "layernorm_after"),
             before=True,
-            paths=_PATHS,
+            paths=PATHS,
         ),
         heads={"classification": (f"{name}.layernorm", "classifier")},
         segments=False,

@@ -1,6 +1,7 @@
 """Families of classifiers of pictures: tiny random ones, beside transformers' own classes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,11 +61,23 @@ def at_both(length: int, before: int = 1) -> list[float]:
     return [1.0, *[0.0] * (before - 1), *[1 / patches] * patches]
 
 
+def of_patches(length: int, before: int = 1) -> list[float]:
+    """The mean of the patches after so many tokens."""
+    return [*[0.0] * before, *at_both(length, before)[before:]]
+
+
+def at_class(length: int) -> list[float]:
+    """The token of the class alone."""
+    return [1.0, *[0.0] * (length - 1)]
+
+
+_WIDE = {"intermediate_size": 24}
 _POOLED = {
     "lrp": "read from one position",
     "attattr": "read from one position",
     "globenc": "normalise after their residuals",
 }
+_BIASED = {"lrp": "products of queries and keys alone"}
 FAMILIES = {
     "dinov2": Family(
         "Dinov2ForImageClassification",
@@ -89,6 +102,34 @@ FAMILIES = {
         ("[CLS]", "[REG1]", "[REG2]"),
         partial(at_both, before=3),
         _POOLED,
+    ),
+    "beit": Family(
+        "BeitForImageClassification",
+        "beit",
+        {"image_size": [8, 16], "patch_size": 4, **_WIDE, "use_relative_position_bias": True},
+        ("[CLS]",),
+        of_patches,
+        {**_POOLED, **_BIASED},
+    ),
+    "beit-cls": Family(
+        "BeitForImageClassification",
+        "beit",
+        {
+            **{"image_size": 16, "patch_size": 4, **_WIDE, "layer_scale_init_value": 0.0},
+            **{"use_absolute_position_embeddings": True, "use_mean_pooling": False},
+            "use_shared_relative_position_bias": True,
+        },
+        ("[CLS]",),
+        at_class,
+        {**_BIASED, "globenc": "normalise after their residuals"},
+    ),
+    "data2vec-vision": Family(
+        "Data2VecVisionForImageClassification",
+        "data2vec-vision",
+        {"image_size": [8, 16], "patch_size": 4, **_WIDE, "use_relative_position_bias": True},
+        ("[CLS]",),
+        of_patches,
+        {**_POOLED, **_BIASED},
     ),
 }
 
@@ -243,6 +284,31 @@ def test_batch_mates_do_not_matter(ours: Made, family: Family) -> None:
         np.testing.assert_allclose(found.scores, row.scores, rtol=0, atol=limit, err_msg=method)
 
 
+def hidden_patch(ours: Made) -> list[Any]:
+    chosen = choose("occlusion", {"occlusion": {"operation": "drop"}})
+    return attribute(ours.model, ours.instances, chosen, target=0).rows["occlusion"]
+
+
+def test_patches_that_are_hidden(ours: Made) -> None:
+    """What a patch that nobody sees would have said is of no consequence."""
+    grid, model = ours.model.grid, ours.model
+    assert grid is not None
+    if model.anatomy.masks == "none":
+        with pytest.raises(UsageError, match=r"hides patches, .* no mask for: use the operation"):
+            hidden_patch(ours)
+        return
+    changed = ours.pixels.float().numpy().copy()
+    changed[..., : grid.patch_height, : grid.patch_width] = 3
+    others = [replace(i, pixels=x) for i, x in zip(ours.instances, changed, strict=True)]  # type: ignore[call-arg]
+    wholes = [attribute(model, some, [], target=0) for some in (ours.instances, others)]
+    pairs = zip(hidden_patch(ours), hidden_patch(ours._replace(instances=others)), strict=True)
+    for number, (own, other) in enumerate(pairs):
+        logits = [whole.predictions[number].logits[0] for whole in wholes]  # type: ignore[union-attr]
+        left = [x - row.scores[grid.before] for x, row in zip(logits, (own, other), strict=True)]
+        assert abs(logits[0] - logits[1]) > 1e-3
+        assert left[0] == pytest.approx(left[1], rel=1e-9)
+
+
 def test_what_is_left_out_says_why(ours: Made, family: Family) -> None:
     _, left_out = fit_all(choose("all"), ours.model)
     for method, why in family.refuses.items():
@@ -251,7 +317,16 @@ def test_what_is_left_out_says_why(ours: Made, family: Family) -> None:
             attribute(ours.model, ours.instances, method)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_a_head_of_two_places_is_read_there(folders: Callable[[str], Made], pooling: str) -> None:
-    with pytest.raises(UsageError, match=f"--pooling {pooling}: .* side by side, so leave it out"):
-        load_model(folders("dinov2").folder, pooling=pooling)
+@pytest.mark.parametrize(
+    ("name", "pooling", "says"),
+    [
+        ("dinov2", "cls", "the token of the class and the mean of the patches, side by side"),
+        ("dinov2", "mean", "the token of the class and the mean of the patches, side by side"),
+        ("beit", "cls", "the mean of the patches"),
+    ],
+)
+def test_a_head_is_read_where_it_is_meant_to(
+    folders: Callable[[str], Made], name: str, pooling: str, says: str
+) -> None:
+    with pytest.raises(UsageError, match=f"--pooling {pooling}: .* made for {says}, so leave"):
+        load_model(folders(name).folder, pooling=pooling)
