@@ -137,7 +137,7 @@ def _limit(
 ) -> int:
     """Most tokens of an instance: as many as there are positions, or as the tokenizer states."""
     if anatomy.grid is not None:
-        return anatomy.grid(config).positions
+        return anatomy.grid(anatomy.encoder(config)).positions
     capacity = int(config.max_position_embeddings) - anatomy.first_position(config)
     return min(capacity, stated_limit(tokenizer) or capacity)
 

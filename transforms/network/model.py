@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from attribeam.transforms.network.anatomy import Anatomy, Grid, Pooling
 from attribeam.transforms.network.borrowed import borrowed
@@ -100,6 +100,11 @@ class Model:
         return self.network.dtype
 
     @property
+    def encoder(self) -> PretrainedConfig:
+        """The configuration of its layers."""
+        return self.anatomy.encoder(self.network.config)
+
+    @property
     def num_layers(self) -> int:
         """Number of layers."""
         return len(self.layers)
@@ -107,12 +112,12 @@ class Model:
     @property
     def num_heads(self) -> int:
         """Number of heads of a layer."""
-        return int(self.network.config.num_attention_heads)
+        return int(self.encoder.num_attention_heads)
 
     @property
     def hidden_size(self) -> int:
         """Number of units of what passes from layer to layer."""
-        return int(self.network.config.hidden_size)
+        return int(self.encoder.hidden_size)
 
     @property
     def head_size(self) -> int:
@@ -181,7 +186,7 @@ class Model:
     def grid(self) -> Grid | None:
         """How pictures are cut up, if it takes these."""
         grid = self.anatomy.grid
-        return None if grid is None else grid(self.network.config)
+        return None if grid is None else grid(self.encoder)
 
     @cached_property
     def patching(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -306,6 +311,11 @@ class Model:
         inputs: dict[str, Any] = {**rows.inputs}
         if self.anatomy.masks == "flags":
             inputs["attention_mask"] = rows.attention_mask
+        elif self.anatomy.masks == "scores":
+            hidden = rows.attention_mask[:, None, None] == 0
+            scores = torch.zeros_like(hidden, dtype=self.dtype)
+            # A finite number, in whatever type products are: of a row without any token, too.
+            inputs["attention_mask"] = scores.masked_fill(hidden, torch.finfo(torch.bfloat16).min)
         if self.grid is None:
             inputs["position_ids"] = self.positions(rows)
         if self.causal:

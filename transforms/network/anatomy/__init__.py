@@ -10,6 +10,7 @@ from attribeam.transforms.network.anatomy import (
     albert,
     beit,
     bert,
+    clip,
     decoders,
     dinov2,
     modernbert,
@@ -29,6 +30,7 @@ ANATOMIES: dict[str, Anatomy] = {
     **vit.FAMILIES,
     **dinov2.FAMILIES,
     **beit.FAMILIES,
+    **clip.FAMILIES,
 }
 
 _OUTSIDE = {

@@ -122,8 +122,9 @@ class Anatomy:
             configuration and the task.
         spread: How many steps of the head are done to each position before that mean is taken.
         modality: The kind of input that it takes (``inputs.kinds``).
+        within: Where the encoder's configuration is in that of the model; None if it is that.
         variant: What the row is for a configuration, if it says less than that.
-        grid: How pictures are cut up, of the configuration, if it takes these.
+        grid: How pictures are cut up, of the encoder's configuration, if it takes these.
         pooling: Where a classifier of pictures is read.
         masks: How positions are hidden, of networks that pictures are fed to.
         own_attention: Whether attention is code of its own, and transformers has no other for it.
@@ -146,6 +147,7 @@ class Anatomy:
     pools: Callable[[PretrainedConfig, str], bool] = lambda config, task: False
     spread: int = 0
     modality: str = "text"
+    within: str | None = None
     variant: "Callable[[Anatomy, PretrainedConfig], Anatomy] | None" = None
     grid: Callable[[PretrainedConfig], Grid] | None = None
     pooling: Pooling = "cls"
@@ -158,6 +160,11 @@ class Anatomy:
     def of(self, config: PretrainedConfig) -> "Anatomy":
         """The row as it is for a configuration."""
         return self if self.variant is None else self.variant(self, config)
+
+    def encoder(self, config: PretrainedConfig) -> PretrainedConfig:
+        """The encoder's configuration."""
+        found: PretrainedConfig = config if self.within is None else getattr(config, self.within)
+        return found
 
     def first_position(self, config: PretrainedConfig) -> int:
         """Position id of the first token."""

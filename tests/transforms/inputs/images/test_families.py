@@ -63,7 +63,8 @@ def at_both(length: int, before: int = 1) -> list[float]:
 
 def of_patches(length: int, before: int = 1) -> list[float]:
     """The mean of the patches after so many tokens."""
-    return [*[0.0] * before, *at_both(length, before)[before:]]
+    patches = length - before
+    return [*[0.0] * before, *[1 / patches] * patches]
 
 
 def at_class(length: int) -> list[float]:
@@ -130,6 +131,22 @@ FAMILIES = {
         ("[CLS]",),
         of_patches,
         {**_POOLED, **_BIASED},
+    ),
+    "clip": Family(
+        "CLIPForImageClassification",
+        "clip",
+        {"vision_config": {**_SIZES, **_WIDE, "image_size": 16, "patch_size": 4}},
+        ("[CLS]",),
+        of_patches,
+        _POOLED,
+    ),
+    "siglip": Family(
+        "SiglipForImageClassification",
+        "siglip",
+        {"vision_config": {**_SIZES, **_WIDE, "image_size": 16, "patch_size": 4}},
+        (),
+        partial(of_patches, before=0),
+        _POOLED,
     ),
 }
 
