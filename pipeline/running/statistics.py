@@ -20,12 +20,15 @@ from attribeam.transforms.attribute import budget_for
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.text.tokenised import unpadded
 
+# Of pictures there are statistics of each position, one after the other, and of each feature there;
+# ``tokens`` counts pictures then. Older runs have no ``positions``.
 _SCHEMA = pa.schema(
     [
         ("layer", pa.int32()),
         ("mean", pa.list_(pa.float64())),
         ("std", pa.list_(pa.float64())),
         ("tokens", pa.int64()),
+        ("positions", pa.int64()),
     ]
 )
 
@@ -67,6 +70,9 @@ def read_statistics(settings: Settings) -> Statistics | None:
             return None
         table = read_parquet(path).sort_by("layer")
         mean, std = (np.array(table[name].to_pylist(), np.float64) for name in ("mean", "std"))
+        positions = table["positions"][0].as_py() if "positions" in table.column_names else None
+        if positions is not None:
+            mean, std = (each.reshape(len(each), positions, -1) for each in (mean, std))
         return Statistics(mean, std, table["tokens"][0].as_py())
     return None
 
@@ -100,11 +106,12 @@ def _key(model: Model, row: Row, seed: int) -> tuple[bytes, str]:
 
 
 def _table(statistics: Statistics) -> pa.Table:
-    layers = len(statistics.mean)
+    layers, *positions, _ = statistics.mean.shape
     columns = {
         "layer": range(layers),
-        "mean": statistics.mean.tolist(),
-        "std": statistics.std.tolist(),
+        "mean": statistics.mean.reshape(layers, -1).tolist(),
+        "std": statistics.std.reshape(layers, -1).tolist(),
         "tokens": [statistics.count] * layers,
+        "positions": [positions[0] if positions else None] * layers,
     }
     return pa.Table.from_pydict(columns, _SCHEMA)

@@ -18,7 +18,7 @@ from attribeam.analysis import open_run, verify
 from attribeam.analysis.publish.publish import publish
 from attribeam.pipeline import Options, run
 from attribeam.schemas import UsageError
-from attribeam.transforms import attribute, load_model
+from attribeam.transforms import attribute, choose, collect, load_model
 from attribeam.transforms.evaluate import Evaluation
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.row import EncodeOptions, Row
@@ -82,17 +82,28 @@ def corpus_of(path: Path, files: dict[str, bytes | None]) -> Path:
 def test_pixels(tmp_path: Path) -> None:
     """What comes out is what Python gives, for the same pixels."""
     out = tmp_path / "out"
-    chosen = {"dtype": "float64", "methods": "bt_token,occlusion", "shard_size": 3}
+    chosen: dict[str, Any] = {
+        "dtype": "float64",
+        "methods": "bt_token,occlusion,iba",
+        "params": {"iba": {"copies": 2, "steps": 3}},
+        "shard_size": 3,
+    }
     corpus = GOLDENS / "corpus_vit.parquet"
     run(options(GOLDENS / "vit-golden", corpus, out, **chosen))
-    run(options(GOLDENS / "vit-golden", corpus, out, **{**chosen, "methods": "decompx"}))
+    run(
+        options(
+            GOLDENS / "vit-golden", corpus, out, **{**chosen, "methods": "decompx", "params": {}}
+        )
+    )
     assert verify(out).problems == []
     model = load_model(GOLDENS / "vit-golden", dtype="float64")
     rows = pq.read_table(corpus).to_pylist()
     instances, _ = encode_rows(
         model, [Row(r["id"], pixel_values=r["pixel_values"]) for r in rows], EncodeOptions(17)
     )
-    expected = attribute(model, instances, ["bt_token", "occlusion", "decompx"]).rows
+    names = choose(["bt_token", "occlusion", "decompx", "iba"], chosen["params"])
+    statistics = collect(model, instances, 1000)
+    expected = attribute(model, instances, names, statistics=statistics).rows
     with open_run(str(out)) as connection:
         found = connection.execute(
             "select method, instance_id, scores from attributions order by all"
@@ -101,7 +112,7 @@ def test_pixels(tmp_path: Path) -> None:
             "select any_value(tokens), any_value(text), any_value(protocol)"
             " from instances join curves using (instance_id)"
         ).fetchall()[0]
-    assert len(found) == 12 and protocol == "patch" and text is None
+    assert len(found) == 16 and protocol == "patch" and text is None
     assert tokens == ["[CLS]", *(f"r{row}c{column}" for row in range(4) for column in range(4))]
     for method, name, scores in found:
         row = expected[method][int(name.removeprefix("vit-"))]

@@ -190,12 +190,12 @@ def _check(losses: torch.Tensor, batch: Batch) -> None:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What leaves each of L layers, over the tokens of a corpus.
+    """What leaves each of L layers, over the tokens of a corpus; of pictures at each position.
 
     Attributes:
-        mean: Mean of each feature, [L, d] float64.
+        mean: Mean of each feature, [L, d] float64, or at each position, [L, T, d].
         std: Its standard deviation, of the population, likewise.
-        count: Number of tokens.
+        count: Number of tokens, or of pictures.
     """
 
     mean: Floats
@@ -203,19 +203,29 @@ class Statistics:
     count: int
 
 
+# Of a position of pictures; at the edge some features hardly vary.
+_LEAST_AT_POSITION = 0.01
+
+
 @dataclass(frozen=True)
 class Moments:
     """Sums that ``Statistics`` come from; those of parts of a corpus can be merged.
 
     Attributes:
-        count: Number of tokens.
-        mean: Mean of each feature of each layer's output, [L, d] float64.
+        count: Number of tokens, or of pictures.
+        mean: Mean of each feature of each layer's output, [L, d] float64, or at each position,
+            [L, T, d].
         squares: Sum of squared deviations from it, likewise.
     """
 
     count: int
     mean: Floats
     squares: Floats
+
+    @property
+    def by_position(self) -> bool:
+        """Whether they are of pictures, whose positions have statistics of their own."""
+        return self.mean.ndim == 3
 
     def merged(self, other: "Moments") -> "Moments":
         """Those of two parts together (Chan et al. 1983, equation 2.1)."""
@@ -230,26 +240,32 @@ class Moments:
         """Mean and standard deviation.
 
         Raises:
-            UsageError: If there are fewer than two tokens, or a feature never varies.
+            UsageError: If there are fewer than two tokens, or a feature never varies (of pictures
+                it may at a position: no deviation is below 0.01 there, as in Schulz et al. 2020).
         """
+        what = "pictures" if self.by_position else "tokens"
         if self.count < 2:
             raise UsageError(
-                f"statistics of hidden states need at least 2 tokens, and there are {self.count}"
+                f"statistics of hidden states need at least 2 {what}, and there are {self.count}"
             )
         std = np.sqrt(self.squares / self.count)
+        if self.by_position:
+            std = np.maximum(std, _LEAST_AT_POSITION)
         # Of a feature that never varies, rounding may leave a little.
         stuck = ~(std > 1e-12 * np.abs(self.mean))
         if stuck.any():
-            layer, feature = np.argwhere(stuck)[0]
+            layer, *_, feature = np.argwhere(stuck)[0]
             raise UsageError(
                 f"feature {feature} of what leaves layer {layer} is the same for all {self.count} "
-                "tokens, or not a number: estimate the statistics from more texts"
+                f"{what}, or not a number: estimate the statistics from more texts"
             )
         return Statistics(self.mean, std, self.count)
 
 
 def collect(model: Model, instances: Sequence[Instance], budget: int) -> Statistics:
     """Mean and deviation of each layer's outputs over all tokens, special ones included.
+
+    Of pictures they are of each position over all pictures.
 
     Args:
         model: The model.
@@ -266,7 +282,8 @@ def collect(model: Model, instances: Sequence[Instance], budget: int) -> Statist
 
 def moments(model: Model, instances: Sequence[Instance], budget: int) -> Moments:
     """The sums that the statistics of instances come from."""
-    nothing = np.zeros((model.num_layers, model.hidden_size))
+    positions = () if model.grid is None else (model.grid.positions,)
+    nothing = np.zeros((model.num_layers, *positions, model.hidden_size))
     found = Moments(0, nothing, nothing)
     for numbers in pack([len(instance) for instance in instances], budget, model.head_size):
         batch = collate(model, [instances[number] for number in numbers])
@@ -276,7 +293,8 @@ def moments(model: Model, instances: Sequence[Instance], budget: int) -> Moments
         real &= torch.stack([state.isfinite().all(-1) for state in states]).all(0).all(1)[:, None]
         if not real.any():
             continue
-        outputs = [state[real].double() for state in states]
+        chosen = real.all(1) if found.by_position else real
+        outputs = [state[chosen].double() for state in states]
         centers = [output.mean(0) for output in outputs]
         spreads = [
             (output - center).square().sum(0)
@@ -284,7 +302,7 @@ def moments(model: Model, instances: Sequence[Instance], budget: int) -> Moments
         ]
         found = found.merged(
             Moments(
-                int(real.sum()),
+                int(chosen.sum()),
                 torch.stack(centers).cpu().numpy(),
                 torch.stack(spreads).cpu().numpy(),
             )

@@ -546,3 +546,34 @@ def test_patches_are_rows_of_pixels(double: Model) -> None:
     expected: NDArray[Any] = patches_of(pixels).flatten(2).numpy()
     assert (found[:, 0] == 0).all()
     assert (found[:, 1:].numpy() == expected).all()
+
+
+def test_statistics_are_of_each_position(double: Model) -> None:
+    """The class token's differ from those of patches, and the top corner's from the middle's."""
+    hidden = plain(double)(pixel_values=pixels_of(double), output_hidden_states=True).hidden_states
+    found = collect(double, pictures(double), 40)
+    assert found.count == PICTURES
+    for layer, states in enumerate(hidden[1:]):
+        values = states.detach().numpy()
+        assert relative_error(found.mean[layer], values.mean(0)) < TIGHT
+        spread = np.maximum(values.std(0), 0.01)
+        assert np.abs(found.std[layer] - spread).max() < TIGHT * spread.max()
+    same = collect(double, pictures(double)[:1] * 2, 1000)
+    assert (same.std == 0.01).all()
+    with pytest.raises(UsageError, match="need at least 2 pictures, and there are 1"):
+        collect(double, pictures(double)[:1], 1000)
+
+
+def test_bottlenecks_take_the_noise_of_their_position(double: Model) -> None:
+    """Without a gradient to speak of, the information is that of the first mask."""
+    statistics = collect(double, pictures(double), 1000)
+    params = {"iba": {"layer": 1, "steps": 1, "alpha": 0.5}}
+    chosen = choose("iba", params)
+    rows = attribute(double, pictures(double), chosen, statistics=statistics).rows["iba"]
+    hidden = plain(double)(pixel_values=pixels_of(double), output_hidden_states=True).hidden_states
+    share = 1 / (1 + np.exp(-0.5))
+    for row, states in zip(rows, hidden[2].detach().numpy(), strict=True):
+        z = share * (states - statistics.mean[1]) / statistics.std[1]
+        nats = -np.log(1 - share) + ((1 - share) ** 2 + z**2 - 1) / 2
+        assert row is not None
+        assert relative_error(row.scores, nats.sum(-1)) < TIGHT
