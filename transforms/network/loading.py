@@ -37,6 +37,7 @@ _TASKS: dict[str, Task] = {
     "ForQuestionAnswering": "span",
     "ForMaskedLM": "masked_lm",
     "ForImageClassification": "classification",
+    "ForImageClassificationWithTeacher": "classification",
 }
 
 

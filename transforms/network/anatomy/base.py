@@ -30,11 +30,12 @@ MakeLayer = Callable[[nn.Module, int], Layer]
 
 
 # Where a classifier of pictures is read.
-Pooling = Literal["cls", "mean", "cls+mean"]
+Pooling = Literal["cls", "mean", "cls+mean", "cls+distill"]
 POOLINGS: Mapping[Pooling, str] = {
     "cls": "the token of the class",
     "mean": "the mean of the patches",
     "cls+mean": "the token of the class and the mean of the patches, side by side",
+    "cls+distill": "the token of the class and that of a teacher's class",
 }
 
 # How a network is told which positions nobody attends to: by flags of them, of which it makes what
@@ -97,7 +98,32 @@ class Grid:
         weights = weights / weights.sum(1, keepdim=True).clamp(min=1)
         if pooling == "cls+mean":
             weights[:, 0] = 1
-        return Read(weights=weights, first_apart=pooling == "cls+mean")
+        elif pooling == "cls+distill":
+            weights = torch.zeros_like(weights)
+            weights[:, :2] = 1 / 2
+        return Read(weights=weights, first_apart=pooling != "mean")
+
+
+@dataclass(frozen=True)
+class MeanOfHeads:
+    """Two linear heads whose logits are averaged, as one that is given half of what each is.
+
+    Attributes:
+        paths: Where they are, from the task model; of what they are given side by side.
+    """
+
+    paths: tuple[str, str]
+
+    def of(self, network: nn.Module) -> Affine:
+        """The one head, its weights copied."""
+        heads = [Affine(attrgetter(path)(network)) for path in self.paths]
+        weight = torch.cat([head.weight for head in heads], 1)
+        biases = [head.bias / 2 for head in heads if head.bias is not None]
+        one = nn.Linear(weight.shape[1], weight.shape[0], bias=bool(biases))
+        one.weight = nn.Parameter(weight, requires_grad=False)
+        if biases:
+            one.bias = nn.Parameter(torch.stack(biases).sum(0), requires_grad=False)
+        return Affine(one)
 
 
 @dataclass(frozen=True)
@@ -136,7 +162,7 @@ class Anatomy:
 
     layers: str | Callable[[PreTrainedModel], list[nn.Module]]
     layer: MakeLayer
-    heads: Mapping[str, tuple[str | Activation, ...]] = field(default_factory=dict)
+    heads: Mapping[str, tuple[str | Activation | MeanOfHeads, ...]] = field(default_factory=dict)
     embedding_norm: str | None = None
     projection: str | None = None
     positions_after_padding: bool = False
@@ -204,16 +230,18 @@ class Anatomy:
             UsageError: If a part is lacking.
         """
         try:
-            return [
-                self._part_of_head(attrgetter(step)(network)) if isinstance(step, str) else step
-                for step in self.heads[HEADS.get(task, task)]
-            ]
+            return [self._head_step(network, s) for s in self.heads[HEADS.get(task, task)]]
         except (AttributeError, KeyError) as error:
             raise UsageError(
                 f"the head of {type(network).__name__} is not as attribeam knows it: {error}"
             ) from error
 
-    def _part_of_head(self, module: nn.Module) -> HeadStep:
+    def _head_step(self, network: nn.Module, step: str | Activation | MeanOfHeads) -> HeadStep:
+        if isinstance(step, MeanOfHeads):
+            return step.of(network)
+        if not isinstance(step, str):
+            return step
+        module: nn.Module = attrgetter(step)(network)
         if isinstance(module, nn.Linear):
             return Affine(module)
         if isinstance(module, nn.LayerNorm) or is_root_mean_square(module):

@@ -1,10 +1,11 @@
 """ViT and its kin: pre-LN encoders of patches of pictures, read at a class token before them."""
 
+from dataclasses import replace
 from functools import partial
 
 from transformers import PretrainedConfig
 
-from attribeam.transforms.network.anatomy.base import Anatomy, Grid
+from attribeam.transforms.network.anatomy.base import Anatomy, Grid, MeanOfHeads
 from attribeam.transforms.network.anatomy.bert import encoder_layer
 
 # Where query, key, value and output are, from a layer; and expand, the activation and contract.
@@ -47,9 +48,24 @@ def _vit(name: str, *, specials: tuple[str, ...] = ("[CLS]",)) -> Anatomy:
     )
 
 
-# DeiT has a token for a teacher's class beside that of its own.
+def _deit(row: Anatomy, config: PretrainedConfig) -> Anatomy:
+    """The network has a second head where it was taught by another (DeiT's distillation)."""
+    if config.architectures != ["DeiTForImageClassificationWithTeacher"]:
+        return row
+    heads = MeanOfHeads(("cls_classifier", "distillation_classifier"))
+    return replace(
+        row,
+        heads={"classification": ("deit.layernorm", heads)},
+        spread=1,
+        pooling="cls+distill",
+    )
+
+
 FAMILIES = {
     "vit": _vit("vit"),
     "vit_msn": _vit("vit"),
-    "deit": _vit("deit", specials=("[CLS]", "[DISTILL]")),
+    # DeiT has a token for a teacher's class beside that of its own.
+    "deit": replace(_vit("deit", specials=("[CLS]", "[DISTILL]")), variant=_deit),
+    # I-JEPA has no token for a class: each patch is normalised, and the mean is read.
+    "ijepa": replace(_vit("ijepa", specials=()), spread=1, pooling="mean"),
 }

@@ -148,6 +148,22 @@ FAMILIES = {
         partial(of_patches, before=0),
         _POOLED,
     ),
+    "deit-teacher": Family(
+        "DeiTForImageClassificationWithTeacher",
+        "deit",
+        {"image_size": [8, 16], "patch_size": [4, 8], **_WIDE},
+        ("[CLS]", "[DISTILL]"),
+        lambda length: [0.5, 0.5, *[0.0] * (length - 2)],
+        _POOLED,
+    ),
+    "ijepa": Family(
+        "IJepaForImageClassification",
+        "ijepa",
+        {"image_size": [8, 16], "patch_size": 4, **_WIDE},
+        (),
+        partial(of_patches, before=0),
+        _POOLED,
+    ),
 }
 
 
@@ -341,6 +357,7 @@ def test_what_is_left_out_says_why(ours: Made, family: Family) -> None:
         ("dinov2", "cls", "the token of the class and the mean of the patches, side by side"),
         ("dinov2", "mean", "the token of the class and the mean of the patches, side by side"),
         ("beit", "cls", "the mean of the patches"),
+        ("deit-teacher", "cls", "the token of the class and that of a teacher's class"),
     ],
 )
 def test_a_head_is_read_where_it_is_meant_to(
