@@ -5,9 +5,8 @@
 --
 -- All measures are the higher, the more alike. Agreement isn't faithfulness: two methods can be
 -- wrong together. What else fools it: to rank sizes makes what speaks for and against a class
--- alike; a method without signs agrees in sign with what is positive; shares of the top k grow with
--- k / n, which is large in short texts (a random order has k / n of the tokens in common); near-twins
--- agree by construction.
+-- alike; a method without signs agrees in sign with what is positive; a random order has k / n of
+-- the top k in common, which is more in short texts; near-twins agree by construction.
 --
 -- All pairs are compared on the same instances: those that every method has scores of. To compare
 -- each pair on all that these two have, or some of the methods alone:

@@ -11,6 +11,8 @@
 -- `agreement_absolute`.
 --
 -- Columns:
+--   method_a  The method whose name comes first
+--   method_b  The other
 --   tokens  Number n of tokens that are compared
 --   top_k   k = max(1, round(n / 4)): a quarter of the tokens
 --   feature_agreement  Share of the top k that both have, 0 to 1: 2 j / (1 + j), j being a Jaccard
@@ -84,8 +86,8 @@ placed as (
     from sorted
 ),
 
--- Whether a token is in the top k, and whether with each of the three signs; and at each place of it
--- the token, its rank and its sign in one number.
+-- Whether a token is in the top k, and whether with each of the three signs; and at each place of
+-- the top k the token, its rank and its sign in one number.
 ranked as materialized (
     select
         instance_id,
