@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import (
     BertForMaskedLM,
     BertForSequenceClassification,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -30,7 +26,8 @@ from examples import data, wording
 from examples.agreement import MASK, AgreementExample
 from examples.baselines import bag_of_words_hits, nearest_noun_hits
 from examples.card import Accuracies, Card, write_card
-from examples.fitting import Objective, Recipe, classification, fit, masking
+from examples.checkpoints import NO_CHECKPOINTS, Checkpoints, save, timed_fit
+from examples.fitting import Recipe, classification, masking
 from examples.influence_corpus import SUBTASKS, InfluenceExample, vocabulary
 from examples.scoring import Cloze, accuracy_by, agreement_hits, sentiment_hits, token_id
 from examples.sentiment import SentimentExample
@@ -62,31 +59,10 @@ AGREEMENT_RECIPE = Recipe(
 THREADS = 1
 
 
-@dataclass(frozen=True)
-class Checkpoints:
-    """Partly trained models to be kept.
-
-    Attributes:
-        folder: Gets a folder for each of them, such as ``step0500``.
-        steps: After how many steps; none is kept beyond the last one.
-    """
-
-    folder: Path = Path()
-    steps: frozenset[int] = frozenset()
-
-    def keep(self, step: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Save the model if it is to be kept after this step."""
-        if step in self.steps:
-            _save(self.folder / f"step{step:04d}", model, tokenizer)
-
-
-_NO_CHECKPOINTS = Checkpoints()
-
-
 def train_sentiment(
     folder: Path,
     seed: int,
-    checkpoints: Checkpoints = _NO_CHECKPOINTS,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
     recipe: Recipe = SENTIMENT_RECIPE,
 ) -> Card:
     """Train the classifier, write its folder, and give its card."""
@@ -98,7 +74,7 @@ def train_sentiment(
     model = BertForSequenceClassification(recipe.config(tokenizer, labels=True))
     recipe.adjust(model)
     objective = classification(model, tokenizer, train)
-    steps, seconds = _timed_fit(model, tokenizer, objective, recipe, seed, checkpoints)
+    steps, seconds = timed_fit(model, tokenizer, objective, recipe, seed, checkpoints)
     card = Card(
         wording=wording.SENTIMENT,
         recipe=recipe,
@@ -113,7 +89,7 @@ def train_sentiment(
         sample=_by_structure(sample, sentiment_hits(model, tokenizer, sample)),
         baseline=_by_structure(test, bag_of_words_hits(train, test)),
     )
-    _save(folder, model, tokenizer)
+    save(folder, model, tokenizer)
     write_card(card, folder)
     return card
 
@@ -121,7 +97,7 @@ def train_sentiment(
 def train_agreement(
     folder: Path,
     seed: int,
-    checkpoints: Checkpoints = _NO_CHECKPOINTS,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
     recipe: Recipe = AGREEMENT_RECIPE,
 ) -> Card:
     """Train the masked language model, write its folder, and give its card."""
@@ -135,7 +111,7 @@ def train_agreement(
     model = BertForMaskedLM(recipe.config(tokenizer, labels=False))
     recipe.adjust(model)
     objective = masking(model, tokenizer, train)
-    steps, seconds = _timed_fit(model, tokenizer, objective, recipe, seed, checkpoints)
+    steps, seconds = timed_fit(model, tokenizer, objective, recipe, seed, checkpoints)
     card = Card(
         wording=wording.AGREEMENT,
         recipe=recipe,
@@ -153,7 +129,7 @@ def train_agreement(
         subtasks=_by_form(model, tokenizer, data.influence_test(seed)),
         subtasks_sample=_by_form(model, tokenizer, data.influence_sample(seed=seed)),
     )
-    _save(folder, model, tokenizer)
+    save(folder, model, tokenizer)
     write_card(card, folder)
     return card
 
@@ -167,21 +143,6 @@ def _agreement_tokenizer(train: Sequence[Cloze], recipe: Recipe) -> PreTrainedTo
     for word in whole:
         token_id(tokenizer, word)
     return tokenizer
-
-
-def _timed_fit(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    objective: Objective,
-    recipe: Recipe,
-    seed: int,
-    checkpoints: Checkpoints,
-) -> tuple[int, float]:
-    """Train, and give the number of steps and the seconds of CPU time."""
-    start = time.process_time()
-    keep = partial(checkpoints.keep, model=model, tokenizer=tokenizer)
-    steps = fit(model, objective, recipe, seed, after_step=keep)
-    return steps, time.process_time() - start
 
 
 def _by_structure(
@@ -212,12 +173,6 @@ def _by_form(
         hits = agreement_hits(model, tokenizer, own)
         accuracies[subtask] = accuracy_by((example.form for example in own), hits)
     return accuracies
-
-
-def _save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 TRAINERS: dict[str, tuple[str, Callable[[Path, int, Checkpoints], Card]]] = {

@@ -21,6 +21,7 @@ from examples import agreement, data, influence_corpus, markup, sentiment, train
 from examples.agreement import AgreementExample
 from examples.agreement_words import PEOPLE, THINGS
 from examples.card import read_accuracies, read_subtasks
+from examples.checkpoints import Checkpoints
 from examples.fitting import Recipe
 from examples.scoring import agreement_hits, sentiment_hits, token_id
 from examples.sentiment import SentimentExample
@@ -375,7 +376,7 @@ class TestTraining:
     RECIPE = Recipe(texts=1000, vocabulary=700, epochs=1, layers=1, hidden=16, reflexives=80)
 
     def test_checkpoints_change_nothing(self, tmp_path: Path) -> None:
-        kept = train.Checkpoints(tmp_path / "kept", frozenset({5, 10, 99}))
+        kept = Checkpoints(tmp_path / "kept", frozenset({5, 10, 99}))
         with_some, without = tmp_path / "with", tmp_path / "without"
         card = train.train_agreement(with_some, 0, kept, recipe=self.RECIPE)
         train.train_agreement(without, 0, recipe=self.RECIPE)
@@ -387,7 +388,7 @@ class TestTraining:
         assert len(weights) == 3
 
     def test_checkpoints_can_be_loaded(self, tmp_path: Path) -> None:
-        kept = train.Checkpoints(tmp_path, frozenset({2}))
+        kept = Checkpoints(tmp_path, frozenset({2}))
         train.train_agreement(tmp_path / "model", 0, kept, recipe=self.RECIPE)
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / "step0002")
         model = AutoModelForMaskedLM.from_pretrained(tmp_path / "step0002")
