@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from attribeam.pipeline.corpus.fields import find, guess, holds
+from attribeam.pipeline.corpus.picture_folder import LABEL_NAMES
 from attribeam.pipeline.corpus.sources import Source
 from attribeam.schemas import UsageError
 from attribeam.transforms import Model
@@ -14,7 +15,7 @@ GUESSED: dict[str, tuple[str, ...]] = {
         *("text", "premise", "sentence1", "question1", "question", "sentence", "content"),
         *("review", "document", "query", "tweet", "comment", "body"),
     ),
-    "label": ("label", "labels", "gold_label", "class", "target"),
+    "label": LABEL_NAMES,
     "id": ("id", "instance_id", "idx", "guid", "uid"),
     "rationale": ("rationale", "rationales"),
     "roles": ("roles",),
@@ -26,10 +27,10 @@ GUESSED: dict[str, tuple[str, ...]] = {
     "attention_mask": ("attention_mask",),
     "special_tokens_mask": ("special_tokens_mask",),
     "pixel_values": ("pixel_values",),
-    "image": ("image", "img", "picture", "photo"),
-    "mask": ("mask", "masks", "segmentation"),
+    "image": ("image", "img", "picture", "photo", "file_name", "image_path", "image_file"),
+    "mask": ("mask", "masks", "segmentation", "mask_file_name", "mask_path", "mask_file"),
     "mask_label": ("mask_label", "mask_labels"),
-    "other_mask": ("other_mask", "other_masks"),
+    "other_mask": ("other_mask", "other_masks", "other_mask_file_name"),
     "other_label": ("other_label", "other_labels"),
 }
 # Roles of what rows are made of, by the kind of input that a model takes.
@@ -53,7 +54,7 @@ ROLES = (
 _TEXTS = {"text", "bytes", "list of text", "list of bytes"}
 _NUMBERS = {"text", "bytes", "list of integer", "list of number", "list of boolean"}
 _SCALARS = {"text", "bytes", "integer", "number", "boolean"}
-_FILES = {"bytes", "object", "list of bytes", "list of object"}
+_FILES = {kind for one in ("bytes", "text", "object") for kind in (one, f"list of {one}")}
 _FITTING = {
     "text": _TEXTS,
     "pair": _TEXTS,
@@ -69,7 +70,7 @@ _FITTING = {
     "attention_mask": _NUMBERS,
     "special_tokens_mask": _NUMBERS,
     "pixel_values": {"list of number", "list of integer"},
-    "image": {"bytes", "object"},
+    "image": {"bytes", "object", "text"},
     "mask": _FILES,
     "mask_label": {*_SCALARS, *(f"list of {kind}" for kind in _SCALARS)},
     "other_mask": _FILES,
@@ -200,7 +201,7 @@ def _checked(
     source: Source, columns: dict[str, str], given: Mapping[str, str | None], model: Model
 ) -> dict[str, str]:
     if model.modality == "images":
-        return _checked_images(source, columns, model)
+        return _checked_images(source, columns, given, model)
     # A text that was named wins over ids that happen to be there, and so does one that can be read.
     of_ids = ("input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
     named = given.get("text") not in (None, "none")
@@ -231,20 +232,40 @@ def _checked(
 
 
 def _with_file(source: Source, columns: dict[str, str], role: str) -> dict[str, str]:
-    """The columns; that of a role holds files, as bytes or as ``datasets`` has them, or is left."""
+    """The columns; that of a role holds files, as bytes, by path, or as ``datasets`` has them.
+
+    Else it is left out.
+    """
     if role not in columns:
         return columns
     known = source.field(columns[role])
-    if "bytes" in known.inner:
-        return {**columns, role: f"{columns[role]}.bytes"}
-    holding = {"bytes"} if role == "image" else {"bytes", "list of bytes", "list of object"}
+    for inner, kind in (("bytes", "bytes"), ("path", "text")):
+        if inner in known.inner and kind in known.inner[inner].kinds:
+            return {**columns, role: f"{columns[role]}.{inner}"}
+    holding = {"bytes", "text"} if role == "image" else _FILES - {"object"}
     held = not holding.isdisjoint(known.kinds)
     return columns if held else {k: v for k, v in columns.items() if k != role}
 
 
-def _checked_images(source: Source, columns: dict[str, str], model: Model) -> dict[str, str]:
+def path_column(source: Source, column: str) -> str | None:
+    """The column of the paths of files whose bytes another has, as ``datasets`` stores pictures."""
+    name = f"{column.removesuffix('.bytes')}.path"
+    try:
+        known = source.field(name) if column.endswith(".bytes") else None
+    except KeyError:
+        return None
+    return name if known is not None and "text" in known.kinds else None
+
+
+def _checked_images(
+    source: Source, columns: dict[str, str], given: Mapping[str, str | None], model: Model
+) -> dict[str, str]:
     for role in ("image", *_MASKS):
         columns = _with_file(source, columns, role)
+    by_path = "image" in columns and "bytes" not in source.field(columns["image"]).kinds
+    if by_path and given.get("image") is None and "pixel_values" in columns:
+        # They are what the paths were of.
+        columns = {role: name for role, name in columns.items() if role != "image"}
     if "image" in columns and model.processor is not None:
         columns = {role: name for role, name in columns.items() if role != "pixel_values"}
     elif "pixel_values" in columns:
@@ -253,9 +274,9 @@ def _checked_images(source: Source, columns: dict[str, str], model: Model) -> di
         raise UsageError(NO_PROCESSOR)
     else:
         raise UsageError(
-            f"the model is of pictures, and {source.name} has no column of their files (bytes, or "
-            "objects with bytes; --image-column), and none called pixel_values of lists of numbers "
-            f"as the model takes them; its columns are {listed(source)}"
+            f"the model is of pictures, and {source.name} has no column of their files (bytes, "
+            "paths, or objects with these; --image-column), and none called pixel_values of lists "
+            f"of numbers as the model takes them; its columns are {listed(source)}"
         )
     if "label" in columns and model.task != "classification":
         raise UsageError(

@@ -26,12 +26,15 @@ class Field:
             ``time``, ``object``, ``map``, ``nothing``, ``other``, or ``list of`` these; empty if
             that isn't known.
         classes: Names of the classes whose numbers it holds, if it says.
+        numbered: Whether these have numbers in the corpus; folders have names alone, and stand in
+            the order of these.
         inner: Fields of the objects that it holds.
     """
 
     kinds: frozenset[str] = frozenset()
     classes: tuple[str, ...] | None = None
     inner: Mapping[str, "Field"] = field(default_factory=dict)
+    numbered: bool = True
 
 
 Fields = Mapping[str, Field]

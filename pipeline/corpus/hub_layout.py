@@ -10,6 +10,8 @@ import yaml
 
 from attribeam.pipeline.corpus.fields import classes_in
 from attribeam.pipeline.corpus.listing import DataFile, Listing, data_file, in_folder
+from attribeam.pipeline.corpus.picture_folder import pictures_in
+from attribeam.pipeline.corpus.pictures import is_picture
 from attribeam.pipeline.corpus.readers import format_of
 from attribeam.schemas import UsageError
 
@@ -78,7 +80,10 @@ def in_dataset(folder: Path, name: str | None) -> tuple[Listing, str | None]:
         )
     below = folder / str(chosen["data_dir"]) if "data_dir" in chosen else folder
     patterns = list(_patterns(chosen.get("data_files")))
-    listing = Listing(list(_files(folder, below, patterns))) if patterns else in_folder(below)
+    if patterns:
+        listing = Listing(list(_files(folder, below, patterns)))
+    else:
+        listing = pictures_in(below) or in_folder(below)
     delimiter = next((str(chosen[key]) for key in _DELIMITERS if key in chosen), None)
     files = [replace(each, classes=classes) for each in listing.files]
     if name is None and len(configs) > 1:
@@ -134,7 +139,10 @@ def _files(
         found = [path for path in sorted(below.glob(pattern)) if path.is_file()]
         if (below / pattern).is_dir():
             found = sorted(path for path in (below / pattern).rglob("*") if path.is_file())
-        found = [path for path in found if format_of(path.name) and path not in seen]
+        found = [path for path in found if path not in seen]
+        # Data goes first: beside it pictures are what its rows are of.
+        data = [path for path in found if format_of(path.name)]
+        found = data or [path for path in found if is_picture(path.name)]
         if not found:
             raise UsageError(f"{folder}/{_CARD} names files that are not there: {pattern}")
         seen.update(found)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from attribeam.pipeline.corpus.fields import find
+from attribeam.pipeline.corpus.fields import Field, find
 from attribeam.pipeline.corpus.sources import Source
 from attribeam.schemas import UsageError
 
@@ -25,6 +25,8 @@ _DIGITS = re.compile(r"(?<!\S)-?\d+|\d+")
 # Different labels that are looked at before a corpus is read, to see what they can be.
 _MOST = 1000
 _MOST_SAID = 8
+# What transformers calls classes without names.
+_NAMELESS = re.compile(r"LABEL_\d+")
 
 
 class LabelError(ValueError):
@@ -164,7 +166,7 @@ def read_labels(
         UsageError: If there are two ways that differ.
     """
     known = [None if column is None else find(part.fields, column) for part in source.parts]
-    own = [() if each is None or each.classes is None else each.classes for each in known]
+    own = [_own_names(each, classes) for each in known]
     unnamed = Reading(classes)
     notes: list[str] = []
     numbers = _numbers_in_names(classes)
@@ -177,6 +179,19 @@ def read_labels(
         readings.append(reading)
         notes = list(dict.fromkeys([*notes, *said]))
     return Labels(readings, _record(readings), notes)
+
+
+def _own_names(known: Field | None, classes: Sequence[str]) -> Sequence[str]:
+    """Names of the classes that numbers of a column are of.
+
+    Where the corpus has names alone, they have numbers only of a model that has no names of its
+    own, and as many classes: it was made of folders in the order of their names.
+    """
+    if known is None or known.classes is None:
+        return ()
+    nameless = all(_NAMELESS.fullmatch(name) for name in classes)
+    same = nameless and len(known.classes) == len(classes)
+    return known.classes if known.numbered or same else ()
 
 
 def _record(readings: Iterable[Reading]) -> dict[str, int | None]:

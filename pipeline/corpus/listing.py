@@ -7,12 +7,14 @@ Paths tell the split that a file is of (``test.csv``, ``data/train-00000-of-0000
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 
+from attribeam.pipeline.corpus.pictures import is_picture
 from attribeam.pipeline.corpus.readers import NAMES, format_of
 from attribeam.pipeline.store.files import is_local
 from attribeam.schemas import UsageError
@@ -95,10 +97,11 @@ def matching(corpus: str) -> Listing:
 def _remote(corpus: str) -> list[DataFile]:
     found = _matches(corpus)
     start = _fixed(corpus)
-    for below in ("/*", "/**"):
+    # Data goes first: beside it pictures are what its rows are of.
+    for wanted, below in product((format_of, is_picture), ("/*", "/**")):
         if not found:
             start = corpus.rstrip("/") + "/"
-            found = [path for path in _matches(corpus.rstrip("/") + below) if format_of(path)]
+            found = [path for path in _matches(corpus.rstrip("/") + below) if wanted(path)]
     return [data_file(path, path.removeprefix(start)) for path in found]
 
 
@@ -124,11 +127,11 @@ def in_folder(folder: Path) -> Listing:
         UsageError: If there are none.
     """
     entries = _entries(folder)
-    found = [path for path in entries if path.is_file() and _is_data(path)]
+    found = [path for path in entries if path.is_file() and is_data(path)]
     odd = [path for path in entries if not (path.is_file() or path.is_dir())]
     odd = [path for path in odd if path.exists() or format_of(path.name)]
     below = [
-        path for path in _walk([each for each in entries if each.is_dir()], set()) if _is_data(path)
+        path for path in _walk([each for each in entries if each.is_dir()], set()) if is_data(path)
     ]
     notes = [f"left out: {path.name}, which is {_kind(path)}" for path in odd]
     if found and below:
@@ -141,12 +144,20 @@ def in_folder(folder: Path) -> Listing:
     return Listing(files, notes)
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files in a folder and in folders below it."""
+    inside = _entries(folder)
+    folders = [path for path in inside if path.is_dir()]
+    return [*(path for path in inside if path.is_file()), *_walk(folders, set())]
+
+
 def _entries(folder: Path) -> list[Path]:
     """What is in a folder, sorted, but for what is hidden."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
 
 
-def _is_data(path: Path) -> bool:
+def is_data(path: Path) -> bool:
+    """Whether a file's name is that of data in a format that is read."""
     return format_of(path.name) is not None and path.name not in _BESIDE
 
 
@@ -168,7 +179,7 @@ def _walk(folders: Sequence[Path], seen: set[tuple[int, int]]) -> Iterator[Path]
 
 
 def _nothing(folder: Path, entries: Sequence[Path], notes: Sequence[str]) -> str:
-    said = f"the folder {folder} holds no Parquet, JSON lines, CSV or TSV file"
+    said = f"the folder {folder} holds no Parquet, JSON lines, CSV or TSV file, and no picture"
     others = [path for path in entries if path.suffix.lower() in _OTHER_FORMATS]
     if others:
         return f"{said}; {others[0].name} is {_OTHER_FORMATS[others[0].suffix.lower()]}"
@@ -211,8 +222,13 @@ def data_file(path: str, name: str) -> DataFile:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a path speaks of: in the file's name, or else in that of a folder."""
+    """The split that a path speaks of: in the file's name, or else in that of a folder.
+
+    The name of a picture speaks of what it shows.
+    """
     *folders, last = PurePosixPath(name).parts
+    if is_picture(last):
+        return next((f.lower() for f in reversed(folders) if f.lower() in SPLITS), None)
     stem = _bare(last)
     if shard := _SHARD.fullmatch(stem):
         stem = shard[1]
@@ -269,6 +285,6 @@ def check_formats(files: Sequence[DataFile]) -> None:
         if format_of(each.path) is None:
             other = _OTHER_FORMATS.get(PurePosixPath(each.path).suffix.lower())
             raise UsageError(
-                f"{each.path} is of no known format; a corpus is {NAMES}"
+                f"{each.path} is of no known format; a corpus is {NAMES}, or pictures alone"
                 + (f"; this is {other}" if other else "")
             )

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,17 @@ from attribeam.pipeline.corpus.listing import (
     matching,
     of_split,
 )
+from attribeam.pipeline.corpus.picture_folder import (
+    Metadata,
+    class_field,
+    labelled,
+    labelling,
+    metadata_of,
+    notes_on,
+    picture_fields,
+    picture_rows,
+)
+from attribeam.pipeline.corpus.pictures import is_picture
 from attribeam.pipeline.corpus.readers import READ_ROWS, Reader, arrow_rows, format_of, reader_of
 from attribeam.pipeline.corpus.streams import suffixes
 from attribeam.pipeline.store.files import is_local
@@ -78,12 +90,14 @@ class Part:
         fields: Its columns; empty if it has no rows to tell them by.
         split: The split that it is of, if that is known.
         rows: Reads its rows, with the values of some columns.
+        places: Folders that relative paths in it may start at.
     """
 
     name: str
     fields: Fields
     split: str | None
     rows: Callable[[Collection[str]], Iterator[ReadRow]]
+    places: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True)
@@ -259,9 +273,13 @@ def _file_source(
     delimiter: str | None,
     split_column: str | None,
 ) -> Source:
+    if all(is_picture(each.path) for each in listing.files):
+        return _picture_source(corpus, listing, split, split_column)
     check_formats(listing.files)
-    pairs = [(each, _part(each, delimiter)) for each in listing.files]
-    source = _assembled(corpus, "", (p for _, p in pairs), split, split_column, listing.notes)
+    found = [_part(each, delimiter) for each in listing.files]
+    pairs = list(zip(listing.files, (part for part, _ in found), strict=True))
+    notes = [*listing.notes, *notes_on([each for _, each in found if each is not None])]
+    source = _assembled(corpus, "", (p for _, p in pairs), split, split_column, notes)
     if split is not None:
         pairs = _taken(corpus, pairs, split, source.split_column)
     with readable(corpus):
@@ -286,7 +304,24 @@ def _taken(
     ]
 
 
-def _part(file: DataFile, delimiter: str | None) -> Part:
+def _picture_source(
+    corpus: str, listing: Listing, split: str | None, split_column: str | None
+) -> Source:
+    """A source of pictures without data of their own, a part for each split."""
+    listing = labelled(listing)
+    files = listing.files if split is None else of_split(corpus, listing.files, split)
+    parts = []
+    for name in dict.fromkeys(file.split for file in files):
+        own = [file for file in files if file.split == name]
+        rows = partial(picture_rows, own)
+        parts.append(Part(corpus, picture_fields(own), name, rows))
+    with readable(corpus):
+        fingerprint = _fingerprint(files, named=True)
+    return _assembled(corpus, fingerprint, parts, None, split_column, listing.notes)
+
+
+def _part(file: DataFile, delimiter: str | None) -> tuple[Part, Metadata | None]:
+    """A file as a part, and what it tells of pictures."""
     reader = reader_of(file.path, delimiter)
     assert reader is not None
     with readable(file.path):
@@ -294,6 +329,11 @@ def _part(file: DataFile, delimiter: str | None) -> Part:
     for name, given in file.classes.items():
         if name in fields and fields[name].classes is None and isinstance(given, tuple):
             fields[name] = replace(fields[name], classes=given)
+    with readable(file.path):
+        metadata = metadata_of(file, fields, reader)
+    if metadata is not None and metadata.classes:
+        fields["label"] = class_field(metadata.classes)
+        reader = labelling(reader)
     if fields:
         fields = {name: Field(frozenset({"text"})) for name in file.columns} | fields
 
@@ -301,7 +341,20 @@ def _part(file: DataFile, delimiter: str | None) -> Part:
         with readable(file.path):
             yield from _rows(file, reader, columns)
 
-    return Part(file.name, fields, file.split, rows)
+    return Part(file.name, fields, file.split, rows, _places(file.path, file.name)), metadata
+
+
+def _places(path: str, name: str) -> tuple[str, ...]:
+    """Where relative paths in a file may start: at its own folder, and at the one that was named.
+
+    Args:
+        path: The file.
+        name: Its path below what the user named.
+    """
+    named = path.removesuffix(name).rstrip("/")
+    if not is_local(path):
+        return path.rpartition("/")[0], named
+    return str(Path(path).parent), named or ("/" if path.startswith("/") else "")
 
 
 def _rows(file: DataFile, reader: Reader, columns: Collection[str]) -> Iterator[ReadRow]:
@@ -314,13 +367,16 @@ def _rows(file: DataFile, reader: Reader, columns: Collection[str]) -> Iterator[
         yield {**values, **given, **own}, problem or next(iter(said), None)
 
 
-def _fingerprint(files: Iterable[DataFile]) -> str:
+def _fingerprint(files: Iterable[DataFile], *, named: bool = False) -> str:
     """Hash of the files' content; of their sizes and checksums where they are remote.
 
-    Of their paths only what the rows depend on: the format and what they speak of.
+    Of their paths only what the rows depend on: the format and what they speak of, or if they are
+    ``named`` by them the paths below what the user named.
     """
     digest = blake2b(digest_size=16)
     for file in files:
+        if named:
+            digest.update(f"{file.name}\0".encode(errors="surrogateescape"))
         word = re.split(r"[-_.]", Path(file.path).name)[0]
         digest.update(f"{format_of(file.path)} {word if word in SPLITS else None}\0".encode())
         if file.columns or "/" in file.name:
@@ -410,7 +466,7 @@ def _dataset_source(
                 yield from arrow_rows(batch, columns)
 
     said = _said_split(corpus) if dataset.split is None else str(dataset.split)
-    part = Part(corpus, of_schema(schema), own or said, rows)
+    part = Part(corpus, of_schema(schema), own or said, rows, (corpus,))
     source = _assembled(corpus, fingerprint, [part], None if own else split, split_column)
     if own is not None or split is None or source.split_column is not None:
         return source

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from attribeam.pipeline.corpus.columns import GUESSED, choose_columns, said
+from attribeam.pipeline.corpus.columns import GUESSED, choose_columns, path_column, said
 from attribeam.pipeline.corpus.fields import find
 from attribeam.pipeline.corpus.labels import Labels, read_labels
 from attribeam.pipeline.corpus.sources import Record, Source, open_source
@@ -57,14 +57,22 @@ class Corpus:
 
     def records(self) -> Iterator[Record]:
         """Its rows as they stand in the source, with the columns that are needed."""
-        return islice(self.source.records({*self.columns.values()}), self.limit)
+        columns = {*self.columns.values(), *self._paths.values()}
+        return islice(self.source.records(columns), self.limit)
+
+    @property
+    def _paths(self) -> dict[str, str]:
+        """Columns of paths by role, beside those of bytes."""
+        found = {role: path_column(self.source, name) for role, name in self.columns.items()}
+        return {role: path for role, path in found.items() if path is not None}
 
     @property
     def normaliser(self) -> Normaliser:
         """What makes rows of its records."""
         subset = self.columns.get("subset")
         subsets = [find(part.fields, subset) for part in self.source.parts] if subset else []
-        return Normaliser(self.columns, self.labels, subsets)
+        places = [part.places for part in self.source.parts]
+        return Normaliser(self.columns, self.labels, subsets, self._paths, places)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Its rows, normalised."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from attribeam.pipeline.corpus.fields import Field, class_name
 from attribeam.pipeline.corpus.labels import LabelError, Labels
+from attribeam.pipeline.corpus.pictures import PictureError, picture_file
 from attribeam.pipeline.corpus.sources import Record
 
 SCHEMA = pa.schema(
@@ -35,19 +36,20 @@ SCHEMA = pa.schema(
         ("mask_label", pa.list_(pa.int64())),
         ("other_mask", pa.list_(pa.binary())),
         ("other_label", pa.list_(pa.int64())),
+        ("files", pa.string()),
         ("problem", pa.string()),
     ]
 )
 _NAMES = {"pair": "text_pair", "id": "instance_id"}
 # Columns that are there only where a corpus has them: of pictures.
-_OF_IMAGES = ("pixel_values", "image", "mask", "mask_label", "other_mask", "other_label")
+_OF_IMAGES = ("pixel_values", "image", "mask", "mask_label", "other_mask", "other_label", "files")
+_FILES = ("image", "mask", "other_mask")
 
 
 def schema_of(columns: Mapping[str, str]) -> pa.Schema:
     """The schema of rows of a corpus whose columns have these roles."""
-    return pa.schema(
-        [each for each in SCHEMA if each.name not in _OF_IMAGES or each.name in columns]
-    )
+    there = {*columns, "files"} if not columns.keys().isdisjoint(_FILES) else {*columns}
+    return pa.schema([each for each in SCHEMA if each.name not in _OF_IMAGES or each.name in there])
 
 
 class _Unreadable(ValueError):
@@ -62,25 +64,32 @@ class Normaliser:
         columns: Column by role.
         labels: How labels are read.
         subsets: What is known of the column of subsets, by part.
+        paths: Column of paths by role, of files whose bytes are in a column if they are there.
+        places: Folders that relative paths may start at, by part.
     """
 
     columns: Mapping[str, str]
     labels: Labels
     subsets: Sequence[Field | None] = ()
+    paths: Mapping[str, str] = field(default_factory=dict)
+    places: Sequence[Sequence[str]] = ()
 
     def row(self, position: int, record: Record) -> dict[str, Any]:
         """The normalised row of a record; ``problem`` says what is wrong with it if anything."""
         row: dict[str, Any] = dict.fromkeys(SCHEMA.names)
         row["problem"] = record.problem
+        record = self._with_paths(record)
+        row["files"] = self._files(record)
         for role, column in self.columns.items():
             value = record.values.get(column)
             if role == "subset" and self.subsets:
                 value = class_name(self.subsets[record.part], value)
             if role == "split" or _is_nothing(role, value):
                 continue
+            read = self._file if role in _FILES else self._value
             try:
-                row[_NAMES.get(role, role)] = self._value(role, value, record.part)
-            except (_Unreadable, LabelError) as error:
+                row[_NAMES.get(role, role)] = read(role, value, record.part)
+            except (_Unreadable, LabelError, PictureError) as error:
                 row["problem"] = row["problem"] or str(error)
         try:
             row["split"] = None if record.split is None else _string(record.split, "split")
@@ -103,6 +112,51 @@ class Normaliser:
             text = value if isinstance(value, bytes) else str(value)
             return _string(text, role).strip()
         return _integers(value, role)
+
+    def _with_paths(self, record: Record) -> Record:
+        """The record, with paths in the place of bytes that are not there, and nowhere else."""
+        beside = {*self.paths.values()} - {*self.columns.values()}
+        values = {name: value for name, value in record.values.items() if name not in beside}
+        for role, column in self.paths.items():
+            if values.get(self.columns[role]) is None:
+                values[self.columns[role]] = record.values.get(column)
+        return record._replace(values=values)
+
+    def _files(self, record: Record) -> str | None:
+        """The files that a record names, for messages."""
+        named = [
+            f"{role} {path}"
+            for role in _FILES
+            for path in _paths_in(record.values.get(self.columns.get(role, "")))
+        ]
+        return ", ".join(named) or None
+
+    def _file(self, role: str, value: Any, part: int) -> bytes | list[bytes]:
+        """The content of a picture's file, or of several masks'."""
+        if role == "image":
+            return self._content(role, value, part)
+        every = value if isinstance(value, list) else [value]
+        return [self._content(role, each, part) for each in every]
+
+    def _content(self, role: str, value: Any, part: int) -> bytes:
+        """The content of a file, which is given itself, by path, or as ``datasets`` has it."""
+        if isinstance(value, dict):
+            value = value.get("path") if value.get("bytes") is None else value["bytes"]
+        if isinstance(value, str):
+            return picture_file(_string(value, role), self.places[part])
+        if not isinstance(value, bytes):
+            what = "nothing" if value is None else f"a {type(value).__name__}"
+            raise _Unreadable(f"the {role} is {what}, not the bytes or the path of a file")
+        return value
+
+
+def _paths_in(value: Any) -> list[str]:
+    """The paths that a column of files holds in a row."""
+    if isinstance(value, list):
+        return [path for each in value for path in _paths_in(each)]
+    if isinstance(value, dict):
+        value = value.get("path") if value.get("bytes") is None else None
+    return [value] if isinstance(value, str) and value.strip() else []
 
 
 def _is_nothing(role: str, value: Any) -> bool:
@@ -183,25 +237,10 @@ def _pixels(value: Any) -> list[float]:
         raise _Unreadable(f"pixel_values is not a list of numbers: {error}") from error
 
 
-def _file(value: Any) -> bytes:
-    if not isinstance(value, bytes):
-        raise _Unreadable(f"the picture is a {type(value).__name__}, not the bytes of a file")
-    return value
-
-
-def _files(value: Any) -> list[bytes]:
-    """One file or several, each as bytes or as ``datasets`` has it."""
-    every = value if isinstance(value, list) else [value]
-    return [_file(each.get("bytes") if isinstance(each, dict) else each) for each in every]
-
-
 # Roles whose values are read alike in all parts; others are lists of whole numbers, and labels.
 _READ: dict[str, Callable[[Any], Any]] = {
     "text": partial(_text, role="text"),
     "pair": partial(_text, role="pair"),
     "roles": _roles,
     "pixel_values": _pixels,
-    "image": _file,
-    "mask": _files,
-    "other_mask": _files,
 }

@@ -79,7 +79,8 @@ def _failure(row: Row, error: RowError) -> Failure:
         message = one_line(str(cause)) or one_line(repr(cause))
         return Failure(row.instance_id, "forward", None, type(cause).__name__, message)
     stage = "encode" if row.problem is None else "read"
-    return Failure(row.instance_id, stage, None, "RowError", str(error))
+    where = "" if row.files is None or row.problem is not None else f" ({row.files})"
+    return Failure(row.instance_id, stage, None, "RowError", f"{error}{where}")
 
 
 def encode_row(model: Model, row: Row, options: EncodeOptions) -> Instance:

@@ -19,7 +19,8 @@ class Row:
     Either ``text``, ``input_ids``, ``image`` (a picture's file) or ``pixel_values`` is given, the
     last C * H * W numbers as the model takes them. ``mask`` is the file of a picture of where
     something is seen, or several; ``mask_label`` has the class of each, where they are not all of
-    the row's. ``other_mask`` and ``other_label`` are those of other things in the picture. What
+    the row's. ``other_mask`` and ``other_label`` are those of other things in the picture;
+    ``files`` says where all these were read from, for messages. What
     ``attention_mask`` hides of the ids is padding, and no part of the instance;
     ``special_tokens_mask`` marks [CLS], [SEP] and the like. ``good`` and ``bad`` are the correct
     and the wrong word at the [MASK], as words or as vocabulary ids. ``problem`` says what was wrong
@@ -46,6 +47,7 @@ class Row:
     mask_label: Sequence[int | None] | None = None
     other_mask: bytes | Sequence[bytes] | None = None
     other_label: Sequence[int | None] | None = None
+    files: str | None = None
     problem: str | None = None
 
 
