@@ -1,4 +1,4 @@
-"""What can be had without structure: a bag of words, and the nearest noun."""
+"""What can be had without structure: a bag of words, the nearest noun, a count of colours."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from examples.agreement import AgreementExample
 from examples.sentiment import SentimentExample
+from examples.shapes import COLOURS, SHAPES, Scene
+from examples.shapes_fitting import pixels_of
 
 _PENALTY = 1e-5
 
@@ -61,3 +63,30 @@ def nearest_noun_hits(examples: Sequence[AgreementExample]) -> list[bool]:
         attractor_is_nearer = (example.attractor_index or -1) > example.subject_index
         hits.append(not attractor_is_nearer or example.attractor_number == example.subject_number)
     return hits
+
+
+def colour_logits(train: Sequence[Scene], test: Sequence[Scene]) -> Tensor:
+    """Fit a logistic regression on how many pixels are of which colour; logits, [test, shapes]."""
+    inputs, labels = _colour_counts(train), torch.tensor([scene.label for scene in train])
+    weights = torch.zeros(inputs.shape[1], len(SHAPES), requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = cross_entropy(inputs @ weights, labels) + _PENALTY * weights.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return _colour_counts(test) @ weights.detach()
+
+
+def _colour_counts(scenes: Sequence[Scene]) -> Tensor:
+    """Tenths of a picture that are of each colour of things, and 1, [scenes, colours + 1]."""
+    pixels = pixels_of(scenes)
+    shares = [
+        (pixels == torch.tensor(colour, dtype=torch.uint8)[:, None, None]).all(1).float()
+        for colour in COLOURS.values()
+    ]
+    found = torch.stack([share.mean((1, 2)) for share in shares], 1)
+    return torch.cat([10 * found, torch.ones(len(scenes), 1)], 1)

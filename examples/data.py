@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from examples import agreement, influence_corpus, sentiment
+from examples import agreement, influence_corpus, sentiment, shapes
 from examples.agreement import AgreementExample
 from examples.influence_corpus import REFLEXIVES, SUBTASKS, InfluenceExample
 from examples.sentiment import SentimentExample
+from examples.shapes import SHAPES, Scene
+from examples.shapes_drawing import mask_file, picture_file
 from examples.splits import SPLITS, Split, split_of
 
-Example = TypeVar("Example", SentimentExample, AgreementExample, InfluenceExample)
+Example = TypeVar("Example", SentimentExample, AgreementExample, InfluenceExample, Scene)
 
 SAMPLE_SIZE = 400
 INFLUENCE_SAMPLE_SIZE = 40 * len(SUBTASKS)
 # Enough that the test tenth holds the sample: longer corpora of the same seed begin with it.
 _SAMPLED_CORPUS = 6_000
 _SAMPLED_SENTENCES = 800
+_SAMPLED_PICTURES = 3_000
+# With one thing, and with two.
+SHAPES_SAMPLE_SIZES = {"one": 96, "two": 48}
 # Of a subtask: the words of the smallest one give no more.
 _ALL_REFLEXIVES = 3_600
 DEFAULT_FOLDER = Path(__file__).parent / "data"
@@ -55,6 +61,20 @@ AGREEMENT_SCHEMA = pa.schema(
         pa.field("structure", pa.string(), nullable=False),
     ]
 )
+
+# As ``datasets`` stores pictures and classes, so that it knows them as such.
+SHAPES_SCHEMA = datasets.Features(
+    {
+        "id": datasets.Value("string"),
+        "image": datasets.Image(),
+        "mask": datasets.Image(),
+        "label": datasets.ClassLabel(names=list(SHAPES)),
+        "other_mask": datasets.Image(),
+        "other_label": datasets.ClassLabel(names=list(SHAPES)),
+        "caption": datasets.Value("string"),
+        "structure": datasets.Value("string"),
+    }
+).arrow_schema
 
 
 def deciding_sentences(example: SentimentExample) -> str:
@@ -91,6 +111,11 @@ def sentiment_splits(n: int, seed: int) -> dict[Split, list[SentimentExample]]:
 def agreement_splits(n: int, seed: int) -> dict[Split, list[AgreementExample]]:
     """Generate agreement sentences and split them; no sentence occurs in two splits."""
     return _partition(agreement.generate(n, seed), lambda example: example.text)
+
+
+def shapes_splits(n: int, seed: int) -> dict[Split, list[Scene]]:
+    """Compose pictures and split them; no picture occurs in two splits."""
+    return _partition(shapes.generate(n, seed), lambda scene: scene.content)
 
 
 def _balanced(
@@ -138,16 +163,54 @@ def influence_sample(n: int = INFLUENCE_SAMPLE_SIZE, seed: int = 0) -> list[Infl
     return _balanced(test, lambda example: (example.subtask, example.form), n)
 
 
+def shapes_sample(seed: int = 0) -> list[Scene]:
+    """Take test pictures of one thing and of two, of each as many of each shape."""
+    test = shapes_splits(_SAMPLED_PICTURES, seed)["test"]
+    parts = [
+        _balanced(
+            [scene for scene in test if scene.structure == structure], lambda scene: scene.label, n
+        )
+        for structure, n in SHAPES_SAMPLE_SIZES.items()
+    ]
+    return [scene for part in parts for scene in part]
+
+
+def _row_of(scene: Scene) -> dict[str, object]:
+    """A picture as a row of ``SHAPES_SCHEMA``."""
+    masks = [{"bytes": mask_file(thing), "path": None} for thing in scene.things]
+    return {
+        "id": scene.id,
+        "image": {"bytes": picture_file(scene), "path": None},
+        "mask": masks[0],
+        "label": scene.label,
+        "other_mask": masks[1] if len(masks) > 1 else None,
+        "other_label": scene.other_label,
+        "caption": scene.caption,
+        "structure": scene.structure,
+    }
+
+
+# How the rows of each sample are made, and what they are of.
+SAMPLES: dict[str, tuple[pa.Schema, Callable[[int], Iterator[dict[str, object]]]]] = {
+    "sentiment": (SENTIMENT_SCHEMA, lambda seed: map(asdict, sentiment_sample(seed=seed))),
+    "agreement": (AGREEMENT_SCHEMA, lambda seed: map(asdict, agreement_sample(seed=seed))),
+    "influence": (influence_corpus.SCHEMA, lambda seed: map(asdict, influence_sample(seed=seed))),
+    "shapes": (SHAPES_SCHEMA, lambda seed: map(_row_of, shapes_sample(seed))),
+}
+
+
+def write_sample(folder: Path, name: str, seed: int) -> None:
+    """Write the sample of a corpus as ``NAME.parquet``."""
+    schema, rows = SAMPLES[name]
+    table = pa.Table.from_pylist(list(rows(seed)), schema)
+    pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+
+
 def write_samples(folder: Path, seed: int = 0) -> None:
-    """Write ``sentiment.parquet``, ``agreement.parquet`` and ``influence.parquet``."""
+    """Write the samples of all corpora."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, schema, examples in (
-        ("sentiment", SENTIMENT_SCHEMA, sentiment_sample(seed=seed)),
-        ("agreement", AGREEMENT_SCHEMA, agreement_sample(seed=seed)),
-        ("influence", influence_corpus.SCHEMA, influence_sample(seed=seed)),
-    ):
-        table = pa.Table.from_pylist([asdict(example) for example in examples], schema)
-        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+    for name in SAMPLES:
+        write_sample(folder, name, seed)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from statistics import fmean
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,26 @@ from examples.sentiment import LABELS, SentimentExample
 _LOG = logging.getLogger(__name__)
 _IGNORED = -100
 _BATCHES_OF_A_POOL = 50
+
+
+class Schedule(Protocol):
+    """What of a recipe the training loop needs: its attributes of these names."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training split."""
+
+    @property
+    def batch(self) -> int:
+        """Examples of a step."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak of the learning rate."""
+
+    @property
+    def memory(self) -> float:
+        """Decay of Adam's average of squared gradients."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +121,8 @@ class Objective:
     """What a model is trained on.
 
     Attributes:
-        lengths: Tokens of each training text.
-        loss_of: Gives the mean loss of the texts with these positions.
+        lengths: Tokens of each training example.
+        loss_of: Gives the mean loss of the examples with these positions.
     """
 
     lengths: Tensor
@@ -111,7 +132,7 @@ class Objective:
 def fit(
     model: nn.Module,
     objective: Objective,
-    recipe: Recipe,
+    recipe: Schedule,
     seed: int,
     after_step: Callable[[int], None] = lambda _: None,
 ) -> int:
@@ -119,9 +140,9 @@ def fit(
 
     Args:
         model: Its parameters are changed; it is left in evaluation mode.
-        objective: Texts and loss.
+        objective: Examples and loss.
         recipe: Epochs, batch and learning rate.
-        seed: Of the order of the texts.
+        seed: Of the order of the examples.
         after_step: Called with the number of every step when it is done, the first being 1.
 
     Returns:

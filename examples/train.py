@@ -1,7 +1,7 @@
-"""Train the bundled models: ``python -m examples.train sentiment|agreement|all``.
+"""Train the bundled models: ``python -m examples.train sentiment|agreement|shapes|all``.
 
 Each model takes minutes on one core. Its folder holds the weights (safetensors, float32), the
-configuration, the tokenizer and a model card with what was measured.
+configuration, the tokenizer or processor, and a model card with what was measured.
 
 ``--checkpoints FOLDER --at STEP ...`` also keeps the model as it is after these steps, without a
 card. The tasks are learnt all of a sudden, so most steps' models are right nearly always or as
@@ -31,7 +31,9 @@ from examples.fitting import Recipe, classification, masking
 from examples.influence_corpus import SUBTASKS, InfluenceExample, vocabulary
 from examples.scoring import Cloze, accuracy_by, agreement_hits, sentiment_hits, token_id
 from examples.sentiment import SentimentExample
+from examples.shapes_card import ShapesCard
 from examples.tokenizer import train_tokenizer
+from examples.train_shapes import train_shapes
 
 DEFAULT_FOLDER = Path(__file__).parent / "models"
 
@@ -175,9 +177,10 @@ def _by_form(
     return accuracies
 
 
-TRAINERS: dict[str, tuple[str, Callable[[Path, int, Checkpoints], Card]]] = {
+TRAINERS: dict[str, tuple[str, Callable[[Path, int, Checkpoints], Card | ShapesCard]]] = {
     "sentiment": ("sentiment-bert", train_sentiment),
     "agreement": ("agreement-bert", train_agreement),
+    "shapes": ("shapes-vit", train_shapes),
 }
 
 

@@ -261,10 +261,11 @@ class TestSplits:
 
 class TestSamples:
     def test_bundled_samples_are_what_the_generators_give(self, tmp_path: Path) -> None:
-        data.write_samples(tmp_path)
         sizes = {"sentiment": 400, "agreement": 400, "influence": 240}
-        assert {path.stem for path in (EXAMPLES / "data").iterdir()} == set(sizes)
+        names = {path.stem for path in (EXAMPLES / "data").iterdir()}
+        assert names == set(data.SAMPLES) == {*sizes, "shapes"}
         for name, size in sizes.items():
+            data.write_sample(tmp_path, name, seed=0)
             bundled = pq.read_table(EXAMPLES / "data" / f"{name}.parquet")
             assert bundled.num_rows == size
             assert bundled.equals(pq.read_table(tmp_path / f"{name}.parquet"))
