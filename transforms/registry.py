@@ -172,6 +172,7 @@ class Method:
         linear: Whether it is defined for sums of logits alone.
         version: A number that changes whenever the same parameters come to give other results, so
             that a run never mixes the two.
+        spared: Why ``all`` leaves it out of a model that it is defined for; None if it doesn't.
         has_sign: Whether scores have a sign with given parameters, if that depends on these;
             ``signed`` is of the default ones.
         former: What parameters that it hasn't always had were when it hadn't, so that older runs
@@ -197,6 +198,7 @@ class Method:
     requires: tuple[Trait, ...] = ()
     linear: bool = False
     version: int = 1
+    spared: Callable[[Params, Model], str | None] | None = None
     has_sign: Callable[[Params], bool] | None = None
     former: Mapping[str, ParamValue] = field(default_factory=dict)
 
@@ -328,6 +330,11 @@ class Chosen:
         """The passes it needs with these parameters."""
         return self.method.needs(self.params)
 
+    def spared(self, model: Model) -> str | None:
+        """Why ``all`` leaves it out of a model that it is defined for; None if it doesn't."""
+        reason = self.method.spared
+        return None if reason is None else reason(self.params, model)
+
     def unfit(self, model: Model, scalar: Scalar | None = None) -> str | None:
         """Why the method isn't defined for a model, or a scalar of it; None if it is."""
         if self.method.linear and scalar is not None and scalar not in LINEAR:
@@ -420,7 +427,11 @@ def fit_all(
         UsageError: If a method that was named isn't defined for the model, or none is, or one
             can't be run as it is to be (``Chosen.fitted``).
     """
-    reasons = {choice.name: choice.unfit(model, scalar) for choice in chosen if choice.by_all}
+    reasons = {
+        choice.name: choice.unfit(model, scalar) or choice.spared(model)
+        for choice in chosen
+        if choice.by_all
+    }
     left_out = {name: why for name, why in reasons.items() if why is not None}
     if left_out and len(left_out) == len(chosen):
         raise UsageError("no method that was chosen is defined for this model")

@@ -258,7 +258,7 @@ def test_a_run_keeps_its_processor(folder: Path, tmp_path: Path) -> None:
             "drop leaves out whole patches: with --units pixel",
         ),
         ({"target": "objects"}, "--target objects needs masks, but"),
-        ({"methods": "influence"}, "influence is defined for rows of tokens"),
+        ({"methods": "pattern_ablation"}, "pattern_ablation is defined for rows of tokens"),
     ],
 )
 def test_what_is_refused(folder: Path, tmp_path: Path, more: dict[str, Any], says: str) -> None:

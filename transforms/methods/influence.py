@@ -4,18 +4,22 @@ Lu et al. 2021 (Influence Patterns for Explaining Information Flow in BERT). The
 input influence; the patterns, which come with it, fill a table of their own.
 """
 
+from typing import get_args
+
 import numpy as np
 import torch
 
 from attribeam.transforms.details import Details, PatternRow
 from attribeam.transforms.inputs.batch import Instance
+from attribeam.transforms.network.model import Model
 from attribeam.transforms.passes.base import Wish
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Forward
-from attribeam.transforms.passes.influence_paths import InfluencePaths, PatternAblation
+from attribeam.transforms.passes.influence_paths import InfluencePaths, PatternAblation, Start
 from attribeam.transforms.passes.patterns import Influence
 from attribeam.transforms.registry import (
     Choice,
+    ChoiceByKind,
     Default,
     Method,
     Params,
@@ -97,11 +101,27 @@ def _needs_of_ablation(params: Params) -> tuple[Wish, ...]:
     return *_needs(params), PatternAblation(_paths(params))
 
 
+# Bytes that one picture may take under ``all``.
+_MOST = 2**30
+
+
+def _spared(params: Params, model: Model) -> str | None:
+    """Why it isn't one of ``all``: of large pictures it keeps gigabytes."""
+    if model.grid is None:
+        return None
+    tokens = model.grid.positions
+    each = 11 * model.hidden_size + model.num_heads * tokens
+    size = 4 * params["points"] * model.num_layers * tokens * each
+    if size <= _MOST:
+        return None
+    return f"keeps {size / 2**30:.1f} GiB of each picture: name it, and perhaps influence.points=20"
+
+
 _DEFAULTS: dict[str, Default] = {
     "points": 50,
     # Both have the ends of the path, which the gap is taken from.
     "rule": Choice("trapezoid", "endpoints"),
-    "baseline": Choice("mask", "mask_words", "pad", "zero"),
+    "baseline": ChoiceByKind("starts", get_args(Start)),
 }
 _PRESETS: dict[str, dict[str, ParamValue]] = {
     "code": {"points": 50, "rule": "endpoints", "baseline": "mask"}
@@ -115,7 +135,7 @@ register(
         needs=_needs,
         defaults=_DEFAULTS,
         presets=_PRESETS,
-        requires=("serial", "products", "position", "tokens"),
+        requires=("serial", "products", "position"),
         signed=True,
         class_dependent=True,
         additive=True,
@@ -123,6 +143,7 @@ register(
         paper="Lu et al. 2021",
         equation="E_a[dq(b + a (x - b))/dx] (x - b)",
         tables=("patterns",),
+        spared=_spared,
     )
 )
 register(

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from attribeam.transforms.passes.captured import Captured
 
 # Where the path starts, in word embeddings: every token, or all but special ones and the one read
-# out, replaced by [MASK]; every token by [PAD]; or zeros.
-Start = Literal["mask", "mask_words", "pad", "zero"]
+# out, replaced by [MASK]; every token by [PAD]; or zeros. Of pictures, as paths of pixels.
+Start = Literal["mask", "mask_words", "pad", "zero", "black", "blur"]
 # Influence of each instance; and what its patterns leave, if that is asked for.
 _Both = tuple[list[Influence], list[list[AblationRow]]]
 
@@ -38,7 +38,8 @@ class InfluencePaths(Pass[list[Influence]]):
         steps: Points on the path from the baseline.
         rule: Quadrature rule that weighs them.
         start: The baseline, in word embeddings: ``mask`` at every position, ``mask_words`` at the
-            removable ones only, ``pad``, or ``zero``.
+            removable ones only, ``pad``, or ``zero``. Of pictures, in what patches are projected
+            to: that of the mean colour (``zero``), of ``black``, or of a ``blur``.
     """
 
     steps: int
@@ -51,8 +52,10 @@ class InfluencePaths(Pass[list[Influence]]):
         if self.start == "pad":
             remedy = "use another baseline, such as baseline=zero"
             kind.check_start(model, "pad", "the pad baseline", remedy)
-        elif self.start != "zero":
+        elif self.start in ("mask", "mask_words"):
             kind.check_start(model, "mask", "the mask baseline", "use baseline=pad or zero")
+        elif self.start != "zero":
+            kind.check_start(model, self.start, f"the {self.start} baseline", "use baseline=zero")
 
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> _Both:
         """Influence and patterns of each instance; and what these leave, if it is asked for.

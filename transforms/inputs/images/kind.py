@@ -167,20 +167,36 @@ class Images:
         return model.embed(rows).double()
 
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
-        """The path of pixels from the mean colour (normalised zeros), black or a blur to a picture.
+        """The path from the mean colour (normalised zeros), black or a blur to a picture.
 
-        Raises:
-            ValueError: If it is to be of words.
+        In what is ``embedded`` it is one of pixels. In place of ``words`` there is what pixels add
+        to each position, of which the class token has nothing: the same path, by position.
         """
-        if name == "words":
-            raise ValueError("there are no words in pictures")
         end = batch.rows.inputs["pixel_values"]
         begin = torch.zeros_like(end)
         if start == "black":
             begin = _black(model).expand_as(end).contiguous()
         elif start == "blur":
             begin = blurred(end)
-        return Space(begin, end, self.leaf(model, batch.rows)[1])
+        if name == "embedded":
+            return Space(begin, end, self.leaf(model, batch.rows)[1])
+        nothing = self._added(model, batch.rows, torch.zeros_like(end))
+        first, last = (
+            (self._added(model, batch.rows, pixels) - nothing).to(model.dtype)
+            for pixels in (begin, end)
+        )
+        alone = nothing[:1].to(model.dtype)
+
+        def enter(_: Rows, values: torch.Tensor) -> torch.Tensor:
+            norm = model.embedding.norm
+            return alone + values if norm is None else norm.module(alone + values)
+
+        return Space(first, last, enter)
+
+    def _added(self, model: Model, rows: Rows, pixels: torch.Tensor) -> torch.Tensor:
+        """What is added up to enter the first layer for some pixels, in float64."""
+        with torch.no_grad():
+            return self.summed(model, replace(rows, inputs={"pixel_values": pixels}))
 
     def leaf(self, model: Model, rows: Rows) -> tuple[torch.Tensor, Enter]:
         """Pixels, [B, C, H, W]: gradients are with respect to these."""

@@ -56,9 +56,15 @@ def picture_of(row: Row, pixels: Pixels, grid: Grid, things: tuple[Thing, ...] =
         tokens=(*grid.specials, *names),
         split=row.split,
         label=row.label,
+        roles=None if mask is None else _roles(grid, mask),
         rationale=None if mask is None else np.concatenate([0 * nowhere[: grid.before], mask]),
         subset=row.subset,
         pixels=pixels,
         grid=grid,
         things=things,
     )
+
+
+def _roles(grid: Grid, mask: NDArray[np.int32]) -> tuple[str | None, ...]:
+    """``inside`` and ``outside`` of the mask for patches; other tokens have no role."""
+    return (*(None,) * grid.before, *("inside" if own else "outside" for own in mask.tolist()))

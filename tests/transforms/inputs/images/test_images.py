@@ -407,6 +407,7 @@ def all_methods(model: Model, instances: Sequence[Instance], **more: Any) -> Att
     alone = "position" in model.traits
     paths = {name: {"steps": 12} for name in ("bt_head", "bt_token", "integrated_gradients")}
     layers = {name: {"steps": 2, "most": 2} for name in ("attattr", "attattr_colsum") if alone}
+    layers |= {"influence": {"points": 5}} if alone else {}
     drawn = {name: {"samples": 20} for name in ("lime", "kernel_shap")}
     drawn["smoothgrad"] = {"samples": 3}
     noisy = {"iba": {"steps": 2, "copies": 2}, "hta_x_input": {"probes": 2}}
@@ -524,7 +525,11 @@ def test_a_picture_of_another_size_fails_alone(double: Model) -> None:
             {"baseline": "mask"},
             "is zero or black for a model of images, not mask",
         ),
-        ("influence", {}, "influence is defined for rows of tokens, and vit has none"),
+        (
+            "pattern_ablation",
+            {},
+            "pattern_ablation is defined for rows of tokens, and vit has none",
+        ),
         ("globenc", {}, "globenc is defined by layers that normalise after their residuals"),
     ],
 )
@@ -577,3 +582,33 @@ def test_bottlenecks_take_the_noise_of_their_position(double: Model) -> None:
         nats = -np.log(1 - share) + ((1 - share) ** 2 + z**2 - 1) / 2
         assert row is not None
         assert relative_error(row.scores, nats.sum(-1)) < TIGHT
+
+
+def test_influence_is_that_of_a_path_of_pixels(double: Model) -> None:
+    """Of the contrast with the runner-up; patterns start at patches and end at the class token."""
+    shared = {"baseline": "zero", "rule": "trapezoid"}
+    chosen = choose("influence", {"influence": {"points": 9, "rule": "trapezoid"}})
+    found = attribute(double, pictures(double), chosen).rows["influence"]
+    paths = choose("integrated_gradients", {"integrated_gradients": {"steps": 9, **shared}})
+    expected = attribute(double, pictures(double), paths, explain="contrast")
+    for row, other in zip(found, expected.rows["integrated_gradients"], strict=True):
+        assert row is not None and other is not None
+        assert relative_error(row.scores, other.scores) < 1e-9
+        assert row.delta == pytest.approx(other.delta, abs=1e-9)
+        patterns = row.details["patterns"]
+        assert {pattern.source for pattern in patterns} == {*range(1, 1 + PATCHES)}
+        assert all(pattern.nodes[-1] == 0 for pattern in patterns)
+        for pattern in patterns:
+            assert pattern.input_influence == pytest.approx(row.scores[pattern.source], abs=1e-9)
+
+
+def test_large_pictures_are_spared_what_keeps_gigabytes(double: Model) -> None:
+    params = {"points": 200_000}
+    (named,) = choose("influence", {"influence": params})
+    of_all = [choice for choice in choose("all") if choice.name in ("influence", "random")]
+    several = [replace(choice, params={**choice.params, **params}) for choice in of_all]
+    chosen, left_out = fit_all(several, double, "logit")
+    assert [choice.name for choice in chosen] == ["random"]
+    assert "GiB of each picture: name it" in left_out["influence"]
+    assert fit_all(of_all, double, "logit")[1] == {}
+    assert [choice.name for choice in fit_all([named], double, "logit")[0]] == ["influence"]
