@@ -9,10 +9,11 @@
 -- replicates are then independent of each other, and more is not needed for percentiles to be as
 -- exact as those of wholly independent ones.
 --
--- Intervals from them assume that instances are independent of each other. Windows of one text are
--- not, nor are rows of equal tokens: all that is random about these is drawn from the tokens and is
--- the same, so that they are one observation, counted twice. Of many such rows, intervals are too
--- narrow.
+-- Intervals from them assume that what ids stand for is independent of each other: the views give
+-- them the ids of rows (`instances.row_id`), so that the windows of one text, and questions about
+-- it, count together. Rows of equal tokens are not told apart from others: all that is random about
+-- these is drawn from the tokens and is the same, so that they are one observation, counted twice.
+-- Of many such rows, intervals are too narrow.
 create macro bootstrap_weights(id) as
     list_prepend(1::tinyint, list_transform(
         -- A list of one, so that the MD5 is taken once.

@@ -10,8 +10,8 @@
 -- same for all methods, which are therefore compared on the same samples.
 --
 -- The work is methods x instances x 1000 sums: seconds for 5,000 instances and 20 methods.
--- Intervals of a few instances are too narrow; where top and bottom hardly differ, they have no
--- bounds.
+-- Windows of one text, and questions about it, are drawn together. Intervals of a few texts are too
+-- narrow; where top and bottom hardly differ, they have no bounds.
 --
 -- Columns:
 --   degradation  As in the view `degradation`
@@ -55,8 +55,9 @@ sizes as (
 weights as (
     select
         instance_id,
-        bootstrap_weights(instance_id) as weights
-    from (select distinct instance_id from chosen where compared)
+        bootstrap_weights(coalesce(row_id, instance_id)) as weights
+    from instances
+    semi join (select distinct instance_id from chosen where compared) using (instance_id)
 ),
 
 -- Unnested after the join, so that the join is a small one.

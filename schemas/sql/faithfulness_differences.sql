@@ -8,7 +8,7 @@
 -- sign. Of few texts all 2^n flips are tried; else they are drawn, as functions of the text's id
 -- and the number of the draw alone (the same whenever and wherever they are computed), and p is
 -- (1 + draws at least as far from 0) / (1 + draws). Windows of one text are drawn and flipped
--- together, unlike in `faithfulness_intervals`.
+-- together.
 --
 -- `p_holm` is p corrected for all pairs of methods of a protocol, an operation and a metric (Holm
 -- 1979), not for many metrics looked at. Drawn p are no smaller than 1 / (1 + draws), so that the

@@ -4,8 +4,8 @@
 -- Percentiles over 1000 replicates (`bootstrap_weights`), in each of which the weighted mean of
 -- `faithfulness_by_instance` is computed anew. Methods are compared on the same samples, so that
 -- intervals which overlap can still differ surely. A metric whose order was not run has no row. The
--- work is methods x instances x 1000 sums: seconds for 5,000 instances and 20 methods. Intervals of
--- a few instances are too narrow.
+-- work is methods x instances x 1000 sums: seconds for 5,000 instances and 20 methods. Windows of
+-- one text, and questions about it, are drawn together. Intervals of a few texts are too narrow.
 --
 -- Columns:
 --   metric  Name of the column of `faithfulness`
@@ -33,8 +33,9 @@ sizes as (
 weights as (
     select
         instance_id,
-        bootstrap_weights(instance_id) as weights
-    from (select distinct instance_id from chosen where compared)
+        bootstrap_weights(coalesce(row_id, instance_id)) as weights
+    from instances
+    semi join (select distinct instance_id from chosen where compared) using (instance_id)
 ),
 
 -- Unnested after the join, so that the join is a small one.

@@ -2,8 +2,7 @@
 -- intervals by the bootstrap, one row per method and metric.
 --
 -- Percentiles over 1000 replicates (`bootstrap_weights`), on the same samples for all methods; in
--- each, counts are pooled and means taken anew. Several questions about one picture are drawn one
--- by one, though they are not independent: of these, intervals are too narrow.
+-- each, counts are pooled and means taken anew. Questions about one picture are drawn together.
 --
 -- Columns:
 --   metric  Name of the column of `segmentation`
@@ -32,8 +31,9 @@ found as materialized (
 ),
 
 weights as (
-    select instance_id, bootstrap_weights(instance_id) as weights
-    from (select distinct instance_id from found)
+    select instance_id, bootstrap_weights(coalesce(row_id, instance_id)) as weights
+    from instances
+    semi join (select distinct instance_id from found) using (instance_id)
 ),
 
 -- Unnested after the join, so that the join is a small one.

@@ -3,8 +3,7 @@
 --
 -- Percentiles over 1000 replicates (`bootstrap_weights`), on the same samples for all methods. The
 -- metrics are those whose choice of words needs no corpus: token_f1, token_iou, iou_f1,
--- average_precision and auprc. Instances are drawn one by one, also the windows of one text, which
--- are not independent: of windows, intervals are too narrow.
+-- average_precision and auprc. Windows of one text, and questions about it, are drawn together.
 --
 -- Columns:
 --   metric  Name of the column of `plausibility`
@@ -36,8 +35,9 @@ found as (
 weights as (
     select
         instance_id,
-        bootstrap_weights(instance_id) as weights
-    from (select distinct instance_id from found)
+        bootstrap_weights(coalesce(row_id, instance_id)) as weights
+    from instances
+    semi join (select distinct instance_id from found) using (instance_id)
 ),
 
 -- Unnested after the join, so that the join is a small one.

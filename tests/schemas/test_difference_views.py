@@ -175,3 +175,20 @@ def test_methods_that_are_equal_do_not_differ() -> None:
         # Four draws are fewer than the eight flips that there are: p is drawn.
         assert (row["p"], row["p_holm"], row["draws"]) == (1, 1, 4)
         assert (row["wins"], row["ties"], row["d_z"]) == (0, 1, None)
+
+
+def test_intervals_draw_the_windows_of_a_text_together() -> None:
+    rng = np.random.default_rng(5)
+    values = {"A": {f"i{n:02}": float(rng.random()) for n in range(24)}}
+    with metric_tables(values, windows=3) as connection:
+        connection.execute(views("faithfulness_intervals")[0].sql)
+        found = by(select(connection, "from faithfulness_intervals"), "metric")
+    names = sorted(values["A"])
+    weights = poisson_weights([text(number, 3) for number in range(len(names))])
+    own = np.array([values["A"][name] for name in names])
+    means = (weights @ own)[weights.any(1)] / weights.sum(1)[weights.any(1)]
+    row = found[("comprehensiveness",)]
+    assert row["value"] == pytest.approx(own.mean(), abs=1e-12)
+    assert (row["low"], row["high"]) == pytest.approx(
+        tuple(np.percentile(means, (2.5, 97.5))), abs=1e-9
+    )

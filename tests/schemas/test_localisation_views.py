@@ -64,6 +64,11 @@ def connection(rows: list[Row]) -> Iterator[duckdb.DuckDBPyConnection]:
         table = pa.Table.from_pylist(rows, table_schema("localisation"))
         opened.register("found", table)
         opened.execute("create table localisation as from found")
+        # Two questions about each picture but for the last.
+        opened.execute(
+            "create table instances as select distinct instance_id, "
+            "'p' || (instance_id[2:]::int // 2) as row_id from found"
+        )
         names = ("segmentation_by_instance", "segmentation", "bootstrap_weights")
         for view in views(*names, "localisation_intervals", "class_discrimination"):
             opened.execute(view.sql)
@@ -132,7 +137,7 @@ def test_by_instance(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> 
 def test_intervals(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> None:
     found = by(select(connection, "from localisation_intervals"), "method", "metric")
     for method, own in common(rows).items():
-        drawn = poisson_weights([row["instance_id"] for row in own])
+        drawn = poisson_weights([f"p{int(row['instance_id'][1:]) // 2}" for row in own])
         samples = [pooled(own, weights) for weights in drawn]
         for metric, value in pooled(own).items():
             row = found[method, metric]
