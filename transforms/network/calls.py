@@ -29,6 +29,24 @@ def patch_layers(layers: Sequence[Layer]) -> None:
             layer.module.forward = partial(_call, layer.module.forward)
 
 
+def patch_patches(convolution: nn.Module) -> None:
+    """Lets what makes tokens of patches rest where something else enters in their place."""
+    if getattr(convolution.forward, "func", None) is not _tokens:
+        convolution.forward = partial(_tokens, convolution, convolution.forward)
+
+
+def _tokens(convolution: Any, whole: Forward, pixels: torch.Tensor) -> torch.Tensor:
+    """Pictures [B, C, H, W] to tokens of their patches, [B, d, rows, columns]."""
+    recorder = current_recorder()
+    if recorder is None or recorder.enter is None:
+        tokens: torch.Tensor = whole(pixels)
+        return tokens
+    # Only their shape is looked at.
+    sides = zip(pixels.shape[2:], convolution.stride, strict=True)
+    shape = [side // stride for side, stride in sides]
+    return pixels.new_zeros(()).expand(len(pixels), convolution.out_channels, *shape)
+
+
 def _call(whole: Forward, *args: Any, **kwargs: Any) -> Any:
     """Hidden states [B, T, d] in and out, as the layer's own code (``whole``) gives them."""
     recorder = current_recorder()
@@ -44,7 +62,7 @@ def _call(whole: Forward, *args: Any, **kwargs: Any) -> Any:
     entered = hidden
     if number == recorder.start and recorder.enter is not None:
         entered = recorder.enter
-    if number == 0:
+    if number == 0 and (recorder.enter is None or recorder.start == 0):
         recorder.entered = entered
     if number < recorder.start:
         left = recorder.enter if last and recorder.enter is not None else hidden

@@ -13,7 +13,11 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from attribeam.transforms.network.anatomy import Anatomy, Grid, Pooling
 from attribeam.transforms.network.borrowed import borrowed
-from attribeam.transforms.network.calls import patch_layers, patch_root_mean_squares
+from attribeam.transforms.network.calls import (
+    patch_layers,
+    patch_patches,
+    patch_root_mean_squares,
+)
 from attribeam.transforms.network.capture import Recorder, Watch, recording
 from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer
 from attribeam.transforms.network.rows import Rows
@@ -72,6 +76,8 @@ class Model:
 
     def __post_init__(self) -> None:
         patch_layers(self.layers)
+        if self.anatomy.patches is not None:
+            patch_patches(attrgetter(self.anatomy.patches)(self.network))
         patch_root_mean_squares(self.network, self.anatomy.norm_shift)
         if self.mixed:
             self._keep_whole()

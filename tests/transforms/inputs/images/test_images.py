@@ -400,6 +400,19 @@ def test_curves_of_patches(double: Model) -> None:
     assert (half["morf"].removed, half["morf"].units) == (8, PATCHES)
 
 
+def test_tokens_are_made_of_patches_once(double: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    whole = torch.nn.Conv2d._conv_forward
+
+    def counted(self: torch.nn.Conv2d, pixels: torch.Tensor, *more: Any) -> torch.Tensor:
+        made.append(len(pixels))
+        return whole(self, pixels, *more)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", counted)
+    scores_of(double, "saliency")
+    assert made == [PICTURES]
+
+
 # Batches --------------------------------------------------------------------------------------
 
 
