@@ -46,7 +46,8 @@ class Path(Pass[PathGradient]):
     The path runs in the space of what enters the first layer (``hidden_states[0]``: word, position
     and type embeddings after their layer norm), of pictures in that of their pixels. Costs steps *
     (F + B), or little more than steps * F for gradients of attention, which need no backward pass
-    below the last layer. Both kinds along one path share its forward passes.
+    below the last layer. Both kinds along one path share its forward passes, and of attention alone
+    the input itself is taken from the base pass, where that has it.
 
     Attributes:
         baseline: Where it starts: the embeddings of the input with its removable tokens replaced
@@ -89,22 +90,7 @@ class Path(Pass[PathGradient]):
         kinds = sorted({one.of for one in alike if isinstance(one, Path)})
         model, batch = captured.model, captured.batch
         space = inputs_of(model).space(model, batch, "embedded", self.baseline)
-        difference = space.end - space.start
-        points, weights = quadrature(self.rule, self.steps)
-        cost = len(batch) * row_cost(batch.rows.length, model.head_size)
-        at_once = min(max(1, int(captured.budget / cost)), self.steps)
-        totals: dict[Of, torch.Tensor] = {}
-        done = 0
-
-        def some(count: int) -> dict[Of, torch.Tensor]:
-            alphas = torch.tensor(points[done : done + count]).to(difference)
-            shares = torch.tensor(weights[done : done + count]).to(difference)
-            return self._gradients(captured, space, alphas, shares, kinds)
-
-        while done < self.steps:
-            found, at_once = fitting(some, at_once)
-            totals = {of: totals.get(of, 0) + found[of] for of in kinds}
-            done += at_once
+        totals = self._walked(captured, space, kinds)
         gain = None
         if "input" in kinds:
             with torch.no_grad():
@@ -116,8 +102,42 @@ class Path(Pass[PathGradient]):
             gain = at_input - at_start
         kind = inputs_of(model)
         gradient = kind.vectors(model, totals["input"]) if "input" in kinds else None
-        moved = kind.vectors(model, difference)
+        moved = kind.vectors(model, space.end - space.start)
         return PathGradient(gradient, totals.get("attention"), moved, gain)
+
+    def _walked(
+        self, captured: "Captured", space: Space, kinds: Sequence[Of]
+    ) -> dict[Of, torch.Tensor]:
+        """Weighted sums of the gradients at all points, [B, ...] of each kind."""
+        points, weights = quadrature(self.rule, self.steps)
+        totals: dict[Of, torch.Tensor] = {}
+        if points[-1] == 1 and kinds == ["attention"] and self._is_had(captured):
+            totals["attention"] = float(weights[-1]) * self._at_input(captured)
+            points, weights = points[:-1], weights[:-1]
+        cost = len(captured.batch) * row_cost(captured.batch.rows.length, captured.model.head_size)
+        at_once, done = min(max(1, int(captured.budget / cost)), self.steps), 0
+
+        def some(count: int) -> dict[Of, torch.Tensor]:
+            alphas, shares = (
+                torch.tensor(of[done : done + count]).to(space.end) for of in (points, weights)
+            )
+            return self._gradients(captured, space, alphas, shares, kinds)
+
+        while done < len(points):
+            found, at_once = fitting(some, at_once)
+            totals = {of: totals.get(of, 0) + found[of] for of in kinds}
+            done += at_once
+        return totals
+
+    def _is_had(self, captured: "Captured") -> bool:
+        """Whether the base pass, which is the path's end, left gradients of attention."""
+        return self.output == "logit" and bool(captured.attention_gradient)
+
+    def _at_input(self, captured: "Captured") -> torch.Tensor:
+        """Those of the last layer, as ``PathGradient.attention``."""
+        gradient = captured.attention_gradient[-1]
+        alone = captured.batch.rows.read.at is not None
+        return captured.at_readout(gradient) if alone else gradient
 
     def _gradients(
         self,
