@@ -25,6 +25,8 @@ _NAMES = (
     "compared",
     "faithfulness_by_instance",
     "faithfulness",
+    "faithfulness_normalised_by_instance",
+    "faithfulness_normalised",
     "degradation",
     "degradation_curves",
     "bootstrap_weights",

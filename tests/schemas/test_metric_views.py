@@ -37,6 +37,8 @@ from tests.transforms.test_degradation import poisson_weights
 NEW = (
     "compared",
     "compared_curves",
+    "faithfulness_normalised_by_instance",
+    "faithfulness_normalised",
     "inversions",
     "agreement_by_instance",
     "agreement",
