@@ -24,7 +24,7 @@ setup(
     packages=find_packages("src"),
     package_data={
         "attribeam": ["py.typed"],
-        "attribeam.schemas": ["sql/*.sql"],
+        "attribeam.schemas": ["sql/*.sql", "methods.json"],
         "attribeam.analysis": ["templates/*"],
     },
     install_requires=[

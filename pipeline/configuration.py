@@ -27,7 +27,7 @@ def run_options(arguments: argparse.Namespace, params: Mapping[str, Any], others
     same = [name for name in Options.__dataclass_fields__ if name in given]
     return Options(
         **{name: given[name] for name in same},
-        params=_params(params, arguments.set),
+        params=set_params(params, arguments.set),
         columns=columns_of(given),
         evaluation=_evaluation(arguments) if arguments.evaluate else None,
         beam=others,
@@ -79,7 +79,12 @@ def listed(text: str) -> list[str]:
     return list(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
 
 
-def _params(config: Mapping[str, Any], sets: Sequence[str]) -> dict[str, dict[str, Any]]:
+def set_params(config: Mapping[str, Any], sets: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parameters by method, of a configuration and of ``--set``, which wins.
+
+    Raises:
+        UsageError: If one is none.
+    """
     params: dict[str, dict[str, Any]] = {}
     for method, values in config.items():
         if not isinstance(values, Mapping):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib import import_module
 from math import isfinite
 from pkgutil import iter_modules
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from attribeam.schemas import UsageError, UsageTypeError
+from attribeam.schemas.catalogue import check_names
 from attribeam.transforms.details import Details
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.targets import LINEAR, Scalar
@@ -397,11 +397,7 @@ def choose(
     everything = [name for name, method in known.items() if method.opt_in is None]
     named = {*wanted, *given}
     wanted = [one for name in wanted for one in (everything if name == "all" else [name])]
-    for name in [*wanted, *given]:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UsageError(f"there is no method {name!r}{hint} (`attribeam methods` lists them)")
+    check_names([*wanted, *given], known)
     if not wanted:
         raise UsageError("no method was named (`attribeam methods` lists them)")
     unused = sorted(set(given) - set(wanted))

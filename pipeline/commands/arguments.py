@@ -111,7 +111,8 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         help="most instances to look at one by one",
     )
     _add_publish(commands)
-    commands.add_parser("methods", help="list the methods", allow_abbrev=False)
+    listing = commands.add_parser("methods", help="list the methods", allow_abbrev=False)
+    listing.add_argument("names", nargs="*", metavar="NAME", help="say all of these")
     return parser, run, plan
 
 

@@ -4,8 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from attribeam.pipeline.commands.early import check_early
 from attribeam.pipeline.commands.run import configured
-from attribeam.pipeline.commands.saying import tell
+from attribeam.pipeline.commands.saying import quiet, tell
 from attribeam.pipeline.commands.status import DONE
 from attribeam.pipeline.configuration import run_options
 
@@ -13,6 +14,8 @@ from attribeam.pipeline.configuration import run_options
 def plan_command(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str]) -> int:
     """Estimates what a run would take; returns the exit status."""
     arguments, params = configured(parser, given, ("model", "corpus"))
+    check_early(arguments, params)
+    quiet(verbose=arguments.verbose)
     arguments.output = arguments.output or ""
     from attribeam.pipeline.planning.estimate import estimate_run
     from attribeam.pipeline.planning.report import print_estimate

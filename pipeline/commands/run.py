@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from attribeam.pipeline.commands.early import check_early
 from attribeam.pipeline.commands.saying import counted, quiet, tell
 from attribeam.pipeline.commands.status import DONE, FAILED
 from attribeam.pipeline.configuration import read_config, run_options
@@ -16,6 +17,8 @@ from attribeam.schemas.errors import cut
 def run_command(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str]) -> int:
     """Attributes a corpus; returns the exit status."""
     arguments, params = configured(parser, given, ("model", "corpus", "output"))
+    check_early(arguments, params)
+    quiet(verbose=arguments.verbose)
     # Beam's own usage text would hide ours; and these are slow imports.
     from attribeam.pipeline.running.job import cause, run
     from attribeam.pipeline.workers.engines import is_dry_run
@@ -48,7 +51,6 @@ def configured(
     config = read_config(settings.config, parser)
     parser.set_defaults(**{key: value for key, value in config.items() if key != "set"})
     arguments = parser.parse_known_args(given)[0]
-    quiet(verbose=arguments.verbose)
     for name in needed:
         if not getattr(arguments, name):
             raise UsageError(f"--{name} is needed (`{parser.prog} --help`)")

@@ -55,6 +55,7 @@ from attribeam.pipeline.corpus.picture_folder import (
 from attribeam.pipeline.corpus.pictures import is_picture
 from attribeam.pipeline.corpus.readers import READ_ROWS, Reader, arrow_rows, format_of, reader_of
 from attribeam.pipeline.corpus.streams import suffixes
+from attribeam.pipeline.places import no_corpus
 from attribeam.pipeline.store.files import is_local
 from attribeam.schemas import UsageError
 
@@ -204,7 +205,7 @@ def open_source(
     looks_like_file = format_of(corpus) or suffixes(corpus)[1] or corpus.startswith((".", "/"))
     if is_local(corpus) and not looks_like_file and _HUB_ID.fullmatch(corpus):
         return _hub_source(corpus, split, split_column)
-    raise UsageError(f"there is no corpus at {corpus}: no such file, folder or match of a glob")
+    raise UsageError(no_corpus(corpus))
 
 
 def _character(delimiter: str) -> str:

@@ -18,6 +18,7 @@ from attribeam.pipeline.corpus.padding import count_padding, said
 from attribeam.pipeline.corpus.staging import Corpus, check_again, open_corpus, stage, staged
 from attribeam.pipeline.options import Options, Said, declared
 from attribeam.pipeline.parts import check_part, part_of
+from attribeam.pipeline.places import check_model_folder
 from attribeam.pipeline.running.again import NOTHING, Run, Work, passing_parts
 from attribeam.pipeline.running.identity import base_name, record
 from attribeam.pipeline.running.manifest import check_is_own, merged, other_versions, read_manifest
@@ -598,8 +599,7 @@ def resolve_model(
     """
     if Path(source).is_dir():
         return Path(source)
-    if Path(source).exists() or source.startswith((".", "/")) or source.count("/") > 1:
-        raise UsageError(f"there is no model folder {source}")
+    check_model_folder(source)
     patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
     patterns += ["*.bin"] * allow_pickle + ["*.py"] * trust_remote_code
     try:
