@@ -13,6 +13,10 @@ import pyarrow as pa
 # partitions make dictionaries of them too, ``pq.read_table(OUT/attributions)`` finds equal types.
 NAME = pa.dictionary(pa.int32(), pa.string())
 REAL = pa.float32()
+# A picture's file, as ``datasets`` stores it; ``path`` is null, since the bytes are here.
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+# Metadata of a file, by which ``datasets`` knows that such a column is one of pictures.
+IMAGE_METADATA = {"huggingface": '{"info": {"features": {"image": {"_type": "Image"}}}}'}
 
 
 class Failure(NamedTuple):
@@ -108,6 +112,24 @@ _INSTANCES = (
         "outputs",
         pa.list_(pa.string()),
         "Name of the label or the value that is asked for; null for all classes",
+        added=True,
+    ),
+    _column(
+        "image",
+        IMAGE,
+        "Of pictures: what the model saw, as a PNG file of at most 96 pixels a side; where the "
+        "model has no processor that says what its numbers were made of, colours go from the least "
+        "number to the largest; of other than 1 or 3 channels the mean, in grey",
+        added=True,
+    ),
+    _column("width", pa.int32(), "Of pictures: pixels in a row of the model's input", added=True),
+    _column("height", pa.int32(), "Of pictures: pixels in a column of it", added=True),
+    _column("rows", pa.int32(), "Of pictures: number of rows of patches", added=True),
+    _column("columns", pa.int32(), "Of pictures: number of patches in a row", added=True),
+    _column(
+        "patch",
+        pa.int32(),
+        "Of pictures: pixels along a patch's side; null where patches are no squares",
         added=True,
     ),
 )

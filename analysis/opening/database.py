@@ -24,6 +24,7 @@ _TYPE_NAMES = {
     pa.float32(): "float",
     pa.float64(): "double",
     pa.string(): "varchar",
+    pa.binary(): "blob",
 }
 _VIEW = re.compile(r"^create view \w+", re.MULTILINE)
 _GLOB = str.maketrans({character: f"[{character}]" for character in "*?["})
@@ -286,6 +287,8 @@ def _type_name(kind: pa.DataType) -> str:
         return f"{_type_name(kind.value_type)}[]"
     if pa.types.is_dictionary(kind):
         return _type_name(kind.value_type)
+    if pa.types.is_struct(kind):
+        return f"struct({', '.join(f'{f.name} {_type_name(f.type)}' for f in kind)})"
     return _TYPE_NAMES[kind]
 
 

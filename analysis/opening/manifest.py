@@ -18,6 +18,16 @@ def devices(manifest: Manifest) -> list[str]:
     return list(dict.fromkeys(str(name) for name in names if name))
 
 
+def of_pictures(manifest: Manifest) -> bool:
+    """Whether a run is of pictures."""
+    return "ForImage" in (manifest["identity"]["model"].get("architecture") or "")
+
+
+def stretched(manifest: Manifest) -> bool:
+    """Whether a run's pictures are shown in stretched colours, since theirs aren't known."""
+    return of_pictures(manifest) and "processor" not in manifest["identity"]["model"]
+
+
 def rows_of(corpus: CorpusIdentity) -> str:
     """How much of its corpus a run is of, for people.
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 import yaml
 
 from attribeam.analysis.opening.database import _METHOD_COMMENTS as METHOD_COMMENTS
-from attribeam.analysis.opening.manifest import devices, rows_of, versions
+from attribeam.analysis.opening.manifest import devices, of_pictures, rows_of, stretched, versions
 from attribeam.schemas import TABLES, VIEWS, table_schema
 from attribeam.schemas.manifest import Manifest, ModelIdentity
-from attribeam.schemas.tables import EVALUATIONS
+from attribeam.schemas.tables import EVALUATIONS, IMAGE
 
 # What a row of each table is. The columns speak for themselves: their comments are in the schemas.
 ROWS = {
@@ -153,6 +153,8 @@ def render(card: Card) -> str:
         settings=card.manifest["identity"]["settings"],
         versions=versions(card.manifest),
         devices=devices(card.manifest),
+        pictures=of_pictures(card.manifest),
+        stretched=stretched(card.manifest),
         tables=_tables(card),
         metrics=list(_metrics(card)),
         meanings=_meanings(),
@@ -194,7 +196,7 @@ def front_matter(card: Card) -> str:
         # Norwegian is "no".
         content["language"] = [_Quoted(code) for code in card.languages]
     task = _TASKS.get(card.model.get("task", ""))
-    if card.model.get("processor") or "ForImage" in (card.model.get("architecture") or ""):
+    if of_pictures(card.manifest):
         task = "image-classification"
     if task:
         content["task_categories"] = [task]
@@ -239,11 +241,13 @@ _Dumper.add_representer(_Quoted, _represent_quoted)
 
 def _info(card: Card, config: Config) -> dict[str, Any]:
     classes = _CLASSES.get(config.table, ())
+    pictures = of_pictures(card.manifest)
     labels = class_names(card.model.get("labels"))
     return {
         "config_name": config.name,
         "features": [
-            _feature(field, labels if field.name in classes else None) for field in config.schema
+            _feature(field, labels if field.name in classes else None, pictures=pictures)
+            for field in config.schema
         ],
         "splits": [
             {"name": card.split, "num_bytes": config.memory, "num_examples": config.rows},
@@ -260,7 +264,11 @@ def class_names(labels: Sequence[str] | None) -> list[str] | None:
     return list(labels)
 
 
-def _feature(field: pa.Field, labels: Sequence[str] | None) -> dict[str, Any]:
+def _feature(field: pa.Field, labels: Sequence[str] | None, *, pictures: bool) -> dict[str, Any]:
+    """A column as YAML says it. Where there are no pictures, the hub is not told of any."""
+    if pa.types.is_struct(field.type) and not pictures:
+        parts = [{"name": part.name, "dtype": _dtype(part.type)} for part in field.type]
+        return {"name": field.name, "struct": parts}
     if labels is not None:
         names = {_Quoted(number): _Quoted(name) for number, name in enumerate(labels)}
         return {"name": field.name, "dtype": {"class_label": {"names": names}}}
@@ -273,6 +281,8 @@ def _dtype(kind: pa.DataType) -> str:
     """The name that ``datasets`` has for a type."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if kind == IMAGE:
+        return "image"
     # Arrow's own names but for the floats (float, double).
     return {pa.float32(): "float32", pa.float64(): "float64"}.get(kind, str(kind))
 

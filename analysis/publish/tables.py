@@ -136,6 +136,8 @@ def _encodings(schema: pa.Schema) -> dict[str, Any]:
     split: list[str] = []
     plain: list[str] = []
     for field in schema:
+        if pa.types.is_struct(field.type):
+            continue  # Files of pictures don't repeat.
         is_list = pa.types.is_list(field.type)
         kind = field.type.value_type if is_list else field.type
         path = f"{field.name}.list.element" if is_list else field.name

@@ -62,6 +62,14 @@ INSTANCES = (
         """,
     ),
     Check(
+        "instances: {count} pictures have not rows * columns patches, such as {example}",
+        """
+        select count(*), min(instance_id)
+        from instances
+        where rows * columns <> list_count(word_ids)
+        """,
+    ),
+    Check(
         "instances: {count} have logits or probabilities that are no finite numbers, "
         "such as {example}",
         """

@@ -113,7 +113,7 @@ class Checked(Loaded):
         for name, why in self.left_out.items():
             alike.setdefault(why, []).append(name)
         left_out = (f"left out: {', '.join(names)}: each {why}" for why, names in alike.items())
-        return [*self.corpus.notes, *left_out]
+        return [*self.corpus.notes, *left_out, *_of_colours(self.model)]
 
     def settings(self, options: Options, rows: int) -> Settings:
         """Settings for the workers, of a corpus of so many rows."""
@@ -540,6 +540,16 @@ def _encoding(
         target=target if several and isinstance(target, int) else None,
         objects=target == "objects",
     )
+
+
+def _of_colours(model: Model) -> list[str]:
+    """A sentence on the colours in which pictures are shown, where theirs aren't known."""
+    if model.modality != "images" or model.processor is not None:
+        return []
+    return [
+        "the model has no preprocessor_config.json, so that colours of pictures are unknown: those "
+        "in `instances` go from each picture's least number to its largest"
+    ]
 
 
 def _check_of_text(options: Options) -> None:

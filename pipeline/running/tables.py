@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from attribeam.schemas import Failure, table_schema
 from attribeam.schemas.errors import one_line
+from attribeam.schemas.tables import IMAGE_METADATA
 from attribeam.transforms import Attribution, Instance, Prediction
 from attribeam.transforms.evaluate import CurvePoint, Ranking
 from attribeam.transforms.inputs.images.picture import Picture
@@ -49,7 +50,11 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
         "question_kind": [instance.question_kind for instance in instances],
         "outputs": [instance.asked_names for instance in instances],
     }
-    return _table("instances", columns, double=double)
+    own = [instance.own_columns for instance in instances]
+    names = [name for name in table_schema("instances").names if name not in columns]
+    columns |= {name: [of.get(name) for of in own] for name in names}
+    table = _table("instances", columns, double=double)
+    return with_metadata(table, IMAGE_METADATA) if any("image" in of for of in own) else table
 
 
 def _firsts(instances: Sequence[Instance]) -> list[bool]:

@@ -106,8 +106,10 @@ def _is_float_list(kind: pa.DataType) -> bool:
 
 
 def _columns(schema: pa.Schema, but: list[str]) -> Iterator[str]:
-    """Parquet paths of a schema's columns, except some."""
+    """Parquet paths of a schema's columns, except some, and files, which don't repeat."""
     for field in schema:
+        if pa.types.is_struct(field.type):
+            continue
         path = f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
         if path not in but:
             yield path

@@ -97,13 +97,14 @@ def test_everything_opens(folder: Path, kind: str) -> None:
 
 
 def test_columns_that_came_later_are_null(folder: Path) -> None:
-    later = "question, question_kind, outputs"
+    later = "question, question_kind, outputs, image, width, height, rows, columns, patch"
     with open_run(folder / "run", commented=False) as connection:
         assert connection.execute(f"select distinct {later} from instances").fetchall() == [
-            (None,) * 3
+            (None,) * 9
         ]
         described = connection.execute(f"describe select {later} from instances").fetchall()
-        assert [kind for _, kind, *_ in described] == ["INTEGER", "VARCHAR", "VARCHAR[]"]
+        kinds = ["INTEGER", "VARCHAR", "VARCHAR[]", "STRUCT(bytes BLOB, path VARCHAR)"]
+        assert [kind for _, kind, *_ in described] == kinds + ["INTEGER"] * 5
 
 
 def test_a_database_of_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

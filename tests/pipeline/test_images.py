@@ -8,6 +8,7 @@ from pathlib import Path
 from struct import pack
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -136,14 +137,54 @@ def test_a_mean_of_patches(tmp_path: Path) -> None:
         run(options(GOLDENS / "bert-golden", GOLDENS / "corpus.parquet", out, pooling="mean"))
 
 
-def test_what_is_published(tmp_path: Path) -> None:
-    out, page = tmp_path / "out", tmp_path / "page"
-    run(options(GOLDENS / "vit-golden", GOLDENS / "corpus_vit.parquet", out))
-    publish(str(out), "user/name", dry_run=str(page))
-    assert "- image-classification\n" in (page / "README.md").read_text()
+@pytest.fixture(scope="module")
+def seen(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over two pictures of the model's size, which it sees as they are."""
+    made = tmp_path_factory.mktemp("seen")
+    files = {"first": file_of(colours()), "second": file_of(colours().rotate(90))}
+    run(options(folder, corpus_of(made / "corpus.parquet", files), made / "out"))
+    return made / "out"
+
+
+def test_what_the_model_saw(seen: Path) -> None:
+    assert verify(seen).problems == []
+    with open_run(seen) as connection:
+        found = connection.execute(
+            "select image.bytes, image.path, width, height, rows, columns, patch from instances"
+            " order by instance_id"
+        ).fetchall()
+        views = connection.execute("select count(*) from document_tokens").fetchall()
+    for row, picture in zip(found, (colours(), colours().rotate(90)), strict=True):
+        assert row[1:] == (None, 32, 32, 4, 4, 8)
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(row[0]))), picture)
+    assert views == [(2 * 2 * 16,)]
+
+
+def test_what_is_published(seen: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    publish(str(seen), "user/name", dry_run=str(page))
+    card = (page / "README.md").read_text()
+    assert "- image-classification\n" in card and "not\nthe picture's own" not in card
     with open_run(page) as connection:
         (count,) = connection.execute("select count(*) from tokens").fetchall()[0]
-    assert count == 2 * 4 * 17
+    assert count == 2 * 2 * 17
+    cache = {"split": "train", "cache_dir": str(tmp_path / "cache")}
+    files = [str(path) for path in seen.glob("instances/*.parquet")]
+    for loaded in (
+        datasets.load_dataset(str(page), "instances", **cache),
+        datasets.load_dataset("parquet", data_files=files, **cache),
+    ):
+        assert loaded.features["image"] == datasets.Image()
+        np.testing.assert_array_equal(np.asarray(loaded[0]["image"]), np.asarray(colours()))
+
+
+def test_unknown_colours_are_said(tmp_path: Path) -> None:
+    out, page, said = tmp_path / "out", tmp_path / "page", []
+    chosen = options(GOLDENS / "vit-golden", GOLDENS / "corpus_vit.parquet", out, methods="random")
+    run(chosen, tell=said.append)
+    assert "so that colours of pictures are unknown" in "".join(said)
+    publish(str(out), "user/name", dry_run=str(page))
+    assert "its colours are **not\nthe picture's own**" in (page / "README.md").read_text()
 
 
 def test_files_of_any_kind(folder: Path, tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ Packing is a pure function of the instances' lengths and the token budget, so mi
 same on every runner; results don't depend on them anyway, beyond the rounding of floats.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -125,6 +125,11 @@ class Instance:
     def content(self) -> bytes:
         """What it is made of, as bytes."""
         return self.input_ids.tobytes()
+
+    @property
+    def own_columns(self) -> Mapping[str, Any]:
+        """What only its kind has in the table ``instances``, by column."""
+        return {}
 
     @property
     def removable(self) -> Flags:

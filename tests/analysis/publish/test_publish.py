@@ -192,6 +192,8 @@ def test_features_have_the_right_types(dry: Path, offline: Path) -> None:
     assert features["tokens"] == List(Value("string"))
     assert features["special"] == List(Value("bool"))
     assert features["segment"] == List(Value("int8"))
+    # The hub is not told of pictures where there are none.
+    assert features["image"] == {"bytes": Value("binary"), "path": Value("string")}
     assert load(dry, "curves", offline).features["fraction"] == Value("float64")
 
 

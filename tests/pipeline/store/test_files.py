@@ -29,6 +29,7 @@ from attribeam.pipeline.store.files import (
     write_parquet,
 )
 from attribeam.schemas import TABLES, Failure, Unit, table_schema, unit_path
+from attribeam.schemas.tables import IMAGE
 from tests.support.tiny import files
 
 ROWS = 4000
@@ -41,6 +42,7 @@ def example(schema: pa.Schema, rows: int, seed: int = 0) -> pa.Table:
     rng = np.random.default_rng(seed)
     items: dict[pa.DataType, Callable[[], Any]] = {
         pa.string(): lambda: f"w{rng.integers(50)}",
+        IMAGE: lambda: {"bytes": rng.bytes(9), "path": None},
         pa.bool_(): lambda: bool(rng.integers(2)),
         pa.float32(): lambda: float(np.float32(rng.normal())),
         pa.float64(): lambda: float(rng.normal()),

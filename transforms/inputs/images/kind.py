@@ -17,6 +17,7 @@ from attribeam.transforms.inputs.images.blur import blurred
 from attribeam.transforms.inputs.images.decoding import decoded, mask_of, processed
 from attribeam.transforms.inputs.images.picture import Picture, Pixels, picture_of
 from attribeam.transforms.inputs.images.things import Mask, things_of
+from attribeam.transforms.inputs.images.thumbnail import colours_of
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
 from attribeam.transforms.inputs.seam import (
     Copy,
@@ -71,7 +72,8 @@ class Images:
             raise RowError("the picture's pixels are not all finite numbers")
         decode = partial(_mask, model, seen=seen)
         things = things_of(row, decode, model.num_outputs)
-        instance = picture_of(row, pixels.reshape(size), grid, things)
+        colours = colours_of(model.processor)
+        instance = replace(picture_of(row, pixels.reshape(size), grid, things), colours=colours)
         return [replace(instance, readout=None) if model.pools else instance]
 
     def check(self, instance: Instance) -> None:

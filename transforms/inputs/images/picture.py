@@ -1,5 +1,6 @@
 """Pictures as instances: a position is a patch, or one of the tokens that stand before them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.images.things import Thing, marked
+from attribeam.transforms.inputs.images.thumbnail import Colours, thumbnail
 from attribeam.transforms.inputs.row import Row
 from attribeam.transforms.network.anatomy import Grid
 
@@ -25,11 +27,13 @@ class Picture(Instance):
         pixels: What the network is fed, normalised, [C, H, W].
         grid: The patches that it is cut into.
         things: What the corpus has masks of.
+        colours: What its numbers were made of; None where that isn't known.
     """
 
     pixels: Pixels | None = None
     grid: Grid | None = None
     things: tuple[Thing, ...] = ()
+    colours: Colours | None = None
     modality: ClassVar[str] = "images"
 
     @property
@@ -37,6 +41,21 @@ class Picture(Instance):
         """Its pixels."""
         assert self.pixels is not None
         return self.pixels.tobytes()
+
+    @property
+    def own_columns(self) -> Mapping[str, Any]:
+        """What the model saw, small, and how that is cut up."""
+        assert self.pixels is not None and self.grid is not None
+        grid = self.grid
+        square = grid.patch_height == grid.patch_width
+        return {
+            "image": {"bytes": thumbnail(self.pixels, self.colours), "path": None},
+            "width": grid.width,
+            "height": grid.height,
+            "rows": grid.rows,
+            "columns": grid.columns,
+            "patch": grid.patch_height if square else None,
+        }
 
 
 def picture_of(row: Row, pixels: Pixels, grid: Grid, things: tuple[Thing, ...] = ()) -> Picture:
