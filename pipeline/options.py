@@ -136,6 +136,12 @@ class Options:
         metavar="auto|cls|mean",
         known=("auto", "cls", "mean"),
     )
+    prompts: str | None = _in_corpus(
+        "classes of pictures for a model that compares these with texts (CLIP): a file with a "
+        "prompt a line, or prompts separated by commas",
+        None,
+        metavar="FILE|A,B,...",
+    )
     evaluation: "Evaluation | None" = field(default_factory=_usual_evaluation)
     device: str = _in_running("where the model runs", "auto", metavar="auto|cpu|cuda")
     dtype: str = _in_running(

@@ -54,6 +54,7 @@ class Settings:
         workers: Number of worker processes, which share the machine's processors.
         mask_token_id: The mask token, for a model without tokenizer.
         pooling: Where a classifier of pictures is read.
+        prompts: Texts that are the classes of pictures, if they are.
         allow_pickle: Load pickled weights.
         trust_remote_code: Let the model bring its own code.
         tokenizer: Whether the model's tokenizer is loaded.
@@ -80,6 +81,7 @@ class Settings:
     workers: int = 1
     mask_token_id: int | None = None
     pooling: str = "auto"
+    prompts: tuple[str, ...] | None = None
     allow_pickle: bool = False
     trust_remote_code: bool = False
     tokenizer: bool = True
@@ -137,6 +139,7 @@ class Settings:
             "mask_token_id",
             "tokenizer",
             "pooling",
+            "prompts",
         )
         return {name: getattr(self, name) for name in names}
 

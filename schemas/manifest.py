@@ -50,6 +50,7 @@ class ModelIdentity(ModelHashes):
     num_layers: int
     num_heads: int
     pooling: NotRequired[str]
+    prompts: NotRequired[dict[str, Any]]
     processor: NotRequired[dict[str, Any]]
 
 

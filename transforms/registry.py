@@ -44,14 +44,18 @@ class LastLayers:
         least: Fewest that they are, as far as there are so many.
         of_images: Where they begin by default if a model is of pictures and so many layers, if that
             is elsewhere.
+        of_pairs: The same of models that compare pictures and texts, and either side.
     """
 
     share: float
     least: int = 1
     of_images: Callable[[int], int] | None = None
+    of_pairs: Callable[[int], int] | None = None
 
-    def start(self, depth: int, *, images: bool = False) -> int:
+    def start(self, depth: int, *, images: bool = False, pairs: bool = False) -> int:
         """The layer at which they begin by default."""
+        if pairs and self.of_pairs is not None:
+            return self.of_pairs(depth)
         if images and self.of_images is not None:
             return min(self.of_images(depth), depth - 1)
         return max(0, depth - max(self.least, round(depth * self.share)))
@@ -246,6 +250,7 @@ DEFINED_BY: dict[Trait, str] = {
     "classes": "is defined by the probabilities of classes",
     "position": "is defined by predictions that are read from one position",
     "tokens": "is defined for rows of tokens",
+    "lengths": "is defined by heads that don't divide features by their lengths",
     "products": "is defined by attention scores that are products of queries and keys alone",
 }
 _METHODS: dict[str, Method] = {}
@@ -439,7 +444,7 @@ def _lacking(asked: Iterable[Trait], model: Model) -> str | None:
     lacking = [trait for trait in asked if trait not in model.traits]
     if not lacking:
         return None
-    return f"{DEFINED_BY[lacking[0]]}, and {model.network.config.model_type} has none"
+    return f"{DEFINED_BY[lacking[0]]}, and {model.whole.config.model_type} has none"
 
 
 def _fitted(
@@ -468,7 +473,8 @@ def _fitted(
             raise UsageError(f"{name}={value} {why}")
         return value
     if value == _AUTO:
-        return default.start(model.num_layers, images=model.modality == "images")
+        images, pairs = model.modality == "images", model.contrastive
+        return default.start(model.num_layers, images=images, pairs=pairs)
     if int(value) >= model.num_layers:
         raise UsageError(
             f"{name} is {value}, but the model's layers are 0 to {model.num_layers - 1}"

@@ -121,7 +121,7 @@ def _hash_of(content: Mapping[str, Any]) -> str:
 def model_differences(old: Identity, folder: Path, model: Model) -> list[str]:
     """What differs between the model and tokenizer of a run and those in a folder."""
     new = {
-        "model": model_hashes(folder, model.network.config),
+        "model": model_hashes(folder, model.whole.config),
         "tokenizer": tokenizer_identity(folder, model.tokenizer),
     }
     known = {key: old["model"].get(key) for key in new["model"] or ()}

@@ -79,15 +79,18 @@ def _model_identity(options: Options, folder: Path, model: Model) -> ModelIdenti
     """What makes a model the same: its weights, its configuration and what it predicts."""
     identity = {
         "source": base_name(options.model),
-        "architecture": type(model.network).__name__,
+        "architecture": type(model.whole).__name__,
         "task": model.task,
         "labels": model.labels,
         "num_layers": model.num_layers,
         "num_heads": model.num_heads,
-        **model_hashes(folder, model.network.config),
+        **model_hashes(folder, model.whole.config),
     }
     if model.mean:
         identity["pooling"] = "mean"
+    if model.prompts is not None:
+        # Their features are of the same folder's other tower.
+        identity["prompts"] = {"texts": list(model.prompts), "features": "text_model"}
     if model.processor is not None:
         identity["processor"] = processor_record(model.processor)
     return cast(ModelIdentity, identity)

@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 
 from attribeam.analysis.opening.runs import linked_folders
 from attribeam.pipeline.corpus.padding import count_padding, said
+from attribeam.pipeline.corpus.prompts import read_prompts
 from attribeam.pipeline.corpus.staging import Corpus, check_again, open_corpus, stage, staged
 from attribeam.pipeline.options import Options, Said, declared
 from attribeam.pipeline.parts import check_part, part_of
@@ -137,6 +138,7 @@ class Checked(Loaded):
             workers=options.workers,
             mask_token_id=options.mask_token_id,
             pooling=options.pooling,
+            prompts=self.model.prompts,
             allow_pickle=options.allow_pickle,
             trust_remote_code=options.trust_remote_code,
             tokenizer=self.model.tokenizer is not None,
@@ -401,6 +403,7 @@ def load_checked(folder: Path, options: Options) -> Model:
         trust_remote_code=options.trust_remote_code,
         mask_token_id=options.mask_token_id,
         pooling=options.pooling,
+        prompts=read_prompts(options.prompts),
     )
     try:
         try:

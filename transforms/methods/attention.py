@@ -179,7 +179,9 @@ for name, why in (
             name=name,
             compute=attention_rollout,
             needs=lambda params: _ATTENTION,
-            defaults={"start_layer": LastLayers(1, of_images=lambda depth: 1)},
+            defaults={
+                "start_layer": LastLayers(1, of_images=lambda depth: 1, of_pairs=lambda depth: 0)
+            },
             signed=False,
             class_dependent=False,
             additive=False,

@@ -88,7 +88,11 @@ def _path(params: Params) -> Path:
 
 def _defaults(share: float, of_images: float) -> dict[str, Default]:
     return {
-        "start_layer": LastLayers(share, of_images=lambda depth: round(depth * of_images)),
+        "start_layer": LastLayers(
+            share,
+            of_images=lambda depth: round(depth * of_images),
+            of_pairs=lambda depth: depth - 1,
+        ),
         "baseline": ChoiceByKind("starts", ("zero", "pad", "mask", "black")),
         "steps": 20,
         "rule": Choice("endpoints", "trapezoid", "gauss_legendre", "midpoint", "left", "right"),
@@ -108,7 +112,8 @@ register(
         name="bt_token",
         compute=bt_token,
         needs=_token_needs,
-        # The authors' code for BERT: the last four of twelve layers; for ViT from the seventh on.
+        # The authors' code for BERT: the last four of twelve layers; for ViT from the seventh on;
+        # in the evaluation of CLIP the last.
         defaults=_defaults(4 / 12, 6 / 12),
         signed=False,
         class_dependent=True,

@@ -69,7 +69,8 @@ def borrowed(network: PreTrainedModel) -> Iterator[None]:
     Raises:
         UsageError: If the weights were made under ``torch.inference_mode``.
     """
-    held = _NETWORKS.setdefault(network, Held())
+    # Towers of one network share its parts.
+    held = _NETWORKS.setdefault(getattr(network, "whole", network), Held())
     device = network.device.type
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():

@@ -1,6 +1,7 @@
 """Loading a model so that it can be explained: safetensors, no remote code, nothing missing."""
 
 import json
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from attribeam.transforms.network.check import check
 from attribeam.transforms.network.folder import check_files, loading
 from attribeam.transforms.network.model import Model, Task
 from attribeam.transforms.network.tokenizer import lacking, load_tokenizer, stated_limit
+from attribeam.transforms.network.towers import Tower, class_features
 
 # Types of the weights; under ``mixed`` the passes compute in bfloat16 (``Model.mixed``).
 DTYPES = {
@@ -38,6 +40,8 @@ _TASKS: dict[str, Task] = {
     "ForMaskedLM": "masked_lm",
     "ForImageClassification": "classification",
     "ForImageClassificationWithTeacher": "classification",
+    "CLIPModel": "similarity",
+    "SiglipModel": "similarity",
 }
 
 
@@ -51,6 +55,7 @@ def load_model(
     mask_token_id: int | None = None,
     tokenizer: bool = True,
     pooling: str = "auto",
+    prompts: Sequence[str] | None = None,
 ) -> Model:
     """Loads a fine-tuned model and its tokenizer from a local folder.
 
@@ -67,6 +72,7 @@ def load_model(
         pooling: Where a classifier of pictures reads its prediction: ``auto``, where its class in
             transformers does. Where that is the token of the class, ``mean`` is the mean of
             patches, before the last norm, as masked autoencoders are fine-tuned.
+        prompts: Texts that are the classes of pictures, of a model that compares the two (CLIP).
 
     Raises:
         TokenizerError: If the tokenizer can't be used here, though the model can.
@@ -86,9 +92,11 @@ def load_model(
     class_name, task = _task_of(folder, config)
     _check_variant(folder, config, anatomy, task)
     of_text = anatomy.modality == "text"
+    of_pairs = task == "similarity"
     _check_pooling(folder, anatomy, pooling)
+    _check_compared(folder, class_name, of_pairs, prompts, pooling)
     words = None
-    if tokenizer and of_text:
+    if tokenizer and (of_text or of_pairs):
         words = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     with loading(f"the weights in {folder}"), torch.inference_mode(False):
         network, report = getattr(transformers, class_name).from_pretrained(
@@ -105,6 +113,8 @@ def load_model(
     # What is made under inference_mode lets no gradient pass, wherever it is used.
     with torch.inference_mode(False):
         network = network.eval().requires_grad_(False).to(device)
+        if prompts is not None:
+            network, task = _of_classes(folder, network, words, prompts), "classification"
     without = {} if words or not of_text else {"no_tokenizer": lacking(folder)}
     model = Model(
         network=network,
@@ -113,14 +123,46 @@ def load_model(
         tokenizer=words,
         mask_id=_mask_id(config, words, mask_token_id) if of_text else None,
         pad_id=_pad_id(config, words) if of_text else None,
-        max_length=_limit(config, anatomy, words),
+        max_length=_limit(network.config, anatomy, words),
         mean=pooling == "mean",
         processor=None if of_text else _processor(folder, trust_remote_code=trust_remote_code),
         mixed=dtype == "mixed",
+        prompts=None if prompts is None else tuple(prompts),
         **without,
     )
     check(model)
     return model
+
+
+def _check_compared(
+    folder: Path, class_name: str, of_pairs: bool, prompts: Sequence[str] | None, pooling: str
+) -> None:
+    """Refuses prompts for other models than those that compare pictures and texts."""
+    if not of_pairs:
+        if prompts is not None:
+            raise UsageError(
+                f"--prompts are classes for a model that compares pictures and texts (CLIP), and "
+                f"{folder} is {class_name}"
+            )
+        return
+    if pooling == "mean":
+        raise UsageError(f"--pooling mean: {folder} compares what its class token becomes")
+    if prompts is None:
+        raise UsageError(f"{folder} compares pictures and texts: name these, with --prompts")
+    if len(prompts) < 2 or len(set(prompts)) < len(prompts):
+        raise UsageError(f"--prompts are two or more different texts, and not {list(prompts)}")
+
+
+def _of_classes(
+    folder: Path,
+    whole: Any,
+    tokenizer: PreTrainedTokenizerFast | None,
+    prompts: Sequence[str],
+) -> Tower:
+    """The tower of pictures, with texts as classes."""
+    if tokenizer is None:
+        raise UsageError(f"--prompts are texts, and {lacking(folder)}")
+    return Tower(whole, "image", class_features(whole, tokenizer, prompts))
 
 
 def _processor(folder: Path, *, trust_remote_code: bool) -> Any:

@@ -19,11 +19,17 @@ from attribeam.transforms.network.calls import (
     patch_root_mean_squares,
 )
 from attribeam.transforms.network.capture import Recorder, Watch, recording
-from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer
+from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer, unit
 from attribeam.transforms.network.rows import Rows
 
 Task = Literal[
-    "classification", "masked_lm", "multi_label", "regression", "token_classification", "span"
+    "classification",
+    "masked_lm",
+    "multi_label",
+    "regression",
+    "token_classification",
+    "span",
+    "similarity",
 ]
 # Tasks whose outputs are values, each asked for by itself, and no classes.
 VALUES: tuple[Task, ...] = ("regression", "span")
@@ -31,8 +37,10 @@ VALUES: tuple[Task, ...] = ("regression", "span")
 # the other, each as it is. ``ungated``: its feed-forward parts have no gate. ``products``: scores
 # of attention are products of projections alone. ``classes``: outputs are of classes.
 # ``position``: what is predicted of a row is read from one position. ``tokens``: rows are of
-# tokens, and not of patches.
-Trait = Literal["post_ln", "serial", "ungated", "products", "classes", "position", "tokens"]
+# tokens, and not of patches. ``lengths``: the head doesn't divide features by their lengths.
+Trait = Literal[
+    "post_ln", "serial", "ungated", "products", "classes", "position", "tokens", "lengths"
+]
 Whole = NDArray[np.signedinteger[Any]]
 
 _NOTHING = Watch()
@@ -60,6 +68,7 @@ class Model:
         processor: What makes its input of pictures, if the folder has it.
         mean: Whether a classifier of pictures is read from the mean of patches, whatever its class
             in transformers does.
+        prompts: Texts that are the classes of pictures, of a model that compares the two.
     """
 
     network: PreTrainedModel
@@ -73,6 +82,7 @@ class Model:
     no_tokenizer: str = "the model's folder has no tokenizer, so the corpus must hold input_ids"
     processor: Any = None
     mean: bool = False
+    prompts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         patch_layers(self.layers)
@@ -175,6 +185,8 @@ class Model:
         """Names of all that the head gives, but for a masked LM's."""
         if self.task == "span":
             return ["start", "end"]
+        if self.prompts is not None:
+            return list(self.prompts)
         names = {int(index): name for index, name in (self.network.config.id2label or {}).items()}
         count = int(self.network.config.num_labels or 0)
         return [names.get(index, str(index)) for index in range(count)]
@@ -182,6 +194,17 @@ class Model:
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """What the model says of each output, [B, C]: the softmax of logits; values are as is."""
         return logits if self.task in VALUES else logits.softmax(-1)
+
+    @property
+    def whole(self) -> PreTrainedModel:
+        """The model as transformers has it, of which the network may be a tower."""
+        whole: PreTrainedModel = getattr(self.network, "whole", self.network)
+        return whole
+
+    @property
+    def contrastive(self) -> bool:
+        """Whether features of pictures and of texts are compared, whatever their lengths."""
+        return unit in self.head
 
     @property
     def modality(self) -> str:
@@ -228,6 +251,7 @@ class Model:
             "position": not self.pools,
             "tokens": self.modality != "images",
             "products": not any(layer.attention.moves for layer in self.layers),
+            "lengths": not self.contrastive,
         }
         return frozenset(trait for trait, holds in true_of.items() if holds)
 

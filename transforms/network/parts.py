@@ -385,4 +385,10 @@ class Embedding:
     projection: Affine | None = None
 
 
+def unit(x: torch.Tensor) -> torch.Tensor:
+    """Vectors [..., n] over their lengths: a step of heads that compare directions (CLIP)."""
+    found: torch.Tensor = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return found
+
+
 HeadStep = Affine | Norm | Activation

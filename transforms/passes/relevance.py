@@ -13,7 +13,7 @@ transformers of Chefer et al. 2021 (CVPR, sections 3.1 and 3.2), in the two form
 Of ViT the authors' code has another attention: queries, keys and values are one map
 (``PassedAttention.fused``). There are no rules for gates, for scores of attention that are more
 than products of queries and keys, and for sums of more than two terms: models that have such are
-outside (``TRAITS``).
+outside (``TRAITS``). So are heads that divide features by their lengths.
 
 Rules divide by numbers that may be near zero, which single precision does not survive. So the whole
 network is run again in float64, with weights that are cast a layer at a time.
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 Rules = Literal["cvpr21", "orig"]
 # What the rules ask of a model.
-TRAITS: tuple[Trait, ...] = ("serial", "ungated", "products", "position")
+TRAITS: tuple[Trait, ...] = ("serial", "ungated", "products", "position", "lengths")
 
 _STABILISER = 1e-9
 

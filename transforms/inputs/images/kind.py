@@ -6,6 +6,7 @@ Scores by pixel are added up by patch, so that tables and views are those of tok
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -239,9 +240,21 @@ class Images:
 
 def _mask(model: Model, content: bytes, seen: tuple[int, int]) -> Mask:
     """A mask of a picture that was seen in some size."""
-    if getattr(model.processor, "do_center_crop", False):
+    if _cuts(model.processor, *seen):
         raise RowError("the model's processor cuts pictures, so that a mask can't be laid on them")
     return mask_of(content, seen, _grid(model))
+
+
+def _cuts(processor: Any, width: int, height: int) -> bool:
+    """Whether a processor leaves the edges of a picture of some size out.
+
+    One that brings the shorter side to as many pixels as it keeps of both leaves a square whole.
+    """
+    if not getattr(processor, "do_center_crop", False):
+        return False
+    kept, side = processor.crop_size, processor.size
+    whole = {kept["height"], kept["width"]} == {side.get("shortest_edge")}
+    return not (whole and width == height and processor.do_resize)
 
 
 def _check_black(model: Model, wish: str, remedy: str) -> None:

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -41,6 +43,8 @@ POOLINGS: Mapping[Pooling, str] = {
 # How a network is told which positions nobody attends to: by flags of them, of which it makes what
 # is added to scores (``flags``), by that itself (``scores``), or not at all.
 Masks = Literal["flags", "scores", "none"]
+
+Whole = NDArray[np.signedinteger[Any]]
 
 # Tasks that have another one's head.
 HEADS = {"multi_label": "classification", "regression": "classification"}
@@ -156,6 +160,8 @@ class Anatomy:
         own_attention: Whether attention is code of its own, and transformers has no other for it.
         patches: The convolution that makes tokens of patches.
         places: The table of positions that is added to them, [1, T, d].
+        end: Of a text that is read at its end token, where that is, of the configuration and its
+            ids [T]; None for no such token, or for families that are read elsewhere.
         refuse: Why a network of this family can't be explained, of its configuration and its task;
             None if it can.
     """
@@ -181,6 +187,7 @@ class Anatomy:
     own_attention: bool = False
     patches: str | None = None
     places: str | None = None
+    end: Callable[[PretrainedConfig, Whole], int | None] | None = None
     refuse: Callable[[PretrainedConfig, str], str | None] = lambda config, task: None
 
     def of(self, config: PretrainedConfig) -> "Anatomy":
