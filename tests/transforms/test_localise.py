@@ -14,7 +14,7 @@ from attribeam.transforms.inputs.row import Row, RowError
 from attribeam.transforms.localise import Localisation, localise
 from attribeam.transforms.network.anatomy import Grid
 
-TOY = Grid(3, 4, 4, 2, 2, 1)
+TOY = Grid(3, 4, 4, 2, 2)
 Mask = NDArray[np.bool_]
 
 
@@ -82,7 +82,7 @@ def test_without_a_mask() -> None:
 
 
 def test_beside_scikit_learn() -> None:
-    grid, rng = Grid(3, 24, 36, 6, 4, 2), np.random.default_rng(0)
+    grid, rng = Grid(3, 24, 36, 6, 4, ("[CLS]", "[DISTILL]")), np.random.default_rng(0)
     for step in (None, 0.5):
         scores = rng.normal(size=grid.positions)
         scores = scores if step is None else np.round(scores / step) * step
