@@ -4,7 +4,7 @@ Nothing in here loads torch or Beam: a run can be read where it could not have b
 """
 
 from attribeam.analysis.opening.runs import load_manifest, open_run, write_database
-from attribeam.analysis.query.query import FORMATS, run_query
+from attribeam.analysis.query.query import FORMATS, run_query, run_query_to
 from attribeam.analysis.verifying.verify import Report, print_report, verify
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "open_run",
     "print_report",
     "run_query",
+    "run_query_to",
     "verify",
     "write_database",
 ]

@@ -1,8 +1,10 @@
 """Files that are put into a run's folder whole, in the place of what was called so."""
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 from attribeam.schemas import UsageError
@@ -12,6 +14,17 @@ _STALE = 60.0  # Seconds after which nobody writes a temporary file any more.
 
 
 def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file as ``replacing`` does.
+
+    Raises:
+        UsageError: If it can't be written.
+    """
+    with replacing(path) as handle:
+        handle.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Writes a file under another name, and then gives it its own.
 
     A link of that name, which may be anyone's, is replaced and not followed. What is interrupted
@@ -25,7 +38,8 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         _sweep(path.parent, prefix)
         try:
-            temporary.write_bytes(content)
+            with temporary.open("wb") as handle:
+                yield handle
             temporary.replace(path)
         except BaseException:
             with suppress(OSError):  # Where nothing can be written, nothing is there.

@@ -1,14 +1,16 @@
-"""Query results as CSV, JSON or Parquet, written batch by batch."""
+"""Query results as CSV, JSON, Parquet, or tables for texts, written batch by batch."""
 
 import csv
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from attribeam.analysis.query.terminal import is_numeric, shown
 from attribeam.analysis.query.values import python_rows
 from attribeam.schemas import UsageError
 
@@ -46,6 +48,63 @@ def write_json(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[str
             out.write(separator + _dumps(dict(zip(names, row, strict=True))))
             separator = ",\n"
     out.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def write_json_lines(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[str]) -> None:
+    """Writes an object per row and line, as those of ``write_json``."""
+    names = _distinct(schema.names)
+    for batch in batches:
+        for row in python_rows(batch):
+            out.write(_dumps(dict(zip(names, row, strict=True))) + "\n")
+
+
+def write_markdown(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[str]) -> None:
+    """Writes a table as GitHub reads it: numbers to the right, with four significant digits."""
+    rows, numeric = _shown_rows(schema, batches)
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(_MARKDOWN.sub(r"\\\g<0>", cell) for cell in cells) + " |\n"
+
+    out.write(line([shown(name) for name in schema.names]))
+    out.write("|" + "|".join("---:" if number else "---" for number in numeric) + "|\n")
+    out.writelines(map(line, rows))
+
+
+def write_latex(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[str]) -> None:
+    """Writes a ``tabular`` with the rules of the package booktabs; numbers as in Markdown."""
+    rows, numeric = _shown_rows(schema, batches)
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(cell.translate(_LATEX) for cell in cells) + r" \\" + "\n"
+
+    columns = "".join("r" if number else "l" for number in numeric)
+    out.write(f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n")
+    out.write(line([shown(name) for name in schema.names]) + "\\midrule\n")
+    out.writelines(map(line, rows))
+    out.write("\\bottomrule\n\\end{tabular}\n")
+
+
+# What Markdown and LaTeX take for their own.
+_MARKDOWN = re.compile(r"[\\|`*_<>\[\]]")
+_LATEX = str.maketrans(
+    {
+        **{each: rf"\{each}" for each in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }
+)
+
+
+def _shown_rows(
+    schema: pa.Schema, batches: Iterator[pa.RecordBatch]
+) -> tuple[list[list[str]], list[bool]]:
+    """All rows as a terminal shows them, and which columns are numbers."""
+    rows = [row for batch in batches for row in python_rows(batch)]
+    numeric = [is_numeric([row[column] for row in rows]) for column in range(len(schema.names))]
+    return [[shown(value) for value in row] for row in rows], numeric
 
 
 def write_parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[bytes]) -> None:

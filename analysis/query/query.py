@@ -1,5 +1,6 @@
 """A query over a run; its result as a table for people, or CSV, JSON or Parquet for programs."""
 
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -11,8 +12,16 @@ from typing import IO, Any
 import duckdb
 import pyarrow as pa
 
+from attribeam.analysis.opening.replacing import replacing
 from attribeam.analysis.opening.runs import open_run, said
-from attribeam.analysis.query.output import write_csv, write_json, write_parquet
+from attribeam.analysis.query.output import (
+    write_csv,
+    write_json,
+    write_json_lines,
+    write_latex,
+    write_markdown,
+    write_parquet,
+)
 from attribeam.analysis.query.terminal import print_rows
 from attribeam.analysis.query.values import python_rows
 from attribeam.schemas import UsageError
@@ -20,10 +29,25 @@ from attribeam.schemas import UsageError
 _WRITERS: dict[str, Callable[[pa.Schema, Iterator[pa.RecordBatch], IO[Any]], None]] = {
     "csv": write_csv,
     "json": write_json,
+    "jsonl": write_json_lines,
+    "markdown": write_markdown,
+    "latex": write_latex,
     "parquet": write_parquet,
 }
 FORMATS = ("table", *_WRITERS)
+# By the ending of a file.
+ENDINGS = {
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".md": "markdown",
+    ".tex": "latex",
+    ".txt": "table",
+    ".parquet": "parquet",
+}
 TABLE_ROWS = 40
+# Characters that a line of a table has in a file.
+_FILE_WIDTH = 120
 # Whatever comments can be read from, or what it is named by may be put together.
 _COMMENTS = re.compile(r"duckdb_|information_schema|pg_|\b(query|database)\b", re.IGNORECASE)
 _BATCH = 10_000
@@ -44,9 +68,12 @@ def run_query(
 
     Args:
         folder: The run's folder.
-        sql: One or more statements, or the path of a ``.sql`` file with them.
+        sql: One or more statements, or the path of a ``.sql`` file with them; ``-`` reads them from
+            standard input.
         format: ``table``, at most 40 rows fitted to the terminal; ``csv``, with lists as JSON;
-            ``json``, one array of objects in which what is not finite is null; or ``parquet``.
+            ``json``, one array of objects in which what is not finite is null; ``jsonl``, an object
+            a line; ``markdown`` or ``latex``, tables for texts, with numbers as a terminal has
+            them; or ``parquet``.
         out: Where to; standard output if None. Parquet needs a binary stream, or a text stream
             over one.
         width: Characters a line of a table may have; None takes the terminal's.
@@ -77,7 +104,41 @@ def run_query(
         writer(reader.schema, _batches(reader), stream)
 
 
+def run_query_to(
+    path: str | Path, folder: str | Path, sql: str, format: str | None = None, **more: Any
+) -> None:
+    """Runs SQL over a run, and writes the result into a file, whole or not at all.
+
+    Args:
+        path: The file.
+        folder: The run's folder.
+        sql: As for ``run_query``.
+        format: None for what the file's name ends with (``ENDINGS``).
+        **more: As for ``run_query``.
+
+    Raises:
+        UsageError: If its name ends otherwise; as ``run_query``.
+    """
+    target = Path(path)
+    chosen = ENDINGS.get(target.suffix.lower()) if format is None else format
+    if chosen is None:
+        raise UsageError(
+            f"{target.name} doesn't say what it is to hold: end it with one of "
+            f"{', '.join(ENDINGS)}, or choose a format."
+        )
+    with replacing(target) as handle:
+        if chosen == "parquet":
+            run_query(folder, sql, chosen, handle, **more)
+            return
+        text = io.TextIOWrapper(handle, encoding="utf-8", newline="")
+        run_query(folder, sql, chosen, text, width=_FILE_WIDTH, **more)
+        text.flush()
+        text.detach()
+
+
 def _statements(sql: str) -> str:
+    if sql.strip() == "-":
+        return sys.stdin.read()
     if not sql.strip().endswith(".sql"):
         try:
             sql.encode()

@@ -48,9 +48,9 @@ def print_rows(
         width: Characters a line may have; None takes the terminal's.
     """
     console = Console(file=out, width=width, highlight=False, emoji=False, markup=False)
-    names = [_shown(name) for name in names]
-    cells = [[_shown(value) for value in row] for row in rows]
-    numeric = [_is_numeric([row[column] for row in rows]) for column in range(len(names))]
+    names = [shown(name) for name in names]
+    cells = [[shown(value) for value in row] for row in rows]
+    numeric = [is_numeric([row[column] for row in rows]) for column in range(len(names))]
     columns = [[row[column] for row in cells] for column in range(len(names))]
     widths = _fitted(names, columns, numeric, console.width)
     blocks = _blocks(widths, console.width)
@@ -73,7 +73,8 @@ def print_rows(
         console.print(table)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value in a line of a table: numbers with four significant digits, lists cut short."""
     match value:
         case None:
             return "null"
@@ -82,7 +83,7 @@ def _shown(value: object) -> str:
         case float():
             return _four_digits(value)
         case list():
-            parts = [_shown(entry) for entry in value[:_LIST_ENTRIES]]
+            parts = [shown(entry) for entry in value[:_LIST_ENTRIES]]
             if len(value) > _LIST_ENTRIES:
                 parts.append(f"... {len(value) - _LIST_ENTRIES} more")
             return f"[{', '.join(parts)}]"
@@ -101,7 +102,8 @@ def _four_digits(value: float) -> str:
     return f"{value:.{max(3 - exponent, 0)}f}"
 
 
-def _is_numeric(values: Sequence[object]) -> bool:
+def is_numeric(values: Sequence[object]) -> bool:
+    """Whether the values of a column are numbers, but for nulls."""
     known = [value for value in values if value is not None]
     return bool(known) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in known

@@ -1,6 +1,7 @@
 """The options of the command line: a parser per command."""
 
 import argparse
+from importlib.metadata import version
 from math import isfinite
 from typing import Any, NoReturn
 
@@ -47,6 +48,7 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         description="Turns a corpus into attribution tables, and answers questions about them.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"attribeam {version('attribeam')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",
@@ -61,7 +63,9 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
     plan = _add_plan(commands)
     query = commands.add_parser("query", help="ask a run in SQL", allow_abbrev=False)
     query.add_argument("folder", metavar="DIR", help="folder or address (hf://, s3://) of a run")
-    query.add_argument("sql", metavar="SQL", help="a query, or the path of a .sql file")
+    query.add_argument(
+        "sql", metavar="SQL", help="a query, the path of a .sql file, or - for standard input"
+    )
     query.add_argument(
         "--with",
         dest="others",
@@ -70,7 +74,12 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         default=[],
         help="another run, whose tables the query calls NAME.attributions and so on; repeatable",
     )
-    query.add_argument("--format", choices=("table", "csv", "json", "parquet"), default="table")
+    query.add_argument(
+        "--format",
+        choices=("table", "csv", "json", "jsonl", "markdown", "latex", "parquet"),
+        help="table, or what the file's name ends with",
+    )
+    query.add_argument("-o", "--output", metavar="FILE", help="write there, whole or not at all")
     query.add_argument(
         "--external-access",
         action="store_true",

@@ -4,24 +4,38 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from attribeam.pipeline.commands.status import DONE, FAILED
 from attribeam.pipeline.configuration import listed
 from attribeam.schemas import UsageError
+from attribeam.schemas.layout import MANIFEST
 
 
 def query_command(arguments: argparse.Namespace) -> int:
     """Answers a question in SQL."""
-    from attribeam.analysis import run_query
+    from attribeam.analysis import run_query, run_query_to
 
-    run_query(
-        arguments.folder,
-        arguments.sql,
-        arguments.format,
-        external_access=arguments.external_access,
-        others=_others(arguments.others),
-    )
+    _check_order(arguments.folder, arguments.sql)
+    more = {
+        "external_access": arguments.external_access,
+        "others": _others(arguments.others),
+    }
+    if arguments.output is not None:
+        run_query_to(arguments.output, arguments.folder, arguments.sql, arguments.format, **more)
+    else:
+        run_query(arguments.folder, arguments.sql, arguments.format or "table", **more)
     return DONE
+
+
+def _check_order(folder: str, sql: str) -> None:
+    """Says so where the query stands before the folder.
+
+    Raises:
+        UsageError: If it does.
+    """
+    if (Path(sql) / MANIFEST).is_file() and not Path(folder).exists():
+        raise UsageError("the folder comes first: attribeam query DIR SQL")
 
 
 def _others(given: Sequence[str]) -> dict[str, str]:

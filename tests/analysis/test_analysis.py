@@ -16,7 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attribeam.analysis import load_manifest, open_run, print_report, run_query, verify
+from attribeam.analysis import (
+    load_manifest,
+    open_run,
+    print_report,
+    run_query,
+    run_query_to,
+    verify,
+)
 from attribeam.schemas import Failure, Unit, UsageError, unit_path
 from attribeam.schemas.layout import FORMAT
 from tests.support.synthetic_run import Row, SyntheticRun, synthetic_run, write_run, write_table
@@ -275,6 +282,70 @@ def test_json(folder: Path) -> None:
     assert second["z"] == []
 
 
+TABLE = (
+    "select 'a|b & 50 %' as name_of, 1234.5678 as x, 0.00012345::float as y, null as z, "
+    "[1, 2, 3, 4, 5] as l union all select 'x_y\\', -0.5, 1e-9, null, null order by 1"
+)
+
+
+def test_markdown(folder: Path) -> None:
+    assert asked(folder, TABLE, "markdown").splitlines() == [
+        r"| name\_of | x | y | z | l |",
+        "|---|---:|---:|---|---|",
+        r"| a\|b & 50 % | 1235 | 0.0001234 | null | \[1, 2, 3, 4, ... 1 more\] |",
+        r"| x\_y\\ | -0.5000 | 1.000e-09 | null | null |",
+    ]
+
+
+def test_latex(folder: Path) -> None:
+    assert asked(folder, TABLE, "latex").splitlines() == [
+        r"\begin{tabular}{lrrll}",
+        r"\toprule",
+        r"name\_of & x & y & z & l \\",
+        r"\midrule",
+        r"a|b \& 50 \% & 1235 & 0.0001234 & null & [1, 2, 3, 4, ... 1 more] \\",
+        r"x\_y\textbackslash{} & -0.5000 & 1.000e-09 & null & null \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_json_lines(folder: Path) -> None:
+    lines = asked(folder, "select unnest([1, 2]) as a, 'x' as a, 'nan'::float as b", "jsonl")
+    assert [json.loads(line) for line in lines.splitlines()] == [
+        {"a": 1, "a_1": "x", "b": None},
+        {"a": 2, "a_1": "x", "b": None},
+    ]
+    assert asked(folder, "select 1 where false", "jsonl") == ""
+
+
+def test_into_a_file(folder: Path, tmp_path: Path) -> None:
+    """By its ending, and what is there stays where the query fails."""
+    sql = "select instance_id, count(*) as n from attributions group by 1 order by 1"
+    for name in ("out.csv", "out.md", "out.jsonl", "out.tex", "out.json"):
+        run_query_to(tmp_path / name, folder, sql)
+        kind = {"md": "markdown", "tex": "latex"}.get(name[4:], name[4:])
+        assert (tmp_path / name).read_text() == asked(folder, sql, kind)
+    run_query_to(tmp_path / "out.parquet", folder, sql)
+    assert pq.read_table(tmp_path / "out.parquet").column_names == ["instance_id", "n"]
+    run_query_to(tmp_path / "named", folder, sql, "csv")
+    assert (tmp_path / "named").read_text() == asked(folder, sql, "csv")
+    with pytest.raises(UsageError, match=r"out\.png doesn't say what it is to hold: end it with"):
+        run_query_to(tmp_path / "out.png", folder, sql)
+    before = (tmp_path / "out.csv").read_bytes()
+    with pytest.raises(UsageError):
+        run_query_to(tmp_path / "out.csv", folder, "select error('no') from instances")
+    assert (tmp_path / "out.csv").read_bytes() == before
+    with pytest.raises(UsageError, match="can't be written"):
+        run_query_to(tmp_path / "nowhere" / "out.csv", folder, sql)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_sql_from_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("select 7 as a;\n"))
+    assert asked(folder, "-", "csv") == "a\n7\n"
+
+
 def test_parquet(folder: Path) -> None:
     out = io.BytesIO()
     run_query(
@@ -357,7 +428,7 @@ def test_a_query_may_write_files_on_request(folder: Path, tmp_path: Path) -> Non
 
 
 def test_unknown_format(folder: Path) -> None:
-    with pytest.raises(UsageError, match="table, csv, json, parquet"):
+    with pytest.raises(UsageError, match="table, csv, json, jsonl, markdown, latex, parquet"):
         asked(folder, "select 1", "xml")
 
 

@@ -125,8 +125,8 @@ def test_only_the_files_of_the_methods_asked_for_are_opened(
         assert connection.execute(sql).fetchall()[0][0] > 0
     shards = {path for path in asked if "method=paths" in path}
     assert len(shards) == 3
-    # And the first one of all, which tells the columns.
-    assert len(set(asked) - shards) == 1
+    # And perhaps the first one of all, which tells the columns.
+    assert len(set(asked) - shards) <= 1
 
 
 def test_a_table_is_seen_as_it_becomes(tmp_path: Path) -> None:

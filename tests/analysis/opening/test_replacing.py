@@ -1,8 +1,10 @@
 """Files put in place whole: nothing is left of what fails, is interrupted, or was killed."""
 
 import errno
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,12 +35,17 @@ def test_what_is_there_stays_until_the_new_one_is_whole(
     (tmp_path / "page.html").write_text("old")
     target = None if output is None else tmp_path / output
 
-    def half(path: Path, content: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(content[:2])
-        raise error
+    class Half(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(content[:2])
+            raise error
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    opened = Path.open
+
+    def half(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
+        return Half(path, mode) if mode == "wb" else opened(path, mode, *more, **named)
+
+    monkeypatch.setattr(Path, "open", half)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UsageError
     with pytest.raises(expected) as caught:
         write_page(tmp_path, "page.html", target, "new and long")
@@ -52,7 +59,7 @@ def test_a_disk_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    for name in ("write_bytes", "unlink", "replace"):
+    for name in ("open", "unlink", "replace"):
         monkeypatch.setattr(replacing.Path, name, refuse)
     for output in (None, tmp_path / "page.html"):
         with pytest.raises(UsageError, match=r"page\.html can't be written: Read-only file system"):

@@ -803,6 +803,10 @@ def test_a_run_is_asked_in_sql(finished: Path, tmp_path: Path) -> None:
         assert outcome.status == USAGE
         assert outcome.err.startswith("attribeam: ")
     refused(command("query", tmp_path, sql), f"{tmp_path} is no run folder: it has no run.json")
+    refused(command("query", sql, finished), "the folder comes first: attribeam query DIR SQL")
+    written = command("query", finished, sql, "-o", tmp_path / "out.jsonl")
+    assert (written.status, written.out) == (DONE, "")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) > 0
 
 
 def test_an_interrupt_is_no_accident(attribute: Run, monkeypatch: pytest.MonkeyPatch) -> None:
