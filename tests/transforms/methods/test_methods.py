@@ -361,7 +361,7 @@ def test_smoothgrad_of_gradients_that_are_known() -> None:
         scores = toy_scores(toy(1), "smoothgrad", 1, reduce=reduce).scores
         np.testing.assert_allclose(scores, np.full(6, expected), rtol=1e-12)
     # Of a cube it is (w . x)^2 w, whose mean is ((w . x)^2 + sd^2 |w|^2) w.
-    model, samples = toy(3), 4000
+    model, samples = toy(3), 1000
     word = cast(Any, model.network).embeddings.word.weight.numpy()
     x = word[TOY_IDS] + 0.125 * np.arange(6)[:, None]
     sd, projections = 0.4 * (x.max() - x.min()), x @ w
@@ -370,7 +370,7 @@ def test_smoothgrad_of_gradients_that_are_known() -> None:
     error = np.sqrt((4 * projections**2 * variance + 2 * variance**2) / samples)
     scores = toy_scores(model, "smoothgrad", 1, reduce="sum", samples=samples, noise=0.4).scores
     assert (np.abs(scores - (projections**2 + variance) * w.sum()) < 4 * error * w.sum()).all()
-    assert (np.abs(scores / w.sum() - projections**2) > 20 * error).all()
+    assert (np.abs(scores / w.sum() - projections**2) > 8 * error).all()
 
 
 def test_more_copies_are_more_of_the_same(tiny: LoadTiny) -> None:
