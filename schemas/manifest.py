@@ -52,6 +52,7 @@ class ModelIdentity(ModelHashes):
     pooling: NotRequired[str]
     prompts: NotRequired[dict[str, Any]]
     processor: NotRequired[dict[str, Any]]
+    patches: NotRequired[dict[str, int]]
 
 
 class TokenizerIdentity(TypedDict, total=False):

@@ -244,6 +244,7 @@ class Method:
 
 # What methods that require a trait are defined by, in words.
 DEFINED_BY: dict[Trait, str] = {
+    "layers": "is defined by layers whose parts attribeam knows",
     "post_ln": "is defined by layers that normalise after their residuals",
     "serial": "is defined by layers whose parts are added one after the other, each as it is",
     "ungated": "is defined by feed-forward parts without a gate",
@@ -344,7 +345,10 @@ class Chosen:
         """Why the method isn't defined for a model, or a scalar of it; None if it is."""
         if self.method.linear and scalar is not None and scalar not in LINEAR:
             return f"is defined for sums of logits, and the {scalar} is none"
-        if (why := _lacking(self.method.requires, model)) is not None or not model.causal:
+        asked = self.method.requires
+        if "layers" not in model.traits and any(need.inside for need in self.needs):
+            asked = ("layers", *asked)
+        if (why := _lacking(asked, model)) is not None or not model.causal:
             return why
         try:  # Decoders mostly have no mask token, which no option then names, and no padding.
             self._check_passes(model)

@@ -30,7 +30,7 @@ from attribeam.transforms import Instance, Model, Row, attribute, collect, load_
 from attribeam.transforms.attribute import budget_for
 from attribeam.transforms.inputs.batch import row_cost
 from attribeam.transforms.inputs.encode import encode_rows
-from attribeam.transforms.network.flops import forward_flops
+from attribeam.transforms.network.flops import forward_flops, held_by_token
 
 Clock = Callable[[], float]
 
@@ -367,9 +367,7 @@ def _size(tables: Sequence[pa.Table], counts: Sequence[int]) -> Size:
 
 def _full_batch(model: Model, budget: int | None) -> int:
     weights = sum(p.numel() * p.element_size() for p in model.network.parameters())
-    # See ``row_cost``: about 18 hidden sizes a token and layer.
-    token = 18 * model.hidden_size * model.num_layers * model.dtype.itemsize
-    return weights + token * budget_for(model, budget)
+    return weights + round(held_by_token(model) * budget_for(model, budget))
 
 
 def peak_memory() -> int:

@@ -91,6 +91,10 @@ def _model_identity(options: Options, folder: Path, model: Model) -> ModelIdenti
     if model.prompts is not None:
         # Their features are of the same folder's other tower.
         identity["prompts"] = {"texts": list(model.prompts), "features": "text_model"}
+    if model.anatomy.closed and (grid := model.grid) is not None:
+        # A grid that is laid on pictures, of which the network knows nothing.
+        size = {"height": grid.patch_height, "width": grid.patch_width}
+        identity["patches"] = {"rows": grid.rows, "columns": grid.columns, **size}
     if model.processor is not None:
         identity["processor"] = processor_record(model.processor)
     return cast(ModelIdentity, identity)

@@ -24,6 +24,7 @@ from attribeam.transforms.evaluate import Evaluation
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.row import EncodeOptions, Row
 from tests.support.models import GOLDENS, save_tiny
+from tests.transforms.inputs.images.test_closed import ASKED, COLUMNS, HEIGHT, ROWS, WIDTH, saved
 
 PROCESSOR = {
     "image_processor_type": "ViTImageProcessor",
@@ -135,6 +136,27 @@ def test_a_mean_of_patches(tmp_path: Path) -> None:
         run(options(GOLDENS / "vit-golden", corpus, out, methods="saliency"))
     with pytest.raises(UsageError, match="--pooling mean is of pictures"):
         run(options(GOLDENS / "bert-golden", GOLDENS / "corpus.parquet", out, pooling="mean"))
+
+
+def test_a_network_of_which_nothing_is_known(tmp_path: Path) -> None:
+    """Convolutions: all methods that ask it alone, over patches that ``run.json`` names."""
+    out, model = tmp_path / "out", tmp_path / "model"
+    model.mkdir()
+    saved("resnet", model)
+    corpus = corpus_of(tmp_path / "corpus.parquet", {"one": file_of(colours())})
+    drawn = {"lime": {"samples": 12}, "kernel_shap": {"samples": 12}}
+    run(options(model, corpus, out, methods="all", params=drawn, token_budget=8000))
+    assert verify(out).problems == []
+    record = json.loads((out / "run.json").read_text())
+    assert record["identity"]["model"]["patches"] == {
+        **{"rows": ROWS, "columns": COLUMNS},
+        **{"height": HEIGHT // ROWS, "width": WIDTH // COLUMNS},
+    }
+    assert set(record["methods"]) == ASKED
+    assert "layers whose parts attribeam knows" in record["executions"][0]["left_out"]["decompx"]
+    with open_run(out) as connection:
+        query = "select distinct method, len(scores) from attributions"
+        assert set(connection.execute(query).fetchall()) == {(m, ROWS * COLUMNS) for m in ASKED}
 
 
 @pytest.fixture(scope="module")

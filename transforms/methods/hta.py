@@ -66,6 +66,7 @@ register(
         name=_NAME,
         compute=hta_x_input,
         needs=lambda params: (Forward(),),
+        requires=("layers",),
         defaults={"probes": 0},
         signed=False,
         class_dependent=False,

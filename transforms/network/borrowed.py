@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
@@ -56,13 +56,21 @@ class Held:
 
 _NETWORKS: WeakKeyDictionary[nn.Module, Held] = WeakKeyDictionary()
 _PRECISION = Held()
+# Networks that keep their own attention function.
+_OF_THEIR_OWN: WeakSet[nn.Module] = WeakSet()
+
+
+def leave_attention(network: nn.Module) -> None:
+    """Lets a network keep its own attention function whenever it is borrowed."""
+    _OF_THEIR_OWN.add(network)
 
 
 @contextmanager
 def borrowed(network: PreTrainedModel) -> Iterator[None]:
     """For its duration a network can be explained.
 
-    Its attention runs through our function, nothing is dropped out, and weights are frozen.
+    Its attention runs through our function (``leave_attention``), nothing is dropped out, and
+    weights are frozen.
     Products of float32 matrices are of float32, whatever the process has allowed. Gradients can be
     taken, also where the caller is under ``torch.inference_mode``; ``autocast`` has no say.
 
@@ -96,7 +104,7 @@ def _made_ours(network: PreTrainedModel) -> Back:
     before = [
         (config, config._attn_implementation)
         for config in configs.values()
-        if isinstance(config, PretrainedConfig)
+        if isinstance(config, PretrainedConfig) and network not in _OF_THEIR_OWN
     ]
 
     def back() -> None:

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from attribeam.schemas import UsageError
+from attribeam.schemas.errors import one_line
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.capture import Recorder, Watch
 from attribeam.transforms.network.model import Model
@@ -34,7 +35,10 @@ def check(model: Model) -> None:
     Raises:
         UsageError: If what is replayed is something else than what the network gave.
     """
-    rows = _rows(model)
+    if model.anatomy.closed:
+        _check_closed(model)
+        return
+    rows = random_rows(model)
     watch = Watch(attention=True, layers=True, whole=True, outputs=True)
     logits, recorder = model.run_whole(rows), model.run(rows, watch=watch)[1]
     limit = _LIMITS[torch.bfloat16 if model.mixed else model.dtype]
@@ -55,7 +59,7 @@ def check(model: Model) -> None:
             )
 
 
-def _rows(model: Model) -> Rows:
+def random_rows(model: Model) -> Rows:
     """A row of random tokens, or a picture of random pixels."""
     if (grid := model.grid) is not None:
         size = (1, grid.channels, grid.height, grid.width)
@@ -77,6 +81,26 @@ def _rows(model: Model) -> Rows:
         read=_read(model, ids, model.readout_of(tokens[0])),
         outputs=ids[:, :2] if outputs is None and model.task == "masked_lm" else outputs,
     )
+
+
+def _check_closed(model: Model) -> None:
+    """Checks that a network without known layers takes pixels alone, each picture by itself."""
+    name, rows = type(model.network).__name__, random_rows(model)
+    try:
+        logits, among = model.run(rows)[0], model.run(rows.repeated(2))[0]
+    except Exception as why:
+        told = one_line(str(why))
+        raise UsageError(f"{name} can't be asked by pixel_values alone: {told}") from why
+    if logits.shape != (1, model.num_outputs) and rows.outputs is None:
+        raise UsageError(
+            f"{name} gives {list(logits.shape)} numbers for a picture, and it has "
+            f"{model.num_outputs} classes"
+        )
+    error = float((among.double() - logits.double()).abs().max())
+    if error > _LIMITS[model.dtype] * max(float(logits.double().abs().max()), 1e-6):
+        raise UsageError(
+            f"what {name} says of a picture depends on the others of its batch (by {error:.1e})"
+        )
 
 
 def _layers(model: Model, recorder: Recorder) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from PIL import Image
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -18,6 +19,7 @@ from transformers import (
 
 from attribeam.schemas import UsageError, UsageTypeError
 from attribeam.transforms.network.anatomy import HEADS, POOLINGS, Anatomy, anatomy_of
+from attribeam.transforms.network.anatomy.closed import sized
 from attribeam.transforms.network.capture import IMPLEMENTATION
 from attribeam.transforms.network.check import check
 from attribeam.transforms.network.folder import check_files, loading
@@ -93,7 +95,7 @@ def load_model(
     _check_variant(folder, config, anatomy, task)
     of_text = anatomy.modality == "text"
     of_pairs = task == "similarity"
-    _check_pooling(folder, anatomy, pooling)
+    _check_pooling(folder, config, anatomy, pooling)
     _check_compared(folder, class_name, of_pairs, prompts, pooling)
     words = None
     if tokenizer and (of_text or of_pairs):
@@ -115,6 +117,14 @@ def load_model(
         network = network.eval().requires_grad_(False).to(device)
         if prompts is not None:
             network, task = _of_classes(folder, network, words, prompts), "classification"
+    processor = None if of_text else _processor(folder, trust_remote_code=trust_remote_code)
+    if anatomy.closed:
+        anatomy = sized(anatomy, config, _picture_size(folder, processor))
+        if dtype == "mixed":
+            raise UsageError(
+                f"--dtype mixed keeps heads whole, and the parts of {config.model_type} are not "
+                "known: use float32 or bfloat16"
+            )
     without = {} if words or not of_text else {"no_tokenizer": lacking(folder)}
     model = Model(
         network=network,
@@ -125,7 +135,7 @@ def load_model(
         pad_id=_pad_id(config, words) if of_text else None,
         max_length=_limit(network.config, anatomy, words),
         mean=pooling == "mean",
-        processor=None if of_text else _processor(folder, trust_remote_code=trust_remote_code),
+        processor=processor,
         mixed=dtype == "mixed",
         prompts=None if prompts is None else tuple(prompts),
         **without,
@@ -173,6 +183,27 @@ def _processor(folder: Path, *, trust_remote_code: bool) -> Any:
         return AutoImageProcessor.from_pretrained(
             folder, backend="pil", local_files_only=True, trust_remote_code=trust_remote_code
         )
+
+
+def _picture_size(folder: Path, processor: Any) -> tuple[int, ...] | None:
+    """Channels, height and width of all pictures that a processor makes; None without one.
+
+    Raises:
+        UsageError: If pictures of other shapes come to other sizes.
+    """
+    if processor is None:
+        return None
+    with loading(folder / "preprocessor_config.json"):
+        wide, tall = (
+            processor(Image.new("RGB", size), return_tensors="np")["pixel_values"][0].shape
+            for size in ((96, 64), (64, 96))
+        )
+    if wide != tall:
+        raise UsageError(
+            f"the processor in {folder} makes pictures of several sizes ({wide}, {tall}), and "
+            "patches are of one: let it cut or stretch them"
+        )
+    return tuple(map(int, wide))
 
 
 def _limit(
@@ -263,12 +294,16 @@ def _check_variant(folder: Path, config: PretrainedConfig, anatomy: Anatomy, tas
         raise UsageError(f"{folder} is a decoder; only encoders can be explained")
 
 
-def _check_pooling(folder: Path, anatomy: Anatomy, pooling: str) -> None:
+def _check_pooling(folder: Path, config: PretrainedConfig, anatomy: Anatomy, pooling: str) -> None:
     """Refuses to read a classifier where its head can't be meant to."""
     if pooling == "auto":
         return
     if anatomy.modality == "text":
         raise UsageError(f"--pooling {pooling} is of pictures, and {folder} is a model of texts")
+    if anatomy.closed:
+        raise UsageError(
+            f"--pooling {pooling}: what a {config.model_type} reads is its own, so leave it out"
+        )
     if anatomy.pooling != pooling and (anatomy.pooling, pooling) != ("cls", "mean"):
         made_for = POOLINGS[anatomy.pooling]
         raise UsageError(

@@ -1,7 +1,7 @@
 """A frozen transformer that can be looked into: logits out, with or without attention."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from attribeam.transforms.network.anatomy import Anatomy, Grid, Pooling
-from attribeam.transforms.network.borrowed import borrowed
+from attribeam.transforms.network.borrowed import borrowed, leave_attention
 from attribeam.transforms.network.calls import (
     patch_layers,
     patch_patches,
@@ -38,9 +38,20 @@ VALUES: tuple[Task, ...] = ("regression", "span")
 # of attention are products of projections alone. ``classes``: outputs are of classes.
 # ``position``: what is predicted of a row is read from one position. ``tokens``: rows are of
 # tokens, and not of patches. ``lengths``: the head doesn't divide features by their lengths.
+# ``layers``: it is known what its layers are.
 Trait = Literal[
-    "post_ln", "serial", "ungated", "products", "classes", "position", "tokens", "lengths"
+    "layers",
+    "post_ln",
+    "serial",
+    "ungated",
+    "products",
+    "classes",
+    "position",
+    "tokens",
+    "lengths",
 ]
+# Units of a head in nearly all encoders.
+_USUAL_HEAD = 64
 Whole = NDArray[np.signedinteger[Any]]
 
 _NOTHING = Watch()
@@ -85,6 +96,8 @@ class Model:
     prompts: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.anatomy.own_attention:
+            leave_attention(self.network)
         patch_layers(self.layers)
         if self.anatomy.patches is not None:
             patch_patches(attrgetter(self.anatomy.patches)(self.network))
@@ -127,8 +140,8 @@ class Model:
 
     @property
     def num_heads(self) -> int:
-        """Number of heads of a layer."""
-        return int(self.encoder.num_attention_heads)
+        """Number of heads of a layer; 0 where no layer is known."""
+        return 0 if self.anatomy.closed else int(self.encoder.num_attention_heads)
 
     @property
     def hidden_size(self) -> int:
@@ -137,7 +150,9 @@ class Model:
 
     @property
     def head_size(self) -> int:
-        """Hidden size over number of heads."""
+        """Hidden size over number of heads; where that is unknown, as most have it."""
+        if self.anatomy.closed:
+            return _USUAL_HEAD
         return max(1, self.hidden_size // self.num_heads)
 
     @property
@@ -243,14 +258,16 @@ class Model:
     @property
     def traits(self) -> frozenset[Trait]:
         """What methods may require of it."""
+        known = not self.anatomy.closed
         true_of: dict[Trait, bool] = {
-            "post_ln": all(layer.post_ln for layer in self.layers),
-            "serial": all(layer.serial for layer in self.layers),
-            "ungated": all(layer.feed_forward.gate is None for layer in self.layers),
+            "layers": known,
+            "post_ln": known and all(layer.post_ln for layer in self.layers),
+            "serial": known and all(layer.serial for layer in self.layers),
+            "ungated": known and all(layer.feed_forward.gate is None for layer in self.layers),
             "classes": self.task not in VALUES,
             "position": not self.pools,
             "tokens": self.modality != "images",
-            "products": not any(layer.attention.moves for layer in self.layers),
+            "products": known and not any(layer.attention.moves for layer in self.layers),
             "lengths": not self.contrastive,
         }
         return frozenset(trait for trait, holds in true_of.items() if holds)
@@ -325,7 +342,11 @@ class Model:
         Args:
             rows: The rows.
             words: Embeddings in place of those of the rows' tokens, [B, T, E].
+
+        Of a network that nothing is known inside of it is what it is fed: pixels, [B, C, H, W].
         """
+        if self.anatomy.closed:
+            return rows.inputs["pixel_values"]
         recorder = Recorder(self.layers, _NOTHING, rows.read, self.dtype, start=self.num_layers)
         inputs = self._inputs(rows)
         if words is not None:
@@ -380,6 +401,8 @@ class Model:
         Raises:
             RuntimeError: If attention was to be kept and a layer's attention never came by.
         """
+        if self.anatomy.closed:
+            return self._run_closed(rows, enter)
         recorder = Recorder(self.layers, watch, rows.read, self.dtype, enter, start, leaving)
         with borrowed(self.network), self.autocast(), recording(recorder):
             if enter is not None and start == self.num_layers:
@@ -394,6 +417,14 @@ class Model:
                 f"{type(self.network).__name__} passed through the attention hook"
             )
         return logits.to(self.dtype), recorder
+
+    def _run_closed(self, rows: Rows, pixels: torch.Tensor | None) -> tuple[torch.Tensor, Recorder]:
+        """As ``run``, of a network that nothing is known inside of; pixels may be replaced."""
+        if pixels is not None:
+            rows = replace(rows, inputs={**rows.inputs, "pixel_values": pixels})
+        recorder = Recorder((), _NOTHING, rows.read, self.dtype)
+        recorder.entered = rows.inputs["pixel_values"]
+        return _asked(self._theirs(rows).logits, rows.outputs).to(self.dtype), recorder
 
     def autocast(self) -> torch.autocast:
         """Under it products of matrices are in bfloat16, if they are to be."""

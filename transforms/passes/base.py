@@ -30,6 +30,11 @@ class Pass(Generic[Result]):
     double = False
     sample: int | None = None
 
+    @property
+    def inside(self) -> bool:
+        """Whether it looks into a network's layers, and doesn't ask the network alone."""
+        return True
+
     def check(self, model: Model) -> None:
         """Checks that it can be run on a model.
 

@@ -27,6 +27,11 @@ class Forward(Pass[None]):
     outputs: bool = False
 
     @property
+    def inside(self) -> bool:
+        """Where more than logits is asked for."""
+        return self.attention or self.layers or self.outputs
+
+    @property
     def shared(self) -> Hashable:
         """One pass gives all of it."""
         return Forward
@@ -44,6 +49,11 @@ class Backward(Pass[None]):
     """
 
     of: Of = "input"
+
+    @property
+    def inside(self) -> bool:
+        """Where gradients are of attention."""
+        return self.of == "attention"
 
     @property
     def shared(self) -> Hashable:

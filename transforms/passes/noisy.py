@@ -32,6 +32,11 @@ class Noisy(Pass[torch.Tensor]):
     samples: int
     noise: float
 
+    @property
+    def inside(self) -> bool:
+        """It doesn't."""
+        return False
+
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> torch.Tensor:
         """Differentiates as many copies of the batch at once as its token budget takes."""
         model, batch = captured.model, captured.batch

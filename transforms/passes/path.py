@@ -67,6 +67,11 @@ class Path(Pass[PathGradient]):
     of: Of = "input"
     output: Output = "logit"
 
+    @property
+    def inside(self) -> bool:
+        """Where gradients are of attention."""
+        return self.of == "attention"
+
     def check(self, model: Model) -> None:
         """Checks that the baseline's token is known."""
         remedy = "use another baseline"

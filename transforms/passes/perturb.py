@@ -32,6 +32,11 @@ class Perturb(Pass[None]):
 
     operation: Operation
 
+    @property
+    def inside(self) -> bool:
+        """It doesn't."""
+        return False
+
     def check(self, model: Model) -> None:
         """Checks that the operation's token is known."""
         wish = f"the operation {self.operation}"

@@ -18,6 +18,7 @@ from attribeam.transforms.network.anatomy import (
     vit,
 )
 from attribeam.transforms.network.anatomy.base import HEADS, POOLINGS, Anatomy, Grid, Pooling
+from attribeam.transforms.network.anatomy.closed import CLOSED, is_closed
 
 __all__ = ["ANATOMIES", "HEADS", "POOLINGS", "Anatomy", "Grid", "Pooling", "anatomy_of"]
 
@@ -41,17 +42,18 @@ _OUTSIDE = {
 
 
 def anatomy_of(config: PretrainedConfig) -> Anatomy:
-    """Looks up the anatomy of a model.
+    """Looks up the anatomy of a model; of other classifiers of pictures it is that of closed ones.
 
     Raises:
         UsageError: If the architecture isn't one that attribeam knows the parts of.
     """
-    try:
+    if config.model_type in ANATOMIES:
         return ANATOMIES[config.model_type].of(config)
-    except KeyError:
-        known = ", ".join(sorted(ANATOMIES))
-        why = _OUTSIDE.get(config.model_type)
-        raise UsageError(
-            f"the architecture {config.model_type!r} is not supported"
-            f"{f': {why}' if why else ''}; supported are {known}"
-        ) from None
+    if is_closed(config):
+        return CLOSED
+    known = ", ".join(sorted(ANATOMIES))
+    why = _OUTSIDE.get(config.model_type)
+    raise UsageError(
+        f"the architecture {config.model_type!r} is not supported"
+        f"{f': {why}' if why else ''}; supported are {known}"
+    )

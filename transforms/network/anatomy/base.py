@@ -157,6 +157,8 @@ class Anatomy:
         grid: How pictures are cut up, of the encoder's configuration, if it takes these.
         pooling: Where a classifier of pictures is read.
         masks: How positions are hidden, of networks that pictures are fed to.
+        closed: Whether nothing is known of what is inside: there are no layers then, and a head
+            without steps.
         own_attention: Whether attention is code of its own, and transformers has no other for it.
         patches: The convolution that makes tokens of patches.
         places: The table of positions that is added to them, [1, T, d].
@@ -185,6 +187,7 @@ class Anatomy:
     pooling: Pooling = "cls"
     masks: Masks = "flags"
     own_attention: bool = False
+    closed: bool = False
     patches: str | None = None
     places: str | None = None
     end: Callable[[PretrainedConfig, Whole], int | None] | None = None
