@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from attribeam.transforms import Instance, Model, load_model
-from attribeam.transforms.attribute import TOKEN_BUDGETS
+from attribeam.transforms.inputs.batch import TOKEN_BUDGETS
 from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.inputs.targets import Explained
 from attribeam.transforms.passes.attention_path import (

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from attribeam.transforms import Instance, Model, load_model
-from attribeam.transforms.attribute import TOKEN_BUDGETS
+from attribeam.transforms.inputs.batch import TOKEN_BUDGETS
 from attribeam.transforms.inputs.kinds import collate, inputs_of
 from attribeam.transforms.passes.base import quadrature
 from attribeam.transforms.passes.influence import influence_states

@@ -10,8 +10,7 @@ from collections.abc import Callable
 import torch
 
 from attribeam.transforms import attribute, choose
-from attribeam.transforms.attribute import TOKEN_BUDGETS
-from attribeam.transforms.inputs.batch import Batch, pack
+from attribeam.transforms.inputs.batch import TOKEN_BUDGETS, Batch, pack
 from attribeam.transforms.inputs.kinds import collate
 from benchmarks.material import Material, plain_model
 from benchmarks.timing import in_turn

@@ -148,5 +148,9 @@ class Settings:
         if self.evaluation is None:
             return None
         values = asdict(self.evaluation)
-        record = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+        record = {
+            key: list(v) if isinstance(v, tuple) else v
+            for key, v in values.items()
+            if v is not None  # Of pairs alone.
+        }
         return cast(EvaluationRecord, record)

@@ -51,6 +51,7 @@ class ModelIdentity(ModelHashes):
     num_heads: int
     pooling: NotRequired[str]
     prompts: NotRequired[dict[str, Any]]
+    towers: NotRequired[dict[str, Any]]
     processor: NotRequired[dict[str, Any]]
     patches: NotRequired[dict[str, int]]
 
@@ -122,6 +123,7 @@ class MethodRecord(TypedDict):
     word_score: NotRequired[str]
     target: NotRequired[str | None]
     passes: NotRequired[list[str]]
+    sides: NotRequired[dict[str, dict[str, Any]]]
     cost: NotRequired[str]
     paper: NotRequired[str]
     equation: NotRequired[str]
@@ -131,6 +133,7 @@ class EvaluationRecord(TypedDict):
     """What is perturbed, in all curves of a run."""
 
     protocol: str
+    text_protocol: NotRequired[str]
     orders: NotRequired[list[str]]
     operations: NotRequired[list[str]]
     fractions: NotRequired[list[float]]

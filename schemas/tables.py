@@ -132,6 +132,12 @@ _INSTANCES = (
         "Of pictures: pixels along a patch's side; null where patches are no squares",
         added=True,
     ),
+    _column(
+        "modality",
+        NAME,
+        "Of pairs (CLIP): image or text, the side of its row; null where there are no pairs",
+        added=True,
+    ),
 )
 
 _ATTRIBUTIONS = (

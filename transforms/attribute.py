@@ -5,9 +5,9 @@ is halved and tried again; a batch that fails for another reason is halved until
 is to blame stands alone. Neither changes a result, since no result depends on batch mates.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from attribeam.schemas import Failure, UsageError, UsageTypeError
 from attribeam.schemas.errors import one_line
 from attribeam.transforms.details import Details, LayerRow, Real, is_finite
-from attribeam.transforms.inputs.batch import Batch, Instance, pack
+from attribeam.transforms.inputs.batch import TOKEN_BUDGETS, Batch, Instance, pack
 from attribeam.transforms.inputs.given import check_instances, check_model, kind_of
 from attribeam.transforms.inputs.kinds import collate, inputs_of
 from attribeam.transforms.inputs.targets import Scalar, parse_explain, parse_target
@@ -26,10 +26,6 @@ from attribeam.transforms.passes.bottleneck import Statistics
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.recovery import halving
 from attribeam.transforms.registry import Chosen, LayerScores, Scores, choose, fit_all
-
-# Budgets in tokens of a short row (see ``row_cost``). On CPUs batches beyond the caches don't get
-# faster; a GPU wants as many tokens at once as it takes to fill it.
-TOKEN_BUDGETS = {"cpu": 1024, "cuda": 32768}
 
 
 def budget_for(model: Model, given: int | None) -> int:
@@ -158,6 +154,10 @@ def attribute(
     chosen, left_out = fit_all(_chosen(methods), model, scalar)
     if instances:
         _check_statistics(chosen, statistics)
+    if model.beside is not None:
+        more: Any = {"target": target, "explain": explain, "token_budget": token_budget}
+        more |= {"seed": seed, "layers": layers, "statistics": statistics, "progress": progress}
+        return replace(_by_tower(model, instances, chosen, more), left_out=left_out)
     job = _Job(
         model=model,
         instances=instances,
@@ -182,6 +182,23 @@ def attribute(
             progress(len(batch))
     progress(len(instances) - len(fitting))
     return job.out
+
+
+def _by_tower(
+    model: Model, instances: Sequence[Instance], chosen: Sequence[Chosen], more: Mapping[str, Any]
+) -> Attributions:
+    """As ``attribute``, of instances that several towers run: each its own."""
+    out = Attributions([None] * len(instances), {c.name: [None] * len(instances) for c in chosen})
+    for modality, tower in model.towers.items():
+        own = [at for at, one in enumerate(instances) if one.modality == modality]
+        fits = [choice.for_tower(tower) for choice in chosen]
+        found = attribute(tower, [instances[at] for at in own], fits, **more)
+        for place, at in enumerate(own):
+            out.predictions[at] = found.predictions[place]
+            for name, rows in found.rows.items():
+                out.rows[name][at] = rows[place]
+        out.failures += found.failures
+    return out
 
 
 def _chosen(methods: str | Sequence[str | Chosen]) -> list[Chosen]:

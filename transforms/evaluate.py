@@ -52,12 +52,15 @@ class Evaluation:
             published numbers: tokens are removed and counted as by the authors of IBA
             (``compat_points_of``). Of pictures a ``patch`` is removed at a time, or as by the
             authors of Beyond Intuition a ``pixel`` (``pixel_points_of``).
+        text_protocol: Of pairs, what is removed of texts; ``protocol`` is of pictures then, and
+            each side has the operations that there are for it.
     """
 
     fractions: tuple[float, ...] = FRACTIONS
     orders: tuple[Order, ...] = ORDERS
     operations: tuple[Operation, ...] = ()
     protocol: EvaluationProtocol = _USUAL
+    text_protocol: EvaluationProtocol | None = None
 
     def checked(self, model: Model) -> "Evaluation":
         """Checks the settings against each other and the model.
@@ -68,6 +71,8 @@ class Evaluation:
         Raises:
             UsageError: If one of them is unknown, out of range, or not for this model.
         """
+        if model.beside is not None:
+            return self._checked_for_pairs(model)
         kind = inputs_of(model)
         operations = self.operations or (kind.usual_operation(model),)
         protocol = kind.protocols[0] if self.protocol == _USUAL else self.protocol
@@ -102,6 +107,35 @@ class Evaluation:
             orders=tuple(dict.fromkeys(self.orders)),
             operations=tuple(dict.fromkeys(operations)),
         )
+
+    def _checked_for_pairs(self, model: Model) -> "Evaluation":
+        """As ``checked``: what is for one side alone, the other does in its usual way."""
+        kinds = [inputs_of(tower) for tower in model.towers.values()]
+        for given, known, name in (
+            (self.operations, [each for kind in kinds for each in kind.operations], "operations"),
+            ((self.protocol,), [each for kind in kinds for each in kind.protocols], "units"),
+        ):
+            for value in given:
+                if value not in known:
+                    raise UsageError(
+                        f"--{name}: there is no {value!r}; there are {', '.join(known)}"
+                    )
+        sides = [self.of(tower).checked(tower) for tower in model.towers.values()]
+        return replace(
+            sides[0],
+            operations=tuple(each for side in sides for each in side.operations),
+            text_protocol=sides[1].protocol,
+        )
+
+    def of(self, about: Model | Instance) -> "Evaluation":
+        """What of it is for a tower of a model of pairs, or for an instance."""
+        kind = inputs_of(about)
+        protocol = self.protocol
+        if about.modality == "text" and self.text_protocol is not None:
+            protocol = self.text_protocol
+        operations = tuple(each for each in self.operations if each in kind.operations)
+        protocol = protocol if protocol in kind.protocols else _USUAL
+        return replace(self, protocol=protocol, operations=operations, text_protocol=None)
 
 
 class Point(NamedTuple):
@@ -307,6 +341,8 @@ def curves(
     Returns:
         Curve points per ranking (None where it failed), and the failures of stage ``perturb``.
     """
+    if model.beside is not None:
+        return _by_tower(model, rankings, evaluation, token_budget=token_budget, seed=seed)
     variants = Variants(model)
     asked = [_asked(variants, ranking, evaluation, seed) for ranking in rankings]
     variants.run(token_budget)
@@ -319,6 +355,21 @@ def curves(
             results.append(None)
         else:
             results.append(curve)
+    return results, failures
+
+
+def _by_tower(
+    model: Model, rankings: Sequence[Ranking], evaluation: Evaluation, **more: int
+) -> tuple[list[list[CurvePoint] | None], list[Failure]]:
+    """As ``curves``, of instances that several towers run: each its own."""
+    results: list[list[CurvePoint] | None] = [None] * len(rankings)
+    failures = []
+    for modality, tower in model.towers.items():
+        own = [at for at, one in enumerate(rankings) if one.instance.modality == modality]
+        found, failed = curves(tower, [rankings[at] for at in own], evaluation.of(tower), **more)
+        for at, result in zip(own, found, strict=True):
+            results[at] = result
+        failures += failed
     return results, failures
 
 

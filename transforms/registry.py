@@ -343,6 +343,8 @@ class Chosen:
 
     def unfit(self, model: Model, scalar: Scalar | None = None) -> str | None:
         """Why the method isn't defined for a model, or a scalar of it; None if it is."""
+        if model.beside is not None:
+            return self._unfit_for_pairs(model, scalar)
         if self.method.linear and scalar is not None and scalar not in LINEAR:
             return f"is defined for sums of logits, and the {scalar} is none"
         asked = self.method.requires
@@ -365,7 +367,38 @@ class Chosen:
         """
         if (why := self.unfit(model, scalar)) is not None:
             raise UsageError(f"{self.name} {why}")
+        if model.beside is not None:
+            return self._alike(list(self.by_tower(model).values()))
         return self._check_passes(model)
+
+    def _unfit_for_pairs(self, model: Model, scalar: Scalar | None) -> str | None:
+        """Why it isn't defined for a side of pairs, each of which has a network of its own."""
+        if self.method.tables or any(need.sample for need in self.needs):
+            return "is of the layers of one network, and pairs are run by two"
+        reasons = (self.for_tower(tower).unfit(tower, scalar) for tower in model.towers.values())
+        return next((why for why in reasons if why is not None), None)
+
+    def by_tower(self, model: Model) -> dict[str, "Chosen"]:
+        """The same as each tower of a model runs it, by the tower's kind of input."""
+        towers = model.towers.items()
+        return {modality: self.for_tower(tower).fitted(tower) for modality, tower in towers}
+
+    def for_tower(self, tower: Model) -> "Chosen":
+        """The same for a tower of a model: what is for another one alone is as usual here."""
+        params = dict(self.params)
+        for name, default in self.method.defaults.items():
+            if isinstance(default, ChoiceByKind) and params[name] not in default.fitting(tower):
+                params[name] = _AUTO
+        return Chosen(self.method, params)
+
+    def _alike(self, fits: Sequence["Chosen"]) -> "Chosen":
+        """The same with the parameters that all towers have; others as given, or left to each."""
+        params = {}
+        for name, value in fits[0].params.items():
+            same = all(fit.params[name] == value for fit in fits)
+            own = self.params[name]
+            params[name] = value if same else _AUTO if isinstance(own, Usual) else own
+        return Chosen(self.method, params)
 
     def _check_passes(self, model: Model) -> "Chosen":
         """The same with such parameters, once what it needs of the model is checked."""
@@ -466,7 +499,7 @@ def _fitted(
         there = default.fitting(model)
         if value in there:
             return str(value)
-        if isinstance(value, Usual):
+        if isinstance(value, Usual) or value == _AUTO:
             return there[0]
         known = " or ".join(there)
         raise UsageError(f"{name} is {known} for a model of {model.modality}, not {value}")
@@ -515,7 +548,7 @@ def _value(name: str, default: Default, given: Any) -> ParamValue:
         return _AUTO if given == _AUTO else _value(name, 0, given)
     if isinstance(default, Choice | ChoiceByTrait | ChoiceByKind):
         names = default if isinstance(default, Choice) else default.names
-        if isinstance(default, ChoiceByTrait):
+        if not isinstance(default, Choice):
             names = (_AUTO, *names)
         if given not in names:
             raise UsageError(f"{name} is one of {', '.join(names)}, not {given!r}")

@@ -198,6 +198,8 @@ def front_matter(card: Card) -> str:
     task = _TASKS.get(card.model.get("task", ""))
     if of_pictures(card.manifest):
         task = "image-classification"
+    if card.model.get("prompts") or card.model.get("towers"):
+        task = "zero-shot-image-classification"
     if task:
         content["task_categories"] = [task]
     content["size_categories"] = [size_category(card.configs[0].rows)]

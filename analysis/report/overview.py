@@ -70,7 +70,10 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
     yield Fact("numbers", f"{settings['dtype']}, seed {settings['seed']}")
     if evaluation := manifest.get("evaluation"):
         orders, operations = ", ".join(evaluation["orders"]), ", ".join(evaluation["operations"])
-        yield Fact("evaluated", f"{orders}; by {operations}; a {evaluation['protocol']} at a time")
+        units = f"a {evaluation['protocol']} at a time"
+        if of_texts := evaluation.get("text_protocol"):
+            units += f", of texts a {of_texts}"
+        yield Fact("evaluated", f"{orders}; by {operations}; {units}")
     if names := devices(manifest):
         yield Fact("computed on", ", ".join(names))
     if found := versions(manifest):
@@ -78,7 +81,12 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
 
 
 # What is asked of a row, by the model's task, where it isn't the row's class.
-_KINDS = {"multi_label": "label", "regression": "value", "span": "end of the answer"}
+_KINDS = {
+    "multi_label": "label",
+    "regression": "value",
+    "span": "end of the answer",
+    "similarity": "likeness of a picture and a text",
+}
 _NAMES = {"multi_label": "labels", "regression": "values", "span": "asked of the answer"}
 _ASKED = (
     "select outputs[1] from instances where outputs is not null group by all"
@@ -106,7 +114,7 @@ def run_groups(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Ite
         "Methods and their parameters",
         ["method", "from", "scores", "parameters"],
         [
-            [name, method.get("paper") or "", _kind(method), _params(method["params"])]
+            [name, method.get("paper") or "", _kind(method), _params(method)]
             for name, method in sorted(manifest["methods"].items())
         ],
     )
@@ -143,8 +151,12 @@ def _kind(method: Mapping[str, Any]) -> str:
     return ", ".join(name for name, true in facts.items() if true)
 
 
-def _params(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in params.items())
+def _params(method: Mapping[str, Any]) -> str:
+    """Parameters; of pairs with what each side has in place of ``auto``."""
+    said = [f"{name}={value}" for name, value in method["params"].items()]
+    for side, own in method.get("sides", {}).items():
+        said += [f"{side}: {name}={value}" for name, value in own.items()]
+    return ", ".join(said)
 
 
 def _class_name(classes: Sequence[Any], number: int) -> str:

@@ -25,6 +25,7 @@ select
     instance_id,
     method,
     count(*) as points,
+    any_value(protocol) as protocol,
     bit_xor(hash(protocol, "order", operation, round(fraction, 9))) as grid
 from curves
 group by all
@@ -84,10 +85,12 @@ select
         when "order" = 'lerf' and protocol not in ('compat', 'pixel') then 1 - fraction
         else fraction
     end as fraction
-from (select ?::varchar as protocol)
+from (select unnest(?::varchar[]) as protocol)
 cross join (select unnest(?::varchar[]) as "order")
 cross join (select unnest(?::varchar[]) as operation)
 cross join (select unnest(?::double[]) as fraction)
+-- Of pairs, each side has the operations that there are for it.
+where (protocol in ('patch', 'pixel')) = (operation in ('mean', 'black', 'drop'))
 """
 
 

@@ -233,13 +233,16 @@ CURVES = (
         """
         select count(*), min(instance_id || ' under ' || method)
         from curve_keys
-        cross join (
+        left join (
             select
+                protocol,
                 count(*) as points,
                 bit_xor(hash(protocol, "order", operation, round(fraction, 9))) as grid
             from grid
-        ) as expected
-        where curve_keys.points <> expected.points or curve_keys.grid <> expected.grid
+            group by protocol
+        ) as expected using (protocol)
+        where curve_keys.points is distinct from expected.points
+            or curve_keys.grid is distinct from expected.grid
         """,
     ),
     Check(
@@ -329,7 +332,8 @@ WINDOWS = (
         select count(*), min(instance_id)
         from instances
         where instance_id is distinct from
-            row_id || coalesce('/' || "window", '') || coalesce('#' || question, '')
+            row_id || coalesce('/' || "window", '/' || modality, '')
+                || coalesce('#' || question, '')
         """,
     ),
     Check(
@@ -345,6 +349,7 @@ WINDOWS = (
                 from (select row_id, substr(instance_id, len(row_id) + 2) as part, instance_id
                     from failures where method is null)
                 where substr(instance_id, len(row_id) + 1, 1) = '/'
+                    and split_part(part, '#', 1) not in ('image', 'text')
             )
             group by row_id
             having max("window") is distinct from count(distinct "window") - 1

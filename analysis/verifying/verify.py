@@ -175,7 +175,7 @@ def _load(
     connection.execute(
         GRID,
         [
-            evaluation.get("protocol"),
+            [evaluation[key] for key in ("protocol", "text_protocol") if evaluation.get(key)],
             evaluation.get("orders", []),
             evaluation.get("operations", []),
             sorted({0.0, 1.0, *evaluation.get("fractions", [])}),

@@ -13,7 +13,7 @@ from attribeam.transforms.inputs.images.kind import NO_PROCESSOR
 GUESSED: dict[str, tuple[str, ...]] = {
     "text": (
         *("text", "premise", "sentence1", "question1", "question", "sentence", "content"),
-        *("review", "document", "query", "tweet", "comment", "body"),
+        *("review", "document", "query", "tweet", "comment", "body", "caption"),
     ),
     "label": LABEL_NAMES,
     "id": ("id", "instance_id", "idx", "guid", "uid"),
@@ -37,6 +37,11 @@ GUESSED: dict[str, tuple[str, ...]] = {
 _OF_TEXT = ("text", "pair", "input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
 _MASKS = ("mask", "other_mask")
 _OF_IMAGES = ("image", "pixel_values", *_MASKS, "mask_label", "other_label")
+# What nothing plays where pictures are compared with texts: things in them have no classes.
+_NOT_OF_PAIRS = (
+    *("rationale", "roles", "token_type_ids"),
+    *("mask_label", "other_mask", "other_label"),
+)
 _PAIRS = {
     "text": ("text_pair", "text2"),
     "premise": ("hypothesis",),
@@ -99,7 +104,10 @@ def choose_columns(source: Source, given: Mapping[str, str | None], model: Model
     unasked = {"masked_lm": ("label",), "classification": ("good", "bad")}.get(
         model.task, ("label", "good", "bad")
     )
-    if model.modality == "images":
+    if model.beside is not None:
+        unasked = (*unasked, *_NOT_OF_PAIRS)
+        _check_none(given, *_NOT_OF_PAIRS, "pair")
+    elif model.modality == "images":
         unasked = (*unasked, *_OF_TEXT, "rationale", "roles")
         if wrong := [r for r in (*_OF_TEXT, "rationale", "roles") if given.get(r) not in _UNNAMED]:
             raise UsageError(
@@ -113,7 +121,7 @@ def choose_columns(source: Source, given: Mapping[str, str | None], model: Model
         found = _column(source, role, given.get(role), () if role in unasked else guesses)
         if found:
             columns[role] = found
-    if "text" in columns:
+    if "text" in columns and model.beside is None:
         pairs = _PAIRS.get(columns["text"].casefold(), ())
         pair = _column(source, "pair", given.get("pair"), pairs)
         if pair:
@@ -123,6 +131,16 @@ def choose_columns(source: Source, given: Mapping[str, str | None], model: Model
         columns["split"] = source.split_column
     _check_parts(source, columns)
     return columns
+
+
+def _check_none(given: Mapping[str, str | None], *roles: str) -> None:
+    """Checks that no column is named for roles that nothing plays in a pair."""
+    for role in roles:
+        if given.get(role) not in _UNNAMED:
+            raise UsageError(
+                f"--{role}-column {given[role]}: the model is of pairs of a picture and a text, "
+                f"which have no {role}"
+            )
 
 
 def _column(source: Source, role: str, given: str | None, guesses: Collection[str]) -> str | None:
@@ -200,6 +218,11 @@ def listed(source: Source) -> str:
 def _checked(
     source: Source, columns: dict[str, str], given: Mapping[str, str | None], model: Model
 ) -> dict[str, str]:
+    if model.beside is not None:
+        found = _checked_images(source, columns, given, model)
+        pictures = {role: name for role, name in found.items() if role in _OF_IMAGES}
+        others = {role: name for role, name in columns.items() if role not in _OF_IMAGES}
+        return {**pictures, **_checked(source, others, given, model.beside)}
     if model.modality == "images":
         return _checked_images(source, columns, given, model)
     # A text that was named wins over ids that happen to be there, and so does one that can be read.
@@ -211,7 +234,8 @@ def _checked(
         of_texts = ("text", "pair", "rationale", "roles")
         columns = {k: v for k, v in columns.items() if k not in of_texts}
     elif "text" not in columns:
-        raise UsageError(_no_text(source))
+        also = "" if model.task != "similarity" else ", or give texts as classes with --prompts"
+        raise UsageError(_no_text(source) + also)
     elif model.tokenizer is None:
         raise UsageError(f"{model.no_tokenizer}; its columns are {listed(source)}")
     if model.task == "masked_lm":

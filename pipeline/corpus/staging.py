@@ -136,6 +136,7 @@ def stage(
     shard_size: int,
     windows: bool = False,
     questions: bool = False,
+    pairs: bool = False,
     anew: bool = True,
 ) -> int:
     """Copies a corpus into the run's folder, normalised, one file a shard.
@@ -146,6 +147,7 @@ def stage(
         shard_size: Rows a shard.
         windows: Whether long texts are to become windows, which have ids too.
         questions: Whether rows are asked several questions, which have ids too.
+        pairs: Whether rows have two sides, which have ids too.
         anew: Whether it may be another corpus than what is there. Else files are replaced one by
             one, since other parts of the run may be reading them.
 
@@ -172,6 +174,8 @@ def stage(
         _check_derived(corpus, root, hashes, "window")
     if questions:
         _check_derived(corpus, root, hashes, "question")
+    if pairs:
+        _check_derived(corpus, root, hashes, "side")
     return count
 
 
@@ -222,9 +226,10 @@ def _check_unique(corpus: Corpus, root: str, hashes: list[np.ndarray]) -> None:
                 )
 
 
-# An id that a window or a question could have, and the id of the row it would be of.
+# An id that a window, a question or a side of a pair could have, and that of its row.
 _WINDOW = re.compile(r"(.*)/(0|[1-9]\d*)", re.DOTALL)
 _QUESTION = re.compile(r"(.*?)(?:/(0|[1-9]\d*))?#(0|[1-9]\d*)", re.DOTALL)
+_SIDE = re.compile(r"(.*)/(image|text)", re.DOTALL)
 
 
 def _check_derived(corpus: Corpus, root: str, hashes: list[np.ndarray], kind: str) -> None:
@@ -234,9 +239,9 @@ def _check_derived(corpus: Corpus, root: str, hashes: list[np.ndarray], kind: st
         corpus: The corpus.
         root: Folder of the run.
         hashes: Of the ids of each shard.
-        kind: ``window`` or ``question``.
+        kind: ``window``, ``question`` or ``side``.
     """
-    pattern = _WINDOW if kind == "window" else _QUESTION
+    pattern = {"window": _WINDOW, "question": _QUESTION, "side": _SIDE}[kind]
     under = " under --overflow stride" if kind == "window" else ""
     every = np.unique(np.concatenate(hashes))
     for shard in range(len(hashes)):

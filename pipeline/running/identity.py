@@ -28,6 +28,7 @@ from attribeam.schemas.manifest import (
     SettingsIdentity,
 )
 from attribeam.transforms import Chosen, Model
+from attribeam.transforms.inputs.pairs import SIDES
 
 _LIBRARIES = ("apache-beam", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
 
@@ -61,7 +62,7 @@ def record(
             "corpus": _corpus_identity(options, corpus, rows, padding),
             "settings": _settings_identity(options, settings, model, corpus.columns),
         },
-        "methods": {choice.name: _method_record(choice, settings) for choice in chosen},
+        "methods": {choice.name: _method_record(choice, settings, model) for choice in chosen},
         "evaluation": settings.evaluation_record(),
         "executions": [_execution(options, settings)],
     }
@@ -95,6 +96,11 @@ def _model_identity(options: Options, folder: Path, model: Model) -> ModelIdenti
         # A grid that is laid on pictures, of which the network knows nothing.
         size = {"height": grid.patch_height, "width": grid.patch_width}
         identity["patches"] = {"rows": grid.rows, "columns": grid.columns, **size}
+    if model.beside is not None:
+        identity["towers"] = {
+            SIDES[modality]: {"num_layers": tower.num_layers, "num_heads": tower.num_heads}
+            for modality, tower in model.towers.items()
+        }
     if model.processor is not None:
         identity["processor"] = processor_record(model.processor)
     return cast(ModelIdentity, identity)
@@ -133,7 +139,7 @@ def _settings_identity(
         "stride": encoding.stride,
         "words": encoding.words,
         "token_types": _token_types(model, columns),
-        "mask_token_id": model.mask_id,
+        "mask_token_id": model.of_texts.mask_id,
         "shard_size": options.shard_size,
         "num_shards": settings.num_shards,
     }
@@ -152,7 +158,21 @@ def _token_types(model: Model, columns: Mapping[str, str]) -> str | None:
     return "tokenizer" if "token_type_ids" in names else "zeros"
 
 
-def _method_record(choice: Chosen, settings: Settings) -> MethodRecord:
+def _method_record(choice: Chosen, settings: Settings, model: Model) -> MethodRecord:
+    """What is kept of a method; of pairs with what each side has in place of ``auto``."""
+    record = _plain_record(choice, settings)
+    if model.beside is not None:
+        fits = choice.by_tower(model)
+        record["sides"] = {
+            SIDES[modality]: {k: v for k, v in fit.params.items() if choice.params[k] != v}
+            for modality, fit in fits.items()
+        }
+        passes = (kind.record for fit in fits.values() for kind in fit.needs)
+        record["passes"] = list(dict.fromkeys(passes))
+    return record
+
+
+def _plain_record(choice: Chosen, settings: Settings) -> MethodRecord:
     method = choice.method
     return {
         "params": dict(choice.params),

@@ -171,6 +171,8 @@ def load(options: Options, workers: Workers) -> Loaded:
         trust_remote_code=options.trust_remote_code,
     )
     model = load_checked(folder, options)
+    if options.layers and model.beside is not None:
+        raise UsageError("--layers: pairs are run by two networks, whose layers aren't the same")
     target = parse_target(options.target, model)
     scalar = parse_explain(options.explain, model)
     evaluation = options.evaluation and _in_order(options.evaluation.checked(model))
@@ -260,6 +262,7 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
         windows=checked.encoding.overflow == "stride",
         questions=checked.encoding.objects
         or checked.model.task in (*SEVERAL, "token_classification"),
+        pairs=checked.model.beside is not None,
         anew=old is None,
     )
     if old is None:
@@ -268,7 +271,8 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
     rows = copy() if old is None else int(old["identity"]["corpus"]["rows"])
     options = replace(options, limit=_effective_limit(options.limit, rows, corpus, old))
     settings = checked.settings(options, rows)
-    padding = _padding(root, old, settings, model) if "input_ids" in corpus.columns else None
+    ids = "input_ids" in corpus.columns
+    padding = _padding(root, old, settings, model.of_texts) if ids else None
     new = record(options, settings, model, corpus, rows, checked.chosen, padding)
     manifest = merged(root, old, new)
     settings = settings.as_begun(manifest)
@@ -289,7 +293,7 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
     if checked.left_out:
         manifest["executions"][-1]["left_out"] = checked.left_out
     ensure_statistics(replace(work.settings, device=checked.device), model, damage.samples)
-    guessed = [*checked.notes, *said(padding, model)]
+    guessed = [*checked.notes, *said(padding, model.of_texts)]
     notes = [*other_versions(old, new)]
     return Prepared(work, rows, manifest, notes, guessed, begun=old is not None)
 
@@ -521,11 +525,14 @@ def _check_gold(
 def _encoding(
     options: Options, model: Model, columns: Mapping[str, str], target: str | int
 ) -> EncodeOptions:
-    if model.modality == "images":
+    if model.beside is not None:
+        if options.overflow == "stride":
+            raise UsageError("--overflow stride: a pair has one text; there are truncate and fail")
+    elif model.modality == "images":
         _check_of_text(options)
     elif options.pixels:
         raise UsageError("--pixels is of pictures, and the model is of texts: leave it out")
-    limit = _limit(options, model, columns)
+    limit = _limit(options, model.of_texts, columns)
     special = 0
     if model.tokenizer is not None and "text" in columns:
         special = model.tokenizer.num_special_tokens_to_add(pair="pair" in columns)

@@ -301,7 +301,7 @@ class ShardWork:
                 failures[str(failure.method)].append(failure)
             step(len(chunk))
         for method in methods:
-            table = curves_table(results[method], evaluation.protocol, double=self.settings.double)
+            table = curves_table(results[method], evaluation, double=self.settings.double)
             if not self.settings.curve_targets:
                 table = table.drop_columns(["target"])
             yield self._result(Unit("curves", method), table, failures[method])

@@ -10,7 +10,7 @@ from attribeam.schemas import Failure, table_schema
 from attribeam.schemas.errors import one_line
 from attribeam.schemas.tables import IMAGE_METADATA
 from attribeam.transforms import Attribution, Instance, Prediction
-from attribeam.transforms.evaluate import CurvePoint, Ranking
+from attribeam.transforms.evaluate import CurvePoint, Evaluation, Ranking
 from attribeam.transforms.inputs.images.picture import Picture
 from attribeam.transforms.localise import Localisation, localise
 
@@ -49,6 +49,7 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
         "question": [instance.question for instance in instances],
         "question_kind": [instance.question_kind for instance in instances],
         "outputs": [instance.asked_names for instance in instances],
+        "modality": [instance.side for instance in instances],
     }
     own = [instance.own_columns for instance in instances]
     names = [name for name in table_schema("instances").names if name not in columns]
@@ -60,14 +61,16 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
 def _firsts(instances: Sequence[Instance]) -> list[bool]:
     """Which instances the text of their row is stored with: the first of its windows there is.
 
-    With each of them, the size of the table would be quadratic in that of a text.
+    With each of them, the size of the table would be quadratic in that of a text. Of pairs it is
+    that of the text.
     """
-    seen: set[str] = set()
+    seen: set[tuple[str, str | None]] = set()
     first = []
     for instance in instances:
-        first.append(instance.row_id not in seen)
+        key = instance.row_id, instance.side
+        first.append(key not in seen)
         if instance.row_id is not None:
-            seen.add(instance.row_id)
+            seen.add((instance.row_id, instance.side))
     return first
 
 
@@ -122,14 +125,14 @@ def localisation_table(rankings: Iterable[Ranking], method: str, *, double: bool
 
 
 def curves_table(
-    curves: Iterable[tuple[Ranking, Sequence[CurvePoint]]], protocol: str, *, double: bool
+    curves: Iterable[tuple[Ranking, Sequence[CurvePoint]]], evaluation: Evaluation, *, double: bool
 ) -> pa.Table:
     """The ``curves`` table of one method: a row per point."""
     rows = [(ranking, point) for ranking, points in curves for point in points]
     columns: Columns = {
         "instance_id": [ranking.instance.instance_id for ranking, _ in rows],
         "method": [ranking.method for ranking, _ in rows],
-        "protocol": [protocol] * len(rows),
+        "protocol": [evaluation.of(ranking.instance).protocol for ranking, _ in rows],
     }
     for name in CurvePoint._fields:
         columns[name] = [getattr(point, name) for _, point in rows]

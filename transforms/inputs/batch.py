@@ -7,12 +7,13 @@ same on every runner; results don't depend on them anyway, beyond the rounding o
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rows import Rows
 
 Ints = NDArray[np.int32]
@@ -58,6 +59,9 @@ class Instance:
         own_target: Class to explain, where each instance has its own (``--target objects``).
         types: Token types that the network is fed, [T]; None where they equal ``segment``, and
             where it tells none apart.
+        side: Of a pair, which side it is: ``image`` or ``text``; None where there are no pairs.
+        against: What its features are compared with: the other side's, of a length of 1, by what
+            cosines are multiplied by, [n].
         modality: The kind of input that it is (``kinds``).
     """
 
@@ -88,6 +92,8 @@ class Instance:
     asked_names: tuple[str, ...] | None = None
     own_target: int | None = None
     types: Ints | None = None
+    side: Literal["image", "text"] | None = None
+    against: NDArray[np.floating[Any]] | None = None
     modality: ClassVar[str] = "text"
 
     def __len__(self) -> int:
@@ -106,6 +112,8 @@ class Instance:
     @property
     def input_key(self) -> tuple[object, ...]:
         """Equal for instances that are questions about one input, whatever they are called."""
+        if self.against is not None:
+            return self.side, self.content
         if self.question is None:
             return (id(self),)
         return self.row_id, self.window, self.content, self.token_types.tobytes()
@@ -188,6 +196,13 @@ def numbers_asked(
     return None if asked[0] is None else put(np.array(asked, np.int64), device)
 
 
+def compared_with(instances: Sequence[Instance], model: Model) -> torch.Tensor | None:
+    """What features of instances are compared with, [B, n] (``Rows.against``)."""
+    if instances[0].against is None:
+        return None
+    return put(np.stack([np.asarray(i.against) for i in instances]), model.device).to(model.dtype)
+
+
 def padded(arrays: Sequence[NDArray[np.generic]], fill: int, dtype: type) -> NDArray[np.generic]:
     """Arrays [T] one above the other, each filled up to the length of the longest."""
     out: NDArray[np.generic] = np.full((len(arrays), max(map(len, arrays))), fill, dtype)
@@ -220,6 +235,10 @@ def row_cost(length: int, head_size: int) -> float:
     """
     return length * (1 + length / (6 * head_size))
 
+
+# Budgets in tokens of a short row (see ``row_cost``). On CPUs batches beyond the caches don't get
+# faster; a GPU wants as many tokens at once as it takes to fill it.
+TOKEN_BUDGETS = {"cpu": 1024, "cuda": 32768}
 
 # Padding costs as much as tokens do; a path's steps fill a small batch up again anyway.
 _MOST_PADDING = 0.1

@@ -7,6 +7,7 @@ from attribeam.schemas.errors import one_line
 from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.given import check_model, check_options, rows_of
 from attribeam.transforms.inputs.kinds import inputs_of
+from attribeam.transforms.inputs.pairs import compared, encode_pair
 from attribeam.transforms.inputs.questions import questions
 from attribeam.transforms.inputs.row import EncodeOptions, ModelRowError, Row, RowError
 from attribeam.transforms.network.model import Model
@@ -34,15 +35,24 @@ def encode(
     """
     check_model(model)
     check_options(options)
-    of_texts = options or EncodeOptions(model.max_length)
-    of_ids = options or EncodeOptions(model.capacity)
+    of_texts = options or EncodeOptions(model.of_texts.max_length)
+    of_ids = options or EncodeOptions(model.of_texts.capacity)
     found = [
-        instance
+        encode_windows(model, row, of_texts if row.input_ids is None else of_ids)
         for row in rows_of(texts)
-        for instance in encode_windows(model, row, of_texts if row.input_ids is None else of_ids)
     ]
-    for instance in found:
-        inputs_of(model).check(instance)
+    if model.beside is not None:
+        return [one for pair in compared(model, found) for one in _raised(pair)]
+    for instances in found:
+        for instance in instances:
+            inputs_of(model).check(instance)
+    return [instance for instances in found for instance in instances]
+
+
+def _raised(found: list[Instance] | ModelRowError) -> list[Instance]:
+    """Instances; or what went wrong, raised."""
+    if isinstance(found, ModelRowError):
+        raise found
     return found
 
 
@@ -53,6 +63,8 @@ def encode_rows(
 
     Those that the model fails on, where it is asked for answers, are failures of stage ``forward``.
     """
+    if model.beside is not None:
+        return _encode_pairs(model, rows, options)
     instances: list[Instance] = []
     failures: list[Failure] = []
     for row in rows:
@@ -69,6 +81,27 @@ def encode_rows(
                 failures.append(Failure(name, "encode", None, "RowError", str(error), of))
             else:
                 instances.append(instance)
+    return instances, failures
+
+
+def _encode_pairs(
+    model: Model, rows: Iterable[Row], options: EncodeOptions
+) -> tuple[list[Instance], list[Failure]]:
+    """As ``encode_rows``, of a model of pairs: both sides of a row are instances, or neither is."""
+    encoded: list[tuple[Row, list[Instance]]] = []
+    failures: list[Failure] = []
+    for row in rows:
+        try:
+            encoded.append((row, encode_windows(model, row, options)))
+        except RowError as error:
+            failures.append(_failure(row, error))
+    instances: list[Instance] = []
+    found = compared(model, [pair for _, pair in encoded])
+    for (row, _), pair in zip(encoded, found, strict=True):
+        if isinstance(pair, ModelRowError):
+            failures.append(_failure(row, pair))
+        else:
+            instances += pair
     return instances, failures
 
 
@@ -100,7 +133,8 @@ def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Insta
     """Encodes one row: into one instance, or into several.
 
     With ``overflow="stride"`` these are its windows, and of models that are asked several questions
-    about each (``questions``) there is one for each question.
+    about each (``questions``) there is one for each question. Of a pair there are its two sides,
+    which are yet to be compared (``pairs``).
 
     Raises:
         RowError: If the row was unreadable, has no text, is too long (``overflow="fail"``), has a
@@ -109,9 +143,13 @@ def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Insta
     if row.problem is not None:
         raise RowError(row.problem)
     _check_label(model, row, options)
+    if model.beside is not None:
+        found = encode_pair(model, row, options)
+    else:
+        found = inputs_of(model).encode(model, row, options)
     return [
         question
-        for instance in inputs_of(model).encode(model, row, options)
+        for instance in found
         for question in questions(model, instance, options.target, objects=options.objects)
     ]
 

@@ -40,7 +40,7 @@ def questions(
         return [instance]
     names = model.output_names
     before = (-1,) if model.task == "multi_label" else ()
-    kinds = {"multi_label": "label", "regression": "value"}
+    kinds = {"multi_label": "label", "regression": "value", "similarity": "value"}
     where = _span(model, instance) if model.task == "span" else [instance.readout] * len(names)
     several = target is None and len(names) > 1
     asked = range(len(names)) if target is None else [target]

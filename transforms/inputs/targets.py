@@ -32,6 +32,7 @@ _SCALARS: dict[Task, tuple[Scalar, ...]] = {
     "multi_label": ("logit", "log_prob", "probability"),
     "regression": ("value",),
     "span": ("value",),
+    "similarity": ("value",),
 }
 # Scalars that are weighted sums of logits.
 LINEAR: tuple[Scalar, ...] = ("logit", "contrast", "value")

@@ -5,6 +5,7 @@ across instances, so that batches are full whoever asked.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -104,6 +105,8 @@ class Variants:
         """Number of the run that a copy is read from."""
         instance = run.instance
         fed = instance.content, instance.token_types.tobytes()
+        if instance.against is not None:  # Its features are had once, whatever it is paired with.
+            run = run._replace(instance=replace(instance, against=None))
         key = (*fed, instance.readout, instance.contrast, run.operation, run.bits)
         if key not in self._known:
             self._known[key] = len(self._runs)
@@ -133,6 +136,8 @@ class Variants:
         for number, (instance, at) in enumerate(zip(self.instances, self._run_of, strict=True)):
             if (found := runs[at]) is None:
                 self.errors[number] = errors[at]
+            elif instance.against is not None:
+                self.logits[number] = found @ instance.against
             elif instance.asked is None:
                 self.logits[number] = found
             else:

@@ -80,8 +80,11 @@ class _Head(NamedTuple):
 
 def _head(captured: Captured) -> _Head:
     """The head, restricted to the outputs that are asked for."""
+    against = captured.batch.rows.against
     *before, last = captured.model.head
-    if not isinstance(last, Affine):
+    if against is not None:
+        before = captured.model.head
+    elif not isinstance(last, Affine):
         raise TypeError(f"the head ends with a {type(last).__name__}, not a Linear")
     read, spread = captured.batch.rows.read, captured.model.anatomy.spread
     last_step, sums = captured.model.layers[-1].steps[-1], captured.layers[-1].sums[-1]
@@ -92,6 +95,9 @@ def _head(captured: Captured) -> _Head:
         apart, hidden = _passed(before[:spread], last_step.leave(sums))
         steps, _ = _passed(before[spread:], read.gather(hidden)[:, None])
     outputs = captured.batch.rows.outputs
+    if against is not None:  # Of one output alone.
+        return _Head(apart, steps, against[:, None], against.new_zeros(len(against), 1))
+    assert isinstance(last, Affine)
     if outputs is not None:
         return _Head(apart, steps, *last.chosen(outputs))
     bias = last.weight.new_zeros(len(last.weight)) if last.bias is None else last.bias

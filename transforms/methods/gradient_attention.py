@@ -17,10 +17,11 @@ def attention_gradcam(captured: Captured, params: Params) -> Scores:
     too, which changes its scores; here padding has no part in it.
 
     Of pictures, w_h is the mean of the readout's row alone, over patches, and the map is that row,
-    as it is (Chen et al. 2023).
+    as it is (Chen et al. 2023); and so it is of texts that are compared with them, over all tokens
+    (ours: the authors cut their row into a square of patches).
     """
-    if "tokens" not in captured.model.traits:
-        return Scores(_of_patches(captured))
+    if captured.model.contrastive or "tokens" not in captured.model.traits:
+        return Scores(_of_row(captured))
     real = captured.mask[:, None, :] & captured.mask[:, :, None]
     gradient = captured.attention_gradient[-1].masked_fill(~real[:, None], 0)
     weights = gradient.sum((2, 3)) / real.sum((1, 2))[:, None]
@@ -31,11 +32,13 @@ def attention_gradcam(captured: Captured, params: Params) -> Scores:
     return Scores((captured.at_readout(cam) - lowest) / torch.where(spread > 0, spread, 1))
 
 
-def _of_patches(captured: Captured) -> torch.Tensor:
-    """max(0, E_h w_h A_{L-1}[h, readout]), [B, T], with w_h the mean gradient at patches."""
+def _of_row(captured: Captured) -> torch.Tensor:
+    """max(0, E_h w_h A_{L-1}[h, readout]), [B, T], with w_h the mean gradient of the row."""
     gradient = captured.at_readout(captured.attention_gradient[-1])
-    patches = captured.batch.removable[:, None].to(gradient.dtype)
-    weights = (gradient * patches).sum(-1) / patches.sum(-1)
+    of_texts = "tokens" in captured.model.traits
+    there = captured.mask if of_texts else captured.batch.removable
+    counted = there[:, None].to(gradient.dtype)
+    weights = (gradient * counted).sum(-1) / counted.sum(-1)
     row = captured.at_readout(captured.attention[-1])
     return (weights[..., None] * row).mean(1).clamp(min=0)
 

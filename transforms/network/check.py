@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
 from attribeam.schemas.errors import one_line
@@ -70,7 +71,7 @@ def random_rows(model: Model) -> Rows:
         return Rows(inputs, mask, grid.read(model.anatomy.pooling, mask))
     length = min(_TOKENS, model.capacity)
     random = np.random.default_rng(0)
-    tokens = random.integers(0, model.vocabulary, (1, length))
+    tokens = _ended(model, random.integers(0, model.vocabulary, (1, length)))
     ids = torch.from_numpy(tokens).to(model.device)
     types = {"token_type_ids": torch.zeros_like(ids)} if model.token_types > 1 else {}
     asked = _OUTPUTS.get(model.task)
@@ -101,6 +102,17 @@ def _check_closed(model: Model) -> None:
         raise UsageError(
             f"what {name} says of a picture depends on the others of its batch (by {error:.1e})"
         )
+
+
+def _ended(model: Model, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Tokens, [1, T], the last of which is the first end token, of models that are read there."""
+    if (end := model.anatomy.end) is None:
+        return tokens
+    config, largest = model.network.config, model.vocabulary - 1
+    last = largest if end(config, np.array([0, largest])) == 1 else int(config.eos_token_id)
+    tokens[tokens == last] = 0
+    tokens[0, -1] = last
+    return tokens
 
 
 def _layers(model: Model, recorder: Recorder) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:

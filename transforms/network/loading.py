@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from attribeam.schemas import UsageError, UsageTypeError
-from attribeam.transforms.network.anatomy import HEADS, POOLINGS, Anatomy, anatomy_of
+from attribeam.transforms.network.anatomy import HEADS, POOLINGS, Anatomy, anatomy_of, clip
 from attribeam.transforms.network.anatomy.closed import sized
 from attribeam.transforms.network.capture import IMPLEMENTATION
 from attribeam.transforms.network.check import check
@@ -125,7 +125,11 @@ def load_model(
                 f"--dtype mixed keeps heads whole, and the parts of {config.model_type} are not "
                 "known: use float32 or bfloat16"
             )
-    without = {} if words or not of_text else {"no_tokenizer": lacking(folder)}
+    without = {} if words or not (of_text or of_pairs) else {"no_tokenizer": lacking(folder)}
+    beside = None
+    if task == "similarity":
+        beside = _of_texts(network, words, mask_token_id, mixed=dtype == "mixed", **without)
+        network = Tower(network, "image")
     model = Model(
         network=network,
         anatomy=anatomy,
@@ -138,10 +142,32 @@ def load_model(
         processor=processor,
         mixed=dtype == "mixed",
         prompts=None if prompts is None else tuple(prompts),
+        beside=beside,
         **without,
     )
-    check(model)
+    for tower in model.towers.values():
+        check(tower)
     return model
+
+
+def _of_texts(
+    whole: Any,
+    tokenizer: PreTrainedTokenizerFast | None,
+    mask_token_id: int | None,
+    **more: Any,
+) -> Model:
+    """The tower of texts of a model of pairs."""
+    config = whole.config.text_config
+    return Model(
+        network=Tower(whole, "text"),
+        anatomy=clip.TEXTS,
+        task="similarity",
+        tokenizer=tokenizer,
+        mask_id=_mask_id(config, tokenizer, mask_token_id),
+        pad_id=_pad_id(config, tokenizer),
+        max_length=_limit(config, clip.TEXTS, tokenizer),
+        **more,
+    )
 
 
 def _check_compared(
@@ -157,9 +183,7 @@ def _check_compared(
         return
     if pooling == "mean":
         raise UsageError(f"--pooling mean: {folder} compares what its class token becomes")
-    if prompts is None:
-        raise UsageError(f"{folder} compares pictures and texts: name these, with --prompts")
-    if len(prompts) < 2 or len(set(prompts)) < len(prompts):
+    if prompts is not None and len(set(prompts)) < max(2, len(prompts)):
         raise UsageError(f"--prompts are two or more different texts, and not {list(prompts)}")
 
 

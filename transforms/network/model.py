@@ -32,7 +32,7 @@ Task = Literal[
     "similarity",
 ]
 # Tasks whose outputs are values, each asked for by itself, and no classes.
-VALUES: tuple[Task, ...] = ("regression", "span")
+VALUES: tuple[Task, ...] = ("regression", "span", "similarity")
 # ``post_ln``: all sums in its layers are normalised. ``serial``: its branches are added one after
 # the other, each as it is. ``ungated``: its feed-forward parts have no gate. ``products``: scores
 # of attention are products of projections alone. ``classes``: outputs are of classes.
@@ -66,7 +66,8 @@ class Model:
             has, while it runs here it has ours and drops nothing out (``borrowed``).
         anatomy: Where its parts are.
         task: What it predicts: a class of the row, or of each word; any number of labels; one or
-            more values; the word at a [MASK]; or where an answer starts and ends.
+            more values; the word at a [MASK]; where an answer starts and ends; or how alike a
+            picture and a text are.
         tokenizer: The fast tokenizer; None if the folder has none (pre-tokenised corpora only).
         mask_id: Vocabulary id of the mask token; None if unknown.
         pad_id: Vocabulary id of the padding token; None if unknown.
@@ -80,6 +81,7 @@ class Model:
         mean: Whether a classifier of pictures is read from the mean of patches, whatever its class
             in transformers does.
         prompts: Texts that are the classes of pictures, of a model that compares the two.
+        beside: Of a model of pairs, the tower of their texts; it itself is that of pictures.
     """
 
     network: PreTrainedModel
@@ -94,6 +96,7 @@ class Model:
     processor: Any = None
     mean: bool = False
     prompts: tuple[str, ...] | None = None
+    beside: "Model | None" = None
 
     def __post_init__(self) -> None:
         if self.anatomy.own_attention:
@@ -200,6 +203,8 @@ class Model:
         """Names of all that the head gives, but for a masked LM's."""
         if self.task == "span":
             return ["start", "end"]
+        if self.task == "similarity":
+            return ["similarity"]
         if self.prompts is not None:
             return list(self.prompts)
         names = {int(index): name for index, name in (self.network.config.id2label or {}).items()}
@@ -215,6 +220,18 @@ class Model:
         """The model as transformers has it, of which the network may be a tower."""
         whole: PreTrainedModel = getattr(self.network, "whole", self.network)
         return whole
+
+    @cached_property
+    def towers(self) -> dict[str, "Model"]:
+        """The models that instances are run by, by their kind of input: of pairs there are two."""
+        if self.beside is None:
+            return {self.modality: self}
+        return {self.modality: replace(self, beside=None), self.beside.modality: self.beside}
+
+    @property
+    def of_texts(self) -> "Model":
+        """What takes texts: of pairs their tower."""
+        return self.beside or self
 
     @property
     def contrastive(self) -> bool:
@@ -326,10 +343,14 @@ class Model:
         """The position that a classifier reads the prediction from, of ids [T]; None for a mean.
 
         Encoders read the first token, unless they take the mean of all. Decoders read the last one
-        that isn't the padding token of their configuration, as transformers does.
+        that isn't the padding token of their configuration, as transformers does; those of texts
+        that are compared with pictures the end token.
         """
         if self.pools:
             return None
+        if self.anatomy.end is not None:
+            end = self.anatomy.end(self.network.config, input_ids)
+            return len(input_ids) - 1 if end is None else end
         if not self.causal:
             return 0
         pad = self.network.config.pad_token_id
@@ -434,7 +455,8 @@ class Model:
         """What the head makes of what left the last layer, [B, T, d], or [B, 1, d] of one position.
 
         Returns:
-            Logits of what is read, [Q, C].
+            Logits of what is read, [Q, C]; of models that compare features, with nothing that these
+            are compared with, features of a length of 1, [Q, n].
         """
         self.check_asked(rows)
         steps = list(self.head)
@@ -448,7 +470,7 @@ class Model:
             state = rows.read.gather(left)
         for step in steps:
             state = step(state)
-        return _asked(state, rows.outputs)
+        return _asked(_compared(state, rows.against), rows.outputs)
 
     def check_asked(self, rows: Rows) -> None:
         """Checks that rows of a masked LM ask for two words.
@@ -465,7 +487,7 @@ class Model:
         logits = self.logits_of_tokens(rows) if self.task == "span" else self._theirs(rows).logits
         if self.task in ("masked_lm", "token_classification", "span"):
             logits = rows.read.of(logits)
-        return _asked(logits, rows.outputs)
+        return _asked(_compared(logits, rows.against), rows.outputs)
 
     @torch.no_grad()
     def logits_of_tokens(self, rows: Rows) -> torch.Tensor:
@@ -477,6 +499,11 @@ class Model:
         """What transformers' own code gives."""
         with borrowed(self.network), self.autocast():
             return self.network(**self._inputs(rows))
+
+
+def _compared(features: torch.Tensor, against: torch.Tensor | None) -> torch.Tensor:
+    """How alike features are to others, [Q, 1] of twice [Q, n]; as they are without others."""
+    return features if against is None else (features * against).sum(-1, keepdim=True)
 
 
 def _asked(logits: torch.Tensor, outputs: torch.Tensor | None) -> torch.Tensor:

@@ -104,6 +104,8 @@ class Rows:
         outputs: Numbers of the K outputs that are asked for, of a masked LM the ids of the correct
             and the wrong word, [Q, K]; -1 stands for a logit of zero. None for all outputs.
         position_ids: [B, T], or None for the model's own numbering.
+        against: What features are compared with, of models that compare them, [Q, n]; None where
+            features are all that is asked for.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -111,6 +113,7 @@ class Rows:
     read: Read
     outputs: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
+    against: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.attention_mask)
@@ -152,7 +155,8 @@ class Rows:
             row: Which of these each of the rows is, [Q].
         """
         once = self.chosen(first)
-        return replace(once, read=replace(self.read, row=row), outputs=self.outputs)
+        read = replace(self.read, row=row)
+        return replace(once, read=read, outputs=self.outputs, against=self.against)
 
     def alone(self, number: int) -> "Rows":
         """One of the rows as a batch of its own, without its padding."""
@@ -181,4 +185,5 @@ class Rows:
             read=self.read.each(change),
             outputs=None if self.outputs is None else change(self.outputs),
             position_ids=None if self.position_ids is None else change(self.position_ids),
+            against=None if self.against is None else change(self.against),
         )

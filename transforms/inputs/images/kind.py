@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.inputs.batch import Batch, Instance, numbers_asked, put
+from attribeam.transforms.inputs.batch import Batch, Instance, compared_with, numbers_asked, put
 from attribeam.transforms.inputs.images.blur import blurred
 from attribeam.transforms.inputs.images.decoding import decoded, mask_of, processed
 from attribeam.transforms.inputs.images.picture import Picture, Pixels, picture_of
@@ -98,6 +98,7 @@ class Images:
             attention_mask=mask,
             read=grid.read(model.pooling, mask),
             outputs=numbers_asked([i.outputs for i in instances], model.device),
+            against=compared_with(instances, model),
         )
 
     def perturbed(self, model: Model, copies: Sequence[Copy]) -> Rows:

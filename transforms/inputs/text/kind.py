@@ -21,6 +21,7 @@ from attribeam.transforms.inputs.batch import (
     Batch,
     Flags,
     Instance,
+    compared_with,
     numbers_asked,
     padded,
     put,
@@ -38,7 +39,7 @@ from attribeam.transforms.inputs.seam import (
 from attribeam.transforms.inputs.text.contrast import with_contrast
 from attribeam.transforms.inputs.text.texts import from_text
 from attribeam.transforms.inputs.text.tokenised import from_ids
-from attribeam.transforms.inputs.text.windows import NoRoomError, around_readout, windows
+from attribeam.transforms.inputs.text.windows import NoRoomError, around_readout, windows, without
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rows import Read, Rows
 
@@ -63,7 +64,9 @@ class Text:
         made = from_text if row.input_ids is None else from_ids
         instance = made(model, row, options)
         masked = model.task == "masked_lm"
-        instance = with_contrast(model, row, instance) if masked else _read(model, instance)
+        instance = (
+            with_contrast(model, row, instance) if masked else _read(model, _ended(model, instance))
+        )
         self.check(instance)
         if message := _lacking(model, instance):
             raise RowError(message)
@@ -113,6 +116,7 @@ class Text:
             attention_mask=put(mask, model.device),
             read=_read_of([i.readout for i in instances], mask, model.device),
             outputs=numbers_asked([i.outputs for i in instances], model.device),
+            against=compared_with(instances, model),
         )
 
     def perturbed(self, model: Model, copies: Sequence[Copy]) -> Rows:
@@ -148,6 +152,7 @@ class Text:
             read=_read_of(readouts, mask, model.device),
             outputs=numbers_asked([i.contrast for i, _, _ in copies], model.device),
             position_ids=put(positions, model.device),
+            against=compared_with([i for i, _, _ in copies], model),
         )
 
     def length(self, model: Model, copy: Copy) -> int:
@@ -241,7 +246,8 @@ class Text:
 
         In what is ``embedded`` removable tokens alone are replaced. In ``words`` all of them are
         (removable ones by ``mask_words``), and embeddings of positions and types are no part of
-        the path.
+        the path. Where texts are compared with pictures, the path from ``zero`` is that of words in
+        either, as Beyond Intuition's authors have it: embeddings of positions stay.
 
         Raises:
             ValueError: If the token is unknown.
@@ -259,6 +265,18 @@ class Text:
         replaced = batch.removable if start == "mask_words" else everywhere
         ids = rows.inputs["input_ids"].masked_fill(replaced, token)
         return Space(_words(model, ids), words, model.embed)
+
+
+def _ended(model: Model, instance: Instance) -> Instance:
+    """The instance down to its end token, if the model reads that: nothing after it has a say."""
+    if (end := model.anatomy.end) is None:
+        return instance
+    at = end(model.network.config, instance.input_ids)
+    if at is None:
+        token = model.network.config.eos_token_id
+        raise RowError(f"the text has no end token (id {token}), where the model reads it")
+    after = np.arange(at + 1, len(instance))
+    return without(instance, after) if len(after) else instance
 
 
 def _read(model: Model, instance: Instance) -> Instance:
@@ -324,7 +342,10 @@ def _embedded(model: Model, batch: Batch, start: str) -> torch.Tensor:
     """What enters the first layer at the start of a path, [B, T, d]."""
     rows = batch.rows
     if start == "zero":
-        return torch.zeros_like(model.embed(rows))
+        entered = model.embed(rows)
+        if model.contrastive:
+            return entered - _words(model, rows.inputs["input_ids"])
+        return torch.zeros_like(entered)
     ids = rows.inputs["input_ids"].masked_fill(batch.removable, _token(model, start))
     return model.embed(replace(rows, inputs={**rows.inputs, "input_ids": ids}))
 

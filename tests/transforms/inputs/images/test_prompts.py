@@ -176,13 +176,12 @@ def test_where_texts_end() -> None:
 @pytest.mark.parametrize(
     ("prompts", "says"),
     [
-        (None, "compares pictures and texts: name these, with --prompts"),
         (("t05",), "--prompts are two or more different texts"),
         (("t05", "t06", "t05"), "--prompts are two or more different texts"),
         (("t05", " ".join(["t06"] * 11)), "has 13 tokens, and the model takes 12"),
     ],
 )
-def test_prompts_that_are_none(folder: Path, prompts: tuple[str, ...] | None, says: str) -> None:
+def test_prompts_that_are_none(folder: Path, prompts: tuple[str, ...], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         load_model(folder, prompts=prompts)
 
