@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OUT    := demo-out
+IMAGES := demo-images-out
 
 # Threads that spin while they wait make torch many times slower on a machine that is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test processors lint bench extras clean
+.PHONY: demo demo-images test processors lint bench extras clean
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +23,13 @@ demo: $(READY)  ## Attribute and evaluate the bundled corpus with the bundled mo
 	@echo
 	@$(BIN)/attribeam query $(OUT) examples/faithfulness.sql
 	@cat examples/next.txt
+
+demo-images: $(READY)  ## The same of pictures: a small ViT, and whether maps find the right shape
+	rm -rf $(IMAGES)
+	$(BIN)/attribeam run --config examples/images.yaml --output $(IMAGES)
+	@echo
+	@$(BIN)/attribeam query $(IMAGES) examples/images.sql
+	@cat examples/next-images.txt
 
 test: $(READY)  ## Lint and all tests
 	$(MAKE) --no-print-directory lint
@@ -55,4 +63,4 @@ extras:  ## Whether pip finds a solution for every extra without constraints.txt
 	done
 
 clean:
-	rm -rf $(VENV) $(OUT) build src/*.egg-info
+	rm -rf $(VENV) $(OUT) $(IMAGES) build src/*.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections import Counter
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from attribeam.transforms.registry import methods
 from examples import data, shapes
 from examples.baselines import colour_logits
 from examples.card import read_accuracies
@@ -31,6 +34,7 @@ from examples.shapes_fitting import (
 )
 from examples.splits import SPLITS
 from examples.train_shapes import train_shapes
+from tests.support.tiny import command
 
 EXAMPLES = Path(data.__file__).parent
 MODEL = EXAMPLES / "models" / "shapes-vit"
@@ -213,3 +217,25 @@ class TestTraining:
     def test_a_count_of_colours_tells_less(self, scenes: list[Scene]) -> None:
         found = shape_accuracies(colour_logits(scenes[:600], scenes[600:]), scenes[600:])
         assert 1 / 6 < found["overall"][0] < 0.6
+
+
+class TestDemo:
+    def test_its_query_answers(self, tmp_path: Path) -> None:
+        """On the first picture of one thing and the first of two, with two of its methods."""
+        table = pq.read_table(EXAMPLES / "data" / "shapes.parquet")
+        pq.write_table(table.take([0, 96]), tmp_path / "two.parquet")
+        config = yaml.safe_load((EXAMPLES / "images.yaml").read_text())
+        assert (EXAMPLES.parent / config["corpus"]).is_file()
+        assert EXAMPLES.parent / config["model"] == MODEL
+        assert {*config["methods"]} <= {*methods()}
+        out = tmp_path / "out"
+        found = command(
+            *("run", "--config", EXAMPLES / "images.yaml", "--model", MODEL, "--output", out),
+            *("--corpus", tmp_path / "two.parquet", "--methods", "attention_rollout,decompx"),
+        )
+        assert found.status == 0, found.err
+        answer = command("query", out, EXAMPLES / "images.sql", "--format", "csv")
+        rows = list(csv.DictReader(io.StringIO(answer.out)))
+        assert [row["method"] for row in rows] == ["decompx", "attention_rollout"]
+        assert float(rows[0]["own_share"]) > float(rows[1]["own_share"]) == 0.5
+        assert all(0 < float(row["miou"]) < 1 for row in rows)
