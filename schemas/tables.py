@@ -5,6 +5,7 @@ column marks them), padding never is. Scores are stored raw, as the method gives
 clamping, aggregation to words and normalising are done in SQL.
 """
 
+import json
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -15,8 +16,9 @@ NAME = pa.dictionary(pa.int32(), pa.string())
 REAL = pa.float32()
 # A picture's file, as ``datasets`` stores it; ``path`` is null, since the bytes are here.
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-# Metadata of a file, by which ``datasets`` knows that such a column is one of pictures.
-IMAGE_METADATA = {"huggingface": '{"info": {"features": {"image": {"_type": "Image"}}}}'}
+# Metadata of a file, by which ``datasets`` knows that such columns are of pictures.
+_PICTURES = {"image": {"_type": "Image"}, "mask": {"_type": "Image"}}
+IMAGE_METADATA = {"huggingface": json.dumps({"info": {"features": _PICTURES}})}
 
 
 class Failure(NamedTuple):
@@ -136,6 +138,13 @@ _INSTANCES = (
         "modality",
         NAME,
         "Of pairs (CLIP): image or text, the side of its row; null where there are no pairs",
+        added=True,
+    ),
+    _column(
+        "mask",
+        IMAGE,
+        "Of pictures: where the class is seen, as a PNG file of a bit a pixel in the size of "
+        "image: the mask that the rationale is of; null without one",
         added=True,
     ),
 )

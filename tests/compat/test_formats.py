@@ -97,14 +97,15 @@ def test_everything_opens(folder: Path, kind: str) -> None:
 
 
 def test_columns_that_came_later_are_null(folder: Path) -> None:
-    later = "question, question_kind, outputs, image, width, height, rows, columns, patch"
+    later = "question, question_kind, outputs, image, width, height, rows, columns, patch, mask"
     with open_run(folder / "run", commented=False) as connection:
         assert connection.execute(f"select distinct {later} from instances").fetchall() == [
-            (None,) * 9
+            (None,) * 10
         ]
         described = connection.execute(f"describe select {later} from instances").fetchall()
-        kinds = ["INTEGER", "VARCHAR", "VARCHAR[]", "STRUCT(bytes BLOB, path VARCHAR)"]
-        assert [kind for _, kind, *_ in described] == kinds + ["INTEGER"] * 5
+        picture = "STRUCT(bytes BLOB, path VARCHAR)"
+        kinds = ["INTEGER", "VARCHAR", "VARCHAR[]", picture, *["INTEGER"] * 5, picture]
+        assert [kind for _, kind, *_ in described] == kinds
 
 
 def test_a_database_of_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

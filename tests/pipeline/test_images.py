@@ -281,12 +281,18 @@ def test_masks_are_rationales(folder: Path, tmp_path: Path) -> None:
         found = dict(connection.execute("select instance_id, rationale from instances").fetchall())
         failures = dict(connection.execute("select instance_id, message from failures").fetchall())
         scored = connection.execute("select any_value(n) from plausibility").fetchall()
+        drawn = dict(connection.execute("select instance_id, mask.bytes from instances").fetchall())
         best = connection.execute(
             "select token_f1, average_precision from plausibility where method = 'mask_itself'"
         ).fetchall()
     expected = [0, *[0, 1, 1, 0] * 2, *[0] * 8]
     assert found["light"] == found["bits"] == found["ones"] == expected
     assert found["none"] is None and scored == [(3,)] and best == [(1, 1)]
+    # 40 pixels are seen in 32.
+    expected_mask = np.zeros((32, 32), bool)
+    expected_mask[:16, 8:20] = True
+    assert drawn["none"] is None and drawn["light"] == drawn["bits"] == drawn["ones"]
+    np.testing.assert_array_equal(Image.open(io.BytesIO(drawn["light"])), expected_mask)
     assert failures == {
         "none": "the row has no rationale (of pictures: no mask)",
         "small": "the mask is of 20 x 40 pixels, and its picture of 40 x 40",

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribeam.transforms.inputs.batch import Instance
-from attribeam.transforms.inputs.images.things import Thing, marked
-from attribeam.transforms.inputs.images.thumbnail import Colours, thumbnail
+from attribeam.transforms.inputs.images.things import Thing, marked, rationale_of
+from attribeam.transforms.inputs.images.thumbnail import Colours, silhouette, thumbnail
 from attribeam.transforms.inputs.row import Row
 from attribeam.transforms.network.anatomy import Grid
 
@@ -48,8 +48,10 @@ class Picture(Instance):
         assert self.pixels is not None and self.grid is not None
         grid = self.grid
         square = grid.patch_height == grid.patch_width
+        mask = rationale_of(self.things, self.label)
         return {
             "image": {"bytes": thumbnail(self.pixels, self.colours), "path": None},
+            "mask": None if mask is None else {"bytes": silhouette(mask), "path": None},
             "width": grid.width,
             "height": grid.height,
             "rows": grid.rows,

@@ -96,13 +96,18 @@ def coverage(mask: Mask, grid: Grid) -> NDArray[np.float64]:
     return found
 
 
-def marked(things: Sequence[Thing], label: int | None, grid: Grid) -> NDArray[np.int32] | None:
-    """1 for the patches that are covered by half at least, [rows * columns]; None without masks.
+def rationale_of(things: Sequence[Thing], label: int | None) -> Mask | None:
+    """Where what is of the picture's class is seen, [H, W]; None without masks.
 
-    Covered by what is of the picture's class; if nothing is known to be, by all that is meant.
+    If nothing is known to be of it, where all is that is meant.
     """
     if not things:
         return None
     found = seen_at(things, label)
-    mask = meant_at(things) if found is None else found
-    return (coverage(mask, grid) >= _HALF).astype(np.int32)
+    return meant_at(things) if found is None else found
+
+
+def marked(things: Sequence[Thing], label: int | None, grid: Grid) -> NDArray[np.int32] | None:
+    """1 for the patches that the rationale covers by half at least; None without masks."""
+    mask = rationale_of(things, label)
+    return None if mask is None else (coverage(mask, grid) >= _HALF).astype(np.int32)

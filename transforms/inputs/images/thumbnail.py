@@ -55,6 +55,21 @@ def thumbnail(pixels: Pixels, colours: Colours | None) -> bytes:
     shown = np.moveaxis(values, 0, -1) if len(values) == 3 else values.mean(0)
     picture = Image.fromarray(np.rint(shown).clip(0, 255).astype(np.uint8))
     picture.thumbnail((SIDE, SIDE))
+    return _file(picture)
+
+
+def silhouette(mask: NDArray[np.bool_]) -> bytes:
+    """The PNG file, of a bit a pixel, of a mask in the thumbnail's size, white where it holds.
+
+    Args:
+        mask: Of a model's input, [H, W].
+    """
+    small = Image.new("L", mask.shape[::-1])
+    small.thumbnail((SIDE, SIDE))
+    return _file(Image.fromarray(mask).resize(small.size, Image.Resampling.NEAREST))
+
+
+def _file(picture: Image.Image) -> bytes:
     out = io.BytesIO()
-    picture.save(out, "PNG")
+    picture.save(out, "PNG", optimize=True)
     return out.getvalue()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attribeam.transforms.inputs.images.thumbnail import Colours, colours_of, thumbnail
+from attribeam.transforms.inputs.images.thumbnail import Colours, colours_of, silhouette, thumbnail
 
 
 def shown(pixels: object, colours: Colours | None) -> np.ndarray:
@@ -60,3 +60,9 @@ def test_none_is_larger_than_96_a_side(size: tuple[int, int], expected: tuple[in
     pixels = np.full((3, *size), 0.5)
     found = shown(pixels, Colours(1 / 255, (0.0,), (1.0,)))
     assert found.shape == (*expected, 3) and (found == 128).all()
+    mask = np.arange(size[0] * size[1]).reshape(size) >= size[0] * size[1] // 2  # Its lower half.
+    with Image.open(io.BytesIO(silhouette(mask))) as picture:
+        assert picture.mode == "1"
+        half = np.asarray(picture)
+    assert half.shape == expected
+    assert not half[: expected[0] // 2].any() and half[expected[0] // 2 :].all()
