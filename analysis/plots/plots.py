@@ -15,11 +15,12 @@ from attribeam.analysis.opening.runs import reading
 from attribeam.analysis.plots.figures import Plot, Row, escaped
 from attribeam.analysis.plots.flow import FLOW_PLOTS
 from attribeam.analysis.plots.heads import HEAD_PLOTS
+from attribeam.analysis.plots.overlays import OVERLAY_PLOTS
 from attribeam.analysis.plots.page import write_page
 from attribeam.analysis.plots.patterns import PATTERN_PLOTS
 from attribeam.schemas import UsageError
 
-PLOTS: dict[str, Plot] = {**FLOW_PLOTS, **HEAD_PLOTS, **PATTERN_PLOTS}
+PLOTS: dict[str, Plot] = {**FLOW_PLOTS, **HEAD_PLOTS, **PATTERN_PLOTS, **OVERLAY_PLOTS}
 
 
 def plot(

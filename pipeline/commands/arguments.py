@@ -98,8 +98,8 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
     plot.add_argument(
         "name",
         metavar="NAME",
-        help="degradation, information_flow, pruning, pattern_flow, pattern_consistency or "
-        "pattern_ablation",
+        help="degradation, information_flow, pruning, pattern_flow, pattern_consistency, "
+        "pattern_ablation or overlays (of pictures)",
     )
     plot.add_argument("-o", "--output", metavar="FILE", help="HTML file (NAME.html in the folder)")
     plot.add_argument("--method", help="the method to show, where a plot shows one")

@@ -59,8 +59,10 @@ def rows_of(folder: Path, name: str) -> list[Mapping[str, Any]]:
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-# Those of patterns have tests of their own.
-@pytest.mark.parametrize("name", [name for name in PLOTS if not name.startswith("pattern_")])
+# Those of patterns and pictures have tests of their own.
+@pytest.mark.parametrize(
+    "name", [name for name in PLOTS if not name.startswith(("pattern_", "overlays"))]
+)
 def test_a_page_of_its_own(folder: Path, tmp_path: Path, name: str) -> None:
     path = plot(folder, name, tmp_path / "plot.html")
     page = path.read_text(encoding="utf-8")

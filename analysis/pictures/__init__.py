@@ -1,0 +1,1 @@
+"""A run of pictures, to look at: maps laid over them."""
