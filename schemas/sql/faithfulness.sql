@@ -33,7 +33,10 @@
 --   auc_difference     auc_lerf - auc_morf; higher is better
 --   flipped            Share of instances whose predicted class changes somewhere on the MoRF curve
 --   decision_flip_fraction  Mean share of the units to remove (MoRF) until the predicted class
---                      changes, 1 where it never does; lower is better
+--                      changes, 1 where it never does; lower is better. It is known to the
+--                      fractions alone, from above
+--   decision_flip_low  Mean of the least that it may be between them; 0 to 1, equal to it if all
+--                      units were removed one after the other (`--fractions each`)
 --   left_out           Number of instances that some method has curves of and that are not among n
 create macro faithfulness_and_ends(common, methods) as table
 with chosen as materialized (
@@ -64,16 +67,22 @@ pooled as (
     group by all
 ),
 
+-- How many points an instance has may depend on its units: every instance counts the same.
 stepped as (
     select
         *,
         fraction > 0 and fraction < 1 as inside,
+        sum(n) filter (fraction = 0) over every as alike,
+        sum(n) over every / alike as points,
+        nullif(sum(n) filter (inside) over every, 0) / alike as inner_points,
         (lead(removed) over curve - removed) * (p + lead(p) over curve) / 2 / units as area
     from pooled
-    window curve as (
-        partition by method, protocol, operation, "order", units
-        order by fraction
-    )
+    window
+        curve as (
+            partition by method, protocol, operation, "order", units
+            order by fraction
+        ),
+        every as (partition by method, protocol, operation, "order", units)
 ),
 
 ordered as (
@@ -83,13 +92,19 @@ ordered as (
         operation,
         "order",
         sum(n) filter (fraction = 0) as instances,
+        sum(n) filter (fraction = 0 and inner_points > 0) as with_inside,
         sum(p) filter (fraction = 0) / instances as p0,
-        sum(log_p) filter (fraction = 0) / instances as log_p0,
         sum(n) filter (fraction = 1) as emptied,
         sum(p) filter (fraction = 1) as p1,
-        p0 - sum(p) filter (inside) / sum(n) filter (inside) as inner_drop,
-        p0 - sum(p) / sum(n) as drop,
-        sum(log_p) filter (inside) / sum(n) filter (inside) - log_p0 as log_change,
+        (
+            sum(p) filter (fraction = 0 and inner_points > 0)
+            - sum(p / inner_points) filter (inside)
+        ) / with_inside as inner_drop,
+        p0 - sum(p / points) / instances as drop,
+        (
+            sum(log_p / inner_points) filter (inside)
+            - sum(log_p) filter (fraction = 0 and inner_points > 0)
+        ) / with_inside as log_change,
         sum(area) / instances as area
     from stepped
     group by all
@@ -120,9 +135,18 @@ first_flips as (
         operation,
         any_value(units) as units,
         bool_or(flipped) filter ("order" = 'morf') as flipped,
-        min(removed) filter ("order" = 'morf' and flipped) as removed
+        min(removed) filter ("order" = 'morf' and flipped) as to_flip,
+        list(removed) filter ("order" = 'morf') as steps
     from kept
     group by instance_id, method, protocol, operation
+),
+
+shares as (
+    select
+        * exclude (units, to_flip, steps),
+        to_flip / units as seen,
+        (list_max(list_filter(steps, lambda step: step < to_flip)) + 1) / units as least
+    from first_flips
 ),
 
 flips as (
@@ -131,9 +155,9 @@ flips as (
         protocol,
         operation,
         avg(flipped::int) as flipped,
-        avg(case when flipped then removed / units when not flipped then 1 end)
-            as decision_flip_fraction
-    from first_flips
+        avg(case when flipped then seen when not flipped then 1 end) as decision_flip_fraction,
+        avg(case when flipped then least when not flipped then 1 end) as decision_flip_low
+    from shares
     group by all
 ),
 
@@ -163,6 +187,7 @@ select
     auc_lerf - auc_morf as auc_difference,
     flipped,
     decision_flip_fraction,
+    decision_flip_low,
     left_out,
     top,
     bottom

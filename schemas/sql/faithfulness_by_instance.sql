@@ -28,7 +28,10 @@
 --   flipped            True if some MoRF point is predicted as another class than the whole input
 --   decision_flip_fraction  Smallest exact share of MoRF at which the predicted class is another,
 --                      1 if it never is. Lower is better. Serrano & Smith 2019; Chrysostomou &
---                      Aletras 2021
+--                      Aletras 2021. No less than it would be unit by unit
+--   decision_flip_low  The least that it may be unit by unit, if no class comes and goes between
+--                      two points: a unit above the share before; 0 to 1. Equal to it where that
+--                      is exact, as with the fractions `each`, and where no class changes
 create view faithfulness_by_instance as
 with points as (
     select
@@ -87,5 +90,10 @@ select
     auc_lerf - auc_morf as auc_difference,
     flipped,
     case when flipped then removed_to_flip / units when not flipped then 1 end
-        as decision_flip_fraction
+        as decision_flip_fraction,
+    case
+        when flipped
+            then (floor(list_filter(morf, lambda point: point < removed_to_flip)[-1]) + 1) / units
+        when not flipped then 1
+    end as decision_flip_low
 from curve;

@@ -47,7 +47,14 @@ RUNS: dict[str, dict[str, Any]] = {
 WAY = ("protocol", "operation")
 CURVE = ("method", *WAY)
 FAITHFUL = ("comprehensiveness", "sufficiency", "aopc", "log_odds", "auc_morf", "auc_lerf")
-FAITHFUL += ("auc_random", "auc_difference", "flipped", "decision_flip_fraction")
+FAITHFUL += (
+    "auc_random",
+    "auc_difference",
+    "flipped",
+    "decision_flip_fraction",
+    "decision_flip_low",
+)
+WITHOUT_INTERVAL = ("auc_random", "flipped", "decision_flip_low")
 # What has a row per token, word, edge or head of an instance, or an instance: as it is stored.
 AS_STORED = ("tokens", "words", "document_tokens", "layer_tokens", "information_tokens")
 
@@ -198,6 +205,10 @@ def faithful(orders: Orders) -> Row:
         row["aopc"] = float(morf[0] - morf.mean())
         row["log_odds"] = float(logs[1:-1].mean() - logs[0])
         row["flipped"], row["decision_flip_fraction"] = bool(flips), min(flips, default=1.0)
+        before = [r for r in orders["morf"] if r["removed"] / r["units"] < min(flips, default=0)]
+        row["decision_flip_low"] = (
+            (before[-1]["removed"] + 1) / before[-1]["units"] if flips else 1.0
+        )
     if lerf is not None:
         row["sufficiency"] = float(lerf[0] - lerf[1:-1].mean())
     for order in ("morf", "lerf", "random"):
@@ -335,7 +346,7 @@ def test_faithfulness_intervals(asked: Asked) -> None:
             names = held.names(method)
             rows = [faithful(curves[name, method]) for name in names]
             for metric in FAITHFUL:
-                if not rows or rows[0][metric] is None or metric in ("flipped", "auc_random"):
+                if not rows or rows[0][metric] is None or metric in WITHOUT_INTERVAL:
                     continue
                 values = np.array([row[metric] for row in rows], np.float64)
                 expected[method, *way, metric] = percentiles(poisson_weights(names), values) | {

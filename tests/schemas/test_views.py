@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -103,6 +104,14 @@ def flip(points: list[Row]) -> float:
     return next(flips, 1.0)
 
 
+def flip_low(points: list[Row]) -> float:
+    """A unit more than the last point before the class first changes."""
+    for before, point in pairwise(points):
+        if point["prediction"] != points[0]["prediction"]:
+            return float((before["removed"] + 1) / points[-1]["removed"])
+    return 1.0
+
+
 def faithfulness(run: SyntheticRun) -> list[Row]:
     """One row per instance, method, protocol and operation, by the definitions."""
     curves: dict[tuple[str, ...], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
@@ -132,6 +141,7 @@ def faithfulness(run: SyntheticRun) -> list[Row]:
                 if morf
                 else None,
                 "decision_flip_fraction": flip(morf) if morf else None,
+                "decision_flip_low": flip_low(morf) if morf else None,
             }
         )
     return rows
@@ -447,6 +457,8 @@ def test_a_curve_by_hand(tmp_path: Path) -> None:
                 "auc_difference": 0.1,
                 "flipped": 1,
                 "decision_flip_fraction": 0.5,
+                # Of the four units one may have been enough.
+                "decision_flip_low": 0.25,
             }
             if view == "faithfulness_by_instance":
                 expected = {"units": 4, "probability": 0.8} | expected
