@@ -100,31 +100,22 @@ def load_model(
     words = None
     if tokenizer and (of_text or of_pairs):
         words = load_tokenizer(folder, trust_remote_code=trust_remote_code)
-    with loading(f"the weights in {folder}"), torch.inference_mode(False):
-        network, report = getattr(transformers, class_name).from_pretrained(
-            folder,
-            config=config,
-            dtype=DTYPES[dtype],
-            attn_implementation="eager" if anatomy.own_attention else IMPLEMENTATION,
-            output_loading_info=True,
-            local_files_only=True,
-            use_safetensors=None if allow_pickle else True,
-            ignore_mismatched_sizes=True,  # They are refused below, by name.
-        )
-    _check_weights(folder, report)
-    # What is made under inference_mode lets no gradient pass, wherever it is used.
-    with torch.inference_mode(False):
-        network = network.eval().requires_grad_(False).to(device)
-        if prompts is not None:
+    network = _network(
+        folder,
+        class_name,
+        device,
+        config=config,
+        dtype=DTYPES[dtype],
+        attn_implementation="eager" if anatomy.own_attention else IMPLEMENTATION,
+        use_safetensors=None if allow_pickle else True,
+    )
+    if prompts is not None:
+        with torch.inference_mode(False):
             network, task = _of_classes(folder, network, words, prompts), "classification"
     processor = None if of_text else _processor(folder, trust_remote_code=trust_remote_code)
     if anatomy.closed:
+        _check_whole(config, dtype)
         anatomy = sized(anatomy, config, _picture_size(folder, processor))
-        if dtype == "mixed":
-            raise UsageError(
-                f"--dtype mixed keeps heads whole, and the parts of {config.model_type} are not "
-                "known: use float32 or bfloat16"
-            )
     without = {} if words or not (of_text or of_pairs) else {"no_tokenizer": lacking(folder)}
     beside = None
     if task == "similarity":
@@ -148,6 +139,35 @@ def load_model(
     for tower in model.towers.values():
         check(tower)
     return model
+
+
+def _network(folder: Path, class_name: str, device: str | torch.device, **more: Any) -> Any:
+    """A network with the weights of a folder.
+
+    Raises:
+        UsageError: If they can't be loaded, or aren't all there.
+    """
+    # What is made under inference_mode lets no gradient pass, wherever it is used.
+    with loading(f"the weights in {folder}"), torch.inference_mode(False):
+        network, report = getattr(transformers, class_name).from_pretrained(
+            folder,
+            output_loading_info=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # They are refused below, by name.
+            **more,
+        )
+        network = network.eval().requires_grad_(False).to(device)
+    _check_weights(folder, report)
+    return network
+
+
+def _check_whole(config: PretrainedConfig, dtype: str) -> None:
+    """Refuses to keep the head whole of a network whose parts aren't known."""
+    if dtype == "mixed":
+        raise UsageError(
+            f"--dtype mixed keeps heads whole, and the parts of {config.model_type} are not "
+            "known: use float32 or bfloat16"
+        )
 
 
 def _of_texts(
