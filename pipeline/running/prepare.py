@@ -114,7 +114,12 @@ class Checked(Loaded):
         for name, why in self.left_out.items():
             alike.setdefault(why, []).append(name)
         left_out = (f"left out: {', '.join(names)}: each {why}" for why, names in alike.items())
-        return [*self.corpus.notes, *left_out, *_of_colours(self.model)]
+        return [
+            *self.corpus.notes,
+            *left_out,
+            *_of_colours(self.model),
+            *_of_patches(self.model),
+        ]
 
     def settings(self, options: Options, rows: int) -> Settings:
         """Settings for the workers, of a corpus of so many rows."""
@@ -550,6 +555,16 @@ def _encoding(
         target=target if several and isinstance(target, int) else None,
         objects=target == "objects",
     )
+
+
+def _of_patches(model: Model) -> list[str]:
+    """A sentence on the patches that pictures are cut into where the network has none itself."""
+    grid = model.grid
+    if grid is None or not model.anatomy.closed:
+        return []
+    patches = f"{grid.rows} x {grid.columns} patches of {grid.patch_height} x {grid.patch_width}"
+    family = model.network.config.model_type
+    return [f"nothing inside of a {family} is known: pictures are cut into {patches} pixels"]
 
 
 def _of_colours(model: Model) -> list[str]:

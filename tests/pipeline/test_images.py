@@ -145,7 +145,11 @@ def test_a_network_of_which_nothing_is_known(tmp_path: Path) -> None:
     saved("resnet", model)
     corpus = corpus_of(tmp_path / "corpus.parquet", {"one": file_of(colours())})
     drawn = {"lime": {"samples": 12}, "kernel_shap": {"samples": 12}}
-    run(options(model, corpus, out, methods="all", params=drawn, token_budget=8000))
+    asked, told = {"methods": "all", "params": drawn, "token_budget": 8000}, []
+    run(options(model, corpus, out, **asked), tell=told.append)
+    assert "a resnet is known: pictures are cut into 8 x 10 patches of 1 x 2 pixels" in "".join(
+        told
+    )
     assert verify(out).problems == []
     record = json.loads((out / "run.json").read_text())
     assert record["identity"]["model"]["patches"] == {

@@ -94,6 +94,7 @@ def _siglip(config: PretrainedConfig, task: str) -> str | None:
 
 FAMILIES = {
     "clip": replace(_encoder(("classifier",), spread=0, specials=("[CLS]",)), variant=_clip),
+    "metaclip_2": _encoder(("classifier",), spread=0, specials=("[CLS]",)),
     "siglip": replace(
         _encoder(("vision_model.post_layernorm", "classifier"), spread=1, specials=()),
         refuse=_siglip,

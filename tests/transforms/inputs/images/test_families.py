@@ -140,6 +140,17 @@ FAMILIES = {
         of_patches,
         _POOLED,
     ),
+    "metaclip_2": Family(
+        "MetaClip2ForImageClassification",
+        "metaclip_2",
+        {
+            "vision_config": {**_SIZES, **_WIDE, "image_size": 16, "patch_size": 4},
+            "text_config": {"vocab_size": 8, "bos_token_id": 0, "eos_token_id": 1},
+        },
+        ("[CLS]",),
+        of_patches,
+        _POOLED,
+    ),
     "siglip": Family(
         "SiglipForImageClassification",
         "siglip",
