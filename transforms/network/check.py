@@ -92,10 +92,9 @@ def _check_closed(model: Model) -> None:
     except Exception as why:
         told = one_line(str(why))
         raise UsageError(f"{name} can't be asked by pixel_values alone: {told}") from why
-    if logits.shape != (1, model.num_outputs) and rows.outputs is None:
+    if logits.shape != (1, count := len(model.output_names)):
         raise UsageError(
-            f"{name} gives {list(logits.shape)} numbers for a picture, and it has "
-            f"{model.num_outputs} classes"
+            f"{name} gives {list(logits.shape)} numbers for a picture, and it has {count} labels"
         )
     error = float((among.double() - logits.double()).abs().max())
     if error > _LIMITS[model.dtype] * max(float(logits.double().abs().max()), 1e-6):

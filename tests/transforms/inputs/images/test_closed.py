@@ -245,6 +245,21 @@ def test_mixed_needs_a_head_that_is_known(folder: Callable[[str], Path]) -> None
         load_model(folder("resnet"), dtype="mixed")
 
 
+def test_labels_that_are_asked_for_one_by_one(tmp_path: Path) -> None:
+    model = load_model(saved("resnet", tmp_path, problem_type="multi_label_classification"))
+    pixels = np.random.default_rng(0).standard_normal((3, HEIGHT, WIDTH)).astype(np.float32)
+    row = Row("r", pixel_values=pixels.ravel().tolist())
+    instances, _ = encode_rows(model, [row], EncodeOptions(model.max_length))
+    found = attribute(model, instances, ["grad_x_input", "occlusion"], token_budget=BUDGET)
+    with torch.no_grad():
+        logits = model.network(pixel_values=torch.tensor(pixels)[None]).logits[0]
+    assert not found.failures and len(instances) == 3
+    for prediction, expected in zip(found.predictions, logits.tolist(), strict=True):
+        assert prediction is not None
+        assert prediction.logits.tolist() == pytest.approx([0, expected], rel=1e-4)
+    assert all(row is not None for rows in found.rows.values() for row in rows)
+
+
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_where_it_is_read_is_its_own(folder: Callable[[str], Path], pooling: str) -> None:
     with pytest.raises(UsageError, match=f"--pooling {pooling}: .* resnet"):
