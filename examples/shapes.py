@@ -134,7 +134,7 @@ class Scene:
     @property
     def caption(self) -> str:
         """The picture in words, without the marks."""
-        things = " and ".join(f"{_article(t.colour)} {t.colour} {t.shape}" for t in self.things)
+        things = " and ".join(f"{article(t.colour)} {t.colour} {t.shape}" for t in self.things)
         colour, texture = self.ground.colour, self.ground.texture
         where = f"plain {colour}" if texture == "plain" else f"{colour} {texture}"
         return f"{things} on {where}"
@@ -222,5 +222,6 @@ def _apart(x: int, y: int, reach: int) -> bool:
     return hypot(x, y) > reach + 1
 
 
-def _article(word: str) -> str:
+def article(word: str) -> str:
+    """The article before a word."""
     return "an" if word[0] in "aeiou" else "a"

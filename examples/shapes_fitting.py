@@ -121,14 +121,24 @@ def recognising(taught: Taught, scenes: Sequence[Scene], patch: int) -> Objectiv
     for row, scene in enumerate(scenes):
         for thing in scene.things:
             shares[row, SHAPES.index(thing.shape)] = 1 / len(scene.things)
-    patches = torch.from_numpy(np.stack([_shape_of_patches(scene, patch) for scene in scenes]))
+    patches = shapes_of_patches(scenes, patch)
 
     def loss_of(chosen: Tensor) -> Tensor:
         of_picture, of_patches = taught(normalised(pixels[chosen]))
-        dense = cross_entropy(of_patches.flatten(0, 1), patches[chosen].flatten())
-        return cross_entropy(of_picture, shares[chosen]) + dense
+        of_label = cross_entropy(of_picture, shares[chosen])
+        return of_label + patch_loss(of_patches, patches[chosen])
 
     return Objective(torch.full((len(scenes),), patches.shape[1]), loss_of)
+
+
+def shapes_of_patches(scenes: Sequence[Scene], patch: int) -> Tensor:
+    """For each patch 0, or 1 and the number of the shape that is seen in it, [scenes, patches]."""
+    return torch.from_numpy(np.stack([_shape_of_patches(scene, patch) for scene in scenes]))
+
+
+def patch_loss(logits: Tensor, shapes: Tensor) -> Tensor:
+    """Cross-entropy of what patches show, [B, patches, 1 + shapes] and [B, patches]."""
+    return cross_entropy(logits.flatten(0, 1), shapes.flatten())
 
 
 def _shape_of_patches(scene: Scene, patch: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Train the bundled models: ``python -m examples.train sentiment|agreement|shapes|all``.
+"""Train the bundled models: ``python -m examples.train sentiment|agreement|shapes|clip|all``.
 
 Each model takes minutes on one core. Its folder holds the weights (safetensors, float32), the
 configuration, the tokenizer or processor, and a model card with what was measured.
@@ -27,13 +27,14 @@ from examples.agreement import MASK, AgreementExample
 from examples.baselines import bag_of_words_hits, nearest_noun_hits
 from examples.card import Accuracies, Card, write_card
 from examples.checkpoints import NO_CHECKPOINTS, Checkpoints, save, timed_fit
+from examples.clip_card import ClipCard
 from examples.fitting import Recipe, classification, masking
 from examples.influence_corpus import SUBTASKS, InfluenceExample, vocabulary
 from examples.scoring import Cloze, accuracy_by, agreement_hits, sentiment_hits, token_id
 from examples.sentiment import SentimentExample
 from examples.shapes_card import ShapesCard
 from examples.tokenizer import train_tokenizer
-from examples.train_shapes import train_shapes
+from examples.train_shapes import train_clip, train_shapes
 
 DEFAULT_FOLDER = Path(__file__).parent / "models"
 
@@ -177,10 +178,14 @@ def _by_form(
     return accuracies
 
 
-TRAINERS: dict[str, tuple[str, Callable[[Path, int, Checkpoints], Card | ShapesCard]]] = {
+TRAINERS: dict[
+    str, tuple[str, Callable[[Path, int, Checkpoints], Card | ShapesCard | ClipCard]]
+] = {
     "sentiment": ("sentiment-bert", train_sentiment),
     "agreement": ("agreement-bert", train_agreement),
     "shapes": ("shapes-vit", train_shapes),
+    # Begins with the one before.
+    "clip": ("shapes-clip", train_clip),
 }
 
 

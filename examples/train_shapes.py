@@ -1,16 +1,29 @@
-"""Training the bundled classifier of shapes (``python -m examples.train shapes``)."""
+"""Training the bundled models of shapes (``python -m examples.train shapes`` and ``clip``)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from transformers import ViTForImageClassification
 
 from examples import data
 from examples.baselines import colour_logits
 from examples.checkpoints import NO_CHECKPOINTS, Checkpoints, save, timed_fit
+from examples.clip_card import ClipCard
 from examples.shapes import SIDE
 from examples.shapes_card import ShapesCard
+from examples.shapes_clip import (
+    PROMPTS,
+    Both,
+    ClipRecipe,
+    Paired,
+    caption_accuracy,
+    clip_processor,
+    pairing,
+    text_logits,
+    tokenizer,
+)
 from examples.shapes_fitting import (
     PictureRecipe,
     Taught,
@@ -21,6 +34,7 @@ from examples.shapes_fitting import (
 )
 
 RECIPE = PictureRecipe(pictures=30_000, epochs=8)
+CLIP_RECIPE = ClipRecipe(pictures=20_000, epochs=4)
 
 
 def train_shapes(
@@ -53,5 +67,43 @@ def train_shapes(
         baseline=shape_accuracies(colour_logits(train, test), test),
     )
     save(folder, model, processor())
+    card.write(folder)
+    return card
+
+
+def train_clip(
+    folder: Path,
+    seed: int,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
+    recipe: ClipRecipe = CLIP_RECIPE,
+) -> ClipCard:
+    """Train the CLIP from the classifier in ``shapes-vit`` beside its folder, and give its card."""
+    encoder = ViTForImageClassification.from_pretrained(folder.parent / "shapes-vit")
+    splits = data.shapes_splits(recipe.pictures, seed)
+    train, test, sample = splits["train"], splits["test"], data.shapes_sample(seed=seed)
+    torch.manual_seed(seed)
+    words = tokenizer()
+    model = recipe.model(encoder, words)
+    paired = Paired(model)
+    objective = pairing(paired, words, train)
+    both = Both(words, clip_processor())
+    steps, seconds = timed_fit(model, both, objective, recipe, seed, checkpoints, paired)
+    captions, count = caption_accuracy(model, words, test)
+    card = ClipCard(
+        recipe=recipe,
+        seed=seed,
+        words=len(words) - len(words.all_special_ids),
+        longest=words.model_max_length,
+        train_pictures=len(train),
+        parameters=model.num_parameters(),
+        steps=steps,
+        seconds=seconds,
+        threads=torch.get_num_threads(),
+        test=shape_accuracies(text_logits(model, words, test, PROMPTS), test),
+        sample=shape_accuracies(text_logits(model, words, sample, PROMPTS), sample),
+        captions=captions,
+        caption_count=count,
+    )
+    save(folder, model, both)
     card.write(folder)
     return card
