@@ -54,6 +54,7 @@ GLOBS = (
 # And in what `attribeam publish` writes, whose manifest names this folder as its layout.
 PUBLISHED = "data"
 PUBLISHED_GLOBS = {table: f"{PUBLISHED}/{table}/**/*.parquet" for table in GLOBS}
+OVERLAYS = "overlays"  # A folder there, of pictures with maps over them.
 CARD = "README.md"  # Its card, whose name is the hub's.
 UNFINISHED = "UPLOAD-NOT-FINISHED.md"  # There while it is uploaded in more than one commit.
 

@@ -20,7 +20,9 @@ def devices(manifest: Manifest) -> list[str]:
 
 def of_pictures(manifest: Manifest) -> bool:
     """Whether a run is of pictures."""
-    return "ForImage" in (manifest["identity"]["model"].get("architecture") or "")
+    model = manifest["identity"]["model"]
+    known = any(key in model for key in ("processor", "prompts", "patches"))
+    return known or "ForImage" in (model.get("architecture") or "")
 
 
 def stretched(manifest: Manifest) -> bool:

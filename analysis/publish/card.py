@@ -39,6 +39,9 @@ ROWS = {
     "failures": "an instance that failed: for all methods (method is null) or for one",
     "pruning": "what the model gets right without its least important heads",
     "attacks": "what an adversarial trigger does to the instances of a gold class",
+    "overlays": "a picture with the map of each method over it, to be looked at: scores of patches "
+    "over the map's largest, blue for the class and orange against it, or red where there is no "
+    "sign; a white line is the mask's",
     "methods": "a method, its parameters and its properties",
     "run": "the run: model, corpus and settings",
 }
@@ -60,6 +63,7 @@ _CLASSES = {
     "localisation": ("target",),
     "curves": ("prediction",),
     "attacks": ("explained", "gold"),
+    "overlays": ("label", "prediction"),
 }
 _SIZES = {
     name: 10**power
@@ -353,6 +357,9 @@ def _tables(card: Card) -> list[_Table]:
 
 
 def _comment(config: Config, field: pa.Field) -> str:
+    if config.table == "overlays":
+        told: bytes = (field.metadata or {}).get(b"comment", b"")
+        return told.decode()
     if config.table == "methods":
         return METHOD_COMMENTS.get(field.name, "")
     # What an incomplete run has may be of another version.

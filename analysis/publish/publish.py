@@ -8,6 +8,7 @@
     data/attributions/saliency/train-00000-of-00100.parquet
     data/curves/saliency/train-00000-of-00100.parquet    and so the other tables
     data/failures/train-00000-of-00001.parquet
+    data/overlays/train-00000-of-00001.parquet           of pictures, with maps over them
     data/methods/train-00000-of-00001.parquet
     data/run/train-00000-of-00001.parquet
 
@@ -33,10 +34,11 @@ from attribeam.analysis.opening.database import add_manifest, add_table, add_vie
 from attribeam.analysis.opening.spill import spill_to_temporary
 from attribeam.analysis.publish.card import Card, Config, render
 from attribeam.analysis.publish.hub import check_token, upload
+from attribeam.analysis.publish.overlays import write_overlays
 from attribeam.analysis.publish.publishable import Publishable, open_publishable
 from attribeam.analysis.publish.tables import table_path, write_query, write_tables
 from attribeam.schemas import TABLES, UsageError
-from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, PUBLISHED_GLOBS
+from attribeam.schemas.layout import CARD, MANIFEST, OVERLAYS, PUBLISHED, PUBLISHED_GLOBS
 from attribeam.schemas.manifest import Manifest, encode, is_double
 from attribeam.schemas.tables import EVALUATIONS
 
@@ -203,6 +205,7 @@ def _write(
     with _connect(stage, run.manifest) as connection:
         for table in ("methods", "run"):
             write_query(connection, table, table_path(stage, table, None, run.split, 0, 1))
+        write_overlays(connection, [*run.manifest["methods"]], stage, run.split)
         metrics = _dictionaries(connection, "from faithfulness")
         # On the same instances as the metrics.
         costs = _dictionaries(
@@ -266,7 +269,7 @@ def _asked(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
 def _configs(stage: Path, run: Publishable) -> list[Config]:
     """A config per table with rows and one per method with scores; the scores come first."""
     configs = []
-    for table in (*TABLES, *EVALUATIONS, "methods", "run"):
+    for table in (*TABLES, *EVALUATIONS, OVERLAYS, "methods", "run"):
         files = sorted((stage / PUBLISHED / table).rglob("*.parquet"))
         if not files:
             continue

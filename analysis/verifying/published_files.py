@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from attribeam.analysis.opening.files import Survey, content_problems, unfollowed
 from attribeam.analysis.opening.runs import linked_folders
 from attribeam.schemas import TABLES, Unit, table_schema
-from attribeam.schemas.layout import PUBLISHED, UNFINISHED
+from attribeam.schemas.layout import OVERLAYS, PUBLISHED, UNFINISHED
 from attribeam.schemas.manifest import Manifest, is_double
 from attribeam.schemas.tables import EVALUATIONS
 
@@ -87,7 +87,7 @@ def survey_published(root: Path, manifest: Manifest) -> Survey:
 def _unit(folders: tuple[str, ...], manifest: Manifest) -> Unit | None:
     """What the files of a folder below ``data`` are of; None if run.json knows nothing of it."""
     match folders:
-        case ["instances" | "failures" | "methods" | "run" as table]:
+        case ["instances" | "failures" | "methods" | "run" | "overlays" as table]:
             return Unit(table)
         case [table] if table in EVALUATIONS:
             return Unit(table)
@@ -113,6 +113,9 @@ def _problems(file: Path, unit: Unit, manifest: Manifest) -> Iterator[str]:
         if unit.table in _SUMMARIES:
             yield from _summary_problems(file, unit.table, manifest)
             return
+        if unit.table == OVERLAYS:
+            yield from _overlay_problems(file)
+            return
         double = is_double(manifest)
         for problem in content_problems(file, unit, table_schema(unit.table, double=double)):
             yield f"{problem}. Publish the run again with this version of attribeam"
@@ -127,3 +130,13 @@ def _summary_problems(file: Path, table: str, manifest: Manifest) -> Iterator[st
         yield f"has {len(rows)} rows, and there is one run. {_AGAIN}"
     if table == "methods" and rows["method"].to_pylist() != [*manifest["methods"]]:
         yield f"has other methods than run.json. {_AGAIN}"
+
+
+def _overlay_problems(file: Path) -> Iterator[str]:
+    """Reads a file of overlays to its end, and yields which of its columns are lacking."""
+    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        for batch in parquet.iter_batches(100):
+            lacking = {"instance_id", "label", "prediction", "image"} - {*batch.schema.names}
+            if lacking:
+                yield f"has no column {', '.join(sorted(lacking))}. {_AGAIN}"
+                return

@@ -4,13 +4,16 @@ import base64
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Image, load_dataset
 
-from attribeam.analysis import open_run
+from attribeam.analysis import open_run, verify
 from attribeam.analysis.opening.database import dict_rows
 from attribeam.analysis.pictures.drawing import decoded, outline, overlay
 from attribeam.analysis.pictures.overlays import OVERLAID, drawn
 from attribeam.analysis.plots.overlays import OVERLAY_PLOTS
 from attribeam.analysis.plots.plots import plot
+from attribeam.analysis.publish.publish import publish
 from tests.analysis.pictures.conftest import METHODS
 
 
@@ -53,3 +56,29 @@ def test_the_plot(folder: Path, tmp_path: Path) -> None:
         assert row["predicted"] in figure.layout.yaxis.ticktext[line]
     page = plot(folder, "overlays", tmp_path / "page.html", method="saliency").read_text()
     assert "saliency" in page and "raw_attention" not in page
+
+
+def test_what_is_published(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    published = publish(folder, "user/name", dry_run=page, license="mit")
+    assert "overlays" in published.configs and verify(page).problems == []
+    loaded = load_dataset(str(page), "overlays", split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.column_names == ["instance_id", "label", "prediction", "image", *METHODS]
+    assert all(loaded.features[name] == Image() for name in ("image", *METHODS))
+    assert isinstance(loaded.features["label"], ClassLabel)
+    with open_run(page) as connection:
+        rows = dict_rows(connection, f"{OVERLAID} order by instance_id, method")
+    for row, by_method in zip(rows, [own for own in loaded for _ in METHODS], strict=True):
+        assert by_method["instance_id"] == row["instance_id"]
+        np.testing.assert_array_equal(by_method["image"], decoded(row["image"]))
+        np.testing.assert_array_equal(by_method[row["method"]], decoded(drawn(row)))
+
+
+def test_those_of_some_methods(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    publish(folder, "user/name", methods=["saliency"], dry_run=page)
+    (file,) = (page / "data" / "overlays").iterdir()
+    found = pq.read_table(file)
+    assert found.column_names[4:] == ["saliency"] and len(found) == 4
+    pq.write_table(found.drop_columns(["prediction"]), file)
+    assert any("has no column prediction" in problem for problem in verify(page).problems)
