@@ -25,7 +25,7 @@ from tests.support.tiny import write_jsonl
 
 def model_of(*classes: str) -> Model:
     """What opening a corpus asks of a model: its classes, and that it has a processor."""
-    known = {"task": "classification", "modality": "images", "tokenizer": None}
+    known = {"task": "classification", "modality": "images", "tokenizer": None, "beside": None}
     return cast(Model, SimpleNamespace(labels=classes, processor=object(), **known))
 
 
