@@ -188,6 +188,35 @@ class Batch:
         """Number of tokens of each instance."""
         return [len(instance) for instance in self.instances]
 
+    @property
+    def alike(self) -> torch.Tensor | None:
+        """The input that each instance is about, by its number, [B]; None if each has its own.
+
+        None also where not the same may be removed of one input.
+        """
+        row = self.inputs.read.row
+        if row is None:
+            return None
+        return row if bool((self.removable == self.removable[self.first][row]).all()) else None
+
+    @property
+    def first(self) -> torch.Tensor:
+        """Number of the first instance about each input, [n]."""
+        row = self.inputs.read.row
+        if row is None:
+            return torch.arange(len(self), device=self.rows.device)
+        numbers = torch.arange(len(row), device=row.device)
+        found = torch.full((len(self.inputs),), len(row), device=row.device)
+        return found.scatter_reduce(0, row, numbers, "amin")
+
+    @property
+    def once(self) -> "Batch":
+        """The first instance about each input."""
+        first = self.first
+        rows = self.rows.chosen(first)
+        instances = tuple(self.instances[number] for number in first.tolist())
+        return Batch(instances, rows, self.removable[first], rows)
+
 
 def numbers_asked(
     asked: Sequence[tuple[int, ...] | None], device: torch.device

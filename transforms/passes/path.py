@@ -94,7 +94,9 @@ class Path(Pass[PathGradient]):
         """Walks the path once for all kinds of gradients that are asked for."""
         kinds = sorted({one.of for one in alike if isinstance(one, Path)})
         model, batch = captured.model, captured.batch
-        space = inputs_of(model).space(model, batch, "embedded", self.baseline)
+        shared = kinds == ["attention"] and model.num_layers > 1 and batch.alike is not None
+        walked = batch.once if shared else batch
+        space = inputs_of(model).space(model, walked, "embedded", self.baseline)
         totals = self._walked(captured, space, kinds)
         gain = None
         if "input" in kinds:
@@ -126,6 +128,8 @@ class Path(Pass[PathGradient]):
             alphas, shares = (
                 torch.tensor(of[done : done + count]).to(space.end) for of in (points, weights)
             )
+            if len(space.end) < len(captured.batch):
+                return {"attention": self._of_questions(captured, space, alphas, shares)}
             return self._gradients(captured, space, alphas, shares, kinds)
 
         while done < len(points):
@@ -143,6 +147,43 @@ class Path(Pass[PathGradient]):
         gradient = captured.attention_gradient[-1]
         alone = captured.batch.rows.read.at is not None
         return captured.at_readout(gradient) if alone else gradient
+
+    def _of_questions(
+        self, captured: "Captured", space: Space, alphas: torch.Tensor, shares: torch.Tensor
+    ) -> torch.Tensor:
+        """The same of attention, of several questions about an input: its path is walked once.
+
+        What enters the last layer is the same for all of them.
+        """
+        model, batch, count = captured.model, captured.batch, len(alphas)
+        steps = alphas.view(-1, *[1] * space.end.dim())
+        points = (space.start + steps * (space.end - space.start)).flatten(0, 1)
+        last = model.num_layers - 1
+        kept: list[torch.Tensor] = []
+
+        def keep(number: int, left: torch.Tensor) -> torch.Tensor:
+            if number == last - 1:
+                kept.append(left)
+            return left
+
+        with torch.no_grad():
+            inputs = batch.once.rows.repeated(count)
+            model.run(inputs, enter=space.enter(inputs, points), leaving=keep)
+        assert batch.alike is not None
+        copies = torch.arange(count, device=batch.alike.device)[:, None] * len(space.end)
+        with torch.enable_grad():
+            logits, recorder = model.run(
+                batch.rows.repeated(count),
+                watch=Watch(readout_attention=True),
+                enter=kept[0][(copies + batch.alike).flatten()],
+                start=last,
+            )
+            outputs = captured.output(logits, self.output)
+            weighted = (outputs * shares.repeat_interleave(len(batch))).sum()
+            attention = cast(torch.Tensor, recorder.readout_attention)
+            (found,) = torch.autograd.grad(weighted, attention)
+        summed: torch.Tensor = found.unflatten(0, (count, len(batch))).sum(0)
+        return summed
 
     def _gradients(
         self,
