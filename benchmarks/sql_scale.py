@@ -84,6 +84,7 @@ SCANS = {
     "document_tokens": "select count(*), avg(score) from document_tokens",
     "compared": "select count(*) from {view}('scores', true, null) where compared",
     "compared_curves": "select count(*) from {view}(true, null) where compared",
+    "compared_points": "select count(*), avg(probability) from {view}(true, null)",
     "faithfulness_by_instance": "select count(*), avg(auc_difference) from {view}",
     "complexity_by_instance": "select count(*), avg(gini), avg(entropy) from {view}",
     "plausibility_by_instance": "select count(*), avg(auprc) from {view}",

@@ -44,16 +44,20 @@ def columns_of(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _evaluation(arguments: argparse.Namespace) -> Any:
-    from attribeam.transforms.evaluate import Evaluation
+    from attribeam.transforms.evaluate import ERASER, Evaluation
 
+    named: dict[str, tuple[float, ...]] = {"eraser": ERASER, "each": ()}
+    name = arguments.fractions.strip()
     try:
-        fractions = tuple(float(exact(text)) for text in listed(arguments.fractions))
+        fractions = named[name] if name in named else tuple(map(float, map(exact, listed(name))))
     except ValueError:
         raise UsageError(
-            f"--fractions is a list of numbers such as 0.1 or 1/9, not {arguments.fractions}"
+            f"--fractions is a list of numbers such as 0.1 or 1/9, not {arguments.fractions}; "
+            "or eraser or each"
         ) from None
     return Evaluation(
         fractions=tuple(sorted(set(fractions))),
+        each=name == "each",
         orders=tuple(listed(arguments.orders)),  # type: ignore[arg-type]
         operations=tuple(listed(arguments.operations or "")),  # type: ignore[arg-type]
         protocol=arguments.units,

@@ -151,6 +151,7 @@ class Settings:
         record = {
             key: list(v) if isinstance(v, tuple) else v
             for key, v in values.items()
-            if v is not None  # Of pairs alone.
+            # Of pairs alone, and as in runs from before units were removed one by one.
+            if v is not None and v is not False
         }
         return cast(EvaluationRecord, record)

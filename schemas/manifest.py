@@ -130,13 +130,17 @@ class MethodRecord(TypedDict):
 
 
 class EvaluationRecord(TypedDict):
-    """What is perturbed, in all curves of a run."""
+    """What is perturbed, in all curves of a run.
+
+    ``each`` says that every number of units is removed, beside the fractions.
+    """
 
     protocol: str
     text_protocol: NotRequired[str]
     orders: NotRequired[list[str]]
     operations: NotRequired[list[str]]
     fractions: NotRequired[list[float]]
+    each: NotRequired[bool]
 
 
 class Execution(TypedDict, total=False):

@@ -22,6 +22,7 @@ _NAMES = (
     "document_tokens",
     "area_under_curve",
     "compared_curves",
+    "compared_points",
     "compared",
     "faithfulness_by_instance",
     "faithfulness",

@@ -33,6 +33,8 @@ ORDERS: tuple[Order, ...] = ("morf", "lerf", "random")
 # What is removed unless it is said: tokens, or what a model has in their place.
 _USUAL: EvaluationProtocol = "token"
 FRACTIONS = tuple(step / 10 for step in range(1, 10))
+# The bins of DeYoung et al. 2020.
+ERASER = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Evaluation:
             authors of Beyond Intuition a ``pixel`` (``pixel_points_of``).
         text_protocol: Of pairs, what is removed of texts; ``protocol`` is of pictures then, and
             each side has the operations that there are for it.
+        each: In place of fractions, units are removed one after the other: of n of them, curves
+            have n + 1 points.
     """
 
     fractions: tuple[float, ...] = FRACTIONS
@@ -61,6 +65,7 @@ class Evaluation:
     operations: tuple[Operation, ...] = ()
     protocol: EvaluationProtocol = _USUAL
     text_protocol: EvaluationProtocol | None = None
+    each: bool = False
 
     def checked(self, model: Model) -> "Evaluation":
         """Checks the settings against each other and the model.
@@ -91,6 +96,13 @@ class Evaluation:
         distinct = {0.0, 1.0, *(round(1 - fraction, 9) for fraction in self.fractions)}
         if len(distinct) < len({0.0, 1.0, *self.fractions}):
             raise UsageError("--fractions are at least 1e-9 apart, and from 0 and 1")
+        if self.each and self.fractions not in ((), FRACTIONS):
+            raise UsageError("--fractions each removes every number of units: name no fractions")
+        if self.each and protocol in ("compat", "pixel"):
+            raise UsageError(
+                f"--fractions each: --units {protocol} counts shares of the whole, as its authors "
+                "do; name fractions, or use other units"
+            )
         if protocol == "pixel" and "drop" in operations:
             raise UsageError(
                 "--operations drop leaves out whole patches: with --units pixel there are mean and "
@@ -103,7 +115,7 @@ class Evaluation:
         return replace(
             self,
             protocol=protocol,
-            fractions=tuple(sorted(set(self.fractions))),
+            fractions=() if self.each else tuple(sorted(set(self.fractions))),
             orders=tuple(dict.fromkeys(self.orders)),
             operations=tuple(dict.fromkeys(operations)),
         )
@@ -208,7 +220,8 @@ def points_of(
     With n units, ``morf`` removes the k(f) = ``removal_count(f, n)`` most relevant at each fraction
     f. ``lerf`` is run at 1 - f and removes n - k(f), so that exactly those k(f) stay:
     comprehensiveness and sufficiency then speak of the same units. Of units with equal scores the
-    earlier counts as more relevant.
+    earlier counts as more relevant. With ``Evaluation.each``, k of 1 to n - 1 are removed at the
+    fractions k / n.
 
     Raises:
         NothingToRemoveError: If n is 0: shares of nothing are no numbers.
@@ -230,6 +243,8 @@ def points_of(
     }
     inner = [(f, removal_count(f, count)) for f in evaluation.fractions]
     kept = [(round(1 - f, 9), count - removed) for f, removed in inner]
+    if evaluation.each:
+        inner = kept = [(removed / count, removed) for removed in range(1, count)]
     points = []
     for order in evaluation.orders:
         steps = sorted(kept if order == "lerf" else inner)

@@ -24,6 +24,7 @@ create temp table curve_keys as
 select
     instance_id,
     method,
+    max(units) as units,
     count(*) as points,
     any_value(protocol) as protocol,
     bit_xor(hash(protocol, "order", operation, round(fraction, 9))) as grid
@@ -74,21 +75,33 @@ where not list_contains(tables, 'attributions')
 """
 
 # `grid`: the points that the evaluation of run.json asks for. LeRF has those at 1 - f, but for the
-# protocols of authors, `compat` and `pixel`, which run every order at the same.
+# protocols of authors, `compat` and `pixel`, which run every order at the same. Where units
+# are removed one by one, there are further points, which depend on how many there are.
 GRID = """
 create temp table grid as
 select
     protocol,
     "order",
     operation,
+    units,
     case
-        when "order" = 'lerf' and protocol not in ('compat', 'pixel') then 1 - fraction
+        when "order" = 'lerf' and units is null and protocol not in ('compat', 'pixel')
+            then 1 - fraction
         else fraction
     end as fraction
 from (select unnest(?::varchar[]) as protocol)
 cross join (select unnest(?::varchar[]) as "order")
 cross join (select unnest(?::varchar[]) as operation)
-cross join (select unnest(?::double[]) as fraction)
+cross join (
+    select
+        null as units,
+        unnest(?::double[]) as fraction
+    union all
+    select
+        units,
+        unnest(range(1, units)) / units as fraction
+    from (select distinct units from curve_keys where ?)
+)
 -- Of pairs, each side has the operations that there are for it.
 where (protocol in ('patch', 'pixel')) = (operation in ('mean', 'black', 'drop'))
 """

@@ -179,6 +179,7 @@ def _load(
             evaluation.get("orders", []),
             evaluation.get("operations", []),
             sorted({0.0, 1.0, *evaluation.get("fractions", [])}),
+            evaluation.get("each") or False,
         ],
     )
 

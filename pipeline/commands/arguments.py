@@ -300,7 +300,13 @@ def _add_evaluation_options(group: Any) -> None:
         default=True,
         help="perturb the inputs along the scores, into the table curves",
     )
-    add("--fractions", default=_FRACTIONS, help="nominal fractions to remove, beside 0 and 1")
+    add(
+        "--fractions",
+        default=_FRACTIONS,
+        metavar="F,F,...|eraser|each",
+        help="nominal fractions to remove, beside 0 and 1; eraser for 0.01,0.05,0.1,0.2,0.5; each "
+        "for unit by unit, which takes as many passes as there are units",
+    )
     add("--orders", default="morf,lerf,random", help="orders to remove in")
     add(
         "--operations",

@@ -125,6 +125,7 @@ class Calibration:
         device_memory: Peak of what torch had on the GPU; None on the CPU.
         full_batch: Size in bytes of what a batch that fills the token budget holds, at most: the
             activations of all layers for a backward pass, and the weights.
+        each: Whether curves have the more points the longer an instance is.
     """
 
     sampled: Sampled
@@ -139,6 +140,7 @@ class Calibration:
     files: float
     device_memory: int | None
     full_batch: int
+    each: bool = False
 
     @property
     def instances(self) -> int:
@@ -210,6 +212,7 @@ def _calibration(
         memory=peak_memory(),
         device_memory=torch.cuda.max_memory_allocated(model.device) if on_gpu else None,
         full_batch=_full_batch(model, settings.token_budget),
+        each=settings.evaluation is not None and settings.evaluation.each,
     )
 
 

@@ -355,7 +355,7 @@ def _output(calibration: Calibration, shards: int, share: float) -> dict[str, in
     found: dict[str, float] = {}
     for unit, size in calibration.sizes.items():
         body = file_size(size.sampled - size.empty, size.more, calibration.instances, each)
-        by_token = 1.0 if unit.table == "curves" else longer
+        by_token = 1.0 if unit.table == "curves" and not calibration.each else longer
         found[unit.table] = found.get(unit.table, 0.0) + shards * (size.empty + body / by_token)
     return {table: round(total) for table, total in found.items()}
 

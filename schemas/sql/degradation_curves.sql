@@ -2,7 +2,8 @@
 -- protocol, operation, order and nominal fraction, to be plotted.
 --
 -- Instances are averaged at the same nominal fraction. On short texts the share that is really
--- removed is another, which is why `degradation` takes the area of each instance's own curve.
+-- removed is another, which is why `degradation` takes the area of each instance's own curve. Of
+-- units that were removed one after the other, points are at tenths (`compared_points`).
 --
 -- Columns:
 --   n            Number of instances
@@ -34,10 +35,7 @@ points as (
         count(*) as n,
         avg(probability) as probability,
         1 - avg(flipped::int) as kept
-    from curves
-    anti join (from chosen where compared is not true) as k
-        using (instance_id, method, protocol, operation)
-    where methods is null or list_contains(methods, method)
+    from compared_points(common, methods)
     group by all
 ),
 

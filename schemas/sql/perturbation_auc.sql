@@ -4,7 +4,8 @@
 -- Positive perturbation removes the most relevant units first (MoRF): the sooner accuracy falls,
 -- the better. Negative perturbation removes the least relevant first (LeRF): the longer it lasts,
 -- the better. Accuracy is that of the predictions against the gold labels, over all instances at
--- the same nominal fraction; the area is over these fractions, by the trapezoidal rule. Instances
+-- the same nominal fraction (tenths, of units that were removed one after the other:
+-- `compared_points`); the area is over these fractions, by the trapezoidal rule. Instances
 -- without a label count for the probabilities alone. A value is null where its order was not run.
 --
 -- The authors force accuracy to 0 where everything is removed. Of a text, the prediction on nothing
@@ -46,10 +47,8 @@ labels as (
 ),
 
 kept as materialized (
-    from curves
-    anti join (from chosen where compared is not true) as k
-        using (instance_id, method, protocol, operation)
-    where "order" in ('morf', 'lerf') and (methods is null or list_contains(methods, method))
+    from compared_points(common, methods)
+    where "order" in ('morf', 'lerf')
 ),
 
 points as (

@@ -37,6 +37,7 @@ from tests.transforms.test_degradation import poisson_weights
 NEW = (
     "compared",
     "compared_curves",
+    "compared_points",
     "faithfulness_normalised_by_instance",
     "faithfulness_normalised",
     "inversions",

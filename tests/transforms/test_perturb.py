@@ -168,6 +168,23 @@ def test_curves_begin_with_nothing_and_end_with_everything(tiny: LoadTiny) -> No
             assert not (smaller.tokens & ~larger.tokens).any()
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_unit_by_unit(tiny: LoadTiny, order: Order) -> None:
+    instance = random_instance(tiny("bert"), 7)
+    evaluation = by_tokens(each=True).checked(tiny("bert"))
+    assert evaluation.fractions == ()
+    curve = points(instance, [0, 5, 3, 4, 1, 2, 9], evaluation, order)
+    assert list(curve) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    taken = [point.tokens.tolist() for point in curve.values()]
+    firsts = [
+        int(np.flatnonzero(np.array(after) & ~np.array(before)).item())
+        for before, after in pairwise(taken)
+    ]
+    assert sorted(firsts) == [1, 2, 3, 4, 5]
+    if order != "random":
+        assert firsts == ([1, 3, 2, 5, 4] if order == "morf" else [4, 5, 2, 3, 1])
+
+
 def test_the_random_order_is_the_instances_own(tiny: LoadTiny) -> None:
     instance = random_instance(tiny("bert"), 20)
 
@@ -693,6 +710,8 @@ def test_what_is_named_twice_is_done_once(tiny: LoadTiny) -> None:
         ({"fractions": (float("nan"),)}, "--fractions"),
         ({"fractions": (0.5, 0.5 + 1e-11)}, "--fractions are at least 1e-9 apart"),
         ({"fractions": (1e-11,)}, "--fractions are at least 1e-9 apart"),
+        ({"each": True, "fractions": (0.5,)}, "each removes every number of units: name no"),
+        ({"each": True, "protocol": "compat"}, "--fractions each: --units compat counts shares"),
     ],
 )
 def test_settings_that_are_refused(tiny: LoadTiny, settings: Any, message: str) -> None:

@@ -403,6 +403,8 @@ def test_what_is_needed_is_asked_for(name: str, model: Path, corpus: Path, out: 
         ("--evaluate --fractions 1e999999999", "numbers such as 0.1 or 1/9, not 1e999999999"),
         ("--evaluate --fractions half", "numbers such as 0.1 or 1/9, not half"),
         ("--evaluate --fractions 1/0", "numbers such as 0.1 or 1/9, not 1/0"),
+        ("--evaluate --fractions each,0.5", "numbers such as 0.1 or 1/9, not each,0.5; or eraser"),
+        ("--evaluate --fractions each --units compat", "--fractions each: --units compat counts"),
         ("--evaluate --fractions 0.5,1.5", "--fractions are between 0 and 1"),
         ("--evaluate --fractions nan", "numbers such as 0.1 or 1/9, not nan"),
         ("--evaluate --orders best", "--orders: there is no 'best'; there are morf, lerf, random"),
