@@ -38,6 +38,7 @@ _OUTSIDE = {
     "t5": "it is an encoder and a decoder",
     "bart": "it is an encoder and a decoder",
     "deberta": "its projections are of another form than those of deberta-v2, which is supported",
+    "siglip2": "its pictures are read by attention with a query of its own",
 }
 
 
