@@ -6,7 +6,7 @@ mask is a line around what it holds.
 """
 
 import io
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,30 @@ from PIL import Image
 
 Reals = NDArray[np.floating[Any]]
 
-# Orange and blue are those of Okabe and Ito (2008). A map without a sign is red: few things are.
-NEGATIVE, POSITIVE, UNSIGNED = (230, 126, 0), (0, 96, 255), (255, 0, 40)
-OPAQUE = 0.75  # How much of the picture the strongest patch hides.
-_FADED = 0.35  # How much of its own colours a picture loses, that those of the map stand out.
-_LINE = (255, 255, 255)
+Colour = tuple[int, int, int]
+
+
+class Ink(NamedTuple):
+    """What maps are drawn with, by the report's script too.
+
+    Attributes:
+        positive: For the class.
+        negative: Against it.
+        unsigned: What matters, of a map without a sign.
+        line: Around a mask.
+        opaque: How much of the picture the strongest patch hides.
+        faded: How much of its own colours a picture loses, that those of the map stand out.
+    """
+
+    positive: Colour = (0, 96, 255)
+    negative: Colour = (230, 126, 0)
+    unsigned: Colour = (255, 0, 40)
+    line: Colour = (255, 255, 255)
+    opaque: float = 0.75
+    faded: float = 0.35
+
+
+INK = Ink()
 
 
 def decoded(content: bytes) -> Image.Image:
@@ -77,11 +96,11 @@ def overlay(
     strength = enlarged(strengths(patches, signed=signed), picture.height, picture.width)[..., None]
     seen = np.asarray(picture.convert("RGB"), np.float64)
     grey = seen @ (0.299, 0.587, 0.114)
-    seen = seen + _FADED * (grey[..., None] - seen)
-    colour = np.where(strength < 0, NEGATIVE, POSITIVE if signed else UNSIGNED)
-    mixed = seen + OPAQUE * np.abs(strength) * (colour - seen)
+    seen = seen + INK.faded * (grey[..., None] - seen)
+    colour = np.where(strength < 0, INK.negative, INK.positive if signed else INK.unsigned)
+    mixed = seen + INK.opaque * np.abs(strength) * (colour - seen)
     if mask is not None:
-        mixed[outline(np.asarray(mask, bool))] = _LINE
+        mixed[outline(np.asarray(mask, bool))] = INK.line
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 

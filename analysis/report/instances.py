@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from attribeam.analysis.pictures.drawing import INK
 from attribeam.analysis.plots.figures import Row
 from attribeam.analysis.report.values import Array, finite, query_rows
 from attribeam.schemas import UsageError
@@ -36,7 +37,8 @@ def pack_instances(
         connection,
         "select i.instance_id, i.outputs, t.text, t.text_pair, tokens, word_ids, char_start,"
         " char_end, special, segment, truncated, contrast, label, prediction, rationale, subset,"
-        " correct, probabilities[prediction + 1] as probability"
+        " correct, probabilities[prediction + 1] as probability, image.bytes as image,"
+        ' mask.bytes as mask, "rows", "columns"'
         " from instances as i join shown as s using (instance_id)"
         # The text of several windows is stored once.
         " left join (select row_id, text, text_pair from instances where text is not null) as t"
@@ -67,6 +69,7 @@ def pack_instances(
         "vocabulary": [text for text, _ in vocabulary],
         "marks": [marks for _, marks in vocabulary],
         "rationale": _rationales(rows),
+        "pictures": _pictures(rows),
         "methods": list(_packed_methods(connection, manifest, lengths, special)),
         "trees": _trees(connection),
     }
@@ -117,6 +120,18 @@ def _rationales(rows: Sequence[Row]) -> str | None:
         return None
     marks = [mark == 1 for row in rows for mark in (row["rationale"] or [0] * len(row["tokens"]))]
     return _base64(np.array(marks, np.uint8))
+
+
+def _pictures(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """The instances' pictures and masks, how they are cut up, and the colours of maps over them."""
+    if all(row["image"] is None for row in rows):
+        return None
+    files = {
+        name: [None if row[name] is None else base64.b64encode(row[name]).decode() for row in rows]
+        for name in ("image", "mask")
+    }
+    grids = [[row["rows"], row["columns"]] if row["image"] else None for row in rows]
+    return {"files": files["image"], "masks": files["mask"], "grids": grids, "ink": INK._asdict()}
 
 
 def _packed_methods(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from attribeam.analysis.local import without_paths
-from attribeam.analysis.opening.manifest import devices, rows_of, versions
+from attribeam.analysis.opening.manifest import devices, of_pictures, rows_of, versions
 from attribeam.analysis.report.values import counted, plural, query_count, query_rows
 from attribeam.schemas.manifest import Manifest, SettingsIdentity
 
@@ -61,7 +61,8 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
         " from instances"
     ).fetchall()[0]
     if tokens is not None:
-        yield Fact("tokens", f"{tokens:.1f} a text on average, {longest:,} at most")
+        units, whole = ("patches", "picture") if of_pictures(manifest) else ("tokens", "text")
+        yield Fact(units, f"{tokens:.1f} a {whole} on average, {longest:,} at most")
     if truncated:
         yield Fact("truncated", counted(truncated, "instance"))
     if rationales:

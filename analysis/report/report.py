@@ -21,13 +21,14 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from attribeam.analysis.opening.files import unfinished
+from attribeam.analysis.opening.manifest import of_pictures, stretched
 from attribeam.analysis.opening.runs import load_manifest, reading
 from attribeam.analysis.plots.page import write_page
 from attribeam.analysis.report.figures import figure_sections
 from attribeam.analysis.report.instances import STEPS, pack_instances
 from attribeam.analysis.report.metrics import metric_sheets
 from attribeam.analysis.report.overview import failure_table, run_facts, run_groups, run_tiles
-from attribeam.analysis.report.values import query_count
+from attribeam.analysis.report.values import of_patches, query_count
 from attribeam.schemas import UsageError
 from attribeam.schemas.manifest import Manifest
 
@@ -76,6 +77,9 @@ def _page(
     script, library = _template("report.js"), get_plotlyjs()
     sources = [_digest(script), *([_digest(library)] if sections else [])]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    pictures = of_pictures(manifest)
+    # What is marked as HTML already stays so.
+    environment.filters["said"] = lambda text: type(text)(of_patches(text)) if pictures else text
     return environment.from_string(_template("report.html.jinja")).render(
         title=_title(manifest),
         policy=_policy(sources),
@@ -92,6 +96,8 @@ def _page(
         shown=shown,
         cut=_cut(shown, total),
         precision=f", to 1/{STEPS} of the text's largest",
+        pictures=bool(packed and packed["pictures"]),
+        stretched=stretched(manifest),
         figures=Markup(
             embedded({part.key: [choice.figure for choice in part.figures] for part in sections})
         ),

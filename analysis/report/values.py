@@ -1,6 +1,7 @@
 """Small things that the parts of the report share: values of queries, and numbers with nouns."""
 
 import math
+import re
 from functools import cache
 from typing import Any
 
@@ -55,6 +56,14 @@ def finite(value: float | None) -> float | None:
 def plural(number: int, noun: str) -> str:
     """A noun as it stands after a number."""
     return noun if number == 1 else f"{noun}s"
+
+
+def of_patches(text: str) -> str:
+    """What the report says of tokens and texts, said of patches and pictures."""
+    for word, other in (("token", "patch"), ("word", "patch"), ("text", "picture")):
+        text = re.sub(rf"\b{word}s\b", "patches" if other == "patch" else f"{other}s", text)
+        text = re.sub(rf"\b{word}\b", other, text)
+    return text
 
 
 def counted(number: int, noun: str) -> str:

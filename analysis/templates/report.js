@@ -277,6 +277,122 @@ function drawRow(corpus, method, instance, view) {
   return row;
 }
 
+/* The numbers of a picture's file, four a pixel. */
+async function pixelsOf(file) {
+  const image = new Image();
+  image.src = `data:image/png;base64,${file}`;
+  await image.decode();
+  const canvas = element("canvas");
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+/* Strengths of patches, row by row, between their middles: a number a pixel. */
+function enlarged(patches, [rows, columns], width, height) {
+  const places = (count, size) => Array.from({ length: size }, (_, at) => {
+    const place = Math.max(0, Math.min(count - 1, ((at + 0.5) * count) / size - 0.5));
+    const first = Math.floor(place);
+    return [first, Math.min(first + 1, count - 1), place - first];
+  });
+  const across = places(columns, width);
+  return places(rows, height).flatMap(([top, bottom, down]) => across.map(([left, right, over]) => {
+    const between = (row) => patches[row * columns + left]
+      + over * (patches[row * columns + right] - patches[row * columns + left]);
+    return between(top) + down * (between(bottom) - between(top));
+  }));
+}
+
+/* Lays strengths over a picture, and a line around its mask; the same as pictures/drawing.py. */
+function layOver(pixels, strengths, signed, ink) {
+  const { data } = pixels;
+  strengths.forEach((strength, at) => {
+    const start = 4 * at;
+    const grey = 0.299 * data[start] + 0.587 * data[start + 1] + 0.114 * data[start + 2];
+    const colour = strength < 0 ? ink.negative : signed ? ink.positive : ink.unsigned;
+    for (let part = 0; part < 3; part++) {
+      const seen = data[start + part] + ink.faded * (grey - data[start + part]);
+      data[start + part] = seen + ink.opaque * Math.abs(strength) * (colour[part] - seen);
+    }
+  });
+}
+
+function drawLine(pixels, mask, ink) {
+  const { width, height, data } = pixels;
+  const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height
+    && mask.data[4 * (y * width + x)] > 127;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const beside = inside(x - 1, y) || inside(x + 1, y) || inside(x, y - 1) || inside(x, y + 1);
+      if (beside && !inside(x, y)) data.set(ink.line, 4 * (y * width + x));
+    }
+  }
+}
+
+async function drawMap(canvas, corpus, method, instance, patches, view) {
+  const { files, masks, grids, ink } = corpus.pictures;
+  const pixels = await pixelsOf(files[instance]);
+  if (method) {
+    const colour = colouring(corpus, method, instance, view.fromLowest);
+    const strengths = patches.map((at) => {
+      const score = corpus.score(method, instance, at);
+      if (Number.isNaN(score)) return 0;
+      const [name, strength] = colour(score);
+      return name === "neg" ? -strength : strength;
+    });
+    layOver(pixels, enlarged(strengths, grids[instance], pixels.width, pixels.height),
+      method.signed, ink);
+    if (masks[instance]) drawLine(pixels, await pixelsOf(masks[instance]), ink);
+  }
+  [canvas.width, canvas.height] = [pixels.width, pixels.height];
+  canvas.classList.toggle("coarse", pixels.width < 80);
+  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  canvas.dataset.drawn = "yes";
+}
+
+/* What stands under the pointer, and its score. */
+function tellScores(canvas, corpus, method, instance, patches) {
+  const [rows, columns] = corpus.pictures.grids[instance];
+  canvas.addEventListener("pointermove", (event) => {
+    const box = canvas.getBoundingClientRect();
+    const place = (at, size, count) => Math.max(0, Math.min(count - 1, Math.floor((at / size) * count)));
+    const row = place(event.clientY - box.top, box.height, rows);
+    const column = place(event.clientX - box.left, box.width, columns);
+    const at = patches[row * columns + column];
+    canvas.title = `${corpus.token(at)}: ${shown(corpus.score(method, instance, at))}`;
+  });
+}
+
+/* A picture as the model saw it, and with the map of each method over it. */
+function drawMaps(corpus, instance, view) {
+  const maps = element("div", "maps");
+  const patches = [];
+  for (let at = corpus.offsets[instance]; at < corpus.offsets[instance + 1]; at++) {
+    if (!(corpus.flags(at) & SPECIAL)) patches.push(at);
+  }
+  for (const method of [null, ...view.methods]) {
+    const figure = element("figure");
+    const name = method ? method.name : "picture";
+    if (method && !corpus.has(method, instance)) {
+      figure.className = "lacking";
+      figure.append(element("figcaption", "", `${name}: no scores`));
+    } else {
+      const canvas = element("canvas");
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", method ? `map of ${name}` : name);
+      const caption = element("figcaption");
+      // A long name breaks where its parts do.
+      name.split(/(?<=_)/).forEach((part) => caption.append(part, element("wbr")));
+      figure.append(canvas, caption);
+      drawMap(canvas, corpus, method, instance, patches, view);
+      if (method) tellScores(canvas, corpus, method, instance, patches);
+    }
+    maps.append(figure);
+  }
+  return maps;
+}
+
 function drawHead(corpus, instance) {
   const head = element("div", "card-head");
   const label = corpus.label[instance], prediction = corpus.prediction[instance];
@@ -460,6 +576,11 @@ class Browser {
     this.observer.unobserve(card);
     const instance = Number(card.dataset.instance);
     const { methods } = this.view;
+    if (this.corpus.pictures?.files[instance]) {
+      card.append(drawMaps(this.corpus, instance, this.view), ...drawTrees(this.corpus, instance));
+      card.style.minHeight = "";
+      return;
+    }
     const rows = methods.length ? methods : [null];
     card.append(...rows.map((method) => drawRow(this.corpus, method, instance, this.view)));
     card.append(...drawTrees(this.corpus, instance));

@@ -5,10 +5,7 @@ import pytest
 from PIL import Image
 
 from attribeam.analysis.pictures.drawing import (
-    NEGATIVE,
-    OPAQUE,
-    POSITIVE,
-    UNSIGNED,
+    INK,
     decoded,
     encoded,
     enlarged,
@@ -41,13 +38,13 @@ def test_strengths() -> None:
 
 @pytest.mark.parametrize(
     ("signed", "colours"),
-    [(True, (POSITIVE, NEGATIVE)), (False, (UNSIGNED, (0, 0, 0)))],
+    [(True, (INK.positive, INK.negative)), (False, (INK.unsigned, (0, 0, 0)))],
 )
 def test_colours_of_a_map(signed: bool, colours: tuple[tuple[int, ...], ...]) -> None:
     black = Image.new("RGB", (3, 1))
     patches = np.array([[2.0, 0.0, -2.0]])
     found = np.asarray(overlay(black, patches, signed=signed))[0]
-    expected = [OPAQUE * np.array(colours[0]), np.zeros(3), OPAQUE * np.array(colours[1])]
+    expected = [INK.opaque * np.array(colours[0]), np.zeros(3), INK.opaque * np.array(colours[1])]
     np.testing.assert_allclose(found, expected, atol=0.5)
     # Grey stays as it is where nothing matters.
     grey = Image.new("RGB", (3, 1), (90, 90, 90))
