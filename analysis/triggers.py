@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import duckdb
 
+from attribeam.analysis.opening.manifest import of_pictures
 from attribeam.analysis.opening.runs import load_manifest, reading
 from attribeam.schemas import UsageError
 from attribeam.schemas.manifest import Manifest
@@ -109,9 +110,15 @@ def heads_of(folder: str | Path, method: str) -> Manifest:
     """The manifest of a run whose heads can be asked.
 
     Raises:
-        UsageError: If the folder is no run, or has no heads of the method.
+        UsageError: If the folder is no run, one of pictures, or has no heads of the method.
     """
     manifest = load_manifest(folder)
+    if of_pictures(manifest):
+        raise UsageError(
+            f"{folder} is a run of pictures, and `attribeam prune`, `triggers` and `attack` are of "
+            "texts: a trigger is tokens that are put into other texts, and held-out corpora are "
+            "read as texts"
+        )
     if "heads" in manifest["methods"].get(method, {"tables": []})["tables"]:
         with reading(folder) as connection:
             query = "select count(*) from heads where method = ?"

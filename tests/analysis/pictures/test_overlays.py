@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 from datasets import ClassLabel, Image, load_dataset
 
 from attribeam.analysis import open_run, verify
@@ -15,6 +16,7 @@ from attribeam.analysis.plots.overlays import OVERLAY_PLOTS
 from attribeam.analysis.plots.plots import plot
 from attribeam.analysis.publish.publish import publish
 from tests.analysis.pictures.conftest import METHODS
+from tests.support.tiny import command
 
 
 def test_a_row_of_each_picture_and_method(folder: Path) -> None:
@@ -82,3 +84,11 @@ def test_those_of_some_methods(folder: Path, tmp_path: Path) -> None:
     assert found.column_names[4:] == ["saliency"] and len(found) == 4
     pq.write_table(found.drop_columns(["prediction"]), file)
     assert any("has no column prediction" in problem for problem in verify(page).problems)
+
+
+@pytest.mark.parametrize("name", ["triggers", "prune", "attack"])
+def test_what_is_of_texts_is_refused(folder: Path, name: str) -> None:
+    held_out = () if name == "triggers" else ("--corpus", "any.jsonl")
+    outcome = command(name, folder, *held_out)
+    assert outcome.status == 2 and outcome.err.count("\n") == 1
+    assert "is a run of pictures, and `attribeam prune`, `triggers` and" in outcome.err
