@@ -210,6 +210,15 @@ class Batch:
         return found.scatter_reduce(0, row, numbers, "amin")
 
     @property
+    def ranks(self) -> list[torch.Tensor]:
+        """Flags of the first instances about all inputs, [B], of the second ones, and so on."""
+        row = self.inputs.read.row
+        if row is None:
+            return [torch.ones(len(self), dtype=torch.bool, device=self.rows.device)]
+        number = (row[:, None] == row).tril(-1).sum(1)
+        return [number == rank for rank in range(int(number.max()) + 1)]
+
+    @property
     def once(self) -> "Batch":
         """The first instance about each input."""
         first = self.first

@@ -205,12 +205,11 @@ class Captured:
         row = self.batch.inputs.read.row
         if row is None:
             return torch.autograd.grad(explained.sum(), wanted)
-        ranks = (row[:, None] == row).tril(-1).sum(1)
         found = [x.new_empty(len(row), *x.shape[1:]) for x in wanted]
-        last = int(ranks.max())
-        for rank in range(last + 1):
-            own = ranks == rank
-            gradients = torch.autograd.grad(explained[own].sum(), wanted, retain_graph=rank < last)
+        ranks = self.batch.ranks
+        for own in ranks:
+            more = own is not ranks[-1]
+            gradients = torch.autograd.grad(explained[own].sum(), wanted, retain_graph=more)
             for kept, gradient in zip(found, gradients, strict=True):
                 kept[own] = gradient[row[own]]
         return found

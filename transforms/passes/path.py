@@ -153,37 +153,28 @@ class Path(Pass[PathGradient]):
     ) -> torch.Tensor:
         """The same of attention, of several questions about an input: its path is walked once.
 
-        What enters the last layer is the same for all of them.
+        Down to what leaves the last layer all is the same for them; the first questions about all
+        inputs are differentiated at once, then the second ones, and so on.
         """
         model, batch, count = captured.model, captured.batch, len(alphas)
+        row, inputs = batch.alike, batch.once.rows.repeated(count)
+        assert row is not None
         steps = alphas.view(-1, *[1] * space.end.dim())
         points = (space.start + steps * (space.end - space.start)).flatten(0, 1)
-        last = model.num_layers - 1
-        kept: list[torch.Tensor] = []
-
-        def keep(number: int, left: torch.Tensor) -> torch.Tensor:
-            if number == last - 1:
-                kept.append(left)
-            return left
-
-        with torch.no_grad():
-            inputs = batch.once.rows.repeated(count)
-            model.run(inputs, enter=space.enter(inputs, points), leaving=keep)
-        assert batch.alike is not None
-        copies = torch.arange(count, device=batch.alike.device)[:, None] * len(space.end)
-        with torch.enable_grad():
-            logits, recorder = model.run(
-                batch.rows.repeated(count),
-                watch=Watch(readout_attention=True),
-                enter=kept[0][(copies + batch.alike).flatten()],
-                start=last,
-            )
-            outputs = captured.output(logits, self.output)
-            weighted = (outputs * shares.repeat_interleave(len(batch))).sum()
-            attention = cast(torch.Tensor, recorder.readout_attention)
-            (found,) = torch.autograd.grad(weighted, attention)
-        summed: torch.Tensor = found.unflatten(0, (count, len(batch))).sum(0)
-        return summed
+        with torch.enable_grad(), model.autocast():
+            watch = Watch(readout_attention=True)
+            _, recorder = model.run(inputs, watch=watch, enter=space.enter(inputs, points))
+            left, attention = recorder.left, recorder.readout_attention
+            assert left is not None and attention is not None
+            copies = torch.arange(count, device=row.device)[:, None] * len(space.end)
+            logits = model.logits_of(left[(copies + row).flatten()], batch.rows.repeated(count))
+            outputs = captured.output(logits.to(model.dtype), self.output)
+            weighted = (outputs * shares.repeat_interleave(len(batch))).unflatten(0, (count, -1))
+        found = attention.new_empty(len(batch), *attention.shape[1:])
+        for own in batch.ranks:
+            (gradient,) = torch.autograd.grad(weighted[:, own].sum(), attention, retain_graph=True)
+            found[own] = gradient.unflatten(0, (count, -1)).sum(0)[row[own]]
+        return found
 
     def _gradients(
         self,
