@@ -139,6 +139,7 @@ parts as (
         instance_id,
         row_id,
         "window",
+        question,
         case
             when truncated or "window" is not null
                 then list_distinct(list_filter(
@@ -158,9 +159,13 @@ placed as (
         p.numbers,
         max(list_max(p.numbers)) over (
             partition by f.method, p.row_id
-            order by p."window"
+            order by p."window", p.question
             rows between unbounded preceding and 1 preceding
-        ) as last_before
+        ) as last_before,
+        -- Questions about a part have the same words.
+        p.question is not distinct from min(p.question) over (
+            partition by f.method, p.row_id, p."window"
+        ) as is_first
     from found as f
     join parts as p using (instance_id)
 ),
@@ -177,7 +182,7 @@ covered as (
                 when numbers is null then words
                 else len(list_filter(numbers, lambda word: word > coalesce(last_before, -1)))
             end
-        ) as seen
+        ) filter (is_first) as seen
     from placed
     group by method, row_id
 ),

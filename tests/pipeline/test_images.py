@@ -387,6 +387,7 @@ def test_masks_of_several_things(folder: Path, tmp_path: Path) -> None:
         ).fetchall()
         failed = connection.execute("select instance_id, message from failures").fetchall()
         counts = connection.execute("select method, n from class_discrimination").fetchall()
+        unseen = connection.execute("select distinct unseen from plausibility").fetchall()
         kinds = connection.execute("select distinct question_kind from instances").fetchall()
         rationales = dict(
             connection.execute("select instance_id, rationale from instances").fetchall()
@@ -395,6 +396,7 @@ def test_masks_of_several_things(folder: Path, tmp_path: Path) -> None:
         ("none", "no mask of the picture has a class that could be explained"),
         ("unknown", "no mask of the picture has a class that could be explained"),
     ]
+    assert unseen == [(0,)]
     assert kinds == [("object",)] and counts == [("random", 4), ("saliency", 4)]
     # A patch is 8 wide: 12 pixels are the first and half of the second.
     shares = {name: np.tile(s, 4) for name, s in (("l", [1, 0.5, 0, 0]), ("r", [0, 0, 0.5, 1]))}

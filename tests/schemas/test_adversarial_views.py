@@ -218,6 +218,12 @@ def faithful(orders: Orders) -> Row:
     return row
 
 
+def rows_of(run: SyntheticRun, names: Sequence[str]) -> list[str]:
+    """The rows of the corpus that instances are of: their windows are drawn together."""
+    rows = {row["instance_id"]: row["row_id"] for row in run.instances}
+    return [rows[name] for name in names]
+
+
 def held_curves(asked: Asked) -> Iterator[tuple[tuple[str, ...], dict[Key, Orders], Held]]:
     for way, curves in ways(asked.run).items():
         yield way, curves, asked.hold({key: usable(orders) for key, orders in curves.items()})
@@ -327,7 +333,7 @@ def test_degradation_intervals(asked: Asked) -> None:
             names = held.names(method)
             if names:
                 of = Degradation.of([curves[name, method] for name in names])
-                weights = np.vstack([np.ones(n), poisson_weights(names)])
+                weights = np.vstack([np.ones(n), poisson_weights(rows_of(asked.run, names))])
                 spans = weights @ (of.top - of.bottom)
                 scores = (weights @ (of.lerf - of.morf)) / np.where(spans, spans, math.nan)
                 scores[np.abs(spans) <= 1e-12] = math.nan
@@ -349,7 +355,8 @@ def test_faithfulness_intervals(asked: Asked) -> None:
                 if not rows or rows[0][metric] is None or metric in WITHOUT_INTERVAL:
                     continue
                 values = np.array([row[metric] for row in rows], np.float64)
-                expected[method, *way, metric] = percentiles(poisson_weights(names), values) | {
+                weights = poisson_weights(rows_of(asked.run, names))
+                expected[method, *way, metric] = percentiles(weights, values) | {
                     "n": n,
                     "left_out": left_out,
                 }
@@ -647,7 +654,7 @@ def test_plausibility_intervals(asked: Asked) -> None:
         names = held.names(method)
         if not names:
             continue
-        weights = poisson_weights(names)
+        weights = poisson_weights(rows_of(asked.run, names))
         sizes = {"n": n, "cut": sum(is_part(instances[name]) for name in names)}
         sizes |= {"left_out": left_out}
         rows = [every[name, method][1] for name in names]

@@ -575,7 +575,7 @@ def tables_of_words(
     connection.execute("insert into methods values ('one', ?)", [word_score])
     connection.execute(
         'create table instances (instance_id text, row_id text, "window" int, truncated bool, '
-        "text text, word_ids int[], segment int[], rationale tinyint[])"
+        "text text, word_ids int[], segment int[], rationale tinyint[], question int)"
     )
     create_tables(connection, "attributions")
     for number, (rationale, words, scores) in enumerate(texts):
@@ -583,7 +583,7 @@ def tables_of_words(
         marks = None if rationale is None else [0, *rationale, 0]
         segments = [0] * (len(words) + 2)
         connection.execute(
-            "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?)", [*row, segments, marks]
+            "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?, null)", [*row, segments, marks]
         )
         insert_scores(connection, str(number), "one", [9.0, *scores, 9.0])
     registered: tuple[str, ...] = ("matching_spans", "word_ranks", "word_count", "harmonic_mean")
@@ -716,7 +716,7 @@ def test_parts_of_texts_are_told_from_whole_ones() -> None:
             ids, segments = [None, *words, None], [0] * (len(words) + 2)
             rationale = [0, *(int(word in marks[row_id]) for word in words), 0]
             connection.execute(
-                "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?)",
+                "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?, null)",
                 [name, row_id, number, truncated, text, ids, segments, rationale],
             )
             scores = [0.0, *map(float, words), 0.0]
