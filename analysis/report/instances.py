@@ -37,8 +37,8 @@ def pack_instances(
         connection,
         "select i.instance_id, i.outputs, t.text, t.text_pair, tokens, word_ids, char_start,"
         " char_end, special, segment, truncated, contrast, label, prediction, rationale, subset,"
-        " correct, probabilities[prediction + 1] as probability, image.bytes as image,"
-        ' mask.bytes as mask, "rows", "columns"'
+        " correct, probabilities[prediction + 1] as probability, image, mask,"
+        ' "rows", "columns"'
         " from instances as i join shown as s using (instance_id)"
         # The text of several windows is stored once.
         " left join (select row_id, text, text_pair from instances where text is not null) as t"
@@ -122,14 +122,17 @@ def _rationales(rows: Sequence[Row]) -> str | None:
     return _base64(np.array(marks, np.uint8))
 
 
+def _file(picture: Row | None) -> str | None:
+    """A picture's file as text, if there is one."""
+    return None if picture is None else base64.b64encode(picture["bytes"]).decode()
+
+
 def _pictures(rows: Sequence[Row]) -> dict[str, Any] | None:
     """The instances' pictures and masks, how they are cut up, and the colours of maps over them."""
     if all(row["image"] is None for row in rows):
         return None
-    files = {
-        name: [None if row[name] is None else base64.b64encode(row[name]).decode() for row in rows]
-        for name in ("image", "mask")
-    }
+    # Their bytes are taken here: of files that lack the columns, DuckDB can't look into them.
+    files = {name: [_file(row[name]) for row in rows] for name in ("image", "mask")}
     grids = [[row["rows"], row["columns"]] if row["image"] else None for row in rows]
     return {"files": files["image"], "masks": files["mask"], "grids": grids, "ink": INK._asdict()}
 

@@ -236,9 +236,12 @@ def connect(rows_: list[Row], threads: int = 1) -> duckdb.DuckDBPyConnection:
     )
     connection.register("given", pa.Table.from_pylist(rows_, schema=schema))
     connection.execute("create table curves as from given")
+    connection.execute(
+        "create table instances as select distinct instance_id, instance_id as row_id from given"
+    )
     for view in VIEWS:
-        others = ("area_under_curve", "bootstrap_weights", "compared_curves", "faithfulness")
-        if view.name in others or view.name.startswith("degradation"):
+        others = ("area_under_curve", "bootstrap_weights", "compared_curves", "compared_points")
+        if view.name in (*others, "faithfulness") or view.name.startswith("degradation"):
             connection.execute(view.sql)
     return connection
 

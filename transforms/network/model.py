@@ -280,7 +280,7 @@ class Model:
             "layers": known,
             "post_ln": known and all(layer.post_ln for layer in self.layers),
             "serial": known and all(layer.serial for layer in self.layers),
-            "ungated": known and all(layer.feed_forward.gate is None for layer in self.layers),
+            "ungated": known and not any(layer.gated for layer in self.layers),
             "classes": self.task not in VALUES,
             "position": not self.pools,
             "tokens": self.modality != "images",

@@ -307,6 +307,12 @@ class Layer:
         assert isinstance(inside, Attention)
         return inside
 
+    @property
+    def gated(self) -> bool:
+        """Whether a feed-forward part of it has a gate."""
+        parts = (branch.inside for step in self.steps for branch in step.branches)
+        return any(isinstance(part, FeedForward) and part.gate is not None for part in parts)
+
     @cached_property
     def feed_forward(self) -> FeedForward:
         """Its feed-forward part."""
