@@ -6,6 +6,7 @@ same on every runner; results don't depend on them anyway, beyond the rounding o
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any, ClassVar, Literal
 
@@ -188,7 +189,7 @@ class Batch:
         """Number of tokens of each instance."""
         return [len(instance) for instance in self.instances]
 
-    @property
+    @cached_property
     def alike(self) -> torch.Tensor | None:
         """The input that each instance is about, by its number, [B]; None if each has its own.
 
@@ -199,7 +200,7 @@ class Batch:
             return None
         return row if bool((self.removable == self.removable[self.first][row]).all()) else None
 
-    @property
+    @cached_property
     def first(self) -> torch.Tensor:
         """Number of the first instance about each input, [n]."""
         row = self.inputs.read.row
@@ -209,7 +210,7 @@ class Batch:
         found = torch.full((len(self.inputs),), len(row), device=row.device)
         return found.scatter_reduce(0, row, numbers, "amin")
 
-    @property
+    @cached_property
     def ranks(self) -> list[torch.Tensor]:
         """Flags of the first instances about all inputs, [B], of the second ones, and so on."""
         row = self.inputs.read.row
@@ -218,7 +219,7 @@ class Batch:
         number = (row[:, None] == row).tril(-1).sum(1)
         return [number == rank for rank in range(int(number.max()) + 1)]
 
-    @property
+    @cached_property
     def once(self) -> "Batch":
         """The first instance about each input."""
         first = self.first
