@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from attribeam.transforms.inputs.images.maps import pixel_map
+from attribeam.transforms.inputs.images.maps import patch_map, pixel_map
 from attribeam.transforms.inputs.images.picture import Picture
 from attribeam.transforms.inputs.images.things import Mask, Thing, meant_at, seen_at
-from attribeam.transforms.network.anatomy import Grid
 
 Map = NDArray[np.float64]
 Levels = NDArray[np.int64]
@@ -91,7 +90,8 @@ def localise(
     flat, some = span == 0, bool(mask.any())
     levels = _levels(values)
     highest = (levels == levels.max()) & (not flat)
-    positive = np.maximum(_even(scores, picture.grid) if pixels is None else values, 0)
+    even = patch_map(np.asarray(scores, np.float64), picture.grid) if pixels is None else values
+    positive = np.maximum(even, 0)
     mass = float(positive.sum())
 
     def share(region: Mask) -> float | None:
@@ -121,13 +121,6 @@ def localise(
 def _square(pixels: NDArray[np.floating], mask: Mask) -> Map:
     """Scores of pixels as a map, [H, W]."""
     return np.asarray(pixels, np.float64).reshape(mask.shape)
-
-
-def _even(scores: NDArray[np.floating], grid: Grid) -> Map:
-    """Scores of patches, [T], each shared out evenly among its pixels, [H, W]."""
-    patches = np.asarray(scores, np.float64)[grid.before :].reshape(grid.rows, grid.columns)
-    found: Map = patches.repeat(grid.patch_height, 0).repeat(grid.patch_width, 1)
-    return found / (grid.patch_height * grid.patch_width)
 
 
 def _others(things: Sequence[Thing], target: int, mask: Mask) -> Mask | None:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.batch import Batch, Instance, compared_with, numbers_asked, put
 from attribeam.transforms.inputs.images.blur import blurred
 from attribeam.transforms.inputs.images.decoding import decoded, mask_of, processed
+from attribeam.transforms.inputs.images.maps import patch_map
 from attribeam.transforms.inputs.images.picture import Picture, Pixels, picture_of
 from attribeam.transforms.inputs.images.things import Mask, things_of
 from attribeam.transforms.inputs.images.thumbnail import colours_of
@@ -219,7 +221,8 @@ class Images:
         """Values of pixels, [B, C, H, W], by patch, [B, T, n]; zero for what is no patch."""
         grid = _grid(model)
         channels = values.shape[1]
-        patches: torch.Tensor = values.reshape(
+        height, width = grid.patched
+        patches: torch.Tensor = values[..., :height, :width].reshape(
             len(values),
             channels,
             grid.rows,
@@ -236,7 +239,10 @@ class Images:
         grid = _grid(model)
         shape = (grid.rows, grid.columns, grid.channels, grid.patch_height, grid.patch_width)
         apart: torch.Tensor = vectors[:, grid.before :].reshape(len(vectors), *shape)
-        return apart.permute(0, 1, 4, 2, 5, 3).reshape(len(vectors), -1, grid.channels)
+        pixels = apart.permute(0, 1, 4, 2, 5, 3).reshape(len(vectors), *grid.patched, -1)
+        height, width = grid.patched
+        left_over = (0, 0, 0, grid.width - width, 0, grid.height - height)
+        return functional.pad(pixels, left_over).flatten(1, 2)
 
 
 def _mask(model: Model, content: bytes, seen: tuple[int, int]) -> Mask:
@@ -293,5 +299,4 @@ def _painted(copy: Copy, grid: Grid) -> NDArray[np.bool_]:
         return np.zeros((grid.height, grid.width), bool)
     if len(removed) == grid.height * grid.width:
         return removed.reshape(grid.height, grid.width)
-    patches = removed[grid.before :].reshape(grid.rows, grid.columns)
-    return patches.repeat(grid.patch_height, 0).repeat(grid.patch_width, 1)
+    return patch_map(removed, grid)

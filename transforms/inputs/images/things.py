@@ -92,7 +92,8 @@ def meant_at(things: Sequence[Thing]) -> Mask:
 def coverage(mask: Mask, grid: Grid) -> NDArray[np.float64]:
     """Share of each patch that a mask covers, row by row, [rows * columns]."""
     shape = (grid.rows, grid.patch_height, grid.columns, grid.patch_width)
-    found: NDArray[np.float64] = mask.reshape(shape).mean((1, 3)).reshape(-1)
+    height, width = grid.patched
+    found: NDArray[np.float64] = mask[:height, :width].reshape(shape).mean((1, 3)).reshape(-1)
     return found
 
 

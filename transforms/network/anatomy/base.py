@@ -86,6 +86,11 @@ class Grid:
         return self.width // self.patch_width
 
     @property
+    def patched(self) -> tuple[int, int]:
+        """Height and width of what is in patches: of a picture, but for what is left over."""
+        return self.rows * self.patch_height, self.columns * self.patch_width
+
+    @property
     def positions(self) -> int:
         """Number of tokens: those of patches and those before them."""
         return self.before + self.rows * self.columns

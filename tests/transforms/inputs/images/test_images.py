@@ -1,11 +1,12 @@
 """Pictures: their authors' numbers, and independent derivations on plain transformers models."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ import pytest
 import torch
 import transformers
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from transformers import AutoConfig
 
@@ -23,7 +25,9 @@ from attribeam.transforms.evaluate import Evaluation, Ranking, curves
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.images.blur import blurred
 from attribeam.transforms.inputs.images.kind import Images
+from attribeam.transforms.inputs.images.picture import Picture
 from attribeam.transforms.inputs.kinds import collate
+from attribeam.transforms.localise import localise
 from attribeam.transforms.network.loading import load_model
 from attribeam.transforms.registry import fit_all, methods
 from tests.conftest import LoadTiny
@@ -625,3 +629,50 @@ def test_large_pictures_are_spared_what_keeps_gigabytes(double: Model) -> None:
     assert "GiB of each picture: name it" in left_out["influence"]
     assert fit_all(of_all, double, "logit")[1] == {}
     assert [choice.name for choice in fit_all([named], double, "logit")[0]] == ["influence"]
+
+
+def test_sides_that_are_no_whole_patches(tmp_path: Path) -> None:
+    """What is left over at the end is seen by nothing, has no score, and is painted as a pixel."""
+    config = transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=[36, 34],
+        patch_size=8,
+        num_labels=3,
+    )
+    torch.manual_seed(0)
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
+    model = load_model(tmp_path, dtype="float64")
+    pixels = np.random.default_rng(0).normal(size=(3, 36, 34))
+    mask = np.zeros((36, 34), np.uint8)
+    mask[:20, 30:] = 255
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, "PNG")
+    row = Row("a", pixel_values=pixels.reshape(-1).tolist(), label=1, mask=file.getvalue())
+    instances, failures = encode_rows(model, [row], EncodeOptions(99))
+    assert failures == []
+    chosen = ["saliency", "grad_x_input", "lrp", "bt_head", "occlusion"]
+    found = attribute(model, instances, chosen, target=1, pixels=True)
+    assert found.failures == []
+    given = torch.tensor(pixels)[None].requires_grad_()
+    (gradient,) = torch.autograd.grad(plain(model)(pixel_values=given).logits[0, 1], given)
+    assert (gradient[..., 32:, :] == 0).all() and (gradient[..., 32:] == 0).all()
+    (product,) = found.rows["grad_x_input"]
+    assert product is not None and product.pixels is not None
+    expected = (gradient * given).sum(1)[0].detach().numpy()
+    assert relative_error(product.pixels.reshape(36, 34), expected) < TIGHT
+    assert product.scores.sum() == pytest.approx(expected.sum(), abs=TIGHT)
+    for method in ("grad_x_input", "bt_head"):
+        (own,) = found.rows[method]
+        assert own is not None
+        located = localise(cast(Picture, instances[0]), own.scores, 1, own.pixels)
+        assert located is not None and located.tp + located.fn == 20 * 4
+        assert located.tp + located.fp + located.fn + located.tn == 36 * 34
+        ranking = Ranking(instances[0], method, own.scores, 1)
+        for protocol, units in (("patch", 16), ("pixel", 36 * 34)):
+            evaluation = Evaluation((0.5,), ("morf",), ("mean",), cast(Any, protocol))
+            (curve,), failures = curves(model, [ranking], evaluation, token_budget=999)
+            assert failures == [] and curve is not None
+            assert {point.units for point in curve} == {units}
