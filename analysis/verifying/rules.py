@@ -32,6 +32,31 @@ def repeated(table: str, keys: str, what: str = "") -> Check:
     )
 
 
+def orphaned(table: str, keys: str) -> Check:
+    """The rule that what is made of scores has some; ``keys`` has its instances and methods."""
+    return Check(
+        f"{table}: {{count}} belong to no attribution, such as {{example}}",
+        f"""
+        select count(*), min(instance_id || ' under ' || method)
+        from {keys}
+        anti join attributions using (instance_id, method)
+        """,
+    )
+
+
+def of_other_class(table: str, do: str) -> Check:
+    """The rule that what is made of scores is of the class that these explain; what rows ``do``."""
+    return Check(
+        f"{table}: {{count}} {do} another class than the scores explain, such as {{example}}",
+        f"""
+        select count(*), min(instance_id || ' under ' || method)
+        from {table}
+        join attributions using (instance_id, method)
+        where {table}.target <> attributions.target
+        """,
+    )
+
+
 # How far a probability moves when the same input is predicted among others. In sound runs the first
 # point of a curve is its instance's own to the last digits (6e-8 in float32); coarser numbers round
 # more, and a GPU adds in another order. A mix of two models is mostly off by far more.
@@ -181,23 +206,8 @@ ATTRIBUTIONS = (
 
 LOCALISATION = (
     repeated("localisation", "target"),
-    Check(
-        "localisation: {count} belong to no attribution, such as {example}",
-        """
-        select count(*), min(instance_id || ' under ' || method)
-        from localisation
-        anti join attributions using (instance_id, method)
-        """,
-    ),
-    Check(
-        "localisation: {count} look for another class than the scores explain, such as {example}",
-        """
-        select count(*), min(instance_id || ' under ' || method)
-        from localisation
-        join attributions using (instance_id, method)
-        where localisation.target <> attributions.target
-        """,
-    ),
+    orphaned("localisation", "localisation"),
+    of_other_class("localisation", "look for"),
     Check(
         "localisation: {count} have counts that can't be, or shares beyond 0 and 1, such as "
         "{example}",
@@ -307,23 +317,8 @@ CURVES = (
         where not coalesce(abs(probability - whole) <= tolerance, false)
         """,
     ),
-    Check(
-        "curves: {count} belong to no attribution, such as {example}",
-        """
-        select count(*), min(instance_id || ' under ' || method)
-        from curve_keys
-        anti join attributions using (instance_id, method)
-        """,
-    ),
-    Check(
-        "curves: {count} points follow another class than the scores explain, such as {example}",
-        """
-        select count(*), min(instance_id || ' under ' || method)
-        from curves
-        join attributions using (instance_id, method)
-        where curves.target <> attributions.target
-        """,
-    ),
+    orphaned("curves", "curve_keys"),
+    of_other_class("curves", "points follow"),
     Check(
         "curves: {count} have also failed, such as {example}",
         """
