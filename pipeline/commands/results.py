@@ -34,7 +34,11 @@ def _check_order(folder: str, sql: str) -> None:
     Raises:
         UsageError: If it does.
     """
-    if (Path(sql) / MANIFEST).is_file() and not Path(folder).exists():
+    try:
+        swapped = (Path(sql) / MANIFEST).is_file() and not Path(folder).exists()
+    except (OSError, ValueError):  # Many a query is no name that a file system takes.
+        return
+    if swapped:
         raise UsageError("the folder comes first: attribeam query DIR SQL")
 
 

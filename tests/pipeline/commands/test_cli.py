@@ -806,6 +806,8 @@ def test_a_run_is_asked_in_sql(finished: Path, tmp_path: Path) -> None:
         assert outcome.err.startswith("attribeam: ")
     refused(command("query", tmp_path, sql), f"{tmp_path} is no run folder: it has no run.json")
     refused(command("query", sql, finished), "the folder comes first: attribeam query DIR SQL")
+    longer = f"select {'1 + ' * 100}1 as a"  # Than a file's name may be.
+    assert command("query", finished, longer, "--format", "csv").out == "a\n101\n"
     written = command("query", finished, sql, "-o", tmp_path / "out.jsonl")
     assert (written.status, written.out) == (DONE, "")
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) > 0
