@@ -156,7 +156,8 @@ def attribute(
         _check_statistics(chosen, statistics)
     if model.beside is not None:
         more: Any = {"target": target, "explain": explain, "token_budget": token_budget}
-        more |= {"seed": seed, "layers": layers, "statistics": statistics, "progress": progress}
+        more |= {"seed": seed, "layers": layers, "pixels": pixels, "statistics": statistics}
+        more |= {"progress": progress}
         return replace(_by_tower(model, instances, chosen, more), left_out=left_out)
     job = _Job(
         model=model,

@@ -167,6 +167,12 @@ def test_gradients_of_both_sides(double: Model) -> None:
     assert relative_error(found["clip-1-1/image"][1:], patches.flatten()) < TIGHT
     words = (of_words * entered[0].detach())[0].sum(-1)
     assert relative_error(full(found["clip-1-1/text"]), words) < TIGHT
+    by_pixel = attribute(double, pairs(double), ["grad_x_input"], pixels=True).rows["grad_x_input"]
+    for one, own in zip(pairs(double), by_pixel, strict=True):
+        assert own is not None and (own.pixels is None) == (one.side == "text")
+        if one.instance_id == "clip-1-1/image":
+            expected = (of_pixels * pixels.detach()).sum(1).flatten().numpy()
+            assert relative_error(own.pixels, expected) < TIGHT
 
 
 def test_words_without_which_a_text_is_less_like_a_picture(double: Model) -> None:
