@@ -248,8 +248,11 @@ def points_of(
     points = []
     for order in evaluation.orders:
         steps = sorted(kept if order == "lerf" else inner)
+        places = np.empty(count, np.intp)
+        places[ranks[order]] = np.arange(count)
+        place = np.append(places, count)[units]  # What is of no unit is never removed.
         for fraction, removed in [(0.0, 0), *steps, (1.0, count)]:
-            tokens = np.isin(units, ranks[order][:removed])
+            tokens = place < removed
             points += [
                 Point(order, operation, fraction, removed, count, tokens)
                 for operation in evaluation.operations

@@ -86,8 +86,13 @@ class Variants:
         self.probabilities: NDArray[np.float64] = np.empty(0)
         self._numbers: dict[tuple[int, str, bytes], int] = {}
         self._runs: list[_Run] = []
+        self._lengths: list[int] = []
         self._run_of: list[int] = []
-        self._known: dict[tuple[object, ...], int] = {}
+        self._known: dict[tuple[int, str, bytes], int] = {}
+        # Inputs by what they are made of, and by the instances that are about them. A GPU runs
+        # copies faster than they could be told apart by their content.
+        self._inputs: dict[tuple[object, ...], int] = {}
+        self._input_of: dict[int, int] = {}
 
     def add(self, instance: Instance, operation: Operation, removed: Flags) -> int:
         """Number of the copy without some tokens, [T], or pixels; the same for identical ones."""
@@ -98,28 +103,36 @@ class Variants:
         if key not in self._numbers:
             self._numbers[key] = len(self.instances)
             self.instances.append(instance)
-            self._run_of.append(self._run(_Run(instance, operation, bits, len(removed))))
+            self._run_of.append(self._run(instance, operation, removed, bits))
         return self._numbers[key]
 
-    def _run(self, run: "_Run") -> int:
+    def _run(self, instance: Instance, operation: Operation, removed: Flags, bits: bytes) -> int:
         """Number of the run that a copy is read from."""
-        instance = run.instance
-        fed = instance.content, instance.token_types.tobytes()
-        if instance.against is not None:  # Its features are had once, whatever it is paired with.
-            run = run._replace(instance=replace(instance, against=None))
-        key = (*fed, instance.readout, instance.contrast, run.operation, run.bits)
+        key = (self._input(instance), operation, bits)
         if key not in self._known:
             self._known[key] = len(self._runs)
-            self._runs.append(run)
+            if (
+                instance.against is not None
+            ):  # Features are had once, whatever they are paired with.
+                instance = replace(instance, against=None)
+            self._runs.append(_Run(instance, operation, bits, len(removed)))
+            self._lengths.append(self._kind.length(self.model, (instance, operation, removed)))
         return self._known[key]
+
+    def _input(self, instance: Instance) -> int:
+        """Number of the input that an instance is about, and reads in one way."""
+        if id(instance) not in self._input_of:
+            fed = instance.content, instance.token_types.tobytes()
+            key = (*fed, instance.readout, instance.contrast)
+            self._input_of[id(instance)] = self._inputs.setdefault(key, len(self._inputs))
+        return self._input_of[id(instance)]
 
     def run(self, token_budget: int) -> None:
         """Runs all copies, packed by length across instances."""
         runs: list[NDArray[np.float64] | None] = [None] * len(self._runs)
         errors: dict[int, Exception] = {}
-        lengths = [self._kind.length(self.model, run.copy) for run in self._runs]
         with borrowed(self.model.network):
-            for batch in pack(lengths, token_budget, self.model.head_size):
+            for batch in pack(self._lengths, token_budget, self.model.head_size):
                 for part, logits in halving(self._forward, batch):
                     if isinstance(logits, Exception):
                         errors[part[0]] = logits

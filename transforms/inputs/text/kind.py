@@ -37,6 +37,7 @@ from attribeam.transforms.inputs.seam import (
     Unit,
 )
 from attribeam.transforms.inputs.text.contrast import with_contrast
+from attribeam.transforms.inputs.text.layout import Layout, distinct, laid_out, leaves_out
 from attribeam.transforms.inputs.text.texts import from_text
 from attribeam.transforms.inputs.text.tokenised import from_ids
 from attribeam.transforms.inputs.text.windows import NoRoomError, around_readout, windows, without
@@ -126,30 +127,22 @@ class Text:
         under ``delete``. Where positions are more than their ids (``Anatomy.indexed``) tokens are
         hidden under ``pad``, and not left out.
         """
-        kept = [_kept(model, *copy) for copy in copies]
-        shape = (len(copies), max(map(len, kept)))
-        ids = np.full(shape, model.pad_id or 0, np.int64)
+        instances, owners = distinct(copies)
+        laid = laid_out(model, copies, [len(i) for i in instances], owners)
+        operations = np.array([operation for _, operation, _ in copies])[:, None]
+        ids = laid.values([i.input_ids for i in instances], model.pad_id or 0)
+        if model.mask_id is not None:
+            ids[laid.removed & (operations == "mask")] = model.mask_id
+        types = laid.values([i.token_types for i in instances], 0)
+        mask = (laid.there & ~(laid.removed & (operations == "pad"))).astype(np.int64)
+        places = np.where(operations == "delete", np.arange(ids.shape[1]), laid.positions)
         first = model.anatomy.first_position(model.network.config)
-        positions = np.full(shape, first, np.int64)
-        mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        readouts: list[int | None] = []
-        for row, ((instance, operation, tokens), keep) in enumerate(zip(copies, kept, strict=True)):
-            width = len(keep)
-            ids[row, :width] = instance.input_ids[keep]
-            if operation == "mask" and model.mask_id is not None:
-                ids[row, :width][tokens] = model.mask_id
-            mask[row, :width] = 1
-            if operation == "pad" and width == len(tokens):
-                mask[row, :width][tokens] = 0
-            types[row, :width] = instance.token_types[keep]
-            positions[row, :width] = first + (np.arange(width) if operation == "delete" else keep)
-            at = instance.readout
-            readouts.append(None if at is None else int(np.searchsorted(keep, at)))
+        positions = first + np.where(laid.there, places, 0)
         fed = {"input_ids": ids} | ({"token_type_ids": types} if model.token_types > 1 else {})
         return Rows(
             inputs={name: put(values, model.device) for name, values in fed.items()},
             attention_mask=put(mask, model.device),
-            read=_read_of(readouts, mask, model.device),
+            read=_read_of(_readouts(laid, copies), mask, model.device),
             outputs=numbers_asked([i.contrast for i, _, _ in copies], model.device),
             position_ids=put(positions, model.device),
             against=compared_with([i for i, _, _ in copies], model),
@@ -157,7 +150,9 @@ class Text:
 
     def length(self, model: Model, copy: Copy) -> int:
         """Number of tokens that a copy is run with."""
-        return len(_kept(model, *copy))
+        _, operation, tokens = copy
+        gone = int(np.count_nonzero(tokens)) if leaves_out(model, operation) else 0
+        return len(tokens) - gone
 
     # What is removed, and what is put in its place -------------------------------------------
 
@@ -299,13 +294,11 @@ def _lacking(model: Model, instance: Instance) -> str | None:
     return model.lacks(instance.input_ids, instance.token_types)
 
 
-def _kept(
-    model: Model, instance: Instance, operation: Operation, tokens: Flags
-) -> NDArray[np.int64]:
-    """Positions that stay in the row: all of them under ``mask``, else those not removed."""
-    if operation == "mask" or (operation == "pad" and model.anatomy.indexed):
-        return np.arange(len(instance))
-    return np.flatnonzero(~tokens)
+def _readouts(laid: Layout, copies: Sequence[Copy]) -> list[int | None]:
+    """Where the rows of copies are read."""
+    readouts = [instance.readout for instance, _, _ in copies]
+    before = laid.before(np.array([at or 0 for at in readouts], np.int64)).tolist()
+    return [None if at is None else number for at, number in zip(readouts, before, strict=True)]
 
 
 # Bags of words ----------------------------------------------------------------------------------
