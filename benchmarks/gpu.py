@@ -4,13 +4,14 @@ The same code measures a GPU and, where there is none, the processor. The peak i
 product of matrices in the precision of the run, measured here. Operations are counted as passes are
 run (``forward_flops``): a pass with a backward pass counts twice, since weights need no gradient.
 What methods compute themselves beside their passes is not counted, and relevance, which is walked
-in float64 by code of its own, has no share.
+in float64 by code of its own, has no share. The first call of a kind also pays for what torch
+makes once for each shape; it is told where that is much.
 """
 
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from attribeam.schemas import UsageError
 from attribeam.transforms import Instance, Model, attribute, choose, load_model, recovery
 from attribeam.transforms.attribute import budget_for
 from attribeam.transforms.evaluate import Evaluation, Ranking, curves
+from attribeam.transforms.network import borrowed
 from attribeam.transforms.network.flops import forward_flops
 from benchmarks.material import Material
 
@@ -41,6 +43,9 @@ GROUPS = {
 # The less work an instance is, the larger the share of all else.
 METHODS = "raw_attention,attention_rollout,saliency,globenc"
 DTYPES = ("float32", "mixed")
+# What budgets and precisions are tried with.
+TRIED = ("saliency", "integrated_gradients", "bt_token", "decompx")
+BUDGETS = (8192, 32768, 131072, 524288)
 # A processor takes minutes for what a GPU does in seconds.
 _MOST_ON_CPU = 8
 _PEAK_SECONDS = 0.5
@@ -68,6 +73,9 @@ def main(material: Material) -> bool:
             print(error)
             continue
         _of_precision(few, device, name, dtype)
+    if device == "cuda":
+        _budgets(material)
+        _precisions(material)
     _end_to_end(material, device)
     return True
 
@@ -89,21 +97,83 @@ def _of_precision(material: Material, device: str, name: str, dtype: str) -> Non
 
 def _report(group: str, count: int, call: Callable[[], object], model: Model, peak: float) -> None:
     on_gpu = model.device.type == "cuda"
+    first = _seconds(call, on_gpu) if on_gpu else 0.0
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     with counting() as counts:
-        start = time.perf_counter()
-        call()
-        if on_gpu:
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
+        seconds = _seconds(call, on_gpu)
     memory = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
     share = "   -" if group == "relevance" else f"{counts.operations / seconds / peak:4.0%}"
+    slow = f", {first:.1f} s the first time, then {seconds:.1f}" if first > 2 * seconds else ""
     print(
         f"  {group:<18} {count / seconds:8.1f} instances/s, {share} of the peak, "
-        f"{memory / 1e6:6.0f} MB, {counts.halvings} halvings",
+        f"{memory / 1e6:6.0f} MB, {counts.halvings} halvings{slow}",
         flush=True,
     )
+
+
+def _seconds(call: Callable[[], object], on_gpu: bool) -> float:
+    start = time.perf_counter()
+    call()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _budgets(material: Material) -> None:
+    """Instances a second, and memory, by how many tokens a batch may have."""
+    model = load_model(material.model, device="cuda")
+    instances = material.instances(model)
+    for name in TRIED:
+        found = []
+        for budget in BUDGETS:
+
+            def call(name: str = name, budget: int = budget) -> object:
+                return attribute(model, instances, choose(name), token_budget=budget)
+
+            call()
+            torch.cuda.reset_peak_memory_stats()
+            rate = len(instances) / _seconds(call, on_gpu=True)
+            found.append(f"{rate:.0f} ({torch.cuda.max_memory_allocated() / 1e6:.0f} MB)")
+        print(f"  {name} by budget {', '.join(map(str, BUDGETS))}: {', '.join(found)}", flush=True)
+
+
+def _precisions(material: Material) -> None:
+    """What a precision costs, and how far its scores are from those of float64."""
+    few = replace(material, limit=min(material.limit, 64))
+    exact = _scores(few, "float64", tf32=False)[0]
+    for dtype, tf32 in (("float32", False), ("float32", True), ("mixed", False)):
+        found, rates = _scores(few, dtype, tf32)
+        for name in TRIED:
+            errors = [
+                float(abs(one - other).max() / abs(one).max())
+                for one, other in zip(exact[name], found[name], strict=True)
+            ]
+            print(
+                f"  {name} in {'tf32' if tf32 else dtype}: {rates[name]:.0f} instances/s, off by "
+                f"{sorted(errors)[len(errors) // 2]:.1e} of the largest score (median), "
+                f"{max(errors):.1e} (worst of {len(errors)})",
+                flush=True,
+            )
+
+
+def _scores(
+    material: Material, dtype: str, tf32: bool
+) -> tuple[dict[str, list[Any]], dict[str, float]]:
+    """Scores of each method, and instances a second."""
+    model = load_model(material.model, dtype=dtype, device="cuda")
+    instances = material.instances(model)
+    scores, rates = {}, {}
+    allowed = mock.patch.object(borrowed, "_whole_products", lambda: lambda: None)
+    with allowed if tf32 else nullcontext():
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        for name in TRIED:
+            rows = attribute(model, instances, choose(name)).rows[name]
+            scores[name] = [row.scores for row in rows if row is not None]
+            seconds = _seconds(lambda n=name: attribute(model, instances, choose(n)), on_gpu=True)  # type: ignore[misc]
+            rates[name] = len(instances) / seconds
+    torch.set_float32_matmul_precision("highest")
+    return scores, rates
 
 
 def _curves(model: Model, instances: Sequence[Instance]) -> None:

@@ -56,6 +56,7 @@ class Held:
 
 _NETWORKS: WeakKeyDictionary[nn.Module, Held] = WeakKeyDictionary()
 _PRECISION = Held()
+_KERNELS = Held()
 # Networks that keep their own attention function.
 _OF_THEIR_OWN: WeakSet[nn.Module] = WeakSet()
 
@@ -86,6 +87,8 @@ def borrowed(network: PreTrainedModel) -> Iterator[None]:
         if torch.is_autocast_enabled(device):
             stack.enter_context(torch.autocast(device, enabled=False))
         stack.enter_context(_PRECISION.changed(_whole_products))
+        if device == "cuda":
+            stack.enter_context(_KERNELS.changed(_without_plans))
         stack.enter_context(held.changed(partial(_made_ours, network)))
         yield
 
@@ -122,6 +125,17 @@ def _made_ours(network: PreTrainedModel) -> Back:
     for weight in learning:
         weight.requires_grad = False
     return back
+
+
+def _without_plans() -> Back:
+    """Leaves out cuDNN's attention, which takes a tenth of a second to plan for each new shape.
+
+    A corpus has a shape for nearly every batch.
+    """
+    if not torch.backends.cuda.cudnn_sdp_enabled():
+        return lambda: None
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    return partial(torch.backends.cuda.enable_cudnn_sdp, True)
 
 
 def _whole_products() -> Back:
