@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.func import functional_call
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from attribeam.transforms.network.anatomy import Anatomy, Grid, Pooling
@@ -357,12 +358,15 @@ class Model:
         texts = np.flatnonzero(input_ids != pad) if pad is not None else np.arange(len(input_ids))
         return int(texts[-1]) if len(texts) else 0
 
-    def embed(self, rows: Rows, words: torch.Tensor | None = None) -> torch.Tensor:
+    def embed(
+        self, rows: Rows, words: torch.Tensor | None = None, *, exact: bool = False
+    ) -> torch.Tensor:
         """What enters the first layer for these rows (``hidden_states[0]``), [B, T, d].
 
         Args:
             rows: The rows.
             words: Embeddings in place of those of the rows' tokens, [B, T, E].
+            exact: In float64, which what the rows hold has to be in.
 
         Of a network that nothing is known inside of it is what it is fed: pixels, [B, C, H, W].
         """
@@ -374,9 +378,15 @@ class Model:
             inputs["inputs_embeds"] = words
             inputs.pop("input_ids", None)
         with borrowed(self.network), recording(recorder):
-            self.network.base_model(**inputs)
+            functional_call(self.network.base_model, self._exact() if exact else {}, (), inputs)
         assert recorder.entered is not None
         return recorder.entered
+
+    def _exact(self) -> dict[str, torch.Tensor]:
+        """Weights outside of the layers in float64, by their names in the network."""
+        inside = {id(weight) for layer in self.layers for weight in layer.module.parameters()}
+        named = self.network.base_model.named_parameters()
+        return {name: weight.double() for name, weight in named if id(weight) not in inside}
 
     def _inputs(self, rows: Rows) -> dict[str, Any]:
         """What the network is called with."""

@@ -169,8 +169,9 @@ class Images:
             _check_black(model, wish, remedy)
 
     def summed(self, model: Model, rows: Rows) -> torch.Tensor:
-        """What enters the first layer, in float64."""
-        return model.embed(rows).double()
+        """What enters the first layer, in float64: relevance divides by sums of it near zero."""
+        pixels = rows.inputs["pixel_values"].double()
+        return model.embed(replace(rows, inputs={"pixel_values": pixels}), exact=True)
 
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
         """The path from the mean colour (normalised zeros), black or a blur to a picture.

@@ -112,6 +112,17 @@ def test_the_authors_relevance(
     check_scores(double, method, key, params, 1e-9)
 
 
+@pytest.mark.parametrize("method", ["lrp", "partial_lrp"])
+def test_relevance_has_no_rounding_of_single_precision(
+    golden: LoadTiny, double: Model, method: str
+) -> None:
+    """Patches and positions add up to numbers near zero, and relevance divides by these sums."""
+    single = golden("vit-golden", "float32")
+    pairs = zip(scores_of(single, method), scores_of(double, method), strict=True)
+    for found, expected in pairs:
+        assert relative_error(found, expected) < 1e-9
+
+
 @pytest.mark.parametrize(
     ("rules", "key"), [("orig", "full_lrp_pixels"), ("cvpr21", "full_lrp_pixels_chefer_rules")]
 )
