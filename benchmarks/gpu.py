@@ -188,7 +188,8 @@ def _end_to_end(material: Material, device: str) -> None:
     """A whole run, and what of it is neither attribution nor start-up."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.parquet"
-        pq.write_table(pq.read_table(material.corpus).slice(0, material.limit), corpus)
+        taken = pq.read_table(material.corpus).slice(0, material.limit)
+        pq.write_table(taken, corpus)
         # The first run of a process pays for what is done once.
         _run(material, device, corpus, Path(folder) / "warm", 1)
         first, first_inside = _run(material, device, corpus, Path(folder) / "first", 1)
@@ -196,8 +197,8 @@ def _end_to_end(material: Material, device: str) -> None:
     startup = first - first_inside
     beam = whole - inside - startup
     print(
-        f"a run of {METHODS.replace(',', ', ')}, {material.limit} instances: "
-        f"{material.limit / inside:.1f} instances/s; {inside:.1f} s attributing, {beam:.2f} s "
+        f"a run of {METHODS.replace(',', ', ')}, {taken.num_rows} instances: "
+        f"{taken.num_rows / inside:.1f} instances/s; {inside:.1f} s attributing, {beam:.2f} s "
         f"({beam / (whole - startup):.1%}) in Beam and files, {startup:.1f} s of start-up"
     )
 
