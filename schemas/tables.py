@@ -74,7 +74,11 @@ _INSTANCES = (
     _column("char_start", pa.list_(pa.int32()), "First character in its text; null if special"),
     _column("char_end", pa.list_(pa.int32()), "End character (exclusive) in its text"),
     _column("special", pa.list_(pa.bool_()), "True for [CLS], [SEP] and the like"),
-    _column("segment", pa.list_(pa.int8()), "0 for the first text, 1 for the second"),
+    _column(
+        "segment",
+        pa.list_(pa.int8()),
+        "0 for the first text, 1 for the second; of language models 1 for what follows the prompt",
+    ),
     _column("truncated", pa.bool_(), "True if the text was longer than the limit and was cut"),
     _column(
         "readout",
@@ -85,13 +89,24 @@ _INSTANCES = (
     _column(
         "label", pa.int32(), "Gold class; for a masked LM 0, the correct word; null if unknown"
     ),
-    _column("prediction", pa.int32(), "Predicted class (largest logit)"),
+    _column(
+        "prediction",
+        pa.int32(),
+        "Predicted class (largest logit); of a language model 0 where that is the token that "
+        "follows, 1 its foil, 2 another token",
+    ),
     _column(
         "probabilities",
         pa.list_(REAL),
         "Softmax of the logits; of values themselves",
     ),
-    _column("logits", pa.list_(REAL), "Logit per class; for a masked LM of the two contrast words"),
+    _column(
+        "logits",
+        pa.list_(REAL),
+        "Logit per class; for a masked LM of the two contrast words; for a language model of the "
+        "token that follows, of what it is compared with, the largest of all others, and the log "
+        "of the sum of exp(logit) over the rest",
+    ),
     _column("rationale", pa.list_(pa.int8()), "Per token: 1 where its word is in the rationale"),
     _column("roles", pa.list_(pa.string()), "Per token: role of its word (subject, ...), or null"),
     _column("subset", pa.string(), "Subset of the corpus, such as a subtask; null without one"),
@@ -105,7 +120,8 @@ _INSTANCES = (
     _column(
         "question_kind",
         pa.string(),
-        "label (whether the row has it), value (of a regression), token (class of a word), start "
+        "next (why a token follows), label (whether the row has it), value (of a regression), "
+        "token (class of a word), start "
         "or end (of an answer), object (a class that a mask is of); null for the row's class, or a "
         "masked LM's word",
         added=True,
@@ -113,7 +129,8 @@ _INSTANCES = (
     _column(
         "outputs",
         pa.list_(pa.string()),
-        "Name of the label or the value that is asked for; null for all classes",
+        "Name of the label or the value that is asked for; of a language model the token that "
+        "follows and what it is compared with; null for all classes",
         added=True,
     ),
     _column(
@@ -145,6 +162,40 @@ _INSTANCES = (
         IMAGE,
         "Of pictures: where the class is seen, as a PNG file of a bit a pixel in the size of "
         "image: the mask that the rationale is of; null without one",
+        added=True,
+    ),
+    _column(
+        "prompt_length",
+        pa.int32(),
+        "Of language models, this and what follows: tokens of the prompt; further ones are earlier "
+        "tokens of the continuation",
+        added=True,
+    ),
+    _column(
+        "token",
+        pa.string(),
+        "The token that follows those of tokens: that it does is what is explained",
+        added=True,
+    ),
+    _column("token_id", pa.int32(), "Its vocabulary id", added=True),
+    _column("foil", pa.string(), "What the corpus compares it with; null without one", added=True),
+    _column("foil_id", pa.int32(), "Its vocabulary id", added=True),
+    _column(
+        "runner_up_id",
+        pa.int32(),
+        "Vocabulary id of the token of the largest logit but its own: its foil where there is none",
+        added=True,
+    ),
+    _column("logit", REAL, "Its logit", added=True),
+    _column("foil_logit", REAL, "Logit of what it is compared with", added=True),
+    _column("log_prob", REAL, "Its log-probability among all tokens", added=True),
+    _column("entropy", REAL, "Entropy of the next token's distribution, in nats", added=True),
+    _column("rank", pa.int32(), "Its rank by logit among all tokens, from 1", added=True),
+    _column("is_eos", pa.bool_(), "Whether it is an end token", added=True),
+    _column(
+        "given",
+        pa.bool_(),
+        "Whether the corpus has the continuation; false where the model has said it",
         added=True,
     ),
 )

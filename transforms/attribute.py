@@ -40,11 +40,12 @@ class Prediction:
     logits: NDArray[np.floating]
     probabilities: NDArray[np.floating]
     target: int
+    single: int | None = None
 
     @property
     def predicted(self) -> int:
-        """The class with the largest logit."""
-        return int(self.logits.argmax())
+        """The class with the largest logit, of the first ``single`` (``Model.num_single``)."""
+        return int(self.logits[: self.single].argmax())
 
 
 @dataclass(frozen=True)
@@ -289,7 +290,7 @@ class _Job:
             indices, logits, probabilities, captured.targets.tolist(), strict=True
         ):
             if np.isfinite(row).all():
-                self.out.predictions[index] = Prediction(row, share, target)
+                self.out.predictions[index] = Prediction(row, share, target, self.model.num_single)
                 good.add(index)
             else:
                 message = f"the model's logits are not finite: {row.tolist()}"

@@ -426,7 +426,8 @@ def _curve(
 
 def _read(variants: Variants, point: Point, at: int, whole: int, target: int) -> CurvePoint:
     """The curve point that an input's logits give, ``whole`` being the unperturbed one."""
-    prediction = int(variants.logits[at].argmax())
+    single = variants.model.num_single
+    prediction = int(variants.logits[at, :single].argmax())
     return CurvePoint(
         order=point.order,
         operation=point.operation,
@@ -436,6 +437,6 @@ def _read(variants: Variants, point: Point, at: int, whole: int, target: int) ->
         probability=float(variants.probabilities[at, target]),
         logit=float(variants.logits[at, target]),
         prediction=prediction,
-        flipped=prediction != int(variants.logits[whole].argmax()),
+        flipped=prediction != int(variants.logits[whole, :single].argmax()),
         target=target,
     )

@@ -168,7 +168,7 @@ HEADS = (
             from tree_nodes
             join instances using (instance_id)
             group by instance_id, method, algorithm, input_ids
-            having count(*) <> len(input_ids) or count(distinct token) <> len(input_ids)
+            having count(*) <> len(input_ids) or count(distinct tree_nodes.token) <> len(input_ids)
         )
         """,
     ),

@@ -286,7 +286,7 @@ def _add_publish(commands: Any) -> None:
 def _add_columns(group: Any) -> None:
     of_texts = ("text", "pair", "label", "id", "split", "rationale", "roles", "subset")
     of_images = ("image", "mask", "mask-label", "other-mask", "other-label")
-    for role in (*of_texts, "good", "bad", *of_images):
+    for role in (*of_texts, "good", "bad", "continuation", "foil", *of_images):
         group.add_argument(
             f"--{role}-column", metavar="NAME", help="guessed if not given; none for no column"
         )

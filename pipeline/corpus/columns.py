@@ -22,6 +22,10 @@ GUESSED: dict[str, tuple[str, ...]] = {
     "subset": ("subset", "subtask"),
     "good": ("good",),
     "bad": ("bad",),
+    "continuation": ("continuation", "completion", "response", "answer"),
+    "continuation_ids": ("continuation_ids",),
+    "foil": ("foil",),
+    "foil_ids": ("foil_ids",),
     "input_ids": ("input_ids",),
     "token_type_ids": ("token_type_ids",),
     "attention_mask": ("attention_mask",),
@@ -37,6 +41,11 @@ GUESSED: dict[str, tuple[str, ...]] = {
 _OF_TEXT = ("text", "pair", "input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
 _MASKS = ("mask", "other_mask")
 _OF_IMAGES = ("image", "pixel_values", *_MASKS, "mask_label", "other_label")
+# Roles of what follows a prompt, by what may be ids in its place.
+_FOLLOWING = {"continuation": "continuation_ids", "foil": "foil_ids"}
+_OF_PROMPTS = (*_FOLLOWING, *_FOLLOWING.values())
+# What a prompt is called, before all that texts are.
+_PROMPTS = ("prompt", "instruction")
 # What nothing plays where pictures are compared with texts: things in them have no classes.
 _NOT_OF_PAIRS = (
     *("rationale", "roles", "token_type_ids"),
@@ -52,6 +61,7 @@ _PAIRS = {
 }
 ROLES = (
     *("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad"),
+    *("continuation", "foil"),
     *("image", "mask", "mask_label", "other_mask", "other_label"),
 )
 
@@ -70,6 +80,10 @@ _FITTING = {
     "subset": {*_SCALARS, "time"},
     "good": {"text", "bytes", "integer"},
     "bad": {"text", "bytes", "integer"},
+    "continuation": {"text", "bytes"},
+    "continuation_ids": _NUMBERS,
+    "foil": {"text", "bytes"},
+    "foil_ids": _NUMBERS,
     "input_ids": _NUMBERS,
     "token_type_ids": _NUMBERS,
     "attention_mask": _NUMBERS,
@@ -83,7 +97,7 @@ _FITTING = {
 }
 _UNNAMED = (None, "none")
 # Without these a row has no instance, or another one.
-_NEEDED = (*_OF_TEXT, *_OF_IMAGES, "good", "bad")
+_NEEDED = (*_OF_TEXT, *_OF_IMAGES, "good", "bad", *_OF_PROMPTS)
 
 
 def choose_columns(source: Source, given: Mapping[str, str | None], model: Model) -> dict[str, str]:
@@ -101,9 +115,12 @@ def choose_columns(source: Source, given: Mapping[str, str | None], model: Model
         UsageError: If a named column isn't there or can't play its role, a needed role has no
             column, or a file lacks a column that is needed.
     """
-    unasked = {"masked_lm": ("label",), "classification": ("good", "bad")}.get(
-        model.task, ("label", "good", "bad")
-    )
+    unasked = {
+        "masked_lm": ("label", *_OF_PROMPTS),
+        "classification": ("good", "bad", *_OF_PROMPTS),
+        "causal_lm": ("label", "good", "bad"),
+    }.get(model.task, ("label", "good", "bad", *_OF_PROMPTS))
+    of_prompts = model.task == "causal_lm"
     if model.beside is not None:
         unasked = (*unasked, *_NOT_OF_PAIRS)
         _check_none(given, *_NOT_OF_PAIRS, "pair")
@@ -118,10 +135,11 @@ def choose_columns(source: Source, given: Mapping[str, str | None], model: Model
         unasked = (*unasked, *_OF_IMAGES)
     columns: dict[str, str] = {}
     for role, guesses in GUESSED.items():
-        found = _column(source, role, given.get(role), () if role in unasked else guesses)
+        names = (*_PROMPTS, *guesses) if of_prompts and role == "text" else guesses
+        found = _column(source, role, given.get(role), () if role in unasked else names)
         if found:
             columns[role] = found
-    if "text" in columns and model.beside is None:
+    if "text" in columns and model.beside is None and not of_prompts:
         pairs = _PAIRS.get(columns["text"].casefold(), ())
         pair = _column(source, "pair", given.get("pair"), pairs)
         if pair:
@@ -252,7 +270,38 @@ def _checked(
             f"rows of a {model.task} model have no class that a label could be: leave out "
             "--label-column"
         )
+    if model.task == "causal_lm":
+        return _checked_prompts(columns, given, model)
+    _check_following(columns, model)
     return {k: v for k, v in columns.items() if k not in ("good", "bad")}
+
+
+def _checked_prompts(
+    columns: dict[str, str], given: Mapping[str, str | None], model: Model
+) -> dict[str, str]:
+    """The columns of a language model's corpus: of what follows, texts or ids, not both."""
+    if given.get("pair") not in _UNNAMED:
+        raise UsageError(
+            f"--pair-column {given['pair']}: a language model has one prompt; what follows it is "
+            "named with --continuation-column"
+        )
+    columns = {k: v for k, v in columns.items() if k not in ("pair", "good", "bad")}
+    for role, of_ids in _FOLLOWING.items():
+        if role in columns and of_ids in columns:
+            named = given.get(role) not in _UNNAMED
+            drop = of_ids if named or ("text" in columns and model.tokenizer) else role
+            columns = {k: v for k, v in columns.items() if k != drop}
+    return columns
+
+
+def _check_following(columns: Mapping[str, str], model: Model) -> None:
+    """Checks that no column is named for what only follows prompts."""
+    for role in _OF_PROMPTS:
+        if role in columns:
+            raise UsageError(
+                f"{_flag(role)} {columns[role]}: a {model.task} model has no prompts that "
+                "something follows"
+            )
 
 
 def _with_file(source: Source, columns: dict[str, str], role: str) -> dict[str, str]:

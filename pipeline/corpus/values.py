@@ -30,6 +30,11 @@ SCHEMA = pa.schema(
         ("special_tokens_mask", pa.list_(pa.int8())),
         ("good", pa.string()),
         ("bad", pa.string()),
+        ("continuation", pa.string()),
+        ("continuation_ids", pa.list_(pa.int32())),
+        ("foil", pa.string()),
+        ("foil_ids", pa.list_(pa.int32())),
+        ("generated", pa.bool_()),
         ("pixel_values", pa.list_(pa.float64())),
         ("image", pa.binary()),
         ("mask", pa.list_(pa.binary())),
@@ -41,7 +46,8 @@ SCHEMA = pa.schema(
     ]
 )
 _NAMES = {"pair": "text_pair", "id": "instance_id"}
-# Columns that are there only where a corpus has them: of pictures.
+# Columns that are there only where a corpus has them: of prompts, and of pictures.
+_OF_PROMPTS = ("continuation", "continuation_ids", "foil", "foil_ids", "generated")
 _OF_IMAGES = ("pixel_values", "image", "mask", "mask_label", "other_mask", "other_label", "files")
 _FILES = ("image", "mask", "other_mask")
 
@@ -49,7 +55,8 @@ _FILES = ("image", "mask", "other_mask")
 def schema_of(columns: Mapping[str, str]) -> pa.Schema:
     """The schema of rows of a corpus whose columns have these roles."""
     there = {*columns, "files"} if not columns.keys().isdisjoint(_FILES) else {*columns}
-    return pa.schema([each for each in SCHEMA if each.name not in _OF_IMAGES or each.name in there])
+    some = (*_OF_PROMPTS, *_OF_IMAGES)
+    return pa.schema([each for each in SCHEMA if each.name not in some or each.name in there])
 
 
 class _Unreadable(ValueError):
@@ -165,7 +172,7 @@ def _is_nothing(role: str, value: Any) -> bool:
         return True
     if not isinstance(value, str):
         return False
-    return value == "" if role in ("text", "pair") else not value.strip()
+    return value == "" if role in ("text", "pair", "continuation", "foil") else not value.strip()
 
 
 def _text(value: Any, role: str) -> str:
@@ -221,6 +228,14 @@ def _integers(value: Any, role: str) -> list[int]:
     return numbers
 
 
+def _foils(value: Any) -> list[int | None]:
+    """Ids of tokens; null for those that have no foil."""
+    if not isinstance(value, list):
+        return [*_integers(value, "foil_ids")]
+    there = iter(_integers([item for item in value if item is not None], "foil_ids"))
+    return [None if item is None else next(there) for item in value]
+
+
 def _content_id(position: int, record: Record) -> str:
     """Identity of a row without one: a hash of its position and of the columns that are read."""
     content = repr(sorted(record.values.items(), key=lambda item: str(item[0])))
@@ -241,6 +256,9 @@ def _pixels(value: Any) -> list[float]:
 _READ: dict[str, Callable[[Any], Any]] = {
     "text": partial(_text, role="text"),
     "pair": partial(_text, role="pair"),
+    "continuation": partial(_string, what="continuation"),
+    "foil": partial(_string, what="foil"),
+    "foil_ids": _foils,
     "roles": _roles,
     "pixel_values": _pixels,
 }

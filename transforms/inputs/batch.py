@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attribeam.transforms.inputs.continuation import Continuation, Next
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rows import Rows
 
@@ -28,7 +29,8 @@ class Instance:
     Attributes:
         instance_id: Key of the instance in every table.
         input_ids: Vocabulary ids, [T].
-        segment: Which text the token is of: 0 for the first, 1 for the second, [T].
+        segment: Which text the token is of: 0 for the first, 1 for the second, [T]; of a language
+            model 0 for the prompt, 1 for what follows.
         special: True for [CLS], [SEP] and the like, [T].
         word_ids: Index of the word within its text, -1 for special tokens, [T].
         char_start: First character of the token in its text, -1 for special tokens, [T].
@@ -50,10 +52,11 @@ class Instance:
         contrast: Vocabulary ids of the correct and the wrong word (masked LM), or None.
         contrast_words: The same two as strings.
         question: Number of the question about the row, from 0; None if there is but one.
-        question_kind: What is asked: ``label`` whether the row has a label, of models that give it
-            any number of them; ``value`` a regression's output; ``token`` the class of a word;
-            ``start`` and ``end`` where an answer begins and ends; ``object`` the class of a thing
-            that a picture shows. None for the row's class, or a masked LM's word.
+        question_kind: What is asked: ``next`` why a token follows; ``label`` whether the row has a
+            label, of models that give it any number of them; ``value`` a regression's output;
+            ``token`` the class of a word; ``start`` and ``end`` where an answer begins and ends;
+            ``object`` the class of a thing that a picture shows. None for the row's class, or a
+            masked LM's word.
         asked: Number of the output that is asked for, with that of what it is compared with before
             it, if there is one (-1: a logit of zero); None for all outputs.
         asked_names: Names of the outputs asked for, or None.
@@ -63,6 +66,9 @@ class Instance:
         side: Of a pair, which side it is: ``image`` or ``text``; None where there are no pairs.
         against: What its features are compared with: the other side's, of a length of 1, by what
             cosines are multiplied by, [n].
+        continuation: What a language model is asked about: all of the row that this is the start
+            of, up to the token before the one that is asked for.
+        next: The token that is asked for, and what the model said; None until it was run.
         modality: The kind of input that it is (``kinds``).
     """
 
@@ -95,6 +101,8 @@ class Instance:
     types: Ints | None = None
     side: Literal["image", "text"] | None = None
     against: NDArray[np.floating[Any]] | None = None
+    continuation: Continuation | None = None
+    next: Next | None = None
     modality: ClassVar[str] = "text"
 
     def __len__(self) -> int:
@@ -104,6 +112,11 @@ class Instance:
     def outputs(self) -> tuple[int, ...] | None:
         """Numbers of the outputs that are asked for; None for all (``Rows.outputs``)."""
         return self.asked if self.contrast is None else self.contrast
+
+    @property
+    def words(self) -> tuple[int, ...] | None:
+        """Vocabulary ids that are asked for, of models whose outputs are words; else None."""
+        return self.contrast if self.continuation is None else self.asked
 
     @property
     def token_types(self) -> Ints:
@@ -117,6 +130,8 @@ class Instance:
             return self.side, self.content
         if self.question is None:
             return (id(self),)
+        if self.continuation is not None:
+            return self.row_id, self.continuation.ids.tobytes()
         return self.row_id, self.window, self.content, self.token_types.tobytes()
 
     @property
@@ -138,7 +153,24 @@ class Instance:
     @property
     def own_columns(self) -> Mapping[str, Any]:
         """What only its kind has in the table ``instances``, by column."""
-        return {}
+        if self.next is None or self.continuation is None:
+            return {}
+        said = self.next
+        return {
+            "prompt_length": self.continuation.prompt,
+            "token": said.name,
+            "token_id": said.token,
+            "foil": said.foil_name if said.own_foil else None,
+            "foil_id": said.foil if said.own_foil else None,
+            "runner_up_id": said.runner_up,
+            "logit": said.logit,
+            "foil_logit": said.foil_logit,
+            "log_prob": said.log_prob,
+            "entropy": said.entropy,
+            "rank": said.rank,
+            "is_eos": said.ends,
+            "given": said.given,
+        }
 
     @property
     def removable(self) -> Flags:
@@ -173,7 +205,8 @@ class Batch:
         rows: Their padded input, a row for each instance, [B, T].
         removable: Tokens that may be replaced (``Instance.removable``), False on padding, [B, T].
         inputs: The inputs, a row for each, with all that is asked of them; ``rows`` where there is
-            one instance of each.
+            one instance of each. Questions to a language model are about starts of one row, of
+            which it is the longest: what comes after a position has no part in what is read there.
     """
 
     instances: tuple[Instance, ...]
@@ -202,13 +235,12 @@ class Batch:
 
     @cached_property
     def first(self) -> torch.Tensor:
-        """Number of the first instance about each input, [n]."""
+        """Number of the first instance about each input, of those of most tokens, [n]."""
         row = self.inputs.read.row
         if row is None:
             return torch.arange(len(self), device=self.rows.device)
-        numbers = torch.arange(len(row), device=row.device)
-        found = torch.full((len(self.inputs),), len(row), device=row.device)
-        return found.scatter_reduce(0, row, numbers, "amin")
+        firsts = longest(self.instances, row.tolist())
+        return torch.tensor(firsts, device=row.device)
 
     @cached_property
     def ranks(self) -> list[torch.Tensor]:
@@ -226,6 +258,21 @@ class Batch:
         rows = self.rows.chosen(first)
         instances = tuple(self.instances[number] for number in first.tolist())
         return Batch(instances, rows, self.removable[first], rows)
+
+
+def longest(instances: Sequence[Instance], row: Sequence[int]) -> list[int]:
+    """Number of the first instance of each input of those of most tokens, [n].
+
+    Args:
+        instances: B instances.
+        row: The input that each is about, by its number.
+    """
+    found: dict[int, int] = {}
+    for number, of in enumerate(row):
+        best = found.setdefault(of, number)
+        if len(instances[number]) > len(instances[best]):
+            found[of] = number
+    return [found[of] for of in sorted(found)]
 
 
 def numbers_asked(

@@ -1,16 +1,20 @@
 """From rows of a corpus to encoded instances, one for each question about each window."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from attribeam.schemas import Failure
 from attribeam.schemas.errors import one_line
 from attribeam.transforms.inputs.batch import Instance
+from attribeam.transforms.inputs.following import told
 from attribeam.transforms.inputs.given import check_model, check_options, rows_of
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.pairs import compared, encode_pair
 from attribeam.transforms.inputs.questions import questions
 from attribeam.transforms.inputs.row import EncodeOptions, ModelRowError, Row, RowError
 from attribeam.transforms.network.model import Model
+
+# What is done to the instances of all rows once they are encoded.
+_Run = Callable[[Model, Sequence[Sequence[Instance]]], list[list[Instance] | ModelRowError]]
 
 
 def encode(
@@ -43,6 +47,8 @@ def encode(
     ]
     if model.beside is not None:
         return [one for pair in compared(model, found) for one in _raised(pair)]
+    if model.task == "causal_lm":
+        found = [_raised(row) for row in told(model, found)]
     for instances in found:
         for instance in instances:
             inputs_of(model).check(instance)
@@ -64,7 +70,9 @@ def encode_rows(
     Those that the model fails on, where it is asked for answers, are failures of stage ``forward``.
     """
     if model.beside is not None:
-        return _encode_pairs(model, rows, options)
+        return _encode_run(model, rows, options, compared)
+    if model.task == "causal_lm":
+        return _encode_run(model, rows, options, told)
     instances: list[Instance] = []
     failures: list[Failure] = []
     for row in rows:
@@ -84,10 +92,17 @@ def encode_rows(
     return instances, failures
 
 
-def _encode_pairs(
-    model: Model, rows: Iterable[Row], options: EncodeOptions
+def _encode_run(
+    model: Model, rows: Iterable[Row], options: EncodeOptions, run: _Run
 ) -> tuple[list[Instance], list[Failure]]:
-    """As ``encode_rows``, of a model of pairs: both sides of a row are instances, or neither is."""
+    """As ``encode_rows``, of a model that is run on rows: all of a row are instances, or none is.
+
+    Args:
+        model: The model.
+        rows: The rows.
+        options: How they are encoded.
+        run: What runs it, on what all rows are encoded to.
+    """
     encoded: list[tuple[Row, list[Instance]]] = []
     failures: list[Failure] = []
     for row in rows:
@@ -96,7 +111,7 @@ def _encode_pairs(
         except RowError as error:
             failures.append(_failure(row, error))
     instances: list[Instance] = []
-    found = compared(model, [pair for _, pair in encoded])
+    found = run(model, [pair for _, pair in encoded])
     for (row, _), pair in zip(encoded, found, strict=True):
         if isinstance(pair, ModelRowError):
             failures.append(_failure(row, pair))
@@ -122,9 +137,13 @@ def encode_row(model: Model, row: Row, options: EncodeOptions) -> Instance:
     Raises:
         RowError: As ``encode_windows``; or if the row is several windows.
     """
-    first, *others = encode_windows(model, row, options)
+    found = encode_windows(model, row, options)
+    if model.task == "causal_lm":
+        (found,) = (_raised(row) for row in told(model, [found]))
+    first, *others = found
     if others:
-        raise RowError(f"the text is {1 + len(others)} windows, not one instance")
+        several = "windows" if first.window is not None else "questions"
+        raise RowError(f"the text is {1 + len(others)} {several}, not one instance")
     inputs_of(model).check(first)
     return first
 

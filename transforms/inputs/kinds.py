@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from attribeam.transforms.inputs.batch import Batch, Instance, padded, put
+from attribeam.transforms.inputs.batch import Batch, Instance, longest, padded, put
 from attribeam.transforms.inputs.images.kind import Images
 from attribeam.transforms.inputs.seam import Inputs
 from attribeam.transforms.inputs.text.kind import Text
@@ -26,7 +26,7 @@ def collate(model: Model, instances: Sequence[Instance]) -> Batch:
     row = [inputs.setdefault(i.input_key, len(inputs)) for i in instances]
     several = rows
     if len(inputs) < len(instances):
-        first = np.unique(row, return_index=True)[1]
+        first = longest(instances, row)
         several = rows.shared(*(put(np.asarray(x), model.device) for x in (first, row)))
     removable: torch.Tensor = put(
         padded([i.removable for i in instances], False, np.bool_), model.device

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attribeam.transforms.inputs.batch import Instance
+from attribeam.transforms.inputs.following import following
 from attribeam.transforms.inputs.images.picture import Picture
 from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.inputs.row import ModelRowError, RowError
@@ -34,6 +35,8 @@ def questions(
     """
     if objects:
         return _of_objects(instance)
+    if model.task == "causal_lm":
+        return [_numbered(one, int(one.question or 0)) for one in following(instance, target)]
     if model.task == "token_classification":
         return [_numbered(one, number) for number, one in enumerate(_words(instance))]
     if model.task not in ("multi_label", *VALUES):

@@ -23,7 +23,10 @@ class Row:
     ``files`` says where all these were read from, for messages. What
     ``attention_mask`` hides of the ids is padding, and no part of the instance;
     ``special_tokens_mask`` marks [CLS], [SEP] and the like. ``good`` and ``bad`` are the correct
-    and the wrong word at the [MASK], as words or as vocabulary ids. ``problem`` says what was wrong
+    and the wrong word at the [MASK], as words or as vocabulary ids. Of a language model ``text`` or
+    ``input_ids`` is the prompt, ``continuation`` or ``continuation_ids`` what follows it, and
+    ``foil`` or ``foil_ids`` what might have followed in its place, token for token; ``generated``
+    says that the model itself has said it. ``problem`` says what was wrong
     with the row when it was read; such a row fails with that message.
     """
 
@@ -41,6 +44,11 @@ class Row:
     special_tokens_mask: Sequence[int] | None = None
     good: str | int | None = None
     bad: str | int | None = None
+    continuation: str | None = None
+    continuation_ids: Sequence[int] | None = None
+    foil: str | None = None
+    foil_ids: Sequence[int | None] | None = None
+    generated: bool | None = None
     pixel_values: Sequence[float] | None = None
     image: bytes | None = None
     mask: bytes | Sequence[bytes] | None = None

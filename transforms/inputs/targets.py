@@ -3,6 +3,9 @@
 A classifier is explained by a scalar of the target class: its logit unless another one is asked
 for. A masked LM is explained by a contrast, the logit of the target word minus the other's (target
 0 is the correct word, 1 the wrong one); a label by its logit, and a regression by its value.
+A causal LM is explained by a contrast too: the logit of the token that follows minus that of its
+foil, or of the runner-up. What adds to all logits alike cancels in it, it is a sum of logits, and
+its gradient doesn't vanish where the model is certain.
 """
 
 import re
@@ -29,6 +32,7 @@ _SCALARS: dict[Task, tuple[Scalar, ...]] = {
     "classification": ("logit", "log_prob", "probability", "contrast", "margin"),
     "token_classification": ("logit", "log_prob", "probability", "contrast", "margin"),
     "masked_lm": ("contrast", "logit", "log_prob", "probability"),
+    "causal_lm": ("contrast", "logit", "log_prob", "probability"),
     "multi_label": ("logit", "log_prob", "probability"),
     "regression": ("value",),
     "span": ("value",),
@@ -37,7 +41,7 @@ _SCALARS: dict[Task, tuple[Scalar, ...]] = {
 # Scalars that are weighted sums of logits.
 LINEAR: tuple[Scalar, ...] = ("logit", "contrast", "value")
 # Tasks whose outputs are asked for one by one.
-SEVERAL: tuple[Task, ...] = ("multi_label", *VALUES)
+SEVERAL: tuple[Task, ...] = ("multi_label", "causal_lm", *VALUES)
 _RULES = ("auto", "predicted", "gold", "runner_up", "each", "objects")
 
 
@@ -75,6 +79,8 @@ def parse_target(target: str, model: Model) -> str | int:
     Raises:
         UsageError: If it is none of these, or the model has no such class.
     """
+    if model.task == "causal_lm":
+        return _token_of(target)
     several = model.task in SEVERAL
     if target == "auto":
         return "each" if several else "gold" if model.task == "masked_lm" else "predicted"
@@ -97,6 +103,18 @@ def parse_target(target: str, model: Model) -> str | int:
     raise UsageError(
         f"--target {target} is neither {', '.join(_RULES)} nor one of the model's classes: {known}"
     )
+
+
+def _token_of(target: str) -> str | int:
+    """The rule for a language model: each token that follows, or the number of one."""
+    if target in ("auto", "each"):
+        return "each"
+    if not re.fullmatch(r"\d{1,9}", target):
+        raise UsageError(
+            f"--target {target}: of a language model there is each (each token that follows), or "
+            "the number of one, from 0"
+        )
+    return int(target)
 
 
 def _number(target: str, names: Sequence[str]) -> int | None:
@@ -126,8 +144,8 @@ def targets_of(
     """
     asked = instances[0].asked
     if asked is not None or target == "each":
-        # What it is compared with, if there is anything, comes before it.
-        last = 0 if asked is None else len(asked) - 1
+        # What it is compared with, if there is anything, comes before it; a word's comes after it.
+        last = 0 if asked is None or instances[0].words else len(asked) - 1
         return torch.full((len(instances),), last, device=logits.device)
     if target == "predicted":
         return logits.argmax(dim=-1)
@@ -172,6 +190,9 @@ class Explained:
         """What is explained of instances whose logits, [B, C], are known."""
         targets = targets_of(target, logits, instances)
         compared = scalar == "contrast" or (scalar == "logit" and _of_label(instances))
+        if compared and instances[0].continuation is not None:
+            # Asked for beside the target, whatever becomes of the input.
+            return cls(scalar, targets, torch.ones_like(targets))
         return cls(scalar, targets, runner_up(logits, targets) if compared else None)
 
     def repeated(self, times: int) -> "Explained":

@@ -113,7 +113,7 @@ class Variants:
             self._known[key] = len(self._runs)
             if (
                 instance.against is not None
-            ):  # Features are had once, whatever they are paired with.
+            ):  # Its features are had once, whatever it is paired with.
                 instance = replace(instance, against=None)
             self._runs.append(_Run(instance, operation, bits, len(removed)))
             self._lengths.append(self._kind.length(self.model, (instance, operation, removed)))
@@ -123,7 +123,7 @@ class Variants:
         """Number of the input that an instance is about, and reads in one way."""
         if id(instance) not in self._input_of:
             fed = instance.content, instance.token_types.tobytes()
-            key = (*fed, instance.readout, instance.contrast)
+            key = (*fed, instance.readout, instance.words)
             self._input_of[id(instance)] = self._inputs.setdefault(key, len(self._inputs))
         return self._input_of[id(instance)]
 
@@ -151,7 +151,7 @@ class Variants:
                 self.errors[number] = errors[at]
             elif instance.against is not None:
                 self.logits[number] = found @ instance.against
-            elif instance.asked is None:
+            elif instance.asked is None or instance.words is not None:
                 self.logits[number] = found
             else:
                 self.logits[number] = [found[o] if o >= 0 else 0.0 for o in instance.asked]
@@ -160,7 +160,7 @@ class Variants:
         self.probabilities = self.model.probabilities(torch.from_numpy(self.logits)).numpy()
 
     def _forward(self, numbers: Sequence[int]) -> NDArray[np.float64]:
-        """Logits of some runs: of a masked LM's words, else of all that there are."""
+        """Logits of some runs: of words, else of all that there are."""
         with torch.no_grad():
             copies = [self._runs[number].copy for number in numbers]
             rows = self._kind.perturbed(self.model, copies)

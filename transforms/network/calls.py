@@ -153,3 +153,35 @@ def _root_mean_square(
         normed: torch.Tensor = whole(x)
         return normed
     return Norm(module, shift).exact(x)
+
+
+def patch_rotations(network: nn.Module) -> None:
+    """Lets turns by position be computed in float64 where the network computes in that.
+
+    transformers computes their sines and cosines in float32 whatever the type; the frequencies
+    themselves stay as it has them.
+    """
+    for module in network.modules():
+        turns = type(module).__name__.endswith("RotaryEmbedding")
+        if turns and getattr(module.forward, "func", None) is not _rotation:
+            module.forward = partial(_rotation, module, module.forward)
+
+
+def _rotation(
+    module: nn.Module, whole: Forward, x: torch.Tensor, position_ids: torch.Tensor, *of: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of the turns of positions, [1 or B, T, n] each; of a kind of layers."""
+    theirs: tuple[torch.Tensor, torch.Tensor] = whole(x, position_ids, *of)
+    prefix = "".join(f"{kind}_" for kind in of)
+    frequencies = getattr(module, f"{prefix}inv_freq", None)
+    if x.dtype != torch.float64 or frequencies is None:
+        return theirs
+    angles = position_ids[..., None].double() * frequencies.to(x.device, torch.float64)
+    angles, factor = torch.cat([angles, angles], -1), getattr(module, f"{prefix}attention_scaling")
+    ours = angles.cos() * factor, angles.sin() * factor
+    # A family may turn in a way of its own.
+    same = all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-3)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+    return ours if same else theirs

@@ -75,12 +75,13 @@ def random_rows(model: Model) -> Rows:
     ids = torch.from_numpy(tokens).to(model.device)
     types = {"token_type_ids": torch.zeros_like(ids)} if model.token_types > 1 else {}
     asked = _OUTPUTS.get(model.task)
+    of_words = model.task in ("masked_lm", "causal_lm")
     outputs = None if asked is None else torch.tensor(asked, device=model.device)
     return Rows(
         inputs={"input_ids": ids} | types,
         attention_mask=torch.ones_like(ids),
         read=_read(model, ids, model.readout_of(tokens[0])),
-        outputs=ids[:, :2] if outputs is None and model.task == "masked_lm" else outputs,
+        outputs=ids[:, :2] if of_words else outputs,
     )
 
 

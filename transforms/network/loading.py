@@ -40,6 +40,8 @@ _TASKS: dict[str, Task] = {
     "ForTokenClassification": "token_classification",
     "ForQuestionAnswering": "span",
     "ForMaskedLM": "masked_lm",
+    "ForCausalLM": "causal_lm",
+    "LMHeadModel": "causal_lm",
     "ForImageClassification": "classification",
     "ForImageClassificationWithTeacher": "classification",
     "CLIPModel": "similarity",

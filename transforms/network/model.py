@@ -18,6 +18,7 @@ from attribeam.transforms.network.calls import (
     patch_layers,
     patch_patches,
     patch_root_mean_squares,
+    patch_rotations,
 )
 from attribeam.transforms.network.capture import Recorder, Watch, recording
 from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer, unit
@@ -26,12 +27,15 @@ from attribeam.transforms.network.rows import Rows
 Task = Literal[
     "classification",
     "masked_lm",
+    "causal_lm",
     "multi_label",
     "regression",
     "token_classification",
     "span",
     "similarity",
 ]
+# What a causal LM's logits are of (``next_tokens``).
+NEXT = ("target", "foil", "other", "rest")
 # Tasks whose outputs are values, each asked for by itself, and no classes.
 VALUES: tuple[Task, ...] = ("regression", "span", "similarity")
 # ``post_ln``: all sums in its layers are normalised. ``serial``: its branches are added one after
@@ -67,8 +71,8 @@ class Model:
             has, while it runs here it has ours and drops nothing out (``borrowed``).
         anatomy: Where its parts are.
         task: What it predicts: a class of the row, or of each word; any number of labels; one or
-            more values; the word at a [MASK]; where an answer starts and ends; or how alike a
-            picture and a text are.
+            more values; the word at a [MASK]; the next token; where an answer starts and ends; or
+            how alike a picture and a text are.
         tokenizer: The fast tokenizer; None if the folder has none (pre-tokenised corpora only).
         mask_id: Vocabulary id of the mask token; None if unknown.
         pad_id: Vocabulary id of the padding token; None if unknown.
@@ -106,6 +110,8 @@ class Model:
         if self.anatomy.patches is not None:
             patch_patches(attrgetter(self.anatomy.patches)(self.network))
         patch_root_mean_squares(self.network, self.anatomy.norm_shift)
+        if self.causal:
+            patch_rotations(self.network)
         if self.mixed:
             self._keep_whole()
 
@@ -185,19 +191,28 @@ class Model:
         """Number of logits of an instance.
 
         They are of the classes, of a masked LM's two words, of a label's absence (zero) and
-        presence, or of one value.
+        presence, or of one value; of a causal LM see ``next_tokens``.
         """
         if self.task in VALUES:
             return 1
+        if self.task == "causal_lm":
+            return len(NEXT)
         return 2 if self.task in ("masked_lm", "multi_label") else len(self.output_names)
 
     @property
     def labels(self) -> list[str]:
         """Names of the outputs."""
         kinds = {"masked_lm": ["correct", "wrong"], "multi_label": ["no", "yes"]}
+        if self.task == "causal_lm":
+            return list(NEXT)
         if self.task in VALUES:
             return self.output_names if len(self.output_names) == 1 else ["value"]
         return kinds.get(self.task) or self.output_names
+
+    @property
+    def num_single(self) -> int:
+        """Number of logits that are of one output each; a causal LM's last is of many tokens."""
+        return self.num_outputs - (self.task == "causal_lm")
 
     @property
     def output_names(self) -> list[str]:
@@ -208,6 +223,8 @@ class Model:
             return ["similarity"]
         if self.prompts is not None:
             return list(self.prompts)
+        if self.task == "causal_lm":
+            return list(NEXT)
         names = {int(index): name for index, name in (self.network.config.id2label or {}).items()}
         count = int(self.network.config.num_labels or 0)
         return [names.get(index, str(index)) for index in range(count)]
@@ -298,6 +315,16 @@ class Model:
         """
         return self.anatomy.head_of(self.network, self.task)
 
+    @cached_property
+    def end_ids(self) -> list[int]:
+        """Tokens that end what a language model says: its tokenizer's, and its configurations'."""
+        generation = getattr(self.network, "generation_config", None)
+        found: set[int] = set()
+        for home in (self.tokenizer, self.network.config, generation):
+            ends = getattr(home, "eos_token_id", None)
+            found |= set(ends) if isinstance(ends, list) else set() if ends is None else {int(ends)}
+        return sorted(found)
+
     def lacks(self, input_ids: Whole, token_types: Whole) -> str | None:
         """What an instance looks up and the network has no embedding for; None if it has all.
 
@@ -354,6 +381,8 @@ class Model:
             return len(input_ids) - 1 if end is None else end
         if not self.causal:
             return 0
+        if self.task == "causal_lm":
+            return len(input_ids) - 1
         pad = self.network.config.pad_token_id
         texts = np.flatnonzero(input_ids != pad) if pad is not None else np.arange(len(input_ids))
         return int(texts[-1]) if len(texts) else 0
@@ -466,7 +495,8 @@ class Model:
 
         Returns:
             Logits of what is read, [Q, C]; of models that compare features, with nothing that these
-            are compared with, features of a length of 1, [Q, n].
+            are compared with, features of a length of 1, [Q, n]; of causal LMs that are asked for
+            no words, logits of all of them, [Q, V].
         """
         self.check_asked(rows)
         steps = list(self.head)
@@ -480,7 +510,13 @@ class Model:
             state = rows.read.gather(left)
         for step in steps:
             state = step(state)
-        return _asked(_compared(state, rows.against), rows.outputs)
+        return self._asked(_compared(state, rows.against), rows.outputs)
+
+    def _asked(self, logits: torch.Tensor, outputs: torch.Tensor | None) -> torch.Tensor:
+        """What is asked for of all logits there are, [Q, N] to [Q, C]."""
+        if self.task == "causal_lm" and outputs is not None:
+            return next_tokens(logits, outputs)
+        return _asked(logits, outputs)
 
     def check_asked(self, rows: Rows) -> None:
         """Checks that rows of a masked LM ask for two words.
@@ -495,9 +531,9 @@ class Model:
     def run_whole(self, rows: Rows) -> torch.Tensor:
         """What transformers' own code makes of rows, head and all: what ``run`` should give."""
         logits = self.logits_of_tokens(rows) if self.task == "span" else self._theirs(rows).logits
-        if self.task in ("masked_lm", "token_classification", "span"):
+        if self.task in ("masked_lm", "causal_lm", "token_classification", "span"):
             logits = rows.read.of(logits)
-        return _asked(_compared(logits, rows.against), rows.outputs)
+        return self._asked(_compared(logits, rows.against), rows.outputs)
 
     @torch.no_grad()
     def logits_of_tokens(self, rows: Rows) -> torch.Tensor:
@@ -522,3 +558,21 @@ def _asked(logits: torch.Tensor, outputs: torch.Tensor | None) -> torch.Tensor:
         return logits
     chosen = logits.gather(1, outputs.clamp(min=0))
     return chosen.masked_fill(outputs < 0, 0)
+
+
+def next_tokens(logits: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """What is kept of the logits of all tokens: of two of them, and what the others add up to.
+
+    Args:
+        logits: [Q, V].
+        asked: Ids of the target and of what it is compared with, [Q, 2].
+
+    Returns:
+        [Q, 4]: the logit of the target, that of the foil, the largest of all others, and the
+        logarithm of the sum of exp(logit) over the rest. Their softmax is that of all tokens.
+    """
+    chosen = logits.gather(1, asked)
+    others = logits.scatter(1, asked, -torch.inf)
+    largest, at = others.max(1, keepdim=True)
+    rest = others.scatter(1, at, -torch.inf).logsumexp(1, keepdim=True)
+    return torch.cat([chosen, largest, rest], 1)

@@ -397,4 +397,19 @@ def unit(x: torch.Tensor) -> torch.Tensor:
     return found
 
 
+@dataclass(frozen=True)
+class Softcap:
+    """A step of heads whose logits stay within a limit: limit * tanh(x / limit) (Gemma-2).
+
+    Attributes:
+        limit: The limit.
+    """
+
+    limit: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Caps logits [..., V]."""
+        return (x / self.limit).tanh() * self.limit
+
+
 HeadStep = Affine | Norm | Activation

@@ -87,8 +87,14 @@ class Captured:
 
     @property
     def weights(self) -> torch.Tensor:
-        """Weights [B, C] that turn logits into the explained scalar, if it is a sum of them."""
-        return self.question.weights(self.logits)
+        """Weights that turn logits into the explained scalar, if it is a sum of them.
+
+        They are of all C outputs, [B, C], or of the K that are asked for, [B, K].
+        """
+        weights = self.question.weights(self.logits)
+        outputs = self.batch.rows.outputs
+        # Of a causal LM's logits the last are of other tokens than the two that are asked for.
+        return weights if outputs is None else weights[:, : outputs.shape[1]]
 
     @property
     def targets(self) -> torch.Tensor:

@@ -36,6 +36,7 @@ from attribeam.transforms.inputs.seam import (
     SpaceName,
     Unit,
 )
+from attribeam.transforms.inputs.text.continued import continued
 from attribeam.transforms.inputs.text.contrast import with_contrast
 from attribeam.transforms.inputs.text.layout import Layout, distinct, laid_out, leaves_out
 from attribeam.transforms.inputs.text.texts import from_text
@@ -62,6 +63,8 @@ class Text:
             RowError: If the row has no text, is too long (``overflow="fail"``), has a token that
                 the model doesn't have, or lacks what a masked LM needs.
         """
+        if model.task == "causal_lm":
+            return [continued(model, row, options)]
         made = from_text if row.input_ids is None else from_ids
         instance = made(model, row, options)
         masked = model.task == "masked_lm"
@@ -143,7 +146,7 @@ class Text:
             inputs={name: put(values, model.device) for name, values in fed.items()},
             attention_mask=put(mask, model.device),
             read=_read_of(_readouts(laid, copies), mask, model.device),
-            outputs=numbers_asked([i.contrast for i, _, _ in copies], model.device),
+            outputs=numbers_asked([i.words for i, _, _ in copies], model.device),
             position_ids=put(positions, model.device),
             against=compared_with([i for i, _, _ in copies], model),
         )
@@ -219,8 +222,13 @@ class Text:
         return torch.stack(torch.broadcast_tensors(*looked_up)).sum(0)
 
     def leaf(self, model: Model, rows: Rows) -> tuple[torch.Tensor, Enter]:
-        """What enters the first layer itself, [B, T, d]."""
+        """What enters the first layer itself, [B, T, d]; of a language model what words look up.
+
+        Embeddings of positions are no part of that then, as in inseq, LXT and captum.
+        """
         with torch.no_grad():
+            if model.task == "causal_lm":
+                return _words(model, rows.inputs["input_ids"]), model.embed
             return model.embed(rows), lambda _, entered: entered
 
     def there(self, model: Model, rows: Rows) -> torch.Tensor:

@@ -50,7 +50,7 @@ def from_ids(model: Model, row: Row, options: EncodeOptions) -> Instance:
     """
     given = _given(model, row)
     ids = given.ids.astype(np.int32)
-    special = _special(model, ids, given.special)
+    special = special_of(model, ids, given.special)
     texts = _texts(special)
     segment = _segment(given.types, texts, len(ids))
     unknown = np.full(len(ids), -1, np.int32)
@@ -63,7 +63,7 @@ def from_ids(model: Model, row: Row, options: EncodeOptions) -> Instance:
         word_ids=np.where(special, -1, np.cumsum(~special) - 1).astype(np.int32),
         char_start=unknown,
         char_end=unknown,
-        tokens=_names(model, ids.tolist()),
+        tokens=names_of(model, ids.tolist()),
         split=row.split,
         label=row.label,
     )
@@ -74,7 +74,7 @@ def from_ids(model: Model, row: Row, options: EncodeOptions) -> Instance:
     return _cut(instance, texts, options.max_length)
 
 
-def _names(model: Model, ids: list[int]) -> tuple[str, ...]:
+def names_of(model: Model, ids: list[int]) -> tuple[str, ...]:
     """Token strings; an id that no tokenizer has stands for itself."""
     names = (
         [None] * len(ids) if model.tokenizer is None else model.tokenizer.convert_ids_to_tokens(ids)
@@ -104,7 +104,7 @@ def unpadded(model: Model, row: Row) -> Row:
 
 
 def _given(model: Model, row: Row) -> _Given:
-    ids = _numbers("input_ids", row.input_ids)
+    ids = numbers_of("input_ids", row.input_ids)
     if not len(ids):
         raise RowError("input_ids is empty")
     types = _column("token_type_ids", row.token_type_ids, len(ids))
@@ -122,7 +122,12 @@ def _given(model: Model, row: Row) -> _Given:
     return given
 
 
-def _numbers(name: str, values: Any) -> _Numbers:
+def numbers_of(name: str, values: Any) -> _Numbers:
+    """Whole numbers of a column, [n].
+
+    Raises:
+        RowError: If they are something else.
+    """
     try:
         found = np.asarray(values)
         with np.errstate(invalid="ignore"):
@@ -136,7 +141,7 @@ def _numbers(name: str, values: Any) -> _Numbers:
 def _column(name: str, values: Any, count: int) -> _Numbers | None:
     if values is None:
         return None
-    found = _numbers(name, values)
+    found = numbers_of(name, values)
     if len(found) != count:
         raise RowError(f"{name} has {len(found)} entries for {count} input_ids")
     return found
@@ -210,7 +215,7 @@ def _frame(model: Model, names: Sequence[str]) -> set[int]:
 # Special tokens and texts -----------------------------------------------------------------------
 
 
-def _special(model: Model, ids: Ints, given: Flags | None) -> Flags:
+def special_of(model: Model, ids: Ints, given: Flags | None) -> Flags:
     """Which tokens are special: never the mask and the unknown token, which stand for words.
 
     As the row marks them; else what the tokenizer puts around texts, and padding; else, without a

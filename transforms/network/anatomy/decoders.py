@@ -1,4 +1,4 @@
-"""Decoders as classifiers: the last token is read out, and sees all that come before it."""
+"""Decoders, as language models and as classifiers: a token sees all that come before it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +17,7 @@ from attribeam.transforms.network.parts import (
     FeedForward,
     Layer,
     Norm,
+    Softcap,
     Step,
 )
 
@@ -107,10 +108,20 @@ def _refuse(config: PretrainedConfig, task: str) -> str | None:
     return None
 
 
+def _capped(anatomy: Anatomy, config: PretrainedConfig) -> Anatomy:
+    """The row for configurations that keep the logits of words within a limit."""
+    limit = getattr(config, "final_logit_softcapping", None)
+    if limit is None:
+        return anatomy
+    words = (*anatomy.heads["causal_lm"], Softcap(float(limit)))
+    return replace(anatomy, heads={**anatomy.heads, "causal_lm": words})
+
+
 _LLAMA = Anatomy(
     layers="model.layers",
     layer=_llama_layer,
     heads={
+        "causal_lm": ("model.norm", "lm_head"),
         "classification": ("model.norm", "score"),
         "token_classification": ("model.norm", "score"),
     },
@@ -131,6 +142,7 @@ _GEMMA2 = replace(
         shift=1.0,
     ),
     norm_shift=1.0,
+    variant=_capped,
 )
 
 FAMILIES = {
@@ -138,6 +150,7 @@ FAMILIES = {
         layers="transformer.h",
         layer=_gpt2_layer,
         heads={
+            "causal_lm": ("transformer.ln_f", "lm_head"),
             "classification": ("transformer.ln_f", "score"),
             "token_classification": ("transformer.ln_f", "classifier"),
             "span": ("transformer.ln_f", "qa_outputs"),
@@ -159,6 +172,7 @@ FAMILIES = {
         layers="gpt_neox.layers",
         layer=_gpt_neox_layer,
         heads={
+            "causal_lm": ("gpt_neox.final_layer_norm", "lm_head"),
             "classification": ("gpt_neox.final_layer_norm", "score"),
             "token_classification": ("gpt_neox.final_layer_norm", "classifier"),
         },

@@ -1,0 +1,127 @@
+"""Language models through the command line: each token that follows is explained."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.support.authors import golden_numbers
+from tests.support.models import GOLDENS, relative_error
+from tests.support.tiny import command, table, write_jsonl
+
+MODELS = ("gpt2", "llama", "qwen3", "gemma2", "gemma3")
+# Of the largest number of a row of scores.
+LIMITS = {"float64": 1e-9, "float32": 1e-5}
+CORPUS = GOLDENS / "corpus_lm.parquet"
+WITH_GOLDENS = range(5)
+
+
+def ran(out: Path, model: str, corpus: Path, *more: object) -> Path:
+    run = command(
+        *("run", "--model", GOLDENS / f"{model}-golden", "--corpus", corpus, "--output", out),
+        *("--no-evaluate", "--methods", "grad_x_input", *more),
+    )
+    assert run.status == 0, run.err
+    return out
+
+
+def by_token(out: Path, name: str, method: str | None = None) -> dict[tuple[int, int], Any]:
+    """Rows of a table, of the instances with goldens, by instance and number of the token."""
+    rows = {}
+    for row in table(out, name, method).to_pylist():
+        row_id, number = row["instance_id"].removeprefix("golden-").split("#")
+        if int(row_id) in WITH_GOLDENS:
+            rows[int(row_id), int(number)] = row
+    return rows
+
+
+@cache
+def expected(model: str, key: str) -> NDArray[np.floating]:
+    return golden_numbers(f"decoders/forward_{model}")[key]
+
+
+@pytest.mark.parametrize(
+    ("model", "explain", "dtype"),
+    [
+        *((model, "contrast", "float64") for model in MODELS),
+        ("llama", "logit", "float64"),
+        ("gemma2", "log_prob", "float64"),
+        ("gpt2", "log_prob", "float32"),
+        ("gemma3", "logit", "float32"),
+    ],
+)
+def test_gradients_of_peers(tmp_path: Path, model: str, explain: str, dtype: str) -> None:
+    more = ("--explain", explain, "--dtype", dtype, "--methods", "grad_x_input,saliency")
+    out = ran(tmp_path / "out", model, CORPUS, *more)
+    found = by_token(out, "attributions", "grad_x_input")
+    assert len(found) == sum(len(expected(model, f"logits/{n}")) for n in WITH_GOLDENS)
+    for (row, number), one in found.items():
+        golden = expected(model, f"grad_x_input/{explain}/{row}")[number]
+        assert not golden[len(one["scores"]) :].any()
+        error = relative_error(one["scores"], golden[: len(one["scores"])])
+        assert error < LIMITS[dtype], (row, number)
+    for (row, number), one in by_token(out, "attributions", "saliency").items():
+        if explain == "logit":
+            golden = expected(model, f"grad_l2/logit/{row}")[number][: len(one["scores"])]
+            assert relative_error(one["scores"], golden) < LIMITS[dtype], (row, number)
+
+
+def test_what_a_model_says_of_each_token(tmp_path: Path) -> None:
+    out = ran(tmp_path / "out", "llama", CORPUS, "--dtype", "float64")
+    for (row, number), one in by_token(out, "instances").items():
+        logits = expected("llama", f"logits/{row}")[number]
+        log_probs = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+        own, foil = one["token_id"], one["foil_id"]
+        others = np.delete(logits, own)
+        assert one["question"] == number and one["question_kind"] == "next" and one["given"]
+        assert one["prompt_length"] + number == len(one["tokens"]) == one["readout"] + 1
+        assert one["segment"] == [0] * one["prompt_length"] + [1] * number
+        assert one["logit"] == pytest.approx(logits[own], abs=1e-12)
+        assert one["foil_logit"] == pytest.approx(logits[foil], abs=1e-12)
+        assert one["log_prob"] == pytest.approx(log_probs[own], abs=1e-12)
+        entropy = -(np.exp(log_probs) * log_probs).sum()
+        assert one["entropy"] == pytest.approx(entropy, abs=1e-12)
+        assert one["rank"] == 1 + (logits > logits[own]).sum()
+        assert one["runner_up_id"] == np.flatnonzero(logits == others.max())[0]
+        assert one["outputs"] == [f"w{own}", f"w{foil}"] == [one["token"], one["foil"]]
+        kept = [logits[own], logits[foil], np.delete(logits, [own, foil]).max()]
+        assert one["logits"][:3] == pytest.approx(kept, abs=1e-12)
+        shares = np.exp([log_probs[own], log_probs[foil]])
+        assert one["probabilities"][:2] == pytest.approx(shares, rel=1e-12)
+        assert sum(one["probabilities"]) == pytest.approx(1, rel=1e-12)
+    verified = command("verify", out)
+    assert "sound: everything adds up" in verified.out, verified.out
+
+
+def test_rows_that_cannot_be_explained_fail_with_a_reason(tmp_path: Path) -> None:
+    good = {"input_ids": [1, 9, 8, 7], "continuation_ids": [6, 2], "foil_ids": [None, 5]}
+    bad = {
+        "the prompt is empty": {"input_ids": [1]},
+        "input_ids is empty": {"input_ids": []},
+        "the continuation is empty": {"continuation_ids": []},
+        "no continuation to explain": {"continuation_ids": None},
+        "goes on after its end token": {"continuation_ids": [2, 6]},
+        "ends in padding": {"continuation_ids": [6, 0]},
+        "outside the model's vocabulary": {"continuation_ids": [6, 200]},
+        "the foil has 1 tokens, and the continuation 2": {"foil_ids": [5]},
+        "the foil can't be read": {"foil_ids": [5, 200]},
+        "leaves nothing of the prompt": {"continuation_ids": [6] * 64, "foil_ids": None},
+    }
+    lines = [{"id": f"r{n}", **good, **change} for n, change in enumerate(bad.values())]
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", [*lines, {"id": "good", **good}])
+    run = command(
+        *("run", "--model", GOLDENS / "llama-golden", "--corpus", corpus),
+        *("--output", tmp_path / "out", "--methods", "saliency", "--no-evaluate"),
+    )
+    assert run.status == 1, run.err
+    failures = {row["instance_id"]: row for row in table(tmp_path / "out", "failures").to_pylist()}
+    assert {row["stage"] for row in failures.values()} == {"encode"}
+    for number, message in enumerate(bad):
+        assert message in failures[f"r{number}"]["message"]
+    there = table(tmp_path / "out", "instances").to_pylist()
+    assert [one["instance_id"] for one in there] == ["good#0", "good#1"]
+    assert [(one["foil_id"], one["is_eos"]) for one in there] == [(None, False), (5, True)]
+    assert there[0]["outputs"][1] == f"w{there[0]['runner_up_id']}"
