@@ -99,7 +99,8 @@ def _run(
     if watch.layers:
         recorder.hidden.append(recorder.kept(entered))
         recorder.sums.append([])
-    if last and not watch.whole and recorder.read.alone and layer.attention.absorbs:
+    alone = recorder.read.alone and not watch.whole and recorder.rules is None
+    if last and alone and layer.attention.absorbs:
         mask = _mask(layer.module, others, kwargs)
         left = read_out(recorder, layer, entered, mask)
     else:

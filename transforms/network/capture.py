@@ -20,6 +20,7 @@ from transformers.masking_utils import eager_mask
 
 from attribeam.transforms.network.parts import Attention, Layer
 from attribeam.transforms.network.rows import Read
+from attribeam.transforms.network.rules import Rules, sloped
 
 IMPLEMENTATION = "attribeam"
 
@@ -80,6 +81,7 @@ class Recorder:
         start: Number of that layer; those below it are passed by. After the last one comes the
             head.
         leaving: What is done to what leaves a layer, of its number; None leaves it.
+        rules: What relevance passes the layers by, where gradients are to be relevance.
         number: How many layers have been called.
         attention: Attention probabilities per layer, each [B, H, T, T]; differentiable.
         readout_attention: Those of the last layer and the position read out, [B, H, T], of means
@@ -102,6 +104,7 @@ class Recorder:
     enter: torch.Tensor | None = None
     start: int = 0
     leaving: Callable[[int, torch.Tensor], torch.Tensor] | None = None
+    rules: Rules | None = None
     number: int = 0
     attention: list[torch.Tensor] = field(default_factory=list)
     readout_attention: torch.Tensor | None = None
@@ -173,6 +176,9 @@ def _attention(
     """
     recorder = _RECORDER.get()
     looked_at = recorder is not None and recorder.looks_at_attention
+    rules = None if recorder is None else recorder.rules
+    if rules is not None:
+        query, key, value = rules.projected(query, key, value)
     if softcap is None and not looked_at:
         keys, values = (_by_head(x, query) for x in (key, value))
         mixed = functional.scaled_dot_product_attention(
@@ -180,7 +186,8 @@ def _attention(
         )
         return mixed.transpose(1, 2), None
     if recorder is None or not looked_at:
-        probabilities = _scores(query, key, attention_mask, scaling, softcap).softmax(-1)
+        scores = _scores(query, key, attention_mask, scaling, softcap, ruled=rules is not None)
+        probabilities = scores.softmax(-1)
     else:
         probabilities = record_attention(
             recorder, query, key, value, attention_mask, scaling, softcap
@@ -201,12 +208,15 @@ def _scores(
     attention_mask: torch.Tensor | None,
     scaling: float | None,
     softcap: float | None,
+    *,
+    ruled: bool = False,
 ) -> torch.Tensor:
-    """What the softmax is taken of, [B, H, T, T]."""
+    """What the softmax is taken of, [B, H, T, T]; under rules a cap has a fixed slope."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query, _by_head(key, query).transpose(2, 3)) * scale
     if softcap is not None:
-        scores = (scores / softcap).tanh() * softcap
+        capped = (scores / softcap).tanh() * softcap
+        scores = sloped(scores, capped) if ruled else capped
     return scores if attention_mask is None else scores + attention_mask
 
 
@@ -223,7 +233,8 @@ def record_attention(
     if recorder.watch.projections:
         recorder.queries.append(recorder.kept(query))
         recorder.keys.append(recorder.kept(key))
-    scores = _scores(query, key, attention_mask, scaling, softcap)
+    ruled = recorder.rules is not None
+    scores = _scores(query, key, attention_mask, scaling, softcap, ruled=ruled)
     return _recorded(recorder, scores.to(recorder.dtype).softmax(dim=-1), value)
 
 

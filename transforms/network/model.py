@@ -1,6 +1,7 @@
 """A frozen transformer that can be looked into: logits out, with or without attention."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
@@ -20,9 +21,10 @@ from attribeam.transforms.network.calls import (
     patch_root_mean_squares,
     patch_rotations,
 )
-from attribeam.transforms.network.capture import Recorder, Watch, recording
-from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer, unit
+from attribeam.transforms.network.capture import Recorder, Watch, current_recorder, recording
+from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer, Norm, unit
 from attribeam.transforms.network.rows import Rows
+from attribeam.transforms.network.rules import Rules, following
 
 Task = Literal[
     "classification",
@@ -43,7 +45,9 @@ VALUES: tuple[Task, ...] = ("regression", "span", "similarity")
 # of attention are products of projections alone. ``classes``: outputs are of classes.
 # ``position``: what is predicted of a row is read from one position. ``tokens``: rows are of
 # tokens, and not of patches. ``lengths``: the head doesn't divide features by their lengths.
-# ``layers``: it is known what its layers are.
+# ``layers``: it is known what its layers are. ``looked_up``: its attention is looked up in
+# transformers' registry. ``one_sum``: all that its layers give is added up, and the logits are a
+# linear map of a norm of that.
 Trait = Literal[
     "layers",
     "post_ln",
@@ -54,6 +58,8 @@ Trait = Literal[
     "position",
     "tokens",
     "lengths",
+    "looked_up",
+    "one_sum",
 ]
 # Units of a head in nearly all encoders.
 _USUAL_HEAD = 64
@@ -304,8 +310,16 @@ class Model:
             "tokens": self.modality != "images",
             "products": known and not any(layer.attention.moves for layer in self.layers),
             "lengths": not self.contrastive,
+            "looked_up": known and all(layer.attention.dropout is None for layer in self.layers),
+            "one_sum": known and self._adds_up(),
         }
         return frozenset(trait for trait, holds in true_of.items() if holds)
+
+    def _adds_up(self) -> bool:
+        """Whether no norm is between the sums of its layers, and the head is a norm and a map."""
+        joins = any(step.join for layer in self.layers for step in layer.steps)
+        kinds = [type(step) for step in self.head[:2]]
+        return not joins and kinds == [Norm, Affine]
 
     @cached_property
     def head(self) -> list[HeadStep]:
@@ -441,6 +455,7 @@ class Model:
         enter: torch.Tensor | None = None,
         start: int = 0,
         leaving: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
+        rules: Rules | None = None,
     ) -> tuple[torch.Tensor, Recorder]:
         """Runs the model once.
 
@@ -453,6 +468,8 @@ class Model:
                 the position that is read.
             leaving: What is done to what leaves a layer, [B, T, d] (of the last one [B, 1, d], as
                 the position read out is alone), of the layer's number.
+            rules: What gradients are to pass the layers and the head by, in place of derivatives;
+                not together with ``start``.
 
         Returns:
             Logits [B, C] (C = 2 for a masked LM: the correct and the wrong word at the [MASK]) and
@@ -463,14 +480,14 @@ class Model:
         """
         if self.anatomy.closed:
             return self._run_closed(rows, enter)
-        recorder = Recorder(self.layers, watch, rows.read, self.dtype, enter, start, leaving)
-        with borrowed(self.network), self.autocast(), recording(recorder):
+        recorder = Recorder(self.layers, watch, rows.read, self.dtype, enter, start, leaving, rules)
+        with borrowed(self.network), self.autocast(), recording(recorder), self._following(rules):
             if enter is not None and start == self.num_layers:
                 recorder.leave(enter)
             else:
                 self.network.base_model(**self._inputs(rows))
             assert recorder.left is not None
-            logits = self.logits_of(recorder.left, rows)
+            logits = self.logits_of(recorder.left, rows, rules)
         if watch.attention and len(recorder.attention) != self.num_layers - start:
             raise RuntimeError(
                 f"{len(recorder.attention)} of {self.num_layers} layers of "
@@ -490,7 +507,16 @@ class Model:
         """Under it products of matrices are in bfloat16, if they are to be."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
-    def logits_of(self, left: torch.Tensor, rows: Rows) -> torch.Tensor:
+    def _following(self, rules: Rules | None) -> AbstractContextManager[None]:
+        """Under it the layers follow rules, in the run that is under way in this thread."""
+        if rules is None:
+            return nullcontext()
+        recorder = current_recorder()
+        return following(
+            rules, self.layers, self.anatomy.norm_shift, lambda: current_recorder() is recorder
+        )
+
+    def logits_of(self, left: torch.Tensor, rows: Rows, rules: Rules | None = None) -> torch.Tensor:
         """What the head makes of what left the last layer, [B, T, d], or [B, 1, d] of one position.
 
         Returns:
@@ -499,7 +525,7 @@ class Model:
             no words, logits of all of them, [Q, V].
         """
         self.check_asked(rows)
-        steps = list(self.head)
+        steps = list(self.head) if rules is None else list(map(rules.step, self.head))
         if rows.read.alone and left.shape[1] == 1:
             state = left[:, 0]
         else:

@@ -70,6 +70,11 @@ class Affine:
             return weight, weight.new_zeros(numbers.shape)
         return weight, self.bias[places].masked_fill(none, 0)
 
+    def among(self, left: torch.Tensor) -> torch.Tensor:
+        """What it gives, [..., m], among all that its module gave."""
+        own = left if self.outputs is None else left[..., self.outputs]
+        return own if self.scale is None else own * self.scale
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Passes x, [..., n], through it: through the module, where it is all of that."""
         if self.outputs is None:

@@ -172,7 +172,7 @@ class Captured:
             self.question = self._question(self.target)
             if leaf is not None:
                 wanted = [leaf] * of_input + recorder.attention * of_attention
-                found = self._gradients(self.question(logits), wanted)
+                found = self.gradients(self.question(logits), wanted)
                 if of_input:
                     self.gradient = kind.vectors(self.model, found[0])
                     self.fed = self.asked(kind.vectors(self.model, leaf.detach()))
@@ -200,7 +200,7 @@ class Captured:
             outputs=outputs,
         )
 
-    def _gradients(
+    def gradients(
         self, explained: torch.Tensor, wanted: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor]:
         """Gradients of each instance's scalar, [B], each [B, ...] of what inputs have, [n, ...].

@@ -1,0 +1,52 @@
+"""Gradients of the input through a network that follows rules of relevance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from attribeam.transforms.inputs.kinds import inputs_of
+from attribeam.transforms.network.capture import Watch
+from attribeam.transforms.network.rules import RULES, RuleName
+from attribeam.transforms.passes.base import Pass, Wish
+
+if TYPE_CHECKING:
+    from attribeam.transforms.passes.captured import Captured
+
+
+class RuledGradient(NamedTuple):
+    """What a ``Ruled`` pass gives.
+
+    Attributes:
+        gradient: Of the explained scalar, [B, T, n].
+        fed: What it is with respect to, [B, T, n].
+    """
+
+    gradient: torch.Tensor
+    fed: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Ruled(Pass[RuledGradient]):
+    """Gradients by rules of relevance, with respect to what is fed. 1 F, and a backward pass each.
+
+    The forward pass is shared by all questions about an input.
+
+    Attributes:
+        rules: Which rules (``network.rules``).
+    """
+
+    rules: RuleName
+
+    def run(self, captured: "Captured", alike: Sequence[Wish]) -> RuledGradient:
+        """One forward pass of each input, and one backward pass for the first questions of all."""
+        model, rows, kind = captured.model, captured.batch.inputs, inputs_of(captured.model)
+        with torch.enable_grad():
+            leaf, enter = kind.leaf(model, rows)
+            leaf = leaf.detach().requires_grad_()
+            watch, rules = Watch(whole=True), RULES[self.rules]
+            logits, _ = model.run(rows, watch=watch, enter=enter(rows, leaf), rules=rules)
+            (gradient,) = captured.gradients(captured.question(logits), [leaf])
+        fed = captured.asked(kind.vectors(model, leaf.detach()))
+        return RuledGradient(kind.vectors(model, gradient), fed)
