@@ -124,6 +124,7 @@ class MethodRecord(TypedDict):
     target: NotRequired[str | None]
     passes: NotRequired[list[str]]
     sides: NotRequired[dict[str, dict[str, Any]]]
+    not_of_all: NotRequired[str]
     cost: NotRequired[str]
     paper: NotRequired[str]
     equation: NotRequired[str]

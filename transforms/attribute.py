@@ -160,6 +160,11 @@ def attribute(
         more |= {"seed": seed, "layers": layers, "pixels": pixels, "statistics": statistics}
         more |= {"progress": progress}
         return replace(_by_tower(model, instances, chosen, more), left_out=left_out)
+    if any(instance.of_all for instance in instances) and model.task == "causal_lm":
+        more = {"token_budget": token_budget, "seed": seed, "layers": layers, "pixels": pixels}
+        more |= {"statistics": statistics, "progress": progress}
+        tokens = {"target": target, "explain": explain, **more}
+        return replace(_by_span(model, instances, chosen, tokens, more), left_out=left_out)
     job = _Job(
         model=model,
         instances=instances,
@@ -186,6 +191,38 @@ def attribute(
     return job.out
 
 
+def _by_span(
+    model: Model,
+    instances: Sequence[Instance],
+    chosen: Sequence[Chosen],
+    of_tokens: Mapping[str, Any],
+    of_all: Mapping[str, Any],
+) -> Attributions:
+    """As ``attribute``, of tokens that follow prompts and of all of them at once.
+
+    Methods that aren't defined for the latter have nothing there (``registry.Chosen.not_of_all``).
+    """
+    out = Attributions([None] * len(instances), {c.name: [None] * len(instances) for c in chosen})
+    spans = [choice for choice in chosen if choice.not_of_all(model) is None]
+    for own, asked, fits, more in (
+        (False, model, chosen, of_tokens),
+        (True, model.of_all, spans, of_all),
+    ):
+        at = [number for number, one in enumerate(instances) if one.of_all == own]
+        found = attribute(asked, [instances[number] for number in at], fits, **more)
+        _put(out, found, at)
+    return out
+
+
+def _put(out: Attributions, found: Attributions, at: Sequence[int]) -> None:
+    """Puts results of some instances, by their numbers, where they belong."""
+    for place, number in enumerate(at):
+        out.predictions[number] = found.predictions[place]
+        for name, rows in found.rows.items():
+            out.rows[name][number] = rows[place]
+    out.failures += found.failures
+
+
 def _by_tower(
     model: Model, instances: Sequence[Instance], chosen: Sequence[Chosen], more: Mapping[str, Any]
 ) -> Attributions:
@@ -195,11 +232,7 @@ def _by_tower(
         own = [at for at, one in enumerate(instances) if one.modality == modality]
         fits = [choice.for_tower(tower) for choice in chosen]
         found = attribute(tower, [instances[at] for at in own], fits, **more)
-        for place, at in enumerate(own):
-            out.predictions[at] = found.predictions[place]
-            for name, rows in found.rows.items():
-                out.rows[name][at] = rows[place]
-        out.failures += found.failures
+        _put(out, found, own)
     return out
 
 

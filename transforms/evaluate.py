@@ -361,6 +361,8 @@ def curves(
     """
     if model.beside is not None:
         return _by_tower(model, rankings, evaluation, token_budget=token_budget, seed=seed)
+    if model.task == "causal_lm" and any(ranking.instance.of_all for ranking in rankings):
+        return _by_span(model, rankings, evaluation, token_budget=token_budget, seed=seed)
     variants = Variants(model)
     asked = [_asked(variants, ranking, evaluation, seed) for ranking in rankings]
     variants.run(token_budget)
@@ -385,6 +387,21 @@ def _by_tower(
     for modality, tower in model.towers.items():
         own = [at for at, one in enumerate(rankings) if one.instance.modality == modality]
         found, failed = curves(tower, [rankings[at] for at in own], evaluation.of(tower), **more)
+        for at, result in zip(own, found, strict=True):
+            results[at] = result
+        failures += failed
+    return results, failures
+
+
+def _by_span(
+    model: Model, rankings: Sequence[Ranking], evaluation: Evaluation, **more: int
+) -> tuple[list[list[CurvePoint] | None], list[Failure]]:
+    """As ``curves``, of tokens that follow prompts and of all of them at once."""
+    results: list[list[CurvePoint] | None] = [None] * len(rankings)
+    failures = []
+    for of_all, asked in ((False, model), (True, model.of_all)):
+        own = [at for at, one in enumerate(rankings) if one.instance.of_all == of_all]
+        found, failed = curves(asked, [rankings[at] for at in own], evaluation, **more)
         for at, result in zip(own, found, strict=True):
             results[at] = result
         failures += failed

@@ -360,6 +360,10 @@ class Chosen:
             return f"can't be run so: {error}"
         return None
 
+    def not_of_all(self, model: Model) -> str | None:
+        """Why it has no scores of all at once that follows a prompt; None if it has them."""
+        return self.unfit(model.of_all, "span")
+
     def fitted(self, model: Model, scalar: Scalar | None = None) -> "Chosen":
         """The same with parameters that depend on the model filled in.
 

@@ -40,6 +40,7 @@ _METHOD_COMMENTS = {
     "tables": "Tables that it fills in this run",
     "paper": "Where the method comes from",
     "passes": "Passes through the model that the method needs",
+    "not_of_all": "Why it has no rows of the instances ID#all; null if it has them",
     "word_score": "What a word's score is of its tokens', wherever words are ranked: sum or max",
 }
 # Those that are no texts.

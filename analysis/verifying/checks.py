@@ -161,7 +161,11 @@ CHECKS = (
 ACCOUNTS = """
 select
     m.method,
-    (select count(*) from instances) as instances,
+    (
+        select count(*)
+        from instances
+        where question_kind is distinct from 'all' or not_of_all is null
+    ) as instances,
     coalesce(a.n, 0) as attributed,
     coalesce(f.failed, 0) as failed,
     coalesce(c.n, 0) as evaluated,
@@ -212,6 +216,8 @@ select count(*), min(instance_id)
 from instances
 anti join (from attributed where method = $method) using (instance_id)
 anti join (from failures where method = $method and stage = 'attribute') using (instance_id)
+where question_kind is distinct from 'all'
+    or (select not_of_all from methods where method = $method) is null
 """
 UNDETAILED = """
 select count(*), min(instance_id)

@@ -111,7 +111,7 @@ INSTANCES = (
         select count(*), min(instance_id)
         from instances
         where abs(list_sum(probabilities) - 1) > 1e-3
-            and coalesce(question_kind not in ('value', 'start', 'end'), true)
+            and coalesce(question_kind not in ('value', 'start', 'end', 'all'), true)
         """,
     ),
     Check(
@@ -344,7 +344,7 @@ WINDOWS = (
         from instances
         where instance_id is distinct from
             row_id || coalesce('/' || "window", '/' || modality, '')
-                || coalesce('#' || question, '')
+                || coalesce('#' || question, case question_kind when 'all' then '#all' end, '')
         """,
     ),
     Check(
@@ -383,6 +383,8 @@ WINDOWS = (
             )
             group by row_id, split_part(substr(instance_id, len(row_id) + 1), '#', 1)
             having max(question) is distinct from count(distinct question) - 1
+                -- Of a language model one token may be all that is asked for.
+                and count(distinct question) > 1
         )
         """,
     ),

@@ -228,7 +228,7 @@ def _check_unique(corpus: Corpus, root: str, hashes: list[np.ndarray]) -> None:
 
 # An id that a window, a question or a side of a pair could have, and that of its row.
 _WINDOW = re.compile(r"(.*)/(0|[1-9]\d*)", re.DOTALL)
-_QUESTION = re.compile(r"(.*?)(?:/(0|[1-9]\d*))?#(0|[1-9]\d*)", re.DOTALL)
+_QUESTION = re.compile(r"(.*?)(?:/(0|[1-9]\d*))?#(0|[1-9]\d*|all)", re.DOTALL)
 _SIDE = re.compile(r"(.*)/(image|text)", re.DOTALL)
 
 

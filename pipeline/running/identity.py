@@ -160,7 +160,7 @@ def _token_types(model: Model, columns: Mapping[str, str]) -> str | None:
 
 def _method_record(choice: Chosen, settings: Settings, model: Model) -> MethodRecord:
     """What is kept of a method; of pairs with what each side has in place of ``auto``."""
-    record = _plain_record(choice, settings)
+    record = _plain_record(choice, settings, model)
     if model.beside is not None:
         fits = choice.by_tower(model)
         record["sides"] = {
@@ -172,9 +172,9 @@ def _method_record(choice: Chosen, settings: Settings, model: Model) -> MethodRe
     return record
 
 
-def _plain_record(choice: Chosen, settings: Settings) -> MethodRecord:
+def _plain_record(choice: Chosen, settings: Settings, model: Model) -> MethodRecord:
     method = choice.method
-    return {
+    record: MethodRecord = {
         "params": dict(choice.params),
         "version": method.version,
         "tables": list(settings.tables[choice.name]),
@@ -190,6 +190,9 @@ def _plain_record(choice: Chosen, settings: Settings) -> MethodRecord:
         "paper": method.paper,
         "equation": method.equation,
     }
+    if model.task == "causal_lm" and (why := choice.not_of_all(model)) is not None:
+        record["not_of_all"] = why
+    return record
 
 
 def _execution(options: Options, settings: Settings) -> Execution:

@@ -36,6 +36,7 @@ from attribeam.schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from attribeam.schemas.manifest import CorpusIdentity, Manifest
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
+from attribeam.transforms.inputs.row import Target
 from attribeam.transforms.inputs.seam import Operation
 from attribeam.transforms.inputs.targets import SEVERAL, Scalar, parse_explain, parse_target
 from attribeam.transforms.inputs.text.windows import default_overlap, most_overlap
@@ -552,9 +553,16 @@ def _encoding(
         stride,
         options.words,
         need_label=target == "gold",
-        target=target if several and isinstance(target, int) else None,
+        target=_asked_for(target) if several else None,
         objects=target == "objects",
     )
+
+
+def _asked_for(target: str | int) -> Target:
+    """What is asked for of several outputs; None for each."""
+    if isinstance(target, int):
+        return target
+    return "all" if target == "all" else "tokens" if target == "tokens" else None
 
 
 def _of_patches(model: Model) -> list[str]:

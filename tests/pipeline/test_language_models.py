@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 from numpy.typing import NDArray
+from transformers import GPT2LMHeadModel
 
 from tests.support.authors import golden_numbers
 from tests.support.models import GOLDENS, relative_error
@@ -33,7 +36,7 @@ def by_token(out: Path, name: str, method: str | None = None) -> dict[tuple[int,
     rows = {}
     for row in table(out, name, method).to_pylist():
         row_id, number = row["instance_id"].removeprefix("golden-").split("#")
-        if int(row_id) in WITH_GOLDENS:
+        if int(row_id) in WITH_GOLDENS and number != "all":
             rows[int(row_id), int(number)] = row
     return rows
 
@@ -122,6 +125,75 @@ def test_rows_that_cannot_be_explained_fail_with_a_reason(tmp_path: Path) -> Non
     for number, message in enumerate(bad):
         assert message in failures[f"r{number}"]["message"]
     there = table(tmp_path / "out", "instances").to_pylist()
-    assert [one["instance_id"] for one in there] == ["good#0", "good#1"]
-    assert [(one["foil_id"], one["is_eos"]) for one in there] == [(None, False), (5, True)]
+    assert [one["instance_id"] for one in there] == ["good#0", "good#1", "good#all"]
+    assert [(one["foil_id"], one["is_eos"]) for one in there[:2]] == [(None, False), (5, True)]
     assert there[0]["outputs"][1] == f"w{there[0]['runner_up_id']}"
+
+
+@torch.no_grad()
+def log_prob_of_all(network: Any, ids: list[int], prompt: int, removed: int | None) -> float:
+    """How likely is what follows a prompt, by transformers alone, with one token gone."""
+    kept = [at for at in range(len(ids) - 1) if at != removed]
+    rows, places = (torch.tensor([x]) for x in ([ids[at] for at in kept], kept))
+    logits = network(rows, position_ids=places).logits[0].log_softmax(-1)
+    read = [kept.index(at) for at in range(prompt - 1, len(ids) - 1)]
+    return float(logits[read, ids[prompt:]].sum())
+
+
+def test_all_that_follows(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    methods = "grad_x_input,saliency,occlusion,raw_attention,decompx"
+    run = command(
+        *("run", "--model", GOLDENS / "gpt2-golden", "--corpus", CORPUS, "--output", out),
+        *("--dtype", "float64", "--explain", "log_prob", "--limit", "3", "--fractions", "0.5"),
+        *("--methods", methods.removesuffix(",decompx")),
+    )
+    assert run.status == 0, run.err
+    linear = tmp_path / "linear"
+    run = command(
+        *("run", "--model", GOLDENS / "gpt2-golden", "--corpus", CORPUS, "--output", linear),
+        *("--limit", "3", "--methods", "saliency,decompx", "--no-evaluate"),
+    )
+    assert run.status == 0, run.err
+    for folder in (out, linear):
+        verified = command("verify", folder)
+        assert "sound: everything adds up" in verified.out, verified.out
+    why = table(linear, "instances").to_pylist()
+    of_tokens = [one["instance_id"] for one in why if one["question"] is not None]
+    assert table(linear, "attributions", "decompx")["instance_id"].to_pylist() == of_tokens
+
+    network = GPT2LMHeadModel.from_pretrained(GOLDENS / "gpt2-golden").double()
+    instances = {one["instance_id"]: one for one in table(out, "instances").to_pylist()}
+    scores = {
+        (method, one["instance_id"]): np.array(one["scores"])
+        for method in ("grad_x_input", "occlusion", "raw_attention")
+        for one in table(out, "attributions", method).to_pylist()
+    }
+    points = table(out, "curves", "occlusion").to_pylist()
+    for number, row in enumerate(pq.read_table(CORPUS).to_pylist()[:3]):
+        name, prompt = f"golden-{number}", len(row["input_ids"])
+        ids = row["input_ids"] + row["continuation_ids"]
+        every = instances[f"{name}#all"]
+        tokens = [instances[f"{name}#{t}"] for t in range(len(row["continuation_ids"]))]
+        assert (every["question"], every["question_kind"], every["readout"]) == (None, "all", None)
+        assert every["input_ids"] == ids[:-1]
+        whole = log_prob_of_all(network, ids, prompt, None)
+        assert every["log_prob"] == pytest.approx(whole, abs=1e-9)
+        assert every["log_prob"] == pytest.approx(sum(one["log_prob"] for one in tokens))
+        assert every["logits"] == pytest.approx([whole])
+        assert every["probabilities"] == pytest.approx([np.exp(whole)])
+        # A sum of log-probabilities has the sum of their gradients; of what is no gradient, which
+        # is of no class, it is the mean.
+        for method, join in (("grad_x_input", np.sum), ("raw_attention", np.mean)):
+            own = [scores[method, one["instance_id"]] for one in tokens]
+            padded = [np.pad(one, (0, len(ids) - 1 - len(one))) for one in own]
+            error = relative_error(scores[method, f"{name}#all"], join(padded, axis=0))
+            assert error < LIMITS["float64"]
+        removable = [at for at in range(prompt - 1) if not every["special"][at]]
+        lost = np.zeros(len(ids) - 1)
+        lost[removable] = [whole - log_prob_of_all(network, ids, prompt, a) for a in removable]
+        assert scores["occlusion", f"{name}#all"] == pytest.approx(lost, abs=1e-9)
+        of_all = [p for p in points if p["instance_id"] == f"{name}#all" and p["order"] == "morf"]
+        assert [p["removed"] for p in of_all] == [0, (len(removable) + 1) // 2, len(removable)]
+        assert of_all[0]["logit"] == pytest.approx(whole, abs=1e-9)
+        assert of_all[0]["probability"] == pytest.approx(np.exp(whole), rel=1e-9)

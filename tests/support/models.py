@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, Statistics, collect
-from attribeam.transforms.inputs.encode import encode_row
+from attribeam.transforms.inputs.encode import encode, encode_row
 from attribeam.transforms.network.anatomy import ANATOMIES
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -86,7 +86,13 @@ _MORE: dict[str, dict[str, Any]] = {
         "position_biased_input": False,
     },
 }
-_HEADS = {"classification": "ForSequenceClassification", "masked_lm": "ForMaskedLM"}
+_HEADS = {
+    "classification": "ForSequenceClassification",
+    "masked_lm": "ForMaskedLM",
+    "causal_lm": "ForCausalLM",
+}
+# Language models that are called otherwise than their families are.
+_SPEAKING = {"gpt2": "GPT2LMHeadModel", "gemma3_text": "Gemma3ForCausalLM"}
 _WORDPIECES = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     *["the", "a", "film", "plot", "play", "actor", "is", "was", "not", "very", "and", "but"],
@@ -181,7 +187,9 @@ def tiny_network(
     torch.manual_seed(seed)
     family, more = VARIANTS.get(family, (family, {}))
     config = tiny_config(family, **more, **changes)
-    network = getattr(transformers, CLASSES[family] + _HEADS[task])(config)
+    name = CLASSES[family] + _HEADS[task]
+    name = _SPEAKING.get(family, name) if task == "causal_lm" else name
+    network = getattr(transformers, name)(config)
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(torch.randn_like(weight), alpha=0.2)
@@ -268,7 +276,24 @@ def relative_error(found: ArrayLike, expected: ArrayLike) -> float:
     return float(np.abs(got - wanted).max() / np.abs(wanted).max())
 
 
+def random_questions(model: Model, sizes: Sequence[tuple[int, int]]) -> list[Instance]:
+    """Questions to a language model about rows of prompts and continuations of given lengths.
+
+    Each second token is its rationale.
+    """
+    rows = []
+    for number, (prompt, length) in enumerate(sizes):
+        rng = np.random.default_rng([number, prompt, length])
+        ids = random_ids(model, prompt + length + 1, rng)[:-1]
+        of = {"input_ids": ids[:prompt], "continuation_ids": ids[prompt:]}
+        rows.append(Row(f"random-{number}", **of))
+    found = encode(model, rows, EncodeOptions(MAX_LENGTH))
+    return [replace(i, rationale=np.arange(len(i), dtype=np.int32) % 2) for i in found]
+
+
 @cache
 def statistics_of(model: Model) -> Statistics:
     """Statistics of some texts, for the methods that need them."""
+    if model.task == "causal_lm":
+        return collect(model, random_questions(model, [(7, 3), (11, 6), (9, 4)]), 1000)
     return collect(model, random_instances(model, [9, 16, 12]), 1000)

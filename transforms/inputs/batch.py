@@ -52,7 +52,8 @@ class Instance:
         contrast: Vocabulary ids of the correct and the wrong word (masked LM), or None.
         contrast_words: The same two as strings.
         question: Number of the question about the row, from 0; None if there is but one.
-        question_kind: What is asked: ``next`` why a token follows; ``label`` whether the row has a
+        question_kind: What is asked: ``next`` why a token follows, ``all`` why all do that follow;
+            ``label`` whether the row has a
             label, of models that give it any number of them; ``value`` a regression's output;
             ``token`` the class of a word; ``start`` and ``end`` where an answer begins and ends;
             ``object`` the class of a thing that a picture shows. None for the row's class, or a
@@ -69,6 +70,7 @@ class Instance:
         continuation: What a language model is asked about: all of the row that this is the start
             of, up to the token before the one that is asked for.
         next: The token that is asked for, and what the model said; None until it was run.
+        log_prob: Of all that follows, if that is asked for, likewise.
         modality: The kind of input that it is (``kinds``).
     """
 
@@ -103,6 +105,7 @@ class Instance:
     against: NDArray[np.floating[Any]] | None = None
     continuation: Continuation | None = None
     next: Next | None = None
+    log_prob: float | None = None
     modality: ClassVar[str] = "text"
 
     def __len__(self) -> int:
@@ -112,6 +115,11 @@ class Instance:
     def outputs(self) -> tuple[int, ...] | None:
         """Numbers of the outputs that are asked for; None for all (``Rows.outputs``)."""
         return self.asked if self.contrast is None else self.contrast
+
+    @property
+    def of_all(self) -> bool:
+        """Whether all that follows a prompt is asked for, and not one token."""
+        return self.question_kind == "all"
 
     @property
     def words(self) -> tuple[int, ...] | None:
@@ -153,11 +161,14 @@ class Instance:
     @property
     def own_columns(self) -> Mapping[str, Any]:
         """What only its kind has in the table ``instances``, by column."""
-        if self.next is None or self.continuation is None:
+        if self.continuation is None:
             return {}
+        own = {"prompt_length": self.continuation.prompt, "given": self.continuation.given}
+        if self.next is None:
+            return {**own, "log_prob": self.log_prob}
         said = self.next
         return {
-            "prompt_length": self.continuation.prompt,
+            **own,
             "token": said.name,
             "token_id": said.token,
             "foil": said.foil_name if said.own_foil else None,
@@ -169,13 +180,17 @@ class Instance:
             "entropy": said.entropy,
             "rank": said.rank,
             "is_eos": said.ends,
-            "given": said.given,
         }
 
     @property
     def removable(self) -> Flags:
-        """Tokens that a perturbation or a baseline may replace: neither special nor read out."""
+        """Tokens that a perturbation or a baseline may replace: neither special nor read out.
+
+        Where all that follows a prompt is asked for, they are of the prompt.
+        """
         free = ~self.special
+        if self.of_all and self.continuation is not None:
+            free[self.continuation.prompt - 1 :] = False
         if self.readout is not None:
             free[self.readout] = False
         return free

@@ -27,6 +27,11 @@ class Continuation:
         return len(self.ids) - self.prompt
 
     @property
+    def read(self) -> NDArray[np.intp]:
+        """The positions that its tokens are read from, [C]: each the one before a token's own."""
+        return np.arange(self.prompt - 1, len(self.ids) - 1)
+
+    @property
     def fed(self) -> NDArray[np.int32]:
         """What the network is given: all but the last, which nothing follows, [p + C - 1]."""
         return self.ids[:-1]
@@ -49,7 +54,6 @@ class Next:
         rank: How many tokens are likelier, and one.
         ends: Whether it is the end token.
         own_foil: Whether the foil is the one given.
-        given: Whether the corpus has the token; else the model has said it.
     """
 
     token: int
@@ -64,4 +68,3 @@ class Next:
     rank: int
     ends: bool
     own_foil: bool
-    given: bool

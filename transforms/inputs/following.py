@@ -1,4 +1,4 @@
-"""Questions to a language model: one for each token that follows a prompt.
+"""Questions to a language model: one for each token that follows a prompt, and one for all of them.
 
 What a token is compared with where the corpus doesn't say, the runner-up, only the model knows. So
 each row is run once before anything is explained, which also tells how likely a token was.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from attribeam.transforms.inputs.batch import TOKEN_BUDGETS, Instance, pack, put
 from attribeam.transforms.inputs.continuation import Next
 from attribeam.transforms.inputs.kinds import inputs_of
-from attribeam.transforms.inputs.row import ModelRowError, RowError
+from attribeam.transforms.inputs.row import ModelRowError, RowError, Target
 from attribeam.transforms.inputs.text.tokenised import names_of
 from attribeam.transforms.network.borrowed import borrowed
 from attribeam.transforms.network.model import Model
@@ -26,25 +26,33 @@ _MOST = 1 << 26
 _Numbers = NDArray[np.float64]
 
 
-def following(instance: Instance, target: int | None) -> Iterator[Instance]:
-    """An instance for each token that follows, of what comes before it; not run yet (``told``).
+def following(instance: Instance, target: Target) -> Iterator[Instance]:
+    """An instance for each token that follows, of what comes before it, and one for all of them.
+
+    They were not run yet (``told``).
 
     Args:
         instance: A prompt and all that follows it but the last token.
-        target: Number of the token that is asked for; None for each.
+        target: Number of the token that is asked for, ``tokens`` for each, ``all`` for all of them
+            at once; None for both.
 
     Raises:
         RowError: If there is no such token.
     """
     continuation = instance.continuation
     assert continuation is not None
-    if target is not None and target >= len(continuation):
-        raise RowError(f"there is no token {target}: the continuation has {len(continuation)}")
-    for number in range(len(continuation)) if target is None else [target]:
+    numbers: Sequence[int] = range(len(continuation))
+    if isinstance(target, int):
+        if target >= len(continuation):
+            raise RowError(f"there is no token {target}: the continuation has {len(continuation)}")
+        numbers = [target]
+    for number in numbers if target != "all" else []:
         length = continuation.prompt + number
         yield replace(
             _start(instance, length), readout=length - 1, question=number, question_kind="next"
         )
+    if target in (None, "all"):
+        yield replace(instance, readout=None, question_kind="all")
 
 
 def _start(instance: Instance, length: int) -> Instance:
@@ -116,17 +124,34 @@ def _failed(error: Exception) -> ModelRowError:
 
 def _run(model: Model, rows: Sequence[Sequence[Instance]]) -> list[list[Instance]]:
     """Questions about some rows, with what the model says."""
-    inputs = [max(questions, key=len) for questions in rows]
-    asked = [question for questions in rows for question in questions]
+    every = [_tokens(questions) for questions in rows]
+    asked = [question for questions in every for question in questions]
     at = np.array([question.position for question in asked])
-    row = np.repeat(np.arange(len(rows)), [len(questions) for questions in rows])
+    row = np.repeat(np.arange(len(rows)), [len(questions) for questions in every])
     read = Read(at=put(at, model.device), row=put(row, model.device))
+    inputs = [max(questions, key=len) for questions in every]
     given = inputs_of(model).rows(model, inputs)
     logits = model.run(replace(given, read=read, outputs=None))[0]
     if not torch.isfinite(logits).all():
         raise ArithmeticError("the model's logits are not finite")
     several = iter(_told(model, asked, logits))
-    return [[next(several) for _ in questions] for questions in rows]
+    found = [[next(several) for _ in questions] for questions in every]
+    return [_with_sum(*pair) for pair in zip(rows, found, strict=True)]
+
+
+def _tokens(questions: Sequence[Instance]) -> Sequence[Instance]:
+    """The questions about each token, though all of them at once may be all that is asked for."""
+    if not questions[-1].of_all:
+        return questions
+    return questions[:-1] or list(following(questions[-1], "tokens"))
+
+
+def _with_sum(questions: Sequence[Instance], tokens: list[Instance]) -> list[Instance]:
+    """The questions of a row, of what the model says of each token."""
+    if not questions[-1].of_all:
+        return tokens
+    log_prob = sum(one.next.log_prob for one in tokens if one.next is not None)
+    return [*tokens[: len(questions) - 1], replace(questions[-1], log_prob=log_prob)]
 
 
 def _told(model: Model, asked: Sequence[Instance], logits: torch.Tensor) -> Iterator[Instance]:
@@ -165,7 +190,6 @@ def _with_next(
     token = _token(question)
     name, foil_name = names_of(model, [token, foil])
     logit, foil_logit, log_prob, entropy, rank = numbers.tolist()
-    assert question.continuation is not None
     said = Next(
         token=token,
         name=name,
@@ -179,7 +203,6 @@ def _with_next(
         rank=int(rank),
         ends=token in model.end_ids,
         own_foil=own_foil,
-        given=question.continuation.given,
     )
     return replace(question, next=said, asked=(token, foil), asked_names=(name, foil_name))
 

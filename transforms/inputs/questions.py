@@ -14,13 +14,13 @@ from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.following import following
 from attribeam.transforms.inputs.images.picture import Picture
 from attribeam.transforms.inputs.kinds import collate
-from attribeam.transforms.inputs.row import ModelRowError, RowError
+from attribeam.transforms.inputs.row import ModelRowError, RowError, Target
 from attribeam.transforms.network.model import VALUES, Model
 from attribeam.transforms.recovery import is_device_lost
 
 
 def questions(
-    model: Model, instance: Instance, target: int | None, *, objects: bool = False
+    model: Model, instance: Instance, target: Target, *, objects: bool = False
 ) -> list[Instance]:
     """The questions about a row or a window.
 
@@ -36,7 +36,7 @@ def questions(
     if objects:
         return _of_objects(instance)
     if model.task == "causal_lm":
-        return [_numbered(one, int(one.question or 0)) for one in following(instance, target)]
+        return [_numbered(one, one.question) for one in following(instance, target)]
     if model.task == "token_classification":
         return [_numbered(one, number) for number, one in enumerate(_words(instance))]
     if model.task not in ("multi_label", *VALUES):
@@ -46,7 +46,7 @@ def questions(
     kinds = {"multi_label": "label", "regression": "value", "similarity": "value"}
     where = _span(model, instance) if model.task == "span" else [instance.readout] * len(names)
     several = target is None and len(names) > 1
-    asked = range(len(names)) if target is None else [target]
+    asked = [target] if isinstance(target, int) else range(len(names))
     found = [
         replace(
             instance,
@@ -122,10 +122,11 @@ def _words(instance: Instance) -> Iterator[Instance]:
         before = word
 
 
-def _numbered(instance: Instance, number: int) -> Instance:
+def _numbered(instance: Instance, number: int | None) -> Instance:
+    """A question by its number; None for that about all that follows."""
     return replace(
         instance,
-        instance_id=f"{instance.instance_id}#{number}",
+        instance_id=f"{instance.instance_id}#{'all' if number is None else number}",
         row_id=instance.row_id or instance.instance_id,
         question=number,
     )

@@ -10,6 +10,9 @@ from attribeam.schemas import UsageError
 
 Overflow = Literal["truncate", "fail", "stride"]
 Words = Literal["whitespace", "tokenizer"]
+# What is asked for, of models that have several outputs: the number of one, or of a language model
+# each token that follows or all of them at once; None for all that there are.
+Target = int | Literal["tokens", "all"] | None
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ class EncodeOptions:
         words: What a word is: a run of non-``whitespace`` characters (as rationales count them), or
             what the ``tokenizer`` splits texts into before it looks for pieces.
         need_label: Instances without a label fail (the gold class is to be explained).
-        target: The label or the value that is asked for, of models that have several; None for each
-            of them.
+        target: The label or the value that is asked for, of models that have several, or the token
+            that follows a prompt; of these also ``tokens`` or ``all``. None for each of them.
         objects: The classes that a picture's masks are of are asked for, each in an instance.
 
     Raises:
@@ -86,7 +89,7 @@ class EncodeOptions:
     stride: int | None = None
     words: Words = "whitespace"
     need_label: bool = False
-    target: int | None = None
+    target: Target = None
     objects: bool = False
 
     def __post_init__(self) -> None:

@@ -23,7 +23,8 @@ from attribeam.transforms.network.model import VALUES, Model, Task
 # ``log_prob`` and ``probability`` are of the softmax (of a label, of the sigmoid). ``contrast`` is
 # the logit less that of the runner-up, the same class whatever becomes of the input (of a masked
 # LM, of its other word); ``margin`` is the logit less the largest of all others.
-Scalar = Literal["logit", "log_prob", "probability", "contrast", "margin", "value"]
+# ``span`` is the log-probability of all that follows a prompt.
+Scalar = Literal["logit", "log_prob", "probability", "contrast", "margin", "value", "span"]
 # A method's own choice: the scalar that is explained, or the probability of its class.
 Output = Literal["logit", "probability"]
 
@@ -33,6 +34,7 @@ _SCALARS: dict[Task, tuple[Scalar, ...]] = {
     "token_classification": ("logit", "log_prob", "probability", "contrast", "margin"),
     "masked_lm": ("contrast", "logit", "log_prob", "probability"),
     "causal_lm": ("contrast", "logit", "log_prob", "probability"),
+    "continuation": ("span",),
     "multi_label": ("logit", "log_prob", "probability"),
     "regression": ("value",),
     "span": ("value",),
@@ -106,13 +108,15 @@ def parse_target(target: str, model: Model) -> str | int:
 
 
 def _token_of(target: str) -> str | int:
-    """The rule for a language model: each token that follows, or the number of one."""
+    """The rule for a language model: tokens that follow, all of them at once, or both."""
     if target in ("auto", "each"):
         return "each"
+    if target in ("tokens", "all"):
+        return target
     if not re.fullmatch(r"\d{1,9}", target):
         raise UsageError(
-            f"--target {target}: of a language model there is each (each token that follows), or "
-            "the number of one, from 0"
+            f"--target {target}: of a language model there is each (each token that follows, and "
+            "all of them at once), tokens, all, or the number of a token, from 0"
         )
     return int(target)
 
@@ -223,6 +227,8 @@ class Explained:
         """The scalar of each row, [N], of logits [N, C]."""
         if self.scalar in LINEAR:
             return (self.weights(logits) * logits).sum(-1)
+        if self.scalar == "span":
+            return logits[:, 0]
         if self.scalar == "probability":
             return self.probability(logits)
         if self.scalar == "log_prob":
@@ -231,6 +237,8 @@ class Explained:
 
     def probability(self, logits: torch.Tensor) -> torch.Tensor:
         """The softmax probability of each row's target, [N]; a value as it is."""
+        if self.scalar == "span":
+            return logits[:, 0].exp()
         return self._at_targets(logits if self.scalar == "value" else logits.softmax(-1))
 
     def output(self, logits: torch.Tensor, kind: Output) -> torch.Tensor:

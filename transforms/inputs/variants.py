@@ -111,9 +111,8 @@ class Variants:
         key = (self._input(instance), operation, bits)
         if key not in self._known:
             self._known[key] = len(self._runs)
-            if (
-                instance.against is not None
-            ):  # Its features are had once, whatever it is paired with.
+            if instance.against is not None:
+                # Its features are had once, whatever it is paired with.
                 instance = replace(instance, against=None)
             self._runs.append(_Run(instance, operation, bits, len(removed)))
             self._lengths.append(self._kind.length(self.model, (instance, operation, removed)))

@@ -1,6 +1,6 @@
 """A frozen transformer that can be looked into: logits out, with or without attention."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,13 +23,14 @@ from attribeam.transforms.network.calls import (
 )
 from attribeam.transforms.network.capture import Recorder, Watch, current_recorder, recording
 from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer, Norm, unit
-from attribeam.transforms.network.rows import Rows
+from attribeam.transforms.network.rows import Rows, Spoken
 from attribeam.transforms.network.rules import Rules, following
 
 Task = Literal[
     "classification",
     "masked_lm",
     "causal_lm",
+    "continuation",
     "multi_label",
     "regression",
     "token_classification",
@@ -39,7 +40,7 @@ Task = Literal[
 # What a causal LM's logits are of (``next_tokens``).
 NEXT = ("target", "foil", "other", "rest")
 # Tasks whose outputs are values, each asked for by itself, and no classes.
-VALUES: tuple[Task, ...] = ("regression", "span", "similarity")
+VALUES: tuple[Task, ...] = ("regression", "span", "similarity", "continuation")
 # ``post_ln``: all sums in its layers are normalised. ``serial``: its branches are added one after
 # the other, each as it is. ``ungated``: its feed-forward parts have no gate. ``products``: scores
 # of attention are products of projections alone. ``classes``: outputs are of classes.
@@ -77,8 +78,8 @@ class Model:
             has, while it runs here it has ours and drops nothing out (``borrowed``).
         anatomy: Where its parts are.
         task: What it predicts: a class of the row, or of each word; any number of labels; one or
-            more values; the word at a [MASK]; the next token; where an answer starts and ends; or
-            how alike a picture and a text are.
+            more values; the word at a [MASK]; the next token, or all that follow; where an answer
+            starts and ends; or how alike a picture and a text are.
         tokenizer: The fast tokenizer; None if the folder has none (pre-tokenised corpora only).
         mask_id: Vocabulary id of the mask token; None if unknown.
         pad_id: Vocabulary id of the padding token; None if unknown.
@@ -225,8 +226,8 @@ class Model:
         """Names of all that the head gives, but for a masked LM's."""
         if self.task == "span":
             return ["start", "end"]
-        if self.task == "similarity":
-            return ["similarity"]
+        if self.task in ("similarity", "continuation"):
+            return [self.task]
         if self.prompts is not None:
             return list(self.prompts)
         if self.task == "causal_lm":
@@ -236,7 +237,12 @@ class Model:
         return [names.get(index, str(index)) for index in range(count)]
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """What the model says of each output, [B, C]: the softmax of logits; values are as is."""
+        """What the model says of each output, [B, C]: the softmax of logits; values are as is.
+
+        Of all that follows a prompt the value is the logarithm of its probability.
+        """
+        if self.task == "continuation":
+            return logits.exp()
         return logits if self.task in VALUES else logits.softmax(-1)
 
     @property
@@ -251,6 +257,16 @@ class Model:
         if self.beside is None:
             return {self.modality: self}
         return {self.modality: replace(self, beside=None), self.beside.modality: self.beside}
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it is a language model that is asked for what follows a prompt."""
+        return self.task in ("causal_lm", "continuation")
+
+    @cached_property
+    def of_all(self) -> "Model":
+        """The same model, asked how likely all is that follows a prompt, and not each token."""
+        return replace(self, task="continuation")
 
     @property
     def of_texts(self) -> "Model":
@@ -325,9 +341,10 @@ class Model:
     def head(self) -> list[HeadStep]:
         """What turns the hidden state of the position read out into logits, step by step.
 
-        For a masked LM these are the logits of the whole vocabulary.
+        For a language model these are the logits of the whole vocabulary.
         """
-        return self.anatomy.head_of(self.network, self.task)
+        task = "causal_lm" if self.task == "continuation" else self.task
+        return self.anatomy.head_of(self.network, task)
 
     @cached_property
     def end_ids(self) -> list[int]:
@@ -371,7 +388,12 @@ class Model:
 
     @property
     def pools(self) -> bool:
-        """Whether a row's prediction is read from the mean of all its positions, or of patches."""
+        """Whether a row's prediction is read from a mean of its positions, or of patches.
+
+        Where all that follows a prompt is asked for, that is of the positions that it is read from.
+        """
+        if self.task == "continuation":
+            return True
         if self.grid is not None:
             return self.pooling != "cls"
         return self.anatomy.pools(self.network.config, self.task)
@@ -526,6 +548,8 @@ class Model:
         """
         self.check_asked(rows)
         steps = list(self.head) if rules is None else list(map(rules.step, self.head))
+        if rows.spoken is not None:
+            return spoken_log_probs(left, steps, rows.spoken)
         if rows.read.alone and left.shape[1] == 1:
             state = left[:, 0]
         else:
@@ -584,6 +608,23 @@ def _asked(logits: torch.Tensor, outputs: torch.Tensor | None) -> torch.Tensor:
         return logits
     chosen = logits.gather(1, outputs.clamp(min=0))
     return chosen.masked_fill(outputs < 0, 0)
+
+
+def spoken_log_probs(
+    hidden: torch.Tensor, steps: Sequence[HeadStep], spoken: Spoken
+) -> torch.Tensor:
+    """Sums of the log-probabilities of tokens that follow one another, [B, 1].
+
+    Args:
+        hidden: What left the last layer, [B, T, d].
+        steps: What makes logits of that.
+        spoken: The tokens.
+    """
+    state = hidden.gather(1, spoken.at[..., None].expand(-1, -1, hidden.shape[-1]))
+    for step in steps:
+        state = step(state)
+    log_probs = state.log_softmax(-1).gather(-1, spoken.ids.clamp(min=0)[..., None])[..., 0]
+    return log_probs.masked_fill(spoken.ids < 0, 0).sum(1, keepdim=True)
 
 
 def next_tokens(logits: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:

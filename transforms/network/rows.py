@@ -93,6 +93,23 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Spoken:
+    """Tokens that follow one another in rows, whose log-probabilities are added up.
+
+    Attributes:
+        at: Positions that they are read from, [B, C]; 0 where a row has fewer.
+        ids: Their ids in the vocabulary, [B, C]; -1 where there is none.
+    """
+
+    at: torch.Tensor
+    ids: torch.Tensor
+
+    def each(self, change: Change) -> "Spoken":
+        """The same of rows that are changed alike."""
+        return Spoken(change(self.at), change(self.ids))
+
+
+@dataclass(frozen=True)
 class Rows:
     """Padded model input, B rows of at most T positions; nothing here knows what they are made of.
 
@@ -106,6 +123,7 @@ class Rows:
         position_ids: [B, T], or None for the model's own numbering.
         against: What features are compared with, of models that compare them, [Q, n]; None where
             features are all that is asked for.
+        spoken: Of language models that are asked how likely all is that follows, what that is.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -114,6 +132,7 @@ class Rows:
     outputs: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
     against: torch.Tensor | None = None
+    spoken: Spoken | None = None
 
     def __len__(self) -> int:
         return len(self.attention_mask)
@@ -186,4 +205,5 @@ class Rows:
             outputs=None if self.outputs is None else change(self.outputs),
             position_ids=None if self.position_ids is None else change(self.position_ids),
             against=None if self.against is None else change(self.against),
+            spoken=None if self.spoken is None else self.spoken.each(change),
         )

@@ -8,7 +8,7 @@ it once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from attribeam.schemas import UsageError
-from attribeam.transforms.inputs.batch import Batch, Instance, pack, row_cost
+from attribeam.transforms.inputs.batch import Batch, Instance, longest, pack, row_cost
 from attribeam.transforms.inputs.given import check_instances, check_model
 from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.capture import Watch
@@ -280,10 +280,22 @@ def collect(model: Model, instances: Sequence[Instance], budget: int) -> Statist
     return moments(model, instances, budget).statistics()
 
 
+def _once(instances: Sequence[Instance]) -> Sequence[Instance]:
+    """Instances; of questions about what follows a prompt the longest, as tokens count once."""
+    if not any(instance.continuation for instance in instances):
+        return instances
+    keys: dict[tuple[str | None, bytes], int] = {}
+    asked = [(i.row_id, b"" if i.continuation is None else i.continuation.ids) for i in instances]
+    row = [keys.setdefault((of, bytes(ids)), len(keys)) for of, ids in asked]
+    chosen = [instances[number] for number in longest(instances, row)]
+    return [replace(i, readout=len(i) - 1, asked=None, question_kind=None) for i in chosen]
+
+
 def moments(model: Model, instances: Sequence[Instance], budget: int) -> Moments:
     """The sums that the statistics of instances come from."""
     positions = () if model.grid is None else (model.grid.positions,)
     nothing = np.zeros((model.num_layers, *positions, model.hidden_size))
+    instances = _once(instances)
     found = Moments(0, nothing, nothing)
     for numbers in pack([len(instance) for instance in instances], budget, model.head_size):
         batch = collate(model, [instances[number] for number in numbers])

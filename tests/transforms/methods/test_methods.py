@@ -52,6 +52,7 @@ from tests.support.models import (
     TASKS,
     plain,
     random_instances,
+    random_questions,
     relative_error,
     statistics_of,
     tasks_of,
@@ -802,6 +803,26 @@ def test_batch_mates_do_not_matter_in_other_families(
         for of in (LOGITS, method)
     }
     same(together, alone, limits)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3_text"])
+def test_questions_about_what_follows_are_answered_alike_alone(tiny: LoadTiny, family: str) -> None:
+    """Together they read one row at their positions; alone each is a row that ends there."""
+    model = tiny(family, "causal_lm", "float64")
+    instances = random_questions(model, [(4, 2), (7, 1)])
+    wanted = [one for one in every(model) if one.unfit(model) is None]
+    together = attribute(model, instances, wanted, token_budget=100_000)
+    alone = merged([attribute(model, [instance], wanted) for instance in instances])
+    assert together.failures == alone.failures == []
+    for method in (LOGITS, *together.rows):
+        for number, instance in enumerate(instances):
+            if method != LOGITS and instance.of_all and together.rows[method][number] is None:
+                assert alone.rows[method][number] is None
+                continue
+            pair = (numbers_of(found, method, number) for found in (together, alone))
+            for ours, theirs in zip(*pair, strict=True):
+                error = np.abs(ours.array - theirs.array).max(initial=0)
+                assert error <= _FAR * theirs.size, (method, instance.instance_id)
 
 
 @pytest.mark.parametrize("task", TASKS)

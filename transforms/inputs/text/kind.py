@@ -6,7 +6,7 @@ the others had; that is the same number at a fraction of the cost.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -43,7 +43,7 @@ from attribeam.transforms.inputs.text.texts import from_text
 from attribeam.transforms.inputs.text.tokenised import from_ids
 from attribeam.transforms.inputs.text.windows import NoRoomError, around_readout, windows, without
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.rows import Read, Rows
+from attribeam.transforms.network.rows import Read, Rows, Spoken
 
 
 class Text:
@@ -115,10 +115,12 @@ class Text:
         if model.token_types > 1:
             fed["token_type_ids"] = padded([i.token_types for i in instances], 0, np.int64)
         mask = padded([np.ones(len(i)) for i in instances], 0, np.int64)
+        spoken = _spoken_of(instances, (np.arange(len(i)) for i in instances), model.device)
         return Rows(
             inputs={name: put(values, model.device) for name, values in fed.items()},
             attention_mask=put(mask, model.device),
-            read=_read_of([i.readout for i in instances], mask, model.device),
+            spoken=spoken,
+            read=_read_of([i.readout for i in instances], mask, spoken, model.device),
             outputs=numbers_asked([i.outputs for i in instances], model.device),
             against=compared_with(instances, model),
         )
@@ -142,10 +144,13 @@ class Text:
         first = model.anatomy.first_position(model.network.config)
         positions = first + np.where(laid.there, places, 0)
         fed = {"input_ids": ids} | ({"token_type_ids": types} if model.token_types > 1 else {})
+        there = (np.flatnonzero(kept) for kept in laid.kept)
+        spoken = _spoken_of([instance for instance, _, _ in copies], there, model.device)
         return Rows(
             inputs={name: put(values, model.device) for name, values in fed.items()},
             attention_mask=put(mask, model.device),
-            read=_read_of(_readouts(laid, copies), mask, model.device),
+            spoken=spoken,
+            read=_read_of(_readouts(laid, copies), mask, spoken, model.device),
             outputs=numbers_asked([i.words for i, _, _ in copies], model.device),
             position_ids=put(positions, model.device),
             against=compared_with([i for i, _, _ in copies], model),
@@ -227,7 +232,7 @@ class Text:
         Embeddings of positions are no part of that then, as in inseq, LXT and captum.
         """
         with torch.no_grad():
-            if model.task == "causal_lm":
+            if model.speaks:
                 return _words(model, rows.inputs["input_ids"]), model.embed
             return model.embed(rows), lambda _, entered: entered
 
@@ -288,10 +293,35 @@ def _read(model: Model, instance: Instance) -> Instance:
     return instance if readout == instance.readout else replace(instance, readout=readout)
 
 
+def _spoken_of(
+    instances: Sequence[Instance], there: Iterable[NDArray[np.int64]], device: torch.device
+) -> Spoken | None:
+    """What follows the prompts of rows, if that is asked for, of which some positions are there."""
+    if not instances[0].of_all:
+        return None
+    at, ids = [], []
+    for instance, kept in zip(instances, there, strict=True):
+        assert instance.continuation is not None
+        at.append(np.searchsorted(kept, instance.continuation.read))
+        ids.append(instance.continuation.ids[instance.continuation.prompt :])
+    return Spoken(put(padded(at, 0, np.int64), device), put(padded(ids, -1, np.int64), device))
+
+
 def _read_of(
-    readouts: Sequence[int | None], mask: NDArray[np.generic], device: torch.device
+    readouts: Sequence[int | None],
+    mask: NDArray[np.generic],
+    spoken: Spoken | None,
+    device: torch.device,
 ) -> Read:
-    """Where rows are read: at their positions, or from means of all that a mask [B, T] shows."""
+    """Where rows are read: at their positions, or from means of all that a mask [B, T] shows.
+
+    Of what follows a prompt it is the mean of the positions that its tokens are read from.
+    """
+    if spoken is not None:
+        there = (spoken.ids >= 0).double()
+        shares = there / there.sum(1, keepdim=True)
+        weights = torch.zeros(mask.shape, dtype=torch.float64, device=device)
+        return Read(weights=weights.scatter_add(1, spoken.at, shares))
     if any(readout is None for readout in readouts):
         return Read(weights=put(mask / mask.sum(1, keepdims=True, dtype=np.float64), device))
     return Read(put(np.array(readouts, np.int64), device))
