@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from attribeam.analysis.opening.database import dict_rows
 from attribeam.analysis.pictures.overlays import OVERLAID, drawn
 from attribeam.analysis.publish.tables import table_path
+from attribeam.schemas.encoding import parquet_options
 from attribeam.schemas.layout import OVERLAYS
 from attribeam.schemas.tables import IMAGE
 
@@ -47,9 +48,7 @@ def write_overlays(
     parts = [ids[start : start + _FILE_ROWS] for start in range(0, len(ids), _FILE_ROWS)]
     for number, part in enumerate(parts):
         target = table_path(stage, OVERLAYS, None, split, number, len(parts))
-        with pq.ParquetWriter(
-            target, schema, compression="zstd", use_dictionary=False, write_page_checksum=True
-        ) as writer:
+        with pq.ParquetWriter(target, schema, **parquet_options(schema)) as writer:
             for start in range(0, len(part), _GROUP_ROWS):
                 rows = [*_rows(connection, part[start : start + _GROUP_ROWS])]
                 writer.write_table(pa.Table.from_pylist(rows, schema))

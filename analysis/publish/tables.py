@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from attribeam.analysis.local import without_paths
 from attribeam.analysis.publish.publishable import Publishable, published_name
 from attribeam.schemas import UsageError, table_schema
+from attribeam.schemas.encoding import is_plain, parquet_options
 from attribeam.schemas.layout import FAILURES, PUBLISHED
 from attribeam.schemas.manifest import is_double
 from attribeam.schemas.tables import EVALUATIONS, completed
@@ -62,9 +62,12 @@ def _parts(
 
 
 def _suits(file: Path, schema: pa.Schema) -> bool:
-    """Whether a file can be published as it is: it suits the viewer, and has every column."""
+    """Whether a file can be published as it is.
+
+    It has every column, row groups that the viewer shows, and encodings that everybody reads.
+    """
     footer = pq.read_metadata(file)
-    if footer.schema.to_arrow_schema().names != schema.names:
+    if footer.schema.to_arrow_schema().names != schema.names or not is_plain(footer):
         return False
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     metadata = (footer.metadata or {}).items()
@@ -91,7 +94,7 @@ def rewrite(files: Sequence[Path], target: Path, schema: pa.Schema) -> None:
 
     Args:
         files: Parquet files of a table.
-        target: The file to write, encoded as the pipeline does.
+        target: The file to write, encoded as the pipeline does (``schemas.encoding``).
         schema: The table's columns: null where a file is older than one.
     """
     footers = [pq.read_metadata(file) for file in files]
@@ -103,7 +106,7 @@ def rewrite(files: Sequence[Path], target: Path, schema: pa.Schema) -> None:
         for key, value in (pq.read_schema(files[0]).metadata or {}).items()
     }
     schema = schema.with_metadata(metadata)
-    with pq.ParquetWriter(target, schema, **_encodings(schema)) as writer:
+    with pq.ParquetWriter(target, schema, **parquet_options(schema)) as writer:
         held: list[pa.RecordBatch] = []
         for batch in _batches(files, most, schema):
             # Batches are of so many rows at most: what is held is never more than two groups.
@@ -131,26 +134,6 @@ def _write_group(
     return list(table.slice(most).to_batches())
 
 
-def _encodings(schema: pa.Schema) -> dict[str, Any]:
-    """How the pipeline writes: floats split by bytes, which don't repeat; checksums of pages."""
-    split: list[str] = []
-    plain: list[str] = []
-    for field in schema:
-        if pa.types.is_struct(field.type):
-            continue  # Files of pictures don't repeat.
-        is_list = pa.types.is_list(field.type)
-        kind = field.type.value_type if is_list else field.type
-        path = f"{field.name}.list.element" if is_list else field.name
-        (split if pa.types.is_floating(kind) else plain).append(path)
-    return {
-        "compression": "zstd",
-        "use_dictionary": plain,
-        "column_encoding": dict.fromkeys(split, "BYTE_STREAM_SPLIT"),
-        "write_page_checksum": True,
-        "write_page_index": True,
-    }
-
-
 def _write_cleaned(run: Publishable, files: Sequence[Path], stage: Path, table_name: str) -> None:
     """Writes a small table whose texts may name local files, of the chosen methods."""
     schema = table_schema(table_name)
@@ -169,7 +152,7 @@ def _write_cleaned(run: Publishable, files: Sequence[Path], stage: Path, table_n
             table = table.set_column(table.column_names.index(name), kind, column)
     if len(table):
         target = table_path(stage, table_name, None, run.split, 0, 1)
-        pq.write_table(table, target, **_encodings(table.schema))
+        pq.write_table(table, target, **parquet_options(table.schema))
 
 
 def write_query(connection: duckdb.DuckDBPyConnection, table: str, target: Path) -> None:
@@ -180,4 +163,4 @@ def write_query(connection: duckdb.DuckDBPyConnection, table: str, target: Path)
         for name, kind in described.fetchall()
     )
     rows = connection.sql(f"select {columns} from {table}").to_arrow_table()
-    pq.write_table(rows.replace_schema_metadata(None), target, **_encodings(rows.schema))
+    pq.write_table(rows.replace_schema_metadata(None), target, **parquet_options(rows.schema))

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from attribeam.schemas.encoding import parquet_options
+
 TEMPORARY = ".tmp"
 # What a Parquet file ends in, after the length of its footer; and the least that one can have.
 _MARK = b"PAR1"
@@ -82,37 +84,8 @@ def write_parquet(path: str, table: pa.Table) -> None:
 
 
 def encode_parquet(table: pa.Table, handle: Any) -> None:
-    """Writes a table as Parquet: zstd, floats split by bytes, checksums on every page.
-
-    Floats don't repeat, so a dictionary would make them larger; splitting their bytes is smaller
-    and quicker both ways.
-    """
-    lists = [f"{f.name}.list.element" for f in table.schema if _is_float_list(f.type)]
-    floats = [f.name for f in table.schema if pa.types.is_floating(f.type)]
-    split = [*lists, *floats]
-    plain = [*_columns(table.schema, split)]
-    pq.write_table(
-        table,
-        handle,
-        compression="zstd",
-        use_dictionary=plain,
-        column_encoding=dict.fromkeys(split, "BYTE_STREAM_SPLIT"),
-        write_page_checksum=True,
-    )
-
-
-def _is_float_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) and pa.types.is_floating(kind.value_type))
-
-
-def _columns(schema: pa.Schema, but: list[str]) -> Iterator[str]:
-    """Parquet paths of a schema's columns, except some, and files, which don't repeat."""
-    for field in schema:
-        if pa.types.is_struct(field.type):
-            continue
-        path = f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
-        if path not in but:
-            yield path
+    """Writes a table as Parquet, as all of ours are encoded (``schemas.encoding``)."""
+    pq.write_table(table, handle, **parquet_options(table.schema))
 
 
 def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:

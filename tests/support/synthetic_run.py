@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attribeam.schemas import TABLES, Failure, Unit, failures_path, table_schema, unit_path
+from attribeam.schemas.encoding import parquet_options
 from attribeam.schemas.layout import FORMAT
 
 Row = dict[str, Any]
@@ -169,16 +170,7 @@ def write_table(run: SyntheticRun, rows: list[Row], table: str, path: Path) -> N
     double = run.manifest["identity"]["settings"]["dtype"] == "float64"
     schema = table_schema(table, double=double)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(
-        pa.Table.from_pylist(rows, schema=schema),
-        path,
-        compression="zstd",
-        write_page_checksum=True,
-        use_dictionary=[f.name for f in schema if pa.types.is_dictionary(f.type)],
-        column_encoding={"scores.list.element": "BYTE_STREAM_SPLIT"}
-        if table == "attributions"
-        else None,
-    )
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, **parquet_options(schema))
 
 
 def compared(rows: list[Row]) -> list[Row]:

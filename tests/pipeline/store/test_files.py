@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -29,6 +30,7 @@ from attribeam.pipeline.store.files import (
     write_parquet,
 )
 from attribeam.schemas import TABLES, Failure, Unit, table_schema, unit_path
+from attribeam.schemas.encoding import is_plain
 from attribeam.schemas.tables import IMAGE
 from tests.support.tiny import files
 
@@ -197,17 +199,43 @@ def test_metadata_is_kept_and_added_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("name", TABLES)
-def test_floats_are_split_by_bytes_and_all_is_zstd(name: str, double: bool, tmp_path: Path) -> None:
+def test_whoever_reads_parquet_reads_it(name: str, double: bool, tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_parquet(str(path), example(table_schema(name, double=double), 50))
-    group = pq.ParquetFile(path).metadata.row_group(0)
+    footer = pq.ParquetFile(path).metadata
+    group = footer.row_group(0)
     columns = [group.column(index) for index in range(group.num_columns)]
     assert {column.compression for column in columns} == {"ZSTD"}
     for column in columns:
-        split = "BYTE_STREAM_SPLIT" in column.encodings
+        # All of them are of the format's first version.
+        assert {*column.encodings} <= {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY"}
         dictionary = any("DICTIONARY" in encoding for encoding in column.encodings)
         real = column.physical_type in ("FLOAT", "DOUBLE")
-        assert (split, split and dictionary) == (real, False), column.path_in_schema
+        assert not (real and dictionary), column.path_in_schema
+        assert column.has_offset_index, column.path_in_schema
+    assert is_plain(footer)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_every_bit_of_a_real_number_is_kept(double: bool, tmp_path: Path) -> None:
+    """Of not-a-numbers of every kind, of both zeros and of the smallest numbers too."""
+    kind, bits = (np.float64, np.uint64) if double else (np.float32, np.uint32)
+    drawn = np.random.default_rng(0).integers(0, np.iinfo(bits).max, 4000, bits, endpoint=True)
+    edges = np.array([0, -0.0, np.inf, -np.inf, np.nan, 5e-324, 1e-45], kind).view(bits)
+    values = np.concatenate([drawn, edges])
+    schema = table_schema("attributions", double=double)
+    table = example(schema, len(values))
+    lists = pa.ListArray.from_arrays(
+        pa.array(range(len(values) + 1), pa.int32()), pa.array(values.view(kind))
+    )
+    for name, column in (("scores", lists), ("bias", pa.array(values.view(kind)))):
+        at = schema.get_field_index(name)
+        table = table.set_column(at, schema.field(at), column)
+    path = str(tmp_path / "t.parquet")
+    write_parquet(path, table)
+    found = read_parquet(path)
+    for column in (found["bias"], pc.list_flatten(found["scores"])):
+        assert (column.to_numpy().view(bits) == values).all()
 
 
 def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
