@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from attribeam.analysis.instances.pieces import pieces
 from attribeam.analysis.pictures.drawing import INK
 from attribeam.analysis.plots.figures import Row
 from attribeam.analysis.report.values import Array, finite, query_rows
@@ -16,7 +17,6 @@ from attribeam.schemas.manifest import Manifest
 
 NOT_A_NUMBER = -128
 STEPS = 127
-_SPECIAL, _GLUED = 1, 2  # What is marked of an entry of the vocabulary.
 
 
 def pack_instances(
@@ -73,34 +73,6 @@ def pack_instances(
         "methods": list(_packed_methods(connection, manifest, lengths, special)),
         "trees": _trees(connection),
     }
-
-
-def pieces(row: Row) -> Iterator[tuple[str, int]]:
-    """The tokens as they stand in the text, and whether they are special or go on a word."""
-    texts = (row["text"], row["text_pair"])
-    end, segment, word = None, None, None
-    for at, token in enumerate(row["tokens"]):
-        if row["special"][at]:
-            yield token, _SPECIAL
-            end = word = None
-            continue
-        start = row["char_start"][at] if row["char_start"] else None
-        same = row["segment"][at] == segment
-        text = texts[row["segment"][at]] if row["segment"][at] in (0, 1) else None
-        if text is None or start is None:
-            # A pre-tokenised corpus has no text to stand in.
-            glued = same and word is not None and row["word_ids"][at] == word
-            yield (token.removeprefix("##") if glued else token), _GLUED * glued
-        else:
-            # Tokens of a part of a character share its place.
-            glued = (
-                same and end is not None and start <= end and not text[start : start + 1].isspace()
-            )
-            first = max(start, end) if glued and end is not None else start
-            piece = text[first : row["char_end"][at]].strip()
-            yield piece or token, _GLUED * glued
-            end = row["char_end"][at]
-        segment, word = row["segment"][at], row["word_ids"][at]
 
 
 def _named(row: Row) -> str:

@@ -17,7 +17,8 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from attribeam.analysis import open_run
-from attribeam.analysis.report.instances import NOT_A_NUMBER, pieces, quantise
+from attribeam.analysis.instances.pieces import pieces
+from attribeam.analysis.report.instances import NOT_A_NUMBER, quantise
 from attribeam.analysis.report.plots import agreement_map, cost_scatter, head_map
 from attribeam.analysis.report.report import embedded, write_report
 from attribeam.schemas import VIEWS, UsageError, table_schema
