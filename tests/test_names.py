@@ -20,8 +20,8 @@ def test_each_name_is_what_its_home_has(name: str) -> None:
 
 def test_there_are_no_others() -> None:
     assert set(attribeam._HOME) == set(attribeam.__all__)
-    with pytest.raises(AttributeError, match="'attribeam' has no attribute 'explain'"):
-        attribeam.explain  # noqa: B018
+    with pytest.raises(AttributeError, match="'attribeam' has no attribute 'explained'"):
+        attribeam.explained  # noqa: B018
 
 
 def test_what_each_name_loads() -> None:

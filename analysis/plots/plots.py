@@ -4,6 +4,7 @@ A plot is one self-contained HTML page: plotly's own script is part of it, so th
 a network.
 """
 
+from difflib import get_close_matches
 from pathlib import Path
 
 import duckdb
@@ -47,19 +48,46 @@ def plot(
         UsageError: If there is no such plot, nothing in the run to show, or the file can't be
             written.
     """
-    if name not in PLOTS:
-        raise UsageError(f"there is no plot {name!r}; there are {', '.join(PLOTS)}")
-    wanted = PLOTS[name]
+    check_plot(name)
     if output is None and is_remote(folder):
         raise UsageError(f"{folder} is not on this machine: say with -o where the plot is to be")
     with reading(folder) as connection:
-        rows = rows_of(connection, wanted, method, subset)
+        figure = draw(connection, folder, name, method, subset)
+    return write_page(folder, f"{name}.html", output, page(figure))
+
+
+def check_plot(name: str) -> None:
+    """Checks that there is a plot of that name.
+
+    Raises:
+        UsageError: If there isn't.
+    """
+    if name not in PLOTS:
+        meant = get_close_matches(name, PLOTS, 1)
+        hint = f"did you mean {meant[0]}? " if meant else ""
+        raise UsageError(f"there is no plot {name!r}: {hint}there are {', '.join(PLOTS)}")
+
+
+def draw(
+    connection: duckdb.DuckDBPyConnection,
+    folder: str | Path,
+    name: str,
+    method: str | None = None,
+    subset: str | None = None,
+) -> go.Figure:
+    """A plot of a run that was opened, as a figure.
+
+    Raises:
+        UsageError: If there is no such plot, or nothing in the run to show.
+    """
+    check_plot(name)
+    wanted = PLOTS[name]
+    rows = rows_of(connection, wanted, method, subset)
     if not rows:
         of = " and ".join(given for given in (method, subset) if given is not None)
         what = f"nothing of {of}" if of else "nothing"
         raise UsageError(f"{folder} has {what} to plot as {name}: {wanted.lacking}")
-    figure = wanted.draw([escaped(row) for row in rows])
-    return write_page(folder, f"{name}.html", output, page(figure))
+    return wanted.draw([escaped(row) for row in rows])
 
 
 def page(figure: go.Figure) -> str:

@@ -1,8 +1,7 @@
 """attribeam: a corpus goes in, tables of attributions come out, SQL answers the questions.
 
 >>> import attribeam as ab
->>> model = ab.load_model("examples/models/sentiment-bert")
->>> result = ab.attribute(model, ab.encode(model, ["the plot is not at all dull ."]), ["decompx"])
+>>> ab.explain("examples/models/sentiment-bert", ["the plot is not at all dull ."], ["decompx"])
 >>> ab.run(ab.Options(model="examples/models/sentiment-bert", corpus="reviews.jsonl", output="out"))
 >>> ab.open_run("out").sql("from faithfulness")
 """
@@ -11,9 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attribeam.analysis import open_run, verify
+    from attribeam.analysis import verify
+    from attribeam.analysis.notebook.run import open_run
     from attribeam.analysis.publish.publish import publish
     from attribeam.pipeline import Options, run
+    from attribeam.pipeline.explaining.explain import explain
     from attribeam.schemas import UsageError
     from attribeam.transforms import EncodeOptions, Row, collect, encode, load_model
     from attribeam.transforms.attribute import attribute
@@ -28,6 +29,7 @@ __all__ = [
     "choose",
     "collect",
     "encode",
+    "explain",
     "load_model",
     "methods",
     "open_run",
@@ -37,9 +39,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "attribeam.analysis": ("open_run", "verify"),
+    "attribeam.analysis": ("verify",),
+    "attribeam.analysis.notebook.run": ("open_run",),
     "attribeam.analysis.publish.publish": ("publish",),
     "attribeam.pipeline": ("Options", "run"),
+    "attribeam.pipeline.explaining.explain": ("explain",),
     "attribeam.schemas": ("UsageError",),
     "attribeam.transforms": (
         *("EncodeOptions", "Row"),
@@ -57,4 +61,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -1,7 +1,8 @@
 """Loading a model so that it can be explained: safetensors, no remote code, nothing missing."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def _network(folder: Path, class_name: str, device: str | torch.device, **more: 
         UsageError: If they can't be loaded, or aren't all there.
     """
     # What is made under inference_mode lets no gradient pass, wherever it is used.
-    with loading(f"the weights in {folder}"), torch.inference_mode(False):
+    with loading(f"the weights in {folder}"), torch.inference_mode(False), _no_bars():
         network, report = getattr(transformers, class_name).from_pretrained(
             folder,
             output_loading_info=True,
@@ -161,6 +162,18 @@ def _network(folder: Path, class_name: str, device: str | torch.device, **more: 
         network = network.eval().requires_grad_(False).to(device)
     _check_weights(folder, report)
     return network
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Weights are loaded without a bar, whose lines stay where a notebook is shown."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
 
 
 def _check_whole(config: PretrainedConfig, dtype: str) -> None:

@@ -1,0 +1,1 @@
+"""A run in one call, of texts or pictures that are at hand: what notebooks begin with."""
