@@ -15,7 +15,7 @@ from attribeam.schemas import UsageTypeError
 
 if TYPE_CHECKING:  # Help is not to wait for torch.
     from attribeam.transforms.evaluate import Evaluation
-    from attribeam.transforms.inputs.row import Overflow, Words
+    from attribeam.transforms.inputs.row import Overflow, Segments, Words
 
 _PLACES = {
     "model": "a folder that save_pretrained has written, or a hub id",
@@ -89,16 +89,17 @@ class Options:
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     target: str = _option(
         "which output to explain: auto (the predicted class; the correct word of a masked LM; each "
-        "of several labels or values; the start and the end of an answer), predicted, gold, "
-        "runner_up, each, objects (each class that masks of a picture are of), or a class by its "
-        "name or number",
+        "of several labels or values; the start and the end of an answer; each token that follows "
+        "a prompt, and all of them at once), predicted, gold, runner_up, each, objects (each class "
+        "that masks of a picture are of), tokens, all (of a language model), or a class or a token "
+        "by its name or number",
         "auto",
         metavar="RULE|CLASS",
     )
     explain: str = _option(
-        "which scalar of it: auto, logit, log_prob, probability, contrast (with the runner-up, or "
-        "a masked LM's other word), margin (with the largest other), or value (of a regression, or "
-        "of the start and the end of an answer)",
+        "which scalar of it: auto, logit, log_prob, probability, contrast (with the runner-up, a "
+        "masked LM's other word, or a language model's foil), margin (with the largest other), or "
+        "value (of a regression, or of the start and the end of an answer)",
         "auto",
         metavar="SCALAR",
     )
@@ -126,6 +127,21 @@ class Options:
         "whitespace",
         metavar="whitespace|tokenizer",
         known=("whitespace", "tokenizer"),
+    )
+    max_new_tokens: int = _in_corpus(
+        "most tokens that a language model says after prompts of which the corpus doesn't say what "
+        "follows: the likeliest each time, once",
+        32,
+        metavar="N",
+        whole=True,
+        least=1,
+    )
+    segments: "Segments" = _in_corpus(
+        "parts of a prompt: those of the corpus, messages or sentences, the first that there are "
+        "(auto); sentences; documents with blank lines between them; or none",
+        "auto",
+        metavar="auto|sentence|document|none",
+        known=("auto", "sentence", "document", "none"),
     )
     mask_token_id: int | None = _in_corpus(
         "for a model without tokenizer", None, metavar="ID", whole=True

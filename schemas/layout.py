@@ -4,6 +4,7 @@
 
     OUT/run.json
     OUT/corpus/rows-00012.parquet                                   the corpus, normalised
+    OUT/corpus/continuations-00012.parquet                          what a language model has said
     OUT/statistics/sample-01000.parquet                             what some methods need of it
     OUT/model/3f0c9a7d52e1b846/config.json                          only for workers elsewhere
     OUT/instances/shard-00012-of-00100.parquet
@@ -95,6 +96,11 @@ def failures_path(unit: Unit, shard: int, num_shards: int) -> str:
 def corpus_path(shard: int) -> str:
     """Path of the normalised corpus rows of one shard."""
     return f"{CORPUS}/rows-{shard:05d}.parquet"
+
+
+def continuations_path(shard: int) -> str:
+    """Path of what a language model said after the prompts of one shard that had nothing."""
+    return f"{CORPUS}/continuations-{shard:05d}.parquet"
 
 
 def statistics_path(sample: int) -> str:

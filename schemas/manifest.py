@@ -94,6 +94,8 @@ class SettingsIdentity(TypedDict):
     shard_size: NotRequired[int]
     num_shards: int
     pixels: NotRequired[bool]
+    max_new_tokens: NotRequired[int]
+    segments: NotRequired[str]
 
 
 class Identity(TypedDict):

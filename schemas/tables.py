@@ -14,6 +14,15 @@ import pyarrow as pa
 # partitions make dictionaries of them too, ``pq.read_table(OUT/attributions)`` finds equal types.
 NAME = pa.dictionary(pa.int32(), pa.string())
 REAL = pa.float32()
+# A part of a prompt: positions of its first and its last token, and whether it may be removed.
+SEGMENT = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("first", pa.int32()),
+        ("last", pa.int32()),
+        ("removable", pa.bool_()),
+    ]
+)
 # A picture's file, as ``datasets`` stores it; ``path`` is null, since the bytes are here.
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 # Metadata of a file, by which ``datasets`` knows that such columns are of pictures.
@@ -196,6 +205,14 @@ _INSTANCES = (
         "given",
         pa.bool_(),
         "Whether the corpus has the continuation; false where the model has said it",
+        added=True,
+    ),
+    _column(
+        "segments",
+        pa.list_(SEGMENT),
+        "Parts of the prompt: what each is (a role of messages, document, sentence, or as the "
+        "corpus says), its first and last token, and whether none of it is kept whatever is "
+        "removed (special tokens, the one that is read)",
         added=True,
     ),
 )

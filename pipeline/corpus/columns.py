@@ -26,6 +26,8 @@ GUESSED: dict[str, tuple[str, ...]] = {
     "continuation_ids": ("continuation_ids",),
     "foil": ("foil",),
     "foil_ids": ("foil_ids",),
+    "messages": ("messages", "conversation", "conversations"),
+    "segments": ("segments",),
     "input_ids": ("input_ids",),
     "token_type_ids": ("token_type_ids",),
     "attention_mask": ("attention_mask",),
@@ -43,7 +45,7 @@ _MASKS = ("mask", "other_mask")
 _OF_IMAGES = ("image", "pixel_values", *_MASKS, "mask_label", "other_label")
 # Roles of what follows a prompt, by what may be ids in its place.
 _FOLLOWING = {"continuation": "continuation_ids", "foil": "foil_ids"}
-_OF_PROMPTS = (*_FOLLOWING, *_FOLLOWING.values())
+_OF_PROMPTS = (*_FOLLOWING, *_FOLLOWING.values(), "messages", "segments")
 # What a prompt is called, before all that texts are.
 _PROMPTS = ("prompt", "instruction")
 # What nothing plays where pictures are compared with texts: things in them have no classes.
@@ -61,7 +63,7 @@ _PAIRS = {
 }
 ROLES = (
     *("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad"),
-    *("continuation", "foil"),
+    *("continuation", "foil", "messages", "segments"),
     *("image", "mask", "mask_label", "other_mask", "other_label"),
 )
 
@@ -84,6 +86,8 @@ _FITTING = {
     "continuation_ids": _NUMBERS,
     "foil": {"text", "bytes"},
     "foil_ids": _NUMBERS,
+    "messages": {"list of object"},
+    "segments": {"list of object"},
     "input_ids": _NUMBERS,
     "token_type_ids": _NUMBERS,
     "attention_mask": _NUMBERS,
@@ -251,7 +255,7 @@ def _checked(
     if "input_ids" in columns:
         of_texts = ("text", "pair", "rationale", "roles")
         columns = {k: v for k, v in columns.items() if k not in of_texts}
-    elif "text" not in columns:
+    elif "text" not in columns and "messages" not in columns:
         also = "" if model.task != "similarity" else ", or give texts as classes with --prompts"
         raise UsageError(_no_text(source) + also)
     elif model.tokenizer is None:
@@ -286,6 +290,11 @@ def _checked_prompts(
             "named with --continuation-column"
         )
     columns = {k: v for k, v in columns.items() if k not in ("pair", "good", "bad")}
+    if "messages" in columns and ("text" in columns or "input_ids" in columns):
+        # A prompt is one of these: messages, unless a text was named.
+        named = given.get("text") not in _UNNAMED and given.get("messages") in _UNNAMED
+        others = ("messages",) if named else ("text", "input_ids", "attention_mask")
+        columns = {k: v for k, v in columns.items() if k not in others}
     for role, of_ids in _FOLLOWING.items():
         if role in columns and of_ids in columns:
             named = given.get(role) not in _UNNAMED

@@ -14,6 +14,7 @@ from attribeam.pipeline.corpus.labels import LabelError, Labels
 from attribeam.pipeline.corpus.pictures import PictureError, picture_file
 from attribeam.pipeline.corpus.sources import Record
 
+_EXTENT = pa.struct([("kind", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
 SCHEMA = pa.schema(
     [
         ("instance_id", pa.string()),
@@ -34,7 +35,8 @@ SCHEMA = pa.schema(
         ("continuation_ids", pa.list_(pa.int32())),
         ("foil", pa.string()),
         ("foil_ids", pa.list_(pa.int32())),
-        ("generated", pa.bool_()),
+        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("segments", pa.list_(_EXTENT)),
         ("pixel_values", pa.list_(pa.float64())),
         ("image", pa.binary()),
         ("mask", pa.list_(pa.binary())),
@@ -47,7 +49,10 @@ SCHEMA = pa.schema(
 )
 _NAMES = {"pair": "text_pair", "id": "instance_id"}
 # Columns that are there only where a corpus has them: of prompts, and of pictures.
-_OF_PROMPTS = ("continuation", "continuation_ids", "foil", "foil_ids", "generated")
+_OF_PROMPTS = (
+    *("continuation", "continuation_ids", "foil", "foil_ids"),
+    *("messages", "segments"),
+)
 _OF_IMAGES = ("pixel_values", "image", "mask", "mask_label", "other_mask", "other_label", "files")
 _FILES = ("image", "mask", "other_mask")
 
@@ -228,6 +233,33 @@ def _integers(value: Any, role: str) -> list[int]:
     return numbers
 
 
+def _messages(value: Any) -> list[dict[str, str]]:
+    """Messages; their keys may be those of other collections."""
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise _Unreadable("the messages are no list of objects with a role and a content")
+    found = []
+    for number, each in enumerate(value):
+        role, content = each.get("role", each.get("from")), each.get("content", each.get("value"))
+        if role is None or content is None:
+            raise _Unreadable(f"message {number} has no role or no content")
+        what = f"message {number}"
+        found.append({"role": _string(role, what), "content": _string(content, what)})
+    return found
+
+
+def _extents(value: Any) -> list[dict[str, Any]]:
+    """Segments of a prompt."""
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise _Unreadable("the segments are no list of objects with a kind, a start and an end")
+    found = []
+    for number, each in enumerate(value):
+        start, end = _integers([each.get("start"), each.get("end")], "input_ids")
+        kind = each.get("kind")
+        name = None if kind is None else _string(kind, f"kind of segment {number}")
+        found.append({"kind": name, "start": start, "end": end})
+    return found
+
+
 def _foils(value: Any) -> list[int | None]:
     """Ids of tokens; null for those that have no foil."""
     if not isinstance(value, list):
@@ -259,6 +291,8 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "continuation": partial(_string, what="continuation"),
     "foil": partial(_string, what="foil"),
     "foil_ids": _foils,
+    "messages": _messages,
+    "segments": _extents,
     "roles": _roles,
     "pixel_values": _pixels,
 }

@@ -30,6 +30,7 @@ from attribeam.transforms import Instance, Model, Row, attribute, collect, load_
 from attribeam.transforms.attribute import budget_for
 from attribeam.transforms.inputs.batch import row_cost
 from attribeam.transforms.inputs.encode import encode_rows
+from attribeam.transforms.inputs.generating import with_continuations
 from attribeam.transforms.network.flops import forward_flops, held_by_token
 
 Clock = Callable[[], float]
@@ -221,6 +222,11 @@ def look(checked: Checked, clock: Clock = perf_counter) -> Sampled:
     start = clock()
     count, rows = sample_rows(checked.corpus, most=_MOST_ROWS)
     seconds = clock() - start
+    if checked.model.task == "causal_lm" and rows:
+        # What nothing follows is said once, by whoever works on it first.
+        start = clock()
+        rows = with_continuations(checked.model, rows, checked.encoding)
+        seconds += (clock() - start) * count / len(rows)
     padding = padding_of(rows, checked.model) if "input_ids" in checked.corpus.columns else None
     pairs = []
     for row in rows:

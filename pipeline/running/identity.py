@@ -145,6 +145,9 @@ def _settings_identity(
     }
     if settings.pixels:
         identity["pixels"] = True
+    if model.task == "causal_lm":
+        identity["max_new_tokens"] = encoding.max_new_tokens
+        identity["segments"] = encoding.segments
     return identity
 
 

@@ -45,7 +45,14 @@ from attribeam.transforms.registry import fit_all, methods
 
 # Each is a process with a model of its own, and all are started by this machine.
 _MOST_WORKERS = 1024
-_OWN = (f"{CORPUS}/rows-", f"{STATISTICS}/sample-", f"{MODEL}/", f"{MANIFEST}.", LOCK)
+_OWN = (
+    f"{CORPUS}/rows-",
+    f"{CORPUS}/continuations-",
+    f"{STATISTICS}/sample-",
+    f"{MODEL}/",
+    f"{MANIFEST}.",
+    LOCK,
+)
 
 
 @dataclass(frozen=True)
@@ -545,6 +552,7 @@ def _encoding(
         if limit <= special:
             # Tokenizers don't truncate at all then.
             raise UsageError(f"--max-length {limit} leaves no room beside {special} special tokens")
+    _check_speaking(options, model)
     stride = _stride(options, limit - special) if options.overflow == "stride" else None
     several = model.task in SEVERAL
     return EncodeOptions(
@@ -555,7 +563,26 @@ def _encoding(
         need_label=target == "gold",
         target=_asked_for(target) if several else None,
         objects=target == "objects",
+        max_new_tokens=options.max_new_tokens,
+        segments=options.segments,
     )
+
+
+def _check_speaking(options: Options, model: Model) -> None:
+    """Checks that nothing is asked for that prompts don't have, or only they."""
+    if model.task == "causal_lm":
+        if options.overflow == "stride":
+            raise UsageError(
+                "--overflow stride: windows of a prompt would be other prompts; truncate leaves "
+                "out its start, and fail lets such rows fail"
+            )
+        return
+    for name in ("max_new_tokens", "segments"):
+        if getattr(options, name) != declared()[name][1]:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{flag} is of language models, and this is a {model.task} model: leave it out"
+            )
 
 
 def _asked_for(target: str | int) -> Target:
@@ -587,7 +614,8 @@ def _of_colours(model: Model) -> list[str]:
 
 def _check_of_text(options: Options) -> None:
     """Checks that nothing is asked for that only texts have."""
-    for name in ("max_length", "overflow", "stride", "words", "mask_token_id"):
+    of_texts = ("max_length", "overflow", "stride", "words", "mask_token_id")
+    for name in (*of_texts, "max_new_tokens", "segments"):
         if getattr(options, name) != declared()[name][1]:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} is of texts, and the model is of pictures: leave it out")

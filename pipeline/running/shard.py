@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from attribeam.pipeline.running.missing import Task
+from attribeam.pipeline.running.said import said_rows
 from attribeam.pipeline.running.statistics import read_statistics
 from attribeam.pipeline.running.tables import (
     attributions_table,
@@ -146,7 +147,8 @@ class ShardWork:
     def results(self) -> Iterator[UnitResult]:
         """Computes a result per unit, in the order of the task's units."""
         units = self.shard.task.units
-        self.instances, unread = encode_rows(self.model, self.shard.rows, self.settings.encoding)
+        rows = said_rows(self.settings, self.model, self.shard.task.shard, self.shard.rows)
+        self.instances, unread = encode_rows(self.model, rows, self.settings.encoding)
         wanted = {unit.method for unit in units if unit.table not in _OF_SCORES}
         found = attribute(
             self.model,

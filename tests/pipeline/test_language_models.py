@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import GPT2LMHeadModel
+from transformers import Gemma2ForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tests.support.authors import golden_numbers
 from tests.support.models import GOLDENS, relative_error
@@ -105,7 +106,6 @@ def test_rows_that_cannot_be_explained_fail_with_a_reason(tmp_path: Path) -> Non
         "the prompt is empty": {"input_ids": [1]},
         "input_ids is empty": {"input_ids": []},
         "the continuation is empty": {"continuation_ids": []},
-        "no continuation to explain": {"continuation_ids": None},
         "goes on after its end token": {"continuation_ids": [2, 6]},
         "ends in padding": {"continuation_ids": [6, 0]},
         "outside the model's vocabulary": {"continuation_ids": [6, 200]},
@@ -197,3 +197,123 @@ def test_all_that_follows(tmp_path: Path) -> None:
         assert [p["removed"] for p in of_all] == [0, (len(removable) + 1) // 2, len(removable)]
         assert of_all[0]["logit"] == pytest.approx(whole, abs=1e-9)
         assert of_all[0]["probability"] == pytest.approx(np.exp(whole), rel=1e-9)
+
+
+def test_what_a_model_says_itself_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [row["input_ids"] for row in pq.read_table(CORPUS).to_pylist()[:4]]
+    lines = [{"id": f"r{n}", "input_ids": ids} for n, ids in enumerate(prompts)]
+    lines.append({"id": "given", "input_ids": prompts[0], "continuation_ids": [9, 8]})
+    lines.append({"id": "long", "input_ids": [1, *[9] * 20]})
+    corpus, out = write_jsonl(tmp_path / "corpus.jsonl", lines), tmp_path / "out"
+    arguments = (
+        *("run", "--model", GOLDENS / "gemma2-golden", "--corpus", corpus, "--output", out),
+        *("--max-new-tokens", "4", "--shard-size", "4", "--no-evaluate", "--max-length", "20"),
+    )
+    assert command(*arguments, "--methods", "saliency").status == 1
+    (failed,) = table(out, "failures").to_pylist()
+    assert failed["instance_id"] == "long" and "make it shorter, or give what" in failed["message"]
+    network = Gemma2ForCausalLM.from_pretrained(GOLDENS / "gemma2-golden")
+    instances = table(out, "instances").to_pylist()
+    for number, ids in enumerate(prompts):
+        said = network.generate(
+            torch.tensor([ids]), max_new_tokens=4, do_sample=False, pad_token_id=0
+        )[0, len(ids) :].tolist()
+        own = [one for one in instances if one["row_id"] == f"r{number}"]
+        assert [one["token_id"] for one in own[:-1]] == said
+        assert all(one["given"] is False and one["rank"] in (1, None) for one in own)
+    assert {one["given"] for one in instances if one["row_id"] == "given"} == {True}
+
+    def again(*_: object) -> None:
+        raise AssertionError("it is said already")
+
+    monkeypatch.setattr("attribeam.transforms.inputs.generating.greedy", again)
+    assert command(*arguments, "--methods", "saliency,random").status == 1
+    assert len(table(out, "attributions", "random")) == len(instances)
+    verified = command("verify", out)
+    assert "sound: everything adds up" in verified.out, verified.out
+    other = command(*arguments, "--methods", "saliency", "--max-new-tokens", "5")
+    assert other.status == 2 and "max_new_tokens was 4, now 5" in other.err
+
+
+TEMPLATE = (
+    "<s>{% for m in messages %} w4 {{ m.content }} </s>{% endfor %}"
+    "{% if add_generation_prompt %} w5{% endif %}"
+)
+
+
+def test_messages_and_segments(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    copytree(GOLDENS / "llama-golden", folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    chat = [
+        {"role": "system", "content": "w10 w11"},
+        {"role": "user", "content": "w12 w13 w14"},
+        {"role": "assistant", "content": "w15 w16"},
+    ]
+    corpus = write_jsonl(
+        tmp_path / "corpus.jsonl", [{"id": "a", "messages": chat}, {"id": "b", "messages": []}]
+    )
+    out = tmp_path / "out"
+    run = command(
+        *("run", "--model", folder, "--corpus", corpus, "--output", out),
+        *("--methods", "occlusion", "--no-evaluate"),
+    )
+    assert run.status == 1, run.err
+    (failed,) = table(out, "failures").to_pylist()
+    assert failed["message"] == "the prompt is empty: it has no messages"
+    first, second, every = table(out, "instances").to_pylist()
+    prompt = ["<s>", "w4", "w10", "w11", "</s>", "w4", "w12", "w13", "w14", "</s>", "w5"]
+    assert (first["tokens"], first["token"]) == (prompt, "w15")
+    assert (second["tokens"], second["token"]) == ([*prompt, "w15"], "w16")
+    inside = [name in ("w10", "w11", "w12", "w13", "w14") for name in prompt]
+    assert first["special"] == [not each for each in inside]
+    assert every["segments"] == [
+        {"kind": "system", "first": 2, "last": 3, "removable": True},
+        {"kind": "user", "first": 6, "last": 8, "removable": True},
+    ]
+    assert (first["text_pair"], second["text_pair"]) == ("w15 w16", None)
+
+
+def test_parts_of_prompts(tmp_path: Path) -> None:
+    text = "w9 w8. w7 w6 w5? w4 w10"
+    given = [{"kind": "fact", "start": 3, "end": 12}, {"kind": "query", "start": 12, "end": 23}]
+    lines = [
+        {"id": "rule", "prompt": text, "completion": "w11"},
+        {"id": "given", "prompt": text, "completion": "w11", "segments": given},
+        {
+            "id": "beyond",
+            "prompt": text,
+            "completion": "w11",
+            "segments": [{**given[1], "end": 99}],
+        },
+        {"id": "documents", "prompt": "w9. w8\n\nw7 w6\n \nw5", "completion": "w11"},
+    ]
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", lines)
+
+    def found(rule: str) -> dict[str, list[tuple[str, list[str]]]]:
+        out = tmp_path / rule
+        options = ("--segments", rule, "--methods", "random", "--no-evaluate", "--target", "all")
+        model = GOLDENS / "llama-golden"
+        command("run", "--model", model, "--corpus", corpus, "--output", out, *options)
+        return {
+            one["row_id"]: [
+                (each["kind"], one["tokens"][each["first"] : each["last"] + 1])
+                for each in one["segments"] or []
+            ]
+            for one in table(out, "instances").to_pylist()
+        }
+
+    auto = found("auto")
+    assert auto.keys() == {"rule", "given", "documents"}
+    assert [kind for kind, _ in auto["rule"]] == ["sentence"] * 3
+    assert auto["given"][0][0] == "fact" and auto["given"][1][0] == "query"
+    assert auto["given"][1][1][-1] == "w10"
+    documents = found("document")["documents"]
+    assert [(kind, tokens[-1]) for kind, tokens in documents] == [
+        *(("document", "w8"), ("document", "w6"), ("document", "w5")),
+    ]
+    assert found("none")["rule"] == []

@@ -71,6 +71,8 @@ class Instance:
             of, up to the token before the one that is asked for.
         next: The token that is asked for, and what the model said; None until it was run.
         log_prob: Of all that follows, if that is asked for, likewise.
+        sources: Number of the segment of a prompt that each token is of, -1 for none, [T].
+        source_kinds: What each segment is: a sentence, a document, a message of the user's.
         modality: The kind of input that it is (``kinds``).
     """
 
@@ -106,6 +108,8 @@ class Instance:
     continuation: Continuation | None = None
     next: Next | None = None
     log_prob: float | None = None
+    sources: Ints | None = None
+    source_kinds: tuple[str, ...] = ()
     modality: ClassVar[str] = "text"
 
     def __len__(self) -> int:
@@ -163,7 +167,11 @@ class Instance:
         """What only its kind has in the table ``instances``, by column."""
         if self.continuation is None:
             return {}
-        own = {"prompt_length": self.continuation.prompt, "given": self.continuation.given}
+        own = {
+            "prompt_length": self.continuation.prompt,
+            "given": self.continuation.given,
+            "segments": self._segments,
+        }
         if self.next is None:
             return {**own, "log_prob": self.log_prob}
         said = self.next
@@ -181,6 +189,21 @@ class Instance:
             "rank": said.rank,
             "is_eos": said.ends,
         }
+
+    @property
+    def _segments(self) -> list[dict[str, Any]] | None:
+        """The segments that it has tokens of, with the first and the last of these."""
+        if self.sources is None:
+            return None
+        found = []
+        for number, kind in enumerate(self.source_kinds):
+            at = np.flatnonzero(self.sources == number)
+            if len(at):
+                free = bool(self.removable[at].all())
+                found.append(
+                    {"kind": kind, "first": int(at[0]), "last": int(at[-1]), "removable": free}
+                )
+        return found
 
     @property
     def removable(self) -> Flags:

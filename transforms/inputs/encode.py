@@ -6,6 +6,7 @@ from attribeam.schemas import Failure
 from attribeam.schemas.errors import one_line
 from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.following import told
+from attribeam.transforms.inputs.generating import with_continuations
 from attribeam.transforms.inputs.given import check_model, check_options, rows_of
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.pairs import compared, encode_pair
@@ -41,9 +42,11 @@ def encode(
     check_options(options)
     of_texts = options or EncodeOptions(model.of_texts.max_length)
     of_ids = options or EncodeOptions(model.of_texts.capacity)
+    several = list(rows_of(texts))
+    if model.task == "causal_lm":
+        several = with_continuations(model, several, of_ids)
     found = [
-        encode_windows(model, row, of_texts if row.input_ids is None else of_ids)
-        for row in rows_of(texts)
+        encode_windows(model, row, of_texts if row.input_ids is None else of_ids) for row in several
     ]
     if model.beside is not None:
         return [one for pair in compared(model, found) for one in _raised(pair)]
@@ -72,6 +75,7 @@ def encode_rows(
     if model.beside is not None:
         return _encode_run(model, rows, options, compared)
     if model.task == "causal_lm":
+        rows = with_continuations(model, rows, options)
         return _encode_run(model, rows, options, told)
     instances: list[Instance] = []
     failures: list[Failure] = []

@@ -57,7 +57,7 @@ def following(instance: Instance, target: Target) -> Iterator[Instance]:
 
 def _start(instance: Instance, length: int) -> Instance:
     """The first tokens of an instance."""
-    rationale, roles = instance.rationale, instance.roles
+    rationale, roles, sources = instance.rationale, instance.roles, instance.sources
     return replace(
         instance,
         input_ids=instance.input_ids[:length],
@@ -69,6 +69,7 @@ def _start(instance: Instance, length: int) -> Instance:
         tokens=instance.tokens[:length],
         rationale=None if rationale is None else rationale[:length],
         roles=None if roles is None else roles[:length],
+        sources=None if sources is None else sources[:length],
     )
 
 

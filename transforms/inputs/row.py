@@ -1,8 +1,8 @@
 """A row of a corpus before it is encoded, and how it is to be encoded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from attribeam.schemas import UsageError
 
 Overflow = Literal["truncate", "fail", "stride"]
 Words = Literal["whitespace", "tokenizer"]
+Segments = Literal["auto", "sentence", "document", "none"]
 # What is asked for, of models that have several outputs: the number of one, or of a language model
 # each token that follows or all of them at once; None for all that there are.
 Target = int | Literal["tokens", "all"] | None
@@ -29,8 +30,10 @@ class Row:
     and the wrong word at the [MASK], as words or as vocabulary ids. Of a language model ``text`` or
     ``input_ids`` is the prompt, ``continuation`` or ``continuation_ids`` what follows it, and
     ``foil`` or ``foil_ids`` what might have followed in its place, token for token; ``generated``
-    says that the model itself has said it. ``problem`` says what was wrong
-    with the row when it was read; such a row fails with that message.
+    says that the model itself has said it. ``messages`` are a prompt's parts, each with a ``role``
+    and its ``content``, in place of a text; ``segments`` where parts of it are, each with a
+    ``kind``, its ``start`` and its ``end``, in characters of the text or in ids. ``problem`` says
+    what was wrong with the row when it was read; such a row fails with that message.
     """
 
     instance_id: str
@@ -52,6 +55,8 @@ class Row:
     foil: str | None = None
     foil_ids: Sequence[int | None] | None = None
     generated: bool | None = None
+    messages: Sequence[Mapping[str, str]] | None = None
+    segments: Sequence[Mapping[str, Any]] | None = None
     pixel_values: Sequence[float] | None = None
     image: bytes | None = None
     mask: bytes | Sequence[bytes] | None = None
@@ -79,6 +84,10 @@ class EncodeOptions:
         target: The label or the value that is asked for, of models that have several, or the token
             that follows a prompt; of these also ``tokens`` or ``all``. None for each of them.
         objects: The classes that a picture's masks are of are asked for, each in an instance.
+        max_new_tokens: Most tokens that a language model says after prompts that nothing follows.
+        segments: What the parts of a prompt are: ``auto`` for those of the row, its messages or its
+            sentences, the first that there are; ``sentence``, ``document`` (blank lines part them)
+            or ``none``.
 
     Raises:
         UsageError: If one of them is none of these.
@@ -91,9 +100,15 @@ class EncodeOptions:
     need_label: bool = False
     target: Target = None
     objects: bool = False
+    max_new_tokens: int = 32
+    segments: Segments = "auto"
 
     def __post_init__(self) -> None:
-        for name, kinds in (("overflow", Overflow), ("words", Words)):
+        for name, kinds in (
+            ("overflow", Overflow),
+            ("words", Words),
+            ("segments", Segments),
+        ):
             if getattr(self, name) not in get_args(kinds):
                 known = " or ".join(get_args(kinds))
                 raise UsageError(f"{name} is {known}, not {getattr(self, name)!r}")

@@ -18,9 +18,9 @@ from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rows import Rows
 
 # How units are removed, and what is removed as one. Methods have ``bag`` besides (all occurrences
-# of a word), and evaluations a way of their own (``compat``).
+# of a word) and ``segment`` (a part of a prompt), and evaluations a way of their own (``compat``).
 Operation = Literal["mask", "pad", "delete", "mean", "black", "drop"]
-Unit = Literal["token", "word", "bag", "patch"]
+Unit = Literal["token", "word", "bag", "segment", "patch"]
 # What an evaluation removes at a time.
 EvaluationProtocol = Literal["token", "word", "compat", "patch", "pixel"]
 # Where paths start: what stands in the place of all that can be replaced, zeros, or a blur.

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.continuation import Continuation
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
-from attribeam.transforms.inputs.text.texts import from_text, whole
+from attribeam.transforms.inputs.text.messages import encoding_of, rendered
+from attribeam.transforms.inputs.text.segments import Extent, with_segments
+from attribeam.transforms.inputs.text.texts import from_text, of_encoding
 from attribeam.transforms.inputs.text.tokenised import from_ids, names_of, numbers_of, special_of
 from attribeam.transforms.inputs.text.windows import without
 from attribeam.transforms.network.model import Model
@@ -31,7 +33,12 @@ def continued(model: Model, row: Row, options: EncodeOptions) -> Instance:
         RowError: If either is empty, there is no continuation, a foil is of another length, the
             model hasn't got a token, or together they are too long.
     """
-    prompt = prompt_of(model, row, options)
+    prompt, row = prompt_of(model, row, options)
+    if lacks_continuation(row) and len(prompt) > options.max_length:
+        raise RowError(
+            f"nothing can follow a prompt of {len(prompt)} tokens, since the limit is "
+            f"{options.max_length}: make it shorter, or give what follows (continuation)"
+        )
     ids, offsets = _continuation(model, row, prompt)
     _check(model, ids)
     foils = _foils(model, row, prompt, ids)
@@ -49,23 +56,62 @@ def continued(model: Model, row: Row, options: EncodeOptions) -> Instance:
     )
 
 
-def prompt_of(model: Model, row: Row, options: EncodeOptions) -> Instance:
-    """The prompt of a row, however long; it doesn't end as texts do.
+def lacks_continuation(row: Row) -> bool:
+    """Whether nothing follows the prompt of a row that could be read."""
+    said = row.messages is not None and row.messages and row.messages[-1].get("role") == "assistant"
+    given = row.continuation_ids is not None or row.continuation is not None
+    return row.problem is None and not given and not said
+
+
+def prompt_of(model: Model, row: Row, options: EncodeOptions) -> tuple[Instance, Row]:
+    """The prompt of a row, however long, and the row with its messages put together.
+
+    It doesn't end as texts do.
 
     Raises:
         RowError: If it is empty, or can't be encoded.
     """
     if row.text_pair:
         raise RowError("a prompt is one text, and there is a second one")
-    made = from_text if row.input_ids is None else from_ids
-    found = made(model, row, replace(options, overflow="stride"))
+    row, messages = rendered(model, row)
+    if messages is None:
+        found = _plain(model, row, options)
+    else:
+        found = _templated(model, row, options, messages)
     if found.special.all():
         raise RowError("the prompt is empty: it has no tokens but special ones")
-    if row.input_ids is None:
+    # Where ids are given, special tokens in it may look as if they parted it.
+    found = replace(found, segment=np.zeros_like(found.segment))
+    return with_segments(row, found, options.segments, messages), row
+
+
+def _templated(
+    model: Model, row: Row, options: EncodeOptions, messages: Sequence[Extent]
+) -> Instance:
+    """A prompt that a chat template has made: its own tokens are special."""
+    assert row.text is not None
+    encoding = encoding_of(model, row.text, templated=True)
+    found = of_encoding(row, [row.text], encoding, options, truncated=False)
+    inside = np.zeros(len(found), bool)
+    for _, start, end in messages:
+        inside |= (found.char_end > start) & (found.char_start < end)
+    return replace(
+        found,
+        special=~inside,
+        word_ids=np.where(inside, found.word_ids, -1).astype(np.int32),
+        char_start=np.where(inside, found.char_start, -1).astype(np.int32),
+        char_end=np.where(inside, found.char_end, -1).astype(np.int32),
+    )
+
+
+def _plain(model: Model, row: Row, options: EncodeOptions) -> Instance:
+    """A prompt that is a text or ids."""
+    made = from_text if row.input_ids is None else from_ids
+    found = made(model, row, replace(options, overflow="stride"))
+    if row.input_ids is None and not found.special.all():
         closing = np.arange(np.flatnonzero(~found.special)[-1] + 1, len(found))
         found = without(found, closing) if len(closing) else found
-    # Where ids are given, special tokens in it may look as if they parted it.
-    return replace(found, segment=np.zeros_like(found.segment))
+    return found
 
 
 # What follows ----------------------------------------------------------------------------------
@@ -93,7 +139,7 @@ def _following(
     if not text:
         raise RowError(f"the {name} is empty")
     if row.text is not None:
-        together = whole(model.tokenizer, [row.text + text])
+        together = encoding_of(model, row.text + text, templated=row.messages is not None)
         start, end = len(prompt), len(together.ids)
         while end > start and together.sequence_ids[end - 1] is None:
             end -= 1
@@ -175,6 +221,8 @@ def _joined(
         name: np.concatenate([getattr(prompt, name), values]).astype(getattr(prompt, name).dtype)
         for name, values in added.items()
     }
+    if prompt.sources is not None:
+        joined["sources"] = np.concatenate([prompt.sources, np.full(len(more), -1, np.int32)])
     if prompt.rationale is not None:
         joined["rationale"] = np.concatenate([prompt.rationale, np.zeros(len(more), np.int8)])
     if prompt.roles is not None:

@@ -167,11 +167,13 @@ class Text:
     def units_of(self, instance: Instance, unit: Unit) -> NDArray[np.int64]:
         """Number of the removable unit each token belongs to, -1 for none, [T].
 
-        A unit is a token, a word or a bag. A word of which a piece is read out (a [MASK]) isn't
-        removed.
+        A unit is a token, a word, a bag or a segment. A word of which a piece is read out (a
+        [MASK]) isn't removed, nor a segment of which anything is kept.
         """
         if unit == "bag":
             return _bags(instance)
+        if unit == "segment":
+            return _segments(instance)
         free = instance.removable
         if unit == "token":
             keys = np.arange(len(instance))
@@ -354,6 +356,20 @@ def _bags(instance: Instance) -> NDArray[np.int64]:
     for word in dict.fromkeys(words[words >= 0].tolist()):
         tokens = words == word
         units[tokens] = bags.setdefault(_spelling(instance, tokens), len(bags))
+    return units
+
+
+def _segments(instance: Instance) -> NDArray[np.int64]:
+    """Number of the segment that each token belongs to, of those that can be removed, [T]."""
+    units = np.full(len(instance), -1)
+    if instance.sources is None:
+        return units
+    free, count = instance.removable, 0
+    for number in range(len(instance.source_kinds)):
+        tokens = instance.sources == number
+        if tokens.any() and free[tokens].all():
+            units[tokens] = count
+            count += 1
     return units
 
 

@@ -46,7 +46,7 @@ def from_text(model: Model, row: Row, options: EncodeOptions) -> Instance:
         encoding = model.tokenizer(
             *texts, truncation="longest_first", max_length=options.max_length
         ).encodings[0]
-    instance = _from_encoding(row, texts, encoding, options, truncated=too_long)
+    instance = of_encoding(row, texts, encoding, options, truncated=too_long)
     return replace(instance, types=_types(model, encoding, instance.segment))
 
 
@@ -59,9 +59,14 @@ def whole(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Encoding:
     return backend.encode(texts[0], texts[1] if len(texts) == 2 else None)
 
 
-def _from_encoding(
+def of_encoding(
     row: Row, texts: Sequence[str], encoding: Encoding, options: EncodeOptions, *, truncated: bool
 ) -> Instance:
+    """The instance that a row's tokens are.
+
+    Raises:
+        RowError: If what the row says of words is of other words.
+    """
     sequence = [-1 if s is None else s for s in encoding.sequence_ids]
     special = np.array(encoding.special_tokens_mask, bool) | (np.array(sequence) < 0)
     offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2)

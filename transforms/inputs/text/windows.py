@@ -124,4 +124,5 @@ def without(instance: Instance, gone: _Positions) -> Instance:
         readout=None if at is None else int(np.searchsorted(kept, at)),
         rationale=None if instance.rationale is None else instance.rationale[kept],
         roles=None if instance.roles is None else take(instance.roles),
+        sources=None if instance.sources is None else instance.sources[kept],
     )
