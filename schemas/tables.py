@@ -424,8 +424,8 @@ _CURVES = (
     _column(
         "protocol",
         NAME,
-        "What is removed at a time: token or word; compat: tokens, where removed and units count "
-        "all tokens, as IBA's authors do; of pictures patch or pixel",
+        "What is removed at a time: token, word, or segment of a prompt; compat: tokens, where "
+        "removed and units count all tokens, as IBA's authors do; of pictures patch or pixel",
     ),
     _column("order", NAME, "morf: most relevant first; lerf: least relevant first; random"),
     _column(
@@ -443,6 +443,19 @@ _CURVES = (
         pa.int32(),
         "Class that probability and logit are of: the one that the scores explain, else that of "
         "the run; null where it wasn't stored yet",
+        added=True,
+    ),
+    _column(
+        "log_prob",
+        REAL,
+        "Of language models: log-probability of the token that follows, or of all that do, on the "
+        "perturbed input; else null",
+        added=True,
+    ),
+    _column(
+        "foil_log_prob",
+        REAL,
+        "Of language models: that of what the token is compared with; null for all that follow",
         added=True,
     ),
 )

@@ -85,6 +85,12 @@ _NAMES = (
     "pattern_ablation_summary",
     "pattern_flow",
     "attack_success",
+    "continuations",
+    "continuation_sources",
+    "continuation_faithfulness_by_instance",
+    "continuation_faithfulness",
+    "evidence_by_instance",
+    "evidence",
     "failure_summary",
 )
 

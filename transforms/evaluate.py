@@ -25,7 +25,7 @@ from attribeam.transforms.inputs.variants import (
     WordScore,
     unit_scores,
 )
-from attribeam.transforms.network.model import Model
+from attribeam.transforms.network.model import FOIL, Model
 
 Order = Literal["morf", "lerf", "random"]
 
@@ -49,7 +49,8 @@ class Evaluation:
             paints patches with the mean colour, ``black`` black, ``drop`` hides them. None of them
             stands for ``mask``, or ``pad`` where the mask token isn't known; of pictures for
             ``mean``.
-        protocol: Whether single ``token``s or whole ``word``s are removed; what a word's score is
+        protocol: Whether single ``token``s, whole ``word``s or ``segment``s of a prompt are
+            removed; what a word's score is
             depends on the method (``Ranking.word_score``). ``compat`` is for comparison with
             published numbers: tokens are removed and counted as by the authors of IBA
             (``compat_points_of``). Of pictures a ``patch`` is removed at a time, or as by the
@@ -103,6 +104,8 @@ class Evaluation:
                 f"--fractions each: --units {protocol} counts shares of the whole, as its authors "
                 "do; name fractions, or use other units"
             )
+        if protocol == "segment" and not model.speaks:
+            raise UsageError("--units segment: parts of prompts, which language models have alone")
         if protocol == "pixel" and "drop" in operations:
             raise UsageError(
                 "--operations drop leaves out whole patches: with --units pixel there are mean and "
@@ -178,6 +181,8 @@ class CurvePoint(NamedTuple):
     prediction: int
     flipped: bool
     target: int
+    log_prob: float | None
+    foil_log_prob: float | None
 
 
 @dataclass(frozen=True)
@@ -456,4 +461,16 @@ def _read(variants: Variants, point: Point, at: int, whole: int, target: int) ->
         prediction=prediction,
         flipped=prediction != int(variants.logits[whole, :single].argmax()),
         target=target,
+        log_prob=_log_prob(variants.model, variants.logits[at], target),
+        foil_log_prob=_log_prob(variants.model, variants.logits[at], FOIL),
     )
+
+
+def _log_prob(model: Model, logits: NDArray[np.float64], output: int) -> float | None:
+    """Log-probability of what follows a prompt; None of other models, and of no output."""
+    if not model.speaks or output >= len(logits):
+        return None
+    if model.task == "continuation":  # It is that already.
+        return float(logits[output])
+    largest = logits.max()
+    return float(logits[output] - largest - np.log(np.exp(logits - largest).sum()))

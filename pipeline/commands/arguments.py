@@ -317,7 +317,7 @@ def _add_evaluation_options(group: Any) -> None:
     add(
         "--units",
         default="token",
-        metavar="token|word|compat|patch|pixel",
-        help="what is removed at a time (compat: tokens, counted as IBA's authors do; of pictures "
-        "patch, or pixel as Beyond Intuition's do)",
+        metavar="token|word|segment|compat|patch|pixel",
+        help="what is removed at a time (segment: parts of a prompt; compat: tokens, counted as "
+        "IBA's authors do; of pictures patch, or pixel as Beyond Intuition's do)",
     )

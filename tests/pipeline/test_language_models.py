@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import Gemma2ForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from attribeam.analysis import open_run
 from tests.support.authors import golden_numbers
 from tests.support.models import GOLDENS, relative_error
 from tests.support.tiny import command, table, write_jsonl
@@ -317,3 +318,102 @@ def test_parts_of_prompts(tmp_path: Path) -> None:
         *(("document", "w8"), ("document", "w6"), ("document", "w5")),
     ]
     assert found("none")["rule"] == []
+
+
+def test_what_is_asked_of_faithfulness(tmp_path: Path) -> None:
+    """The views, held against numbers that are computed of the tables one by one."""
+    texts = ("w9 w8 w7 w6. w5", "w20 w21 w22 w23 w24 w25")
+    lines = [
+        {
+            "id": f"r{n}",
+            "prompt": text,
+            "response": " w30 w31",
+            "foil": "w40 w41",
+            "rationale": marks,
+        }
+        for n, (text, marks) in enumerate(zip(texts, ([0, 1, 0, 1, 0], [1] + [0] * 5), strict=True))
+    ]
+    out, corpus = tmp_path / "out", write_jsonl(tmp_path / "corpus.jsonl", lines)
+    run = command(
+        *("run", "--model", GOLDENS / "llama-golden", "--corpus", corpus, "--output", out),
+        *("--dtype", "float64", "--methods", "occlusion,grad_x_input", "--fractions", "each"),
+    )
+    assert run.status == 0, run.err
+    verified = command("verify", out)
+    assert "sound: everything adds up" in verified.out, verified.out
+    opened = open_run(out, commented=False)
+
+    def rows(sql: str) -> list[dict[str, Any]]:
+        found = opened.sql(sql).to_arrow_table()
+        return found.to_pylist()
+
+    curves = {}
+    for point in rows("from curves"):
+        key = point["instance_id"], point["method"], point["order"]
+        curves.setdefault(key, []).append(point)
+    instances = {one["instance_id"]: one for one in rows("from instances")}
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for cell in rows("from continuations order by position"):
+        cells.setdefault((cell["instance_id"], cell["method"]), []).append(cell)
+    scores = {(r["instance_id"], r["method"]): r["scores"] for r in rows("from attributions")}
+    found = rows("from continuation_faithfulness_by_instance")
+    assert len(found) == len(instances) * 2 == 12
+    for one in found:
+        key = one["instance_id"], one["method"]
+        instance, own = instances[key[0]], cells[key]
+        assert [cell["score"] for cell in own] == scores[key]
+        assert [cell["source"] == "continuation" for cell in own] == [
+            bool(s) for s in instance["segment"]
+        ]
+        free = [cell["score"] for cell in own if cell["removable"]]
+        morf, lerf = (
+            sorted(curves[(*key, order)], key=lambda p: p["removed"]) for order in ("morf", "lerf")
+        )
+        assert one["units"] == len(free) == morf[-1]["removed"]
+        lp, kept = ([p["log_prob"] for p in points] for points in (morf, lerf))
+        assert lp[0] == pytest.approx(instance["log_prob"], abs=1e-9)
+        assert one["aopc_log_prob"] == pytest.approx(lp[0] - np.mean(lp[1:-1]))
+        assert one["sufficiency"] == pytest.approx(lp[0] - np.mean(kept[1:-1]))
+        assert one["top1_drop"] == pytest.approx(lp[0] - lp[1])
+        assert one["top3_drop"] == pytest.approx(lp[0] - lp[3])
+        shares = np.arange(len(lp)) / (len(lp) - 1)
+        probabilities = [p["probability"] for p in morf]
+        assert one["deletion"] == pytest.approx(np.trapezoid(probabilities, shares), abs=1e-9)
+        lost = lp[0] - lp[-1]
+        assert one["lost"] == pytest.approx(lost)
+        if lost < 0.1:
+            assert one["rise"] is one["mas"] is one["aopc_normalised"] is None
+        else:
+            fallen = np.minimum.accumulate(np.clip((np.array(lp) - lp[-1]) / lost, 0, 1))
+            assert one["rise"] == pytest.approx(np.trapezoid(fallen, shares))
+            weights = np.sort(np.maximum(free, 0))[::-1]
+            if weights.sum() > 0:
+                left = np.array([weights[k:].sum() for k in range(len(lp))]) / weights.sum()
+                far = fallen + np.abs(fallen - left)
+                far = (far - far.min()) / (far.max() - far.min())
+                assert one["mas"] == pytest.approx(np.trapezoid(far, shares))
+        if one["question_kind"] == "all":
+            assert one["contrastive_flip"] is None
+        else:
+            flips = [
+                s for s, p in zip(shares, morf, strict=True) if p["foil_log_prob"] > p["log_prob"]
+            ]
+            assert one["contrastive_flip"] == pytest.approx(flips[0] if flips else 1)
+    for one in rows("from evidence_by_instance"):
+        own = cells[one["instance_id"], one["method"]]
+        marks = instances[one["instance_id"]]["rationale"]
+        ranked = [(c["score"], marks[c["position"]]) for c in own if c["removable"]]
+        places = [1 + sum(s > mine for s, _ in ranked) for mine, marked in ranked if marked]
+        assert one["reciprocal_rank"] == pytest.approx(1 / min(places))
+        count = len(places)
+        assert one["recall"] == pytest.approx(sum(p <= count for p in places) / count)
+    parts = rows("from continuation_sources where row_id = 'r0' and question = 0")
+    assert {(p["kind"], p["tokens"]) for p in parts} == {
+        ("sentence", 4),
+        ("sentence", 1),
+        ("prompt", 1),
+    }
+    for part in parts:
+        own = cells["r0#0", part["method"]]
+        total = sum(c["score"] for c in own if c["segment"] == part["segment"])
+        assert part["score"] == pytest.approx(total)

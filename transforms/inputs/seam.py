@@ -22,7 +22,7 @@ from attribeam.transforms.network.rows import Rows
 Operation = Literal["mask", "pad", "delete", "mean", "black", "drop"]
 Unit = Literal["token", "word", "bag", "segment", "patch"]
 # What an evaluation removes at a time.
-EvaluationProtocol = Literal["token", "word", "compat", "patch", "pixel"]
+EvaluationProtocol = Literal["token", "word", "segment", "compat", "patch", "pixel"]
 # Where paths start: what stands in the place of all that can be replaced, zeros, or a blur.
 BaselineName = Literal["pad", "mask", "zero", "black", "blur"]
 # Standard deviation of the blur, as a share of a picture's shorter side.

@@ -39,6 +39,7 @@ Task = Literal[
 ]
 # What a causal LM's logits are of (``next_tokens``).
 NEXT = ("target", "foil", "other", "rest")
+FOIL = NEXT.index("foil")
 # Tasks whose outputs are values, each asked for by itself, and no classes.
 VALUES: tuple[Task, ...] = ("regression", "span", "similarity", "continuation")
 # ``post_ln``: all sums in its layers are normalised. ``serial``: its branches are added one after

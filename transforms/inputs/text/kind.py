@@ -52,7 +52,7 @@ class Text:
     operations: tuple[Operation, ...] = ("mask", "pad", "delete")
     units: tuple[Unit, ...] = ("token", "word", "bag")
     starts: tuple[str, ...] = ("pad", "mask", "mask_words", "zero")
-    protocols: tuple[EvaluationProtocol, ...] = ("token", "word", "compat")
+    protocols: tuple[EvaluationProtocol, ...] = ("token", "word", "segment", "compat")
 
     # From a row to instances -----------------------------------------------------------------
 

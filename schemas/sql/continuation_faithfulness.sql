@@ -1,0 +1,30 @@
+-- How faithful methods are to what a language model says, over all tokens that follow, and over all
+-- that follow at once: means of `continuation_faithfulness_by_instance`, a row per method, protocol,
+-- operation and question_kind, with its columns' meanings.
+--
+-- Columns:
+--   n        Number of instances
+--   lost     Mean of lp(0) - lp(1), which is the same for all methods
+create view continuation_faithfulness as
+select
+    method,
+    protocol,
+    operation,
+    question_kind,
+    count(*) as n,
+    avg(lost) as lost,
+    avg(aopc_log_prob) as aopc_log_prob,
+    avg(aopc_normalised) as aopc_normalised,
+    avg(sufficiency) as sufficiency,
+    avg(sufficiency_normalised) as sufficiency_normalised,
+    avg(top1_drop) as top1_drop,
+    avg(top3_drop) as top3_drop,
+    avg(top5_drop) as top5_drop,
+    avg(deletion) as deletion,
+    avg(insertion) as insertion,
+    avg(rise) as rise,
+    avg(mas) as mas,
+    avg(contrastive_flip) as contrastive_flip
+from continuation_faithfulness_by_instance
+group by method, protocol, operation, question_kind
+order by question_kind desc, protocol, operation, aopc_log_prob desc;

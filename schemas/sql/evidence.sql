@@ -1,0 +1,22 @@
+-- Whether methods find the evidence that is known: means of `evidence_by_instance`, a row per method
+-- and question_kind, with its columns' meanings.
+--
+-- Evidence is what we know, and faithfulness what the model uses: see both.
+--
+-- Columns:
+--   n                Number of instances
+--   mrr              Mean reciprocal rank of the best token of the evidence
+--   subset           Subset of the corpus, where it has any
+create view evidence as
+select
+    e.method,
+    e.question_kind,
+    i.subset,
+    count(*) as n,
+    avg(e.reciprocal_rank) as mrr,
+    avg(e.recall) as recall,
+    avg(e.chance) as chance
+from evidence_by_instance as e
+join instances as i using (instance_id)
+group by e.method, e.question_kind, i.subset
+order by e.question_kind desc, i.subset, mrr desc;
