@@ -226,7 +226,8 @@ _ATTRIBUTIONS = (
     _column(
         "delta",
         REAL,
-        "Completeness gap: sum of scores (and bias) - (f(x) - f(baseline)); else null",
+        "Completeness gap: sum of scores (and bias, and unattributed) - (f(x) - f(baseline)); "
+        "else null",
     ),
     _column("scale", REAL, "Natural log of what the scores were divided by; null if by nothing"),
     _column(
@@ -242,6 +243,13 @@ _ATTRIBUTIONS = (
         pa.list_(REAL),
         "Raw score per pixel, row by row, under --pixels, of methods that score pixels: those of a "
         "patch make its entry of scores; else null",
+        added=True,
+    ),
+    _column(
+        "unattributed",
+        REAL,
+        "What is left of the explained output where the method gives it to no token: under "
+        "alti_logit to feed-forward parts and biases; else null",
         added=True,
     ),
 )

@@ -60,6 +60,7 @@ class Attribution:
             shared out by tokens.
         scale: Natural logarithm of what the scores were divided by, where they were.
         bias: What the method gives to the model's biases and not to tokens.
+        unattributed: What is left of the explained scalar where it gives that to no token.
         pixels: Raw score per pixel of a picture, [H * W], where they were asked for and the method
             has them.
         details: Rows of the other tables that the method fills; those of ``details.BY_LAYER`` only
@@ -72,6 +73,7 @@ class Attribution:
     seconds: float
     scale: float | None = None
     bias: float | None = None
+    unattributed: float | None = None
     pixels: NDArray[np.floating] | None = None
     details: Details = field(default_factory=dict)
 
@@ -87,7 +89,8 @@ class Attribution:
 
     def finite_in(self, real: Real) -> bool:
         """Whether all of it are numbers, and stay so where they are stored with a precision."""
-        extra = {"extra": [(self.scores, self.delta, self.scale, self.bias, self.pixels)]}
+        numbers = (self.delta, self.scale, self.bias, self.unattributed)
+        extra = {"extra": [(self.scores, *numbers, self.pixels)]}
         return is_finite({**self.details, **extra}, real)
 
 
@@ -402,7 +405,8 @@ def unbatched(scores: Scores, lengths: Sequence[int]) -> list[Attribution]:
     if scores.layers is not None:
         layers = _unbatched_layers(scores.layers, lengths)
         details = [{**of, "layers": own} for of, own in zip(details, layers, strict=True)]
-    extra = zip(numbers(scores.delta), numbers(scores.scale), numbers(scores.bias), strict=True)
+    columns = scores.delta, scores.scale, scores.bias, scores.unattributed
+    extra = zip(*map(numbers, columns), strict=True)
     return [
         Attribution(
             target=None,
@@ -411,10 +415,13 @@ def unbatched(scores: Scores, lengths: Sequence[int]) -> list[Attribution]:
             seconds=0.0,
             scale=scale,
             bias=bias,
+            unattributed=unattributed,
             pixels=None if pixels is None else pixels[row],
             details=details[row],
         )
-        for row, (length, (delta, scale, bias)) in enumerate(zip(lengths, extra, strict=True))
+        for row, (length, (delta, scale, bias, unattributed)) in enumerate(
+            zip(lengths, extra, strict=True)
+        )
     ]
 
 

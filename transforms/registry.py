@@ -128,6 +128,7 @@ class Scores:
         delta: Completeness gap per instance, [B], for an additive method.
         scale: Natural logarithm of what the scores were divided by, [B], where they were.
         bias: What the method gives to no token but to the biases of the model, [B].
+        unattributed: What is left of the explained scalar where it is given to no token, [B].
         layers: Scores by layer, where they were asked for and the method has them.
         details: Rows of other tables that the method gives, per instance.
         targets: Class explained per instance, [B], where it isn't that of the run.
@@ -141,6 +142,7 @@ class Scores:
     delta: torch.Tensor | None = None
     scale: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+    unattributed: torch.Tensor | None = None
     layers: LayerScores | None = None
     details: Sequence[Details] | None = None
     targets: torch.Tensor | None = None

@@ -181,6 +181,14 @@ ATTRIBUTIONS = (
         """,
     ),
     Check(
+        "attributions: {count} leave what is no finite number unattributed, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from attributions
+        where not isfinite(unattributed)
+        """,
+    ),
+    Check(
         "attributions: {count} of additive methods have no completeness gap, such as {example}",
         """
         select count(*), min(instance_id || ' under ' || method)

@@ -89,6 +89,7 @@ def attributions_table(
         "bias": [row.bias for _, row in rows],
         "seconds": [row.seconds for _, row in rows],
         "pixels": [row.pixels for _, row in rows],
+        "unattributed": [row.unattributed for _, row in rows],
     }
     return _table("attributions", columns, double=double)
 

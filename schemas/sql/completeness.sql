@@ -1,9 +1,10 @@
 -- How well an additive method adds up: one row per method that has a completeness gap.
 --
--- The gap is delta = sum of scores + bias - (f(x) - f(baseline)), with f the explained output and
--- the bias 0 for a method that gives nothing to the model's biases; it is 0 for an exact method
--- (axiom of completeness: Sundararajan et al. 2017, section 3). The relative gap divides it by the
--- output difference f(x) - f(baseline) = sum of scores + bias - delta.
+-- The gap is delta = sum of scores + bias + unattributed - (f(x) - f(baseline)), with f the
+-- explained output, the bias 0 for a method that gives nothing to the model's biases, and
+-- unattributed 0 for one that leaves nothing; it is 0 for an exact method (axiom of completeness:
+-- Sundararajan et al. 2017, section 3). The relative gap divides it by the output difference
+-- f(x) - f(baseline) = sum of scores + bias + unattributed - delta.
 --
 -- Methods are compared on the same instances, those of which each of them has a gap;
 -- `completeness_over(common := false)` has each method's own.
@@ -21,7 +22,8 @@ with every as materialized (
         instance_id,
         method,
         abs(delta::double) as gap,
-        abs(list_sum(scores) + coalesce(bias, 0) - delta) as difference,
+        list_sum(scores) + coalesce(bias, 0) + coalesce(unattributed, 0) as total,
+        abs(total - delta) as difference,
         isfinite(gap) and isfinite(difference) is not false as usable
     from attributions
     where delta is not null and (methods is null or list_contains(methods, method))

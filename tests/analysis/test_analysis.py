@@ -678,6 +678,7 @@ NAN = math.nan
             ["a scale or bias that is no finite number"],
         ),
         (put("attributions", "bias", NAN, **PATHS_4), ["a scale or bias that is no finite number"]),
+        (put("attributions", "unattributed", NAN, **PATHS_4), ["no finite number unattributed"]),
         (put("attributions", "delta", None, **PATHS_4), ["additive methods have no completeness"]),
         (put("attributions", "seconds", -1.0, **PATHS_4), ["cost a time that is no finite"]),
         (

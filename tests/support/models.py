@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from attribeam.transforms import EncodeOptions, Instance, Model, Row, Statistics, collect
+from attribeam.transforms import EncodeOptions, Instance, Model, Row, Statistics, collect, methods
 from attribeam.transforms.inputs.encode import encode, encode_row
 from attribeam.transforms.network.anatomy import ANATOMIES
 
@@ -35,6 +35,8 @@ OTHERS = (*(family for family in _TEXTS if family not in FAMILIES), *VARIANTS)
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet", *PRE_LN)
 BYTE_LEVEL = (*AFTER_PADDING, *DECODERS)
 TASKS = ("classification", "masked_lm")
+# Methods that are defined for layers that normalise after their residuals, as in ``FAMILIES``.
+USUAL_METHODS = tuple(name for name, row in methods().items() if "one_sum" not in row.requires)
 MAX_LENGTH = 48
 
 CLASSES = {

@@ -5,7 +5,7 @@ by its sum, whose logarithm is kept as the scale. What is followed through norms
 outside the definition of models that have none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -101,19 +101,33 @@ def alti(captured: Captured, params: Params) -> Scores:
     without a norm after it, the residual included, and y_i the sum of all and of biases (Ferrando
     et al. 2023, section 3, for layers that normalise before attention). There is no short cut for
     l1 norms: all t_ij of a layer are formed, one source token after the other.
+
+    The preset ``code`` takes 1e-6 off each hidden unit of the differences, as the authors' code
+    does by the distance that it has from torch. So even tokens that come after i have a share of
+    about that size in it, where positions attend to no later ones.
     """
-    level: Level = params["level"]
+    maps = alti_maps(captured, params["level"], params["epsilon"], range(captured.model.num_layers))
+    return rolled_out(captured, maps, params["start_layer"])
+
+
+def alti_maps(
+    captured: Captured, level: Level, beside: float, numbers: Iterable[int]
+) -> list[torch.Tensor]:
+    """ALTI of some layers, by their numbers: shares of what comes to tokens, each [B, T, T]."""
     layers, space = [], Workspace()
     seen, readout = captured.inputs, captured.batch.inputs.read.at
-    for layer, attention, state in zip(
-        captured.model.layers, seen.attention, seen.layers, strict=True
-    ):
-        sending = Sending(layer, attention, state, readout)
-        layers.append(captured.asked(row_normalised(proximities(sending, level, space))))
-    return rolled_out(captured, layers, params["start_layer"])
+    for number in numbers:
+        layer, attention = captured.model.layers[number], seen.attention[number]
+        sending = Sending(layer, attention, seen.layers[number], readout)
+        near = captured.asked(proximities(sending, level, space, beside))
+        # Beside zero, tokens that nothing is sent by are near too: those of an instance alone.
+        layers.append(row_normalised(near.masked_fill(~captured.mask[:, None], 0)))
+    return layers
 
 
-def proximities(sending: Sending, level: Level, space: Workspace) -> torch.Tensor:
+def proximities(
+    sending: Sending, level: Level, space: Workspace, beside: float = 0
+) -> torch.Tensor:
     """max(0, |y_i|_1 - |y_i - t_ij|_1) of a layer, [B, T (i), T (j)], in float64.
 
     Args:
@@ -121,10 +135,11 @@ def proximities(sending: Sending, level: Level, space: Workspace) -> torch.Tenso
             are zero.
         level: The level that shares are followed up to; y is the real output there.
         space: Memory to work in.
+        beside: What is taken off each hidden unit of the differences y_i - t_ij.
     """
     output, levels = sending.left(level).double(), up_to([level])
     if sending.state.alone:
-        return _readout_proximities(sending, output, levels)
+        return _readout_proximities(sending, output, levels, beside)
     sigma = output.new_ones(output.shape[:2])
     for passed in levels:
         sigma *= sending.sigma_at(passed)
@@ -137,18 +152,18 @@ def proximities(sending: Sending, level: Level, space: Workspace) -> torch.Tenso
             arrived = weights.transpose(1, 2) @ heads
             # What a token sends to itself has the residual in it.
             arrived[:, source] = sent.vectors[:, number, -2].double()
-            distance = output - arrived.div_(sigma[..., None])
+            distance = output - arrived.div_(sigma[..., None]) - beside
             far[..., source] = torch.linalg.vector_norm(distance, ord=1, dim=-1)
     whole: torch.Tensor = output.abs().sum(-1)[..., None]
     return (whole - far).clamp(min=0)
 
 
 def _readout_proximities(
-    sending: Sending, output: torch.Tensor, levels: Sequence[Level]
+    sending: Sending, output: torch.Tensor, levels: Sequence[Level], beside: float
 ) -> torch.Tensor:
     """As ``proximities``, of the one position whose output, [B, 1, d], there is."""
     *_, (_, vectors) = readout_vectors(sending, levels)
-    far = torch.linalg.vector_norm(output - vectors.double(), ord=1, dim=-1)
+    far = torch.linalg.vector_norm(output - vectors.double() - beside, ord=1, dim=-1)
     near = torch.zeros_like(sending.attention[:, 0], dtype=torch.float64)
     near[sending.every, sending.readout] = (output.abs().sum(-1) - far).clamp(min=0)
     return near
@@ -230,12 +245,14 @@ register(
         defaults={
             "start_layer": LastLayers(1),
             "level": ChoiceByTrait({**dict.fromkeys(NORMED, ("post_ln",)), "residual": ()}),
+            "epsilon": 0.0,
         },
+        presets={"code": {"epsilon": 1e-6}},
         signed=False,
         class_dependent=False,
         additive=False,
         layered="layers",
-        former={"start_layer": 0},
+        former={"start_layer": 0, "epsilon": 0.0},
         cost="1 F + L T^2 d",
         paper="Ferrando et al. 2022, section 3",
         equation="prod_l max(0, |y_i|_1 - |y_i - t_ij|_1)[readout]",

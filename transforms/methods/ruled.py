@@ -20,9 +20,12 @@ def attnlrp(captured: Captured, params: Params) -> Scores:
     score[j] = sum_k x[j, k] d f / d x[j, k], with the deviation of norms and the slope act(z) / z
     of activations fixed, the gradient of the softmax as it is, and half of what passes a product
     given to each of its factors. Relevance of biases is left out, and the softmax doesn't conserve
-    it: scores sum to nothing that is known.
+    it: ``unattributed`` is what scores and an explained sum of logits are apart by.
     """
-    return _relevance(captured, "attnlrp")
+    found = _relevance(captured, "attnlrp")
+    if captured.question.scalar not in LINEAR:
+        return found
+    return replace(found, unattributed=captured.explained - found.values.sum(-1))
 
 
 def cp_lrp(captured: Captured, params: Params) -> Scores:
@@ -31,11 +34,17 @@ def cp_lrp(captured: Captured, params: Params) -> Scores:
     Values and what is gated get all that passes their products. It is ``decompx`` without its
     biases, first value bias included, in one backward pass. Where the model has no biases, and the
     explained scalar is a sum of logits, scores sum to that; ``delta`` is what they miss it by.
+    Elsewhere what biases and positions have of such a scalar is ``unattributed``.
     """
     found = _relevance(captured, "cp_lrp")
-    if captured.question.scalar not in LINEAR or has_biases(captured.model):
+    if captured.question.scalar not in LINEAR:
         return found
-    return replace(found, delta=found.values.sum(-1) - captured.explained)
+    gap = found.values.sum(-1) - captured.explained
+    return (
+        replace(found, unattributed=-gap)
+        if has_biases(captured.model)
+        else replace(found, delta=gap)
+    )
 
 
 def _relevance(captured: Captured, rules: RuleName) -> Scores:

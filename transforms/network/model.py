@@ -22,7 +22,15 @@ from attribeam.transforms.network.calls import (
     patch_rotations,
 )
 from attribeam.transforms.network.capture import Recorder, Watch, current_recorder, recording
-from attribeam.transforms.network.parts import Affine, Embedding, HeadStep, Layer, Norm, unit
+from attribeam.transforms.network.parts import (
+    Affine,
+    Embedding,
+    HeadStep,
+    Layer,
+    Norm,
+    Softcap,
+    unit,
+)
 from attribeam.transforms.network.rows import Rows, Spoken
 from attribeam.transforms.network.rules import Rules, following
 
@@ -335,7 +343,7 @@ class Model:
     def _adds_up(self) -> bool:
         """Whether no norm is between the sums of its layers, and the head is a norm and a map."""
         joins = any(step.join for layer in self.layers for step in layer.steps)
-        kinds = [type(step) for step in self.head[:2]]
+        kinds = [type(step) for step in self.head if not isinstance(step, Softcap)]
         return not joins and kinds == [Norm, Affine]
 
     @cached_property

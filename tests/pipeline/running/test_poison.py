@@ -21,7 +21,12 @@ from attribeam.transforms.recovery import is_out_of_memory
 from attribeam.transforms.registry import _METHODS, Scores
 from tests.conftest import LoadTiny
 from tests.support.conditioning import SINGLE
-from tests.support.models import random_instances, relative_error, statistics_of
+from tests.support.models import (
+    USUAL_METHODS,
+    random_instances,
+    relative_error,
+    statistics_of,
+)
 from tests.support.tiny import rows, table, write_jsonl
 
 # The sick one is so long that its attention takes more numbers than anything of the others, or than
@@ -42,7 +47,6 @@ FEW: dict[str, dict[str, Any]] = {
     "lime": {"samples": 8},
     "kernel_shap": {"samples": 8},
 }
-EVERY = tuple(methods())
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")
 
@@ -115,7 +119,7 @@ def poisoned(
     monkeypatch.setitem(_METHODS, name, replace(method, compute=compute))
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", USUAL_METHODS)
 def test_it_raises(
     model: Model,
     instances: list[Instance],
@@ -131,7 +135,7 @@ def test_it_raises(
     check_alone(under(model, instances, name), expected, name, "ZeroDivisionError")
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if methods()[name].scored])
+@pytest.mark.parametrize("name", [name for name in USUAL_METHODS if methods()[name].scored])
 def test_it_is_no_number(
     model: Model,
     instances: list[Instance],
@@ -173,7 +177,7 @@ class _Allocator(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", USUAL_METHODS)
 def test_it_is_too_large(
     model: Model,
     instances: list[Instance],

@@ -26,9 +26,9 @@ from attribeam.transforms.inputs.seam import (
     Unit,
 )
 from attribeam.transforms.network.rows import Read, Rows
-from attribeam.transforms.registry import choose, fit_all, methods
+from attribeam.transforms.registry import choose, fit_all
 from tests.conftest import LoadTiny
-from tests.support.models import random_instances
+from tests.support.models import USUAL_METHODS, random_instances
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def test_all_methods_give_what_they_give_for_tokens(of_tokens: Model, of_vectors
     given["lime"]["unit"] = "token"
     given |= {name: {"steps": 2, "copies": 2} for name in ("iba", "iba_released")}
     given["smoothgrad"] = {"samples": 3}
-    chosen, _ = fit_all(choose(list(methods()), given), of_tokens, "logit")
+    chosen, _ = fit_all(choose(list(USUAL_METHODS), given), of_tokens, "logit")
     found = [
         attribute(model, rows, chosen, statistics=collect(model, rows, 1000))
         for model, rows in ((of_tokens, tokens), (of_vectors, vectors))

@@ -28,6 +28,7 @@ from attribeam.transforms.inputs.text.kind import Text
 from attribeam.transforms.network.borrowed import Held, borrowed
 from tests.conftest import LoadTiny
 from tests.support.models import (
+    USUAL_METHODS,
     plain,
     random_instances,
     relative_error,
@@ -58,7 +59,7 @@ def explained(model: Model) -> Attributions:
         name: {k: v for k, v in p.items() if k in methods()[name].defaults}
         for name, p in given.items()
     }
-    chosen = choose(list(methods()), given)
+    chosen = choose(list(USUAL_METHODS), given)
     found = attribute(
         model, random_instances(model, [5, 12]), chosen, statistics=statistics_of(model)
     )
