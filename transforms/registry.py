@@ -98,6 +98,22 @@ class ChoiceByKind:
         there = getattr(inputs_of(model), self.of)
         return [name for name in self.names if name in there]
 
+    def usual(self, model: Model) -> str:
+        """The default: of language models, which mostly lack some tokens, the first they have."""
+        there = self.fitting(model)
+        if self.of != "starts" or not model.speaks:
+            return there[0]
+        return next((name for name in there if _starts(model, name)), there[0])
+
+
+def _starts(model: Model, name: str) -> bool:
+    """Whether a model has what a path of that name starts at."""
+    try:
+        inputs_of(model).check_start(model, name, "a path", "")
+    except UsageError:
+        return False
+    return True
+
 
 Default = ParamValue | Choice | LastLayers | ChoiceByTrait | ChoiceByKind
 
@@ -505,10 +521,10 @@ def _fitted(
     """
     if isinstance(default, ChoiceByKind):
         there = default.fitting(model)
+        if isinstance(value, Usual) or value == _AUTO:
+            return default.usual(model)
         if value in there:
             return str(value)
-        if isinstance(value, Usual) or value == _AUTO:
-            return there[0]
         known = " or ".join(there)
         raise UsageError(f"{name} is {known} for a model of {model.modality}, not {value}")
     if isinstance(default, ChoiceByTrait):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.pipeline.test_language_models import CORPUS, LIMITS, by_token, ran
+from tests.pipeline.test_language_models import CORPUS, LIMITS, WITH_GOLDENS, by_token, ran
 from tests.support.authors import golden_numbers
 from tests.support.models import relative_error
 from tests.support.tiny import command, table
@@ -78,6 +78,11 @@ def test_information_flow_routes(run: Run, model: str) -> None:
         length = len(one["scores"])
         expected = golden[f"ifr_all/{row}"][length - 1][:length]
         assert relative_error(one["scores"], expected) < 1e-9, (row, number)
+    spans = table(run(model, "contrast", "float64"), "attributions", "ifr").to_pylist()
+    for row, name in ((row, f"golden-{row}#all") for row in WITH_GOLDENS):
+        (scores,) = (one["scores"] for one in spans if one["instance_id"] == name)
+        # Theirs are of the whole row, the last token of which nothing is read from.
+        assert relative_error(scores, golden[f"ifr_span/{row}"][: len(scores)]) < 1e-9, row
 
 
 @pytest.mark.parametrize("explain", ["logit", "contrast"])
@@ -104,6 +109,8 @@ def of_layers(out: Path, method: str, column: str) -> dict[tuple[int, int], dict
     found: dict[tuple[int, int], dict[int, Any]] = {}
     for row in table(out, "layers", method).to_pylist():
         row_id, number = row["instance_id"].removeprefix("golden-").split("#")
+        if number == "all":
+            continue
         found.setdefault((int(row_id), int(number)), {})[row["layer"]] = row[column]
     return found
 
@@ -129,6 +136,25 @@ def test_value_zeroing(run: Run) -> None:
         for layer, scores in layers[row, number].items():
             assert relative_error(scores, expected[:, layer]) < 1e-9, (row, number, layer)
         assert relative_error(one["scores"], expected.sum(1)) < 1e-9
+
+
+@pytest.mark.parametrize("model", ["gpt2", "llama"])
+@pytest.mark.parametrize("peer", ["inseq", "captum"])
+def test_integrated_gradients_as_peers_have_them(tmp_path: Path, model: str, peer: str) -> None:
+    explain = {"inseq": "logit", "captum": "log_prob"}[peer]
+    more = ("--methods", "integrated_gradients", "--set", f"integrated_gradients.preset={peer}")
+    more += ("--set", "integrated_gradients.steps=20", "--explain", explain, "--dtype", "float64")
+    out = ran(tmp_path / "out", model, CORPUS, *more)
+    golden, said = golden_numbers(f"decoders/{peer}_{model}"), by_token(out, "instances")
+    for (row, number), one in by_token(out, "attributions", "integrated_gradients").items():
+        scores, prompt = np.array(one["scores"]), said[row, number]["prompt_length"]
+        if peer == "inseq":
+            theirs = golden[f"integrated_gradients/logit/sum/{row}"][: len(scores), number]
+            assert relative_error(scores, theirs) < 1e-9, (row, number)
+        else:
+            theirs = golden[f"lig20_logprob/{row}"][number]
+            assert relative_error(scores[:prompt], theirs) < 1e-9, (row, number)
+            assert not scores[prompt:].any()
 
 
 def test_runs_are_sound(run: Run) -> None:

@@ -166,6 +166,7 @@ def test_defaults() -> None:
         "steps": 50,
         "rule": "gauss_legendre",
         "output": "logit",
+        "moves": "text",
     }
     assert choice.needs == (Path("pad", 50, "gauss_legendre"),)
 
@@ -173,7 +174,7 @@ def test_defaults() -> None:
 def test_given_parameters() -> None:
     given = {"integrated_gradients": {"steps": "7", "rule": "left"}}
     ours, other = choose("integrated_gradients,saliency", given)
-    expected = {"baseline": "pad", "steps": 7, "rule": "left", "output": "logit"}
+    expected = {"baseline": "pad", "steps": 7, "rule": "left", "output": "logit", "moves": "text"}
     assert ours.params == expected
     assert ours.needs == (Path("pad", 7, "left"),)
     assert other.params == {"norm": "l2"}
@@ -202,10 +203,13 @@ def test_a_preset_stands_for_its_parameters() -> None:
         "steps": 20,
         "rule": "gauss_legendre",
         "output": "probability",
+        "moves": "text",
     }
     assert choice.params == expected
     wrong = {"integrated_gradients": {"preset": "lime"}}
-    assert "preset is one of iba, not 'lime'" in refused("integrated_gradients", wrong)
+    assert "preset is one of iba, inseq, captum, not 'lime'" in refused(
+        "integrated_gradients", wrong
+    )
     assert "saliency has no parameter 'preset'" in refused(
         "saliency", {"saliency": {"preset": "iba"}}
     )

@@ -23,8 +23,9 @@ Operation = Literal["mask", "pad", "delete", "mean", "black", "drop"]
 Unit = Literal["token", "word", "bag", "segment", "patch"]
 # What an evaluation removes at a time.
 EvaluationProtocol = Literal["token", "word", "segment", "compat", "patch", "pixel"]
-# Where paths start: what stands in the place of all that can be replaced, zeros, or a blur.
-BaselineName = Literal["pad", "mask", "zero", "black", "blur"]
+# Where paths start: what stands in the place of all that can be replaced (the token of that name,
+# or that of the number 0), zeros, or a blur.
+BaselineName = Literal["pad", "mask", "zero", "black", "blur", "unk", "id0"]
 # Standard deviation of the blur, as a share of a picture's shorter side.
 BLUR = 1 / 16
 # What paths run in: what enters the first layer, or what is looked up for words before that.

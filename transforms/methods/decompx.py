@@ -14,6 +14,7 @@ from attribeam.transforms.network.parts import (
     FeedForward,
     HeadStep,
     Norm,
+    Softcap,
 )
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Forward
@@ -81,7 +82,10 @@ class _Head(NamedTuple):
 def _head(captured: Captured) -> _Head:
     """The head, restricted to the outputs that are asked for."""
     against = captured.batch.rows.against
+    caps: list[Softcap] = []
     *before, last = captured.model.head
+    while isinstance(last, Softcap):
+        caps, (*before, last) = [last, *caps], before
     if against is not None:
         before = captured.model.head
     elif not isinstance(last, Affine):
@@ -90,19 +94,25 @@ def _head(captured: Captured) -> _Head:
     last_step, sums = captured.model.layers[-1].steps[-1], captured.layers[-1].sums[-1]
     apart: list[tuple[HeadStep, torch.Tensor]] = []
     if read.at is not None:
-        steps, _ = _passed(before, last_step.leave(captured.at_readout(sums)[:, None]))
+        steps, given = _passed(before, last_step.leave(captured.at_readout(sums)[:, None]))
     else:
         apart, hidden = _passed(before[:spread], last_step.leave(sums))
-        steps, _ = _passed(before[spread:], read.gather(hidden)[:, None])
+        steps, given = _passed(before[spread:], read.gather(hidden)[:, None])
     outputs = captured.batch.rows.outputs
     if against is not None:  # Of one output alone.
         return _Head(apart, steps, against[:, None], against.new_zeros(len(against), 1))
     assert isinstance(last, Affine)
     if outputs is not None:
-        return _Head(apart, steps, *last.chosen(outputs))
-    bias = last.weight.new_zeros(len(last.weight)) if last.bias is None else last.bias
-    size = len(captured.batch)
-    return _Head(apart, steps, last.weight.expand(size, -1, -1), bias.expand(size, -1))
+        weight, bias = last.chosen(outputs)
+    else:
+        size = len(captured.batch)
+        none = last.weight.new_zeros(len(last.weight))
+        weight = last.weight.expand(size, -1, -1)
+        bias = (none if last.bias is None else last.bias).expand(size, -1)
+    for cap in caps:
+        slope = cap.slope((weight @ given[:, 0, :, None])[..., 0] + bias)
+        weight, bias = weight * slope[..., None], bias * slope
+    return _Head(apart, steps, weight, bias)
 
 
 def _passed(

@@ -3,7 +3,7 @@
 import torch
 
 from attribeam.transforms.methods.norms import alti_maps
-from attribeam.transforms.network.parts import Affine, Norm
+from attribeam.transforms.network.parts import Affine, Norm, Softcap
 from attribeam.transforms.passes.arriving import Arriving
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Forward
@@ -90,9 +90,8 @@ def _readers(captured: Captured) -> tuple[torch.Tensor, torch.Tensor]:
         maps, biases = last.chosen(outputs)
     logits = torch.einsum("bkd,bd->bk", maps, norm(hidden)) + biases
     for cap in caps:
-        capped = cap(logits)
-        weights = weights * torch.where(logits == 0, 1, capped / logits)
-        logits = capped
+        assert isinstance(cap, Softcap)
+        weights, logits = weights * cap.slope(logits), cap(logits)
     towards = torch.einsum("bk,bkd->bd", weights, maps)
     constant = (weights * biases).sum(-1)
     if norm.bias is not None:

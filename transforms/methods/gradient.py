@@ -14,7 +14,7 @@ from attribeam.transforms.passes.base import Rule
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward
 from attribeam.transforms.passes.noisy import Noisy
-from attribeam.transforms.passes.path import Path
+from attribeam.transforms.passes.path import Moves, Path
 from attribeam.transforms.registry import Choice, ChoiceByKind, Method, Params, Scores, register
 
 
@@ -62,11 +62,14 @@ def integrated_gradients(captured: Captured, params: Params) -> Scores:
     weights w_i of ``rule``. f is the explained scalar (``output=logit``; of a masked LM, the
     contrast of its two words) or the softmax probability of the explained class. ``delta`` is the
     completeness gap sum(scores) - (f(x) - f(b)). With the pad and mask baselines special tokens
-    don't move, so their scores are zero.
+    don't move, so their scores are zero; of language models all others do (``moves=text``).
 
     The preset ``iba`` has the settings that Jiang et al. (2020) compare with. Their code explains
     class 0 of every text and divides by the scores' l2 norm; here the explained class is explained,
-    and the raw scores are given.
+    and the raw scores are given. The presets ``inseq`` and ``captum`` are what these libraries do
+    to language models: all tokens come from the unknown one, the first and what has been said
+    included; or those of the prompt come from the token of the number 0, the first included. What
+    they explain unless told otherwise is the probability, and its logarithm (``--explain``).
     """
     path = captured(_path(params))
     if path.gradient is None or path.gain is None:
@@ -90,7 +93,8 @@ def _noisy(params: Params) -> Noisy:
 def _path(params: Params) -> Path:
     baseline: BaselineName = params["baseline"]
     rule: Rule = params["rule"]
-    return Path(baseline, params["steps"], rule, output=params["output"])
+    moves: Moves = params["moves"]
+    return Path(baseline, params["steps"], rule, output=params["output"], moves=moves)
 
 
 register(
@@ -144,10 +148,13 @@ register(
         compute=integrated_gradients,
         needs=lambda params: (_path(params),),
         defaults={
-            "baseline": ChoiceByKind("starts", ("pad", "mask", "zero", "black", "blur")),
+            "baseline": ChoiceByKind(
+                "starts", ("pad", "mask", "zero", "black", "blur", "unk", "id0")
+            ),
             "steps": 50,
             "rule": Choice(*get_args(Rule)),
             "output": Choice(*get_args(Output)),
+            "moves": Choice(*get_args(Moves)),
         },
         presets={
             "iba": {
@@ -155,8 +162,23 @@ register(
                 "steps": 10,
                 "rule": "gauss_legendre",
                 "output": "probability",
-            }
+            },
+            "inseq": {
+                "baseline": "unk",
+                "steps": 50,
+                "rule": "gauss_legendre",
+                "output": "logit",
+                "moves": "all",
+            },
+            "captum": {
+                "baseline": "id0",
+                "steps": 50,
+                "rule": "gauss_legendre",
+                "output": "logit",
+                "moves": "prompt",
+            },
         },
+        former={"moves": "text"},
         signed=True,
         class_dependent=True,
         additive=True,

@@ -416,5 +416,10 @@ class Softcap:
         """Caps logits [..., V]."""
         return (x / self.limit).tanh() * self.limit
 
+    def slope(self, x: torch.Tensor) -> torch.Tensor:
+        """What is left of logits [..., V], as a share of them; 1 of those that are 0."""
+        none = x == 0
+        return (self(x) / x.masked_fill(none, 1)).masked_fill(none, 1)
+
 
 HeadStep = Affine | Norm | Activation

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from attribeam.transforms.inputs.kinds import inputs_of
+from attribeam.transforms.inputs.targets import Explained
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.passes.base import Pass, Rule, Wish, quadrature
 from attribeam.transforms.passes.influence import (
@@ -64,7 +65,7 @@ class InfluencePaths(Pass[list[Influence]]):
         instance by instance.
         """
         found: list[Influence] = []
-        contrast = margin_weights(captured.logits, captured.targets)
+        contrast = self._contrast(captured)
         pairs = self._along(captured, contrast, found)
         if not any(isinstance(one, PatternAblation) for one in alike):
             deque(pairs, maxlen=0)
@@ -78,6 +79,15 @@ class InfluencePaths(Pass[list[Influence]]):
             budget=captured.budget,
         )
         return found, rows
+
+    def _contrast(self, captured: "Captured") -> torch.Tensor:
+        """What is explained, as weights of logits, [B, C]: of a language model what it is asked."""
+        if not captured.model.speaks:
+            return margin_weights(captured.logits, captured.targets)
+        asked = captured.batch.instances
+        return Explained.of("contrast", captured.target, captured.logits, asked).weights(
+            captured.logits
+        )
 
     def _along(
         self, captured: "Captured", contrast: torch.Tensor, found: list[Influence]

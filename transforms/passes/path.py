@@ -1,12 +1,13 @@
 """Gradients along the straight path from baseline embeddings to the input."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
-from attribeam.transforms.inputs.batch import row_cost
+from attribeam.schemas import UsageError
+from attribeam.transforms.inputs.batch import Batch, row_cost
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.seam import BLUR, BaselineName, Space
 from attribeam.transforms.inputs.targets import Output
@@ -18,6 +19,10 @@ from attribeam.transforms.recovery import fitting
 
 if TYPE_CHECKING:
     from attribeam.transforms.passes.captured import Captured
+
+# Which tokens move along a path from a token: what can be replaced, and of language models all that
+# aren't special; those of the prompt, special ones too; or all of them.
+Moves = Literal["text", "prompt", "all"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Path(Pass[PathGradient]):
             layer's attention from the position read out (``attention``).
         output: Gradients of the explained scalar (``logit``), or of the softmax probability of the
             explained class.
+        moves: Which tokens move, where it starts at a token; others stay as they are.
     """
 
     baseline: BaselineName
@@ -66,6 +72,7 @@ class Path(Pass[PathGradient]):
     rule: Rule
     of: Of = "input"
     output: Output = "logit"
+    moves: Moves = field(default="text", repr=False)
 
     @property
     def inside(self) -> bool:
@@ -78,12 +85,17 @@ class Path(Pass[PathGradient]):
         remedy += ", such as baseline=zero" if self.baseline == "pad" else ""
         wish = f"the {self.baseline} baseline"
         inputs_of(model).check_start(model, self.baseline, wish, remedy)
+        if self.moves == "all" and model.modality != "text":
+            raise UsageError(f"moves={self.moves}: which tokens move is asked of texts alone")
+        if self.moves == "prompt" and not model.speaks:
+            raise UsageError("moves=prompt: only language models have prompts; use text or all")
 
     @property
     def record(self) -> str:
         """Its settings, and the width of the blur if it starts there."""
         width = f", blurred by {BLUR} of the shorter side" if self.baseline == "blur" else ""
-        return f"{self}{width}"
+        moves = "" if self.moves == "text" else f", along which {self.moves} moves"
+        return f"{self}{width}{moves}"
 
     @property
     def shared(self) -> Hashable:
@@ -93,7 +105,7 @@ class Path(Pass[PathGradient]):
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> PathGradient:
         """Walks the path once for all kinds of gradients that are asked for."""
         kinds = sorted({one.of for one in alike if isinstance(one, Path)})
-        model, batch = captured.model, captured.batch
+        model, batch = captured.model, self._moving(captured)
         shared = kinds == ["attention"] and model.num_layers > 1 and batch.alike is not None
         walked = batch.once if shared else batch
         space = inputs_of(model).space(model, walked, "embedded", self.baseline)
@@ -111,6 +123,22 @@ class Path(Pass[PathGradient]):
         gradient = kind.vectors(model, totals["input"]) if "input" in kinds else None
         moved = kind.vectors(model, space.end - space.start)
         return PathGradient(gradient, totals.get("attention"), moved, gain)
+
+    def _moving(self, captured: "Captured") -> Batch:
+        """The batch, with the tokens that move as those that may be replaced."""
+        model, batch = captured.model, captured.batch
+        if self.moves == "all":
+            return replace(batch, removable=captured.mask)
+        if not model.speaks:
+            return batch
+        flags = torch.zeros_like(captured.mask)
+        for own, instance in zip(flags, batch.instances, strict=True):
+            assert instance.continuation is not None
+            if self.moves == "prompt":
+                own[: instance.continuation.prompt] = True
+            else:
+                own[: len(instance)] = torch.from_numpy(~instance.special).to(own.device)
+        return replace(batch, removable=flags)
 
     def _walked(
         self, captured: "Captured", space: Space, kinds: Sequence[Of]

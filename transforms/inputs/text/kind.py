@@ -51,7 +51,7 @@ class Text:
 
     operations: tuple[Operation, ...] = ("mask", "pad", "delete")
     units: tuple[Unit, ...] = ("token", "word", "bag")
-    starts: tuple[str, ...] = ("pad", "mask", "mask_words", "zero")
+    starts: tuple[str, ...] = ("pad", "mask", "mask_words", "zero", "unk", "id0")
     protocols: tuple[EvaluationProtocol, ...] = ("token", "word", "segment", "compat")
 
     # From a row to instances -----------------------------------------------------------------
@@ -256,8 +256,9 @@ class Text:
 
         In what is ``embedded`` removable tokens alone are replaced. In ``words`` all of them are
         (removable ones by ``mask_words``), and embeddings of positions and types are no part of
-        the path. Where texts are compared with pictures, the path from ``zero`` is that of words in
-        either, as Beyond Intuition's authors have it: embeddings of positions stay.
+        the path. Of language models, and where texts are compared with pictures, the path from
+        ``zero`` is that of words in either, as Beyond Intuition's authors have it: embeddings of
+        positions stay.
 
         Raises:
             ValueError: If the token is unknown.
@@ -390,7 +391,7 @@ def _embedded(model: Model, batch: Batch, start: str) -> torch.Tensor:
     rows = batch.rows
     if start == "zero":
         entered = model.embed(rows)
-        if model.contrastive:
+        if model.contrastive or model.speaks:
             return entered - _words(model, rows.inputs["input_ids"])
         return torch.zeros_like(entered)
     ids = rows.inputs["input_ids"].masked_fill(batch.removable, _token(model, start))
@@ -406,7 +407,7 @@ def _words(model: Model, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _check_token(model: Model, name: str, wish: str, remedy: str) -> None:
-    """Checks that the padding or the mask token is known, if it is one of these."""
+    """Checks that the padding, the mask or the unknown token is known, if it is one of these."""
     if name == "pad" and model.pad_id is None:
         raise UsageError(
             f"{wish} needs the model's padding token, which is unknown (pad_token_id in its "
@@ -417,11 +418,24 @@ def _check_token(model: Model, name: str, wish: str, remedy: str) -> None:
             f"{wish} needs the model's mask token, which is unknown without a tokenizer: name it "
             f"with --mask-token-id, or {remedy}"
         )
+    if name == "unk" and _id_of(model, name) is None:
+        raise UsageError(f"{wish} needs a tokenizer with a token for the unknown: {remedy}")
+
+
+def _id_of(model: Model, name: str) -> int | None:
+    """The token that ``pad``, ``mask``, ``unk`` or ``id0`` puts in another's place, if known."""
+    if name == "unk":
+        return None if model.tokenizer is None else model.tokenizer.unk_token_id
+    return {"pad": model.pad_id, "mask": model.mask_id, "id0": 0}[name]
 
 
 def _token(model: Model, name: str) -> int:
-    """The token that ``pad`` or ``mask`` puts in another's place."""
-    token = model.pad_id if name == "pad" else model.mask_id
+    """The same.
+
+    Raises:
+        ValueError: If it is unknown.
+    """
+    token = _id_of(model, name)
     if token is None:
         raise ValueError(f"the model's {name} token is unknown")
     return token
