@@ -222,7 +222,7 @@ def test_methods_of_a_mean_add_up() -> None:
     assert together.failures == []
     lacking = {name for name, why in together.left_out.items() if "read from one position" in why}
     relevance = {"lrp", "partial_lrp", "transformer_attribution"}
-    assert lacking == {"attattr", "attattr_colsum", "influence", *relevance}
+    assert lacking == {"alti_logit", "attattr", "attattr_colsum", "influence", *relevance}
     for name in ("decompx", "kernel_shap"):
         for row in together.rows[name]:
             assert row is not None and row.delta is not None
@@ -569,7 +569,7 @@ def test_what_is_of_texts(double: Model, method: str, params: dict[str, str], sa
 def test_texts_have_no_patches(golden: LoadTiny) -> None:
     with pytest.raises(UsageError, match="is delete or pad or mask for a model of text"):
         attribute(golden("bert-golden"), [], choose("lime", {"lime": {"operation": "mean"}}))
-    with pytest.raises(UsageError, match="there is no 'patch'; there are token, word, compat"):
+    with pytest.raises(UsageError, match="there is no 'patch'; there are token, word, segment, compat"):
         Evaluation(protocol="patch").checked(golden("bert-golden"))
 
 
