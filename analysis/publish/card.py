@@ -76,6 +76,7 @@ _TASKS = {
     "token_classification": "token-classification",
     "span": "question-answering",
     "masked_lm": "fill-mask",
+    "causal_lm": "text-generation",
 }
 _MARKS = re.compile(r"[\\`*_{}\[\]#|~!$@]")
 

@@ -63,9 +63,9 @@ def pack_instances(
         "truncated": [at for at, row in enumerate(rows) if row["truncated"]],
         "contrast": _contrast(rows),
         "classes": [str(name) for name in manifest["identity"]["model"].get("labels") or []],
-        "lengths": _base64(lengths),
+        "lengths": packed_numbers(lengths),
         "wide": wide,
-        "tokens": _base64(np.array(tokens, np.uint32 if wide else np.uint16)),
+        "tokens": packed_numbers(np.array(tokens, np.uint32 if wide else np.uint16)),
         "vocabulary": [text for text, _ in vocabulary],
         "marks": [marks for _, marks in vocabulary],
         "rationale": _rationales(rows),
@@ -91,7 +91,7 @@ def _rationales(rows: Sequence[Row]) -> str | None:
     if all(row["rationale"] is None for row in rows):
         return None
     marks = [mark == 1 for row in rows for mark in (row["rationale"] or [0] * len(row["tokens"]))]
-    return _base64(np.array(marks, np.uint8))
+    return packed_numbers(np.array(marks, np.uint8))
 
 
 def _file(picture: Row | None) -> str | None:
@@ -129,9 +129,9 @@ def _packed_methods(
         yield {
             "name": name,
             "signed": bool(method.get("signed")),
-            "scores": _base64(values),
-            "scales": _base64(scales),
-            "given": _base64(given),
+            "scores": packed_numbers(values),
+            "scales": packed_numbers(scales),
+            "given": packed_numbers(given),
         }
 
 
@@ -207,5 +207,6 @@ def _rounded(value: float | None) -> float | None:
     return float(f"{value:.4g}") if finite(value) is not None else None
 
 
-def _base64(array: Array) -> str:
+def packed_numbers(array: Array) -> str:
+    """An array's bytes, little endian, in base64."""
     return base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()

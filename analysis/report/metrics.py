@@ -42,8 +42,29 @@ _COST = {
     "failures": ("failures", "lower"),
     "median_gap": ("completeness gap", "lower"),
 }
+_CONTINUATIONS = {
+    "n": ("instances", ""),
+    "aopc_log_prob": ("AOPC of log-probability", "higher"),
+    "aopc_normalised": ("AOPC, share of all", "higher"),
+    "sufficiency": ("sufficiency", "lower"),
+    "top1_drop": ("drop of the top 1", "higher"),
+    "top3_drop": ("top 3", "higher"),
+    "top5_drop": ("top 5", "higher"),
+    "deletion": ("deletion", "lower"),
+    "insertion": ("insertion", "higher"),
+    "rise": ("RISE", "lower"),
+    "mas": ("MAS", "lower"),
+    "contrastive_flip": ("contrastive flip", "lower"),
+}
+_EVIDENCE = {
+    "n": ("instances", ""),
+    "mrr": ("MRR", "higher"),
+    "recall": ("recall", "higher"),
+    "chance": ("recall of chance", ""),
+}
 # Of costs only what isn't a matter of which instances a method was run on can be the best anyway.
 _ANY_INSTANCES = ("failures", "median_gap")
+_BY_LOG_PROB = "continuation_faithfulness"
 _REMOVED = {
     "delete": "deleted",
     "mask": "masked",
@@ -106,6 +127,7 @@ class Sheet(NamedTuple):
 def metric_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
     """The tables of the metrics that the run has."""
     yield from _faithfulness_sheets(connection)
+    yield from _continuation_sheets(connection)
     plausible = query_rows(connection, "from plausibility") if has_view("plausibility") else []
     if plausible:
         yield _plausibility_sheet(connection, plausible)
@@ -186,6 +208,38 @@ def _faithfulness_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Shee
                 "degradation",
                 [row["method"] for row in apart],
             ),
+        )
+
+
+def _continuation_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
+    """Of language models: a table per way to perturb, of single tokens; and one of evidence."""
+    rows = query_rows(connection, "from continuation_faithfulness where question_kind = 'next'")
+    ways = sorted({(row["protocol"], row["operation"]) for row in rows})
+    for number, way in enumerate(ways):
+        own = [row for row in rows if (row["protocol"], row["operation"]) == way]
+        what, how = f"{way[0]}s", _REMOVED.get(way[1], str(way[1]))
+        yield Sheet(
+            f"continuation-faithfulness-{number}",
+            f"Faithfulness to what follows{f', {what} {way[1]}' if len(ways) > 1 else ''}",
+            f"How the log-probability of each token that follows reacts as {what} before it are "
+            f"{how} along a method's ranking. Never removed are special tokens (the first, those "
+            "of a chat template), and the one that the next is read from.",
+            *_sheet(own, _CONTINUATIONS, {}, (f"{_BY_LOG_PROB}_by_instance",), "aopc_log_prob"),
+        )
+    found = query_rows(
+        connection,
+        "select method, sum(n)::int as n, sum(n * mrr) / sum(n) as mrr,"
+        " sum(n * recall) / sum(n) as recall, sum(n * chance) / sum(n) as chance"
+        " from evidence where question_kind = 'next' group by method order by method",
+    )
+    if found:
+        yield Sheet(
+            "evidence",
+            "Evidence",
+            "Whether the evidence that is known for what follows has the highest scores, over "
+            "tokens that can be removed. Evidence is what we know, and faithfulness what the model "
+            "uses: see both.",
+            *_sheet(found, _EVIDENCE, {}, ("evidence_by_instance", "evidence"), "mrr"),
         )
 
 

@@ -51,8 +51,9 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
     size = [f"{number} {what}" for what, number in numbers.items() if number]
     yield Fact("model", ", ".join([model["source"], model.get("architecture") or "", *size]))
     yield Fact("weights", f"sha256 {model['weights_sha256'][:16]}…")
-    asked = [name for (name,) in connection.execute(_ASKED).fetchall()]
-    if names := asked or model["labels"]:
+    speaks = model.get("task") == "causal_lm"  # What is asked for is any token.
+    asked = [] if speaks else [name for (name,) in connection.execute(_ASKED).fetchall()]
+    if names := asked or (model["labels"] if not speaks else None):
         yield Fact(_NAMES.get(model.get("task") or "", "classes"), ", ".join(names))
     split = f", split {corpus['split']}" if corpus.get("split") else ""
     yield Fact("corpus", f"{corpus['source']}{split}: {rows_of(corpus)}")
@@ -89,6 +90,12 @@ _KINDS = {
     "similarity": "likeness of a picture and a text",
 }
 _NAMES = {"multi_label": "labels", "regression": "values", "span": "asked of the answer"}
+# Of a language model, by the target.
+_FOLLOWING = {
+    "each": "each token that follows, and all of them at once",
+    "tokens": "each token that follows",
+    "all": "all that follows at once",
+}
 _ASKED = (
     "select outputs[1] from instances where outputs is not null group by all"
     " order by min(question), 1"
@@ -105,6 +112,8 @@ def _explained(task: str, settings: SettingsIdentity) -> str:
         if task == "span" and target == "each":
             what = "start and end of the answer"
         return f"{what}, its {scalar}" if task == "multi_label" else what
+    if task == "causal_lm":
+        return f"{_FOLLOWING.get(str(target), f'token {target} that follows')}; a token's {scalar}"
     of = " of each word" if task == "token_classification" else ""
     return f"{target} class{of}, its {scalar}"
 

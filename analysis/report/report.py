@@ -24,6 +24,7 @@ from attribeam.analysis.opening.files import unfinished
 from attribeam.analysis.opening.manifest import of_pictures, stretched
 from attribeam.analysis.opening.runs import load_manifest, reading
 from attribeam.analysis.plots.page import write_page
+from attribeam.analysis.report.continuations import pack_continuations
 from attribeam.analysis.report.figures import figure_sections
 from attribeam.analysis.report.instances import STEPS, pack_instances
 from attribeam.analysis.report.metrics import metric_sheets
@@ -74,7 +75,10 @@ def _page(
     shown = len(packed["ids"]) if packed else 0
     if not total and not query_count(connection, "select count(*) from failures"):
         raise UsageError("The run has no instances yet: nothing to report.")
+    continued = pack_continuations(connection, manifest, limit) if limit else None
     script, library = _template("report.js"), get_plotlyjs()
+    if continued:
+        script += "\n\n" + _template("continuations.js")
     sources = [_digest(script), *([_digest(library)] if sections else [])]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     pictures = of_pictures(manifest)
@@ -102,6 +106,8 @@ def _page(
             embedded({part.key: [choice.figure for choice in part.figures] for part in sections})
         ),
         instances=Markup(embedded(packed)),
+        continued=Markup(embedded(continued)) if continued else "",
+        continued_cut=_cut_rows(connection, continued),
         plotly=Markup(_zipped(library)) if sections else "",
     )
 
@@ -137,6 +143,13 @@ def _template(name: str) -> str:
 def _title(manifest: Manifest) -> str:
     identity = manifest["identity"]
     return f"{identity['model']['source']} on {identity['corpus']['source']}"
+
+
+def _cut_rows(connection: duckdb.DuckDBPyConnection, continued: dict[str, Any] | None) -> str:
+    """A sentence on prompts that are not shown, if there are any."""
+    total = query_count(connection, "select count(distinct row_id) from instances")
+    shown = len(continued["rows"]) if continued else total
+    return "" if shown == total else f" {shown:,} of {total:,} prompts, by a hash of their ids."
 
 
 def _cut(shown: int, total: int) -> str:

@@ -595,4 +595,4 @@ document.querySelectorAll("table[data-sortable]").forEach(makeSortable);
 const figures = parsed("figures-data");
 document.querySelectorAll(".figure").forEach((place) => startFigure(place, figures[place.dataset.figure]));
 if (byId("instances-data")) new Browser(new Corpus(parsed("instances-data")));
-document.documentElement.dataset.ready = "yes";
+addEventListener("DOMContentLoaded", () => { document.documentElement.dataset.ready = "yes"; });

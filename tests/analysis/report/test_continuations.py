@@ -1,0 +1,121 @@
+"""The report's continuations: what is packed, and what a browser makes of it."""
+
+import base64
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attribeam.analysis.report.report import write_report
+from tests.support.models import GOLDENS
+from tests.support.patience import HANG
+from tests.support.tiny import command, table, write_jsonl
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    evil = "w9 w8. <b>w7</b> w6"
+    lines = [
+        {"id": "first", "prompt": evil, "completion": "w20 w21 w22", "foil": "w30 w31 w32"},
+        {"id": "second", "prompt": "w10 w11", "completion": "w12"},
+    ]
+    run = command(
+        *("run", "--model", GOLDENS / "llama-golden", "--output", folder / "out"),
+        *("--corpus", write_jsonl(folder / "corpus.jsonl", lines), "--no-evaluate"),
+        *("--methods", "grad_x_input,saliency,decompx"),
+    )
+    assert run.status == 0, run.err
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(folder, tmp_path_factory.mktemp("report") / "report.html")
+
+
+def unpacked(text: str, kind: type) -> Any:
+    return np.frombuffer(base64.b64decode(text), kind)
+
+
+def test_scores_are_packed_by_row(folder: Path, report: Path) -> None:
+    html = report.read_text("utf-8")
+    (packed,) = re.findall(r'(?s)<script [^>]*id="continuations-data">(.*?)</script>', html)
+    data = json.loads(packed)
+    assert [row["id"] for row in data["rows"]] == ["first", "second"]
+    instances = {one["instance_id"]: one for one in table(folder, "instances").to_pylist()}
+    for at, row in enumerate(data["rows"]):
+        every = instances[f"{row['id']}#all"]
+        assert row["tokens"] == every["tokens"] and row["prompt"] == every["prompt_length"]
+        names = [instances[f"{row['id']}#{n}"]["token"] for n in range(len(row["questions"]) - 1)]
+        assert [question["token"] for question in row["questions"]] == [*names, None]
+        for method in data["methods"]:
+            scores = {
+                one["instance_id"]: one["scores"]
+                for one in table(folder, "attributions", method["name"]).to_pylist()
+            }
+            values = unpacked(method["scores"][at], np.int8)
+            scales = unpacked(method["scales"][at], np.float32).reshape(-1, 2)
+            start = 0
+            for question, (plain, special) in zip(row["questions"], scales, strict=True):
+                number = question["number"]
+                name = f"{row['id']}#{'all' if number is None else number}"
+                own = values[start : start + question["length"]]
+                start += question["length"]
+                if name not in scores:  # decompx of all that follows
+                    assert method["name"] == "decompx" and number is None and (own == -128).all()
+                    continue
+                scale = np.where(instances[name]["special"], special, plain)
+                assert np.abs(own / 127 * scale - scores[name]).max() <= scale.max() / 250
+            assert start == len(values)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path")
+def test_tokens_are_clicked(report: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    said: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=1000 * HANG
+        )
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.set_default_timeout(1000 * HANG)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(report.as_uri())
+        page.wait_for_selector("html[data-ready]")
+        page.select_option("#continuation-method", label="grad_x_input")
+        tokens = page.locator("#continuation-text .said button")
+        assert tokens.all_inner_texts() == ["w20", "w21", "w22", "all of it"]
+        tokens.nth(2).click()
+        assert page.get_attribute("#continuation", "data-drawn") == "0/2/grad_x_input"
+        pressed = page.locator("#continuation-text .said button[aria-pressed='true']")
+        assert pressed.all_inner_texts() == ["w22"]
+        assert "foil “w32”" in page.inner_text("#continuation-facts")
+        # The tokens before it have colours, and it has none.
+        coloured = page.locator("#continuation-text .t:is(.pos, .neg)").count()
+        prompt = page.locator("#continuation-text .prompt .t").count()
+        assert coloured == prompt + 2
+        assert page.locator(".heat tbody tr").count() == 4
+        assert page.locator(".heat tr.asked td:is(.pos, .neg)").count() == coloured
+        assert page.locator("#continuation-segments li").count() == 2
+        sums = [
+            float(text) for text in page.locator("#continuation-segments .sum").all_inner_texts()
+        ]
+        assert sums == sorted(sums, reverse=True)
+        page.locator(".heat tbody button", has_text="w20").click()
+        assert page.get_attribute("#continuation", "data-drawn") == "0/0/grad_x_input"
+        page.click("#continuation-after")
+        assert page.get_attribute("#continuation", "data-drawn") == "1/0/grad_x_input"
+        # On a phone nothing but the map's own frame scrolls sideways.
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        browser.close()
+    assert said == []
