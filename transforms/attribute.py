@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from attribeam.schemas import Failure, UsageError, UsageTypeError
 from attribeam.schemas.errors import one_line
 from attribeam.transforms.details import Details, LayerRow, Real, is_finite
-from attribeam.transforms.inputs.batch import TOKEN_BUDGETS, Batch, Instance, pack
+from attribeam.transforms.inputs.batch import TOKEN_BUDGETS, Batch, Instance, pack_questions
 from attribeam.transforms.inputs.given import check_instances, check_model, kind_of
 from attribeam.transforms.inputs.kinds import collate, inputs_of
 from attribeam.transforms.inputs.targets import Scalar, parse_explain, parse_target
@@ -187,7 +187,9 @@ def attribute(
     )
     fitting = job.fitting()
     with borrowed(model.network):
-        for batch in pack([len(instances[n]) for n in fitting], job.budget, model.head_size):
+        lengths = [len(instances[n]) for n in fitting]
+        inputs = [instances[n].input_key for n in fitting]
+        for batch in pack_questions(lengths, inputs, job.budget, model.head_size):
             job.run([fitting[at] for at in batch])
             progress(len(batch))
     progress(len(instances) - len(fitting))
@@ -296,8 +298,36 @@ class _Job:
                 self._fail(part[0], "forward", None, captured)
                 continue
             good = self._predictions(part, captured)
-            for choice in self.chosen:
+            by_input = [c for c in self.chosen if captured.single or c.method.by_input]
+            for choice in by_input:
                 self._method(choice, part, captured, good)
+            others = [choice for choice in self.chosen if choice not in by_input]
+            for numbers in captured.batch.ranks if others else ():
+                self._questions(others, part, captured, numbers, good)
+
+    def _questions(
+        self,
+        chosen: Sequence[Chosen],
+        indices: Sequence[int],
+        captured: Captured,
+        numbers: torch.Tensor,
+        good: set[int],
+    ) -> None:
+        """Runs methods on some questions of a batch, by their numbers in it, one of each input."""
+        own = [indices[number] for number in numbers.tolist()]
+
+        def capture(part: Sequence[int]) -> Captured:
+            return captured.part(numbers) if part is own else self._base(part, chosen)
+
+        outcome = halving(capture, own)
+        if isinstance(outcome[0][1], Exception) and outcome[0][0] is own:
+            outcome = halving(capture, [*own])
+        for part, seen in outcome:
+            for choice in chosen:
+                if not isinstance(seen, Exception):
+                    self._method(choice, part, seen, good)
+                elif part[0] in good:
+                    self._fail(part[0], "attribute", choice.name, seen)
 
     def _base(self, indices: Sequence[int], chosen: Iterable[Chosen]) -> Captured:
         return Captured(
@@ -342,9 +372,9 @@ class _Job:
             # A part of the batch has to capture again, and only what this method needs.
             seen = captured if part is indices else self._base(part, [choice])
             start = seen.clock()
-            before = sum(seen.seconds.values())
+            before = seen.spent
             scores = choice.method.compute(seen, choice.params)
-            passes = sum(seen.seconds.values()) - before
+            passes = seen.spent - before
             return seen, scores, seen.clock() - start - passes
 
         for part, outcome in halving(compute, indices):

@@ -197,6 +197,8 @@ class Method:
         spared: Why ``all`` leaves it out of a model that it is defined for; None if it doesn't.
         has_sign: Whether scores have a sign with given parameters, if that depends on these;
             ``signed`` is of the default ones.
+        by_input: Whether it is given all questions about an input at once, and what layers hold by
+            input; else it is given one about each, and then the next ones.
         former: What parameters that it hasn't always had were when it hadn't, so that older runs
             can go on.
     """
@@ -223,6 +225,7 @@ class Method:
     spared: Callable[[Params, Model], str | None] | None = None
     has_sign: Callable[[Params], bool] | None = None
     former: Mapping[str, ParamValue] = field(default_factory=dict)
+    by_input: bool = False
 
     @property
     def family(self) -> str:

@@ -4,7 +4,7 @@ Packing is a pure function of the instances' lengths and the token budget, so mi
 same on every runner; results don't depend on them anyway, beyond the rounding of floats.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -139,12 +139,17 @@ class Instance:
     def input_key(self) -> tuple[object, ...]:
         """Equal for instances that are questions about one input, whatever they are called."""
         if self.against is not None:
-            return self.side, self.content
+            return self.side, self._digest
         if self.question is None:
             return (id(self),)
         if self.continuation is not None:
             return self.row_id, self.continuation.ids.tobytes()
-        return self.row_id, self.window, self.content, self.token_types.tobytes()
+        return self.row_id, self.window, self._digest, self.token_types.tobytes()
+
+    @cached_property
+    def _digest(self) -> bytes:
+        """Short for what it is made of."""
+        return blake2b(self.content, digest_size=16).digest()
 
     @property
     def position(self) -> int:
@@ -281,21 +286,50 @@ class Batch:
         return torch.tensor(firsts, device=row.device)
 
     @cached_property
-    def ranks(self) -> list[torch.Tensor]:
-        """Flags of the first instances about all inputs, [B], of the second ones, and so on."""
+    def rank(self) -> torch.Tensor:
+        """How many questions about its input come before each, [B]."""
         row = self.inputs.read.row
         if row is None:
-            return [torch.ones(len(self), dtype=torch.bool, device=self.rows.device)]
-        number = (row[:, None] == row).tril(-1).sum(1)
-        return [number == rank for rank in range(int(number.max()) + 1)]
+            return torch.zeros(len(self), dtype=torch.long, device=self.rows.device)
+        return (row[:, None] == row).tril(-1).sum(1)
+
+    @cached_property
+    def ranks(self) -> list[torch.Tensor]:
+        """Numbers of the first instances about all inputs, of the second ones, and so on."""
+        return [(self.rank == rank).nonzero()[:, 0] for rank in range(int(self.rank.max()) + 1)]
 
     @cached_property
     def once(self) -> "Batch":
         """The first instance about each input."""
-        first = self.first
-        rows = self.rows.chosen(first)
-        instances = tuple(self.instances[number] for number in first.tolist())
-        return Batch(instances, rows, self.removable[first], rows)
+        return self if self.inputs.read.row is None else self.part(self.first)
+
+    @cached_property
+    def read_alike(self) -> bool:
+        """Whether all that is asked of an input is read in one way."""
+        row, own, first = self.inputs.read.row, self.rows.read, self.once.rows.read
+        if row is None:
+            return True
+        pairs = ((own.at, first.at), (own.weights, first.weights))
+        return all(a is None or b is None or torch.equal(a, b[row]) for a, b in pairs)
+
+    def part(self, numbers: torch.Tensor) -> "Batch":
+        """Some of the instances, each about another input, by their numbers, [b]."""
+        rows = self.rows.chosen(numbers)
+        instances = tuple(self.instances[number] for number in numbers.tolist())
+        return Batch(instances, rows, self.removable[numbers], rows)
+
+    def by_input(self, of_questions: torch.Tensor) -> torch.Tensor:
+        """What questions have, [B, ...], by input and rank, [n, R, ...]; zeros for none such."""
+        row = self.inputs.read.row
+        if row is None:
+            return of_questions[:, None]
+        shape = (len(self.inputs), int(self.rank.max()) + 1, *of_questions.shape[1:])
+        return of_questions.new_zeros(shape).index_put_((row, self.rank), of_questions)
+
+    def by_question(self, of_inputs: torch.Tensor) -> torch.Tensor:
+        """The reverse of ``by_input``."""
+        row = self.inputs.read.row
+        return of_inputs[:, 0] if row is None else of_inputs[row, self.rank]
 
 
 def longest(instances: Sequence[Instance], row: Sequence[int]) -> list[int]:
@@ -368,7 +402,14 @@ TOKEN_BUDGETS = {"cpu": 1024, "cuda": 32768}
 _MOST_PADDING = 0.1
 
 
-def pack(lengths: Sequence[int], budget: int, head_size: int) -> Iterator[list[int]]:
+# What is kept of a further question about an input, for each token and in the same unit: a gradient
+# or two, where the activations of each layer are 18 vectors.
+_QUESTION = 1 / 32
+
+
+def pack(
+    lengths: Sequence[int], budget: int, head_size: int, questions: Sequence[int] | None = None
+) -> Iterator[list[int]]:
     """Cuts rows into batches of similar length within a token budget.
 
     Args:
@@ -376,22 +417,54 @@ def pack(lengths: Sequence[int], budget: int, head_size: int) -> Iterator[list[i
         budget: Largest cost of a batch, padding included, in the unit of ``row_cost``. A row that
             is larger on its own is a batch of its own.
         head_size: Hidden size over number of heads.
+        questions: How many there are about each row; None for one.
 
     Yields:
         Indices into ``lengths``, the longest rows first (so that memory runs out early if it does).
         A batch ends before its padding would be more than a tenth of its tokens.
     """
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    asked = [1] * len(lengths) if questions is None else questions
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], -asked[index], index))
     batch: list[int] = []
-    tokens = 0
+    tokens = more = 0
     for index in order:
         if batch:
             longest, rows = lengths[batch[0]], len(batch) + 1
             padded = rows * longest > (1 + _MOST_PADDING) * (tokens + lengths[index])
-            if padded or rows * row_cost(longest, head_size) > budget:
+            further = (more + asked[index] - 1) * longest * _QUESTION
+            if padded or rows * row_cost(longest, head_size) + further > budget:
                 yield batch
-                batch, tokens = [], 0
+                batch, tokens, more = [], 0, 0
         batch.append(index)
-        tokens += lengths[index]
+        tokens, more = tokens + lengths[index], more + asked[index] - 1
     if batch:
         yield batch
+
+
+def pack_questions(
+    lengths: Sequence[int], inputs: Sequence[Hashable], budget: int, head_size: int
+) -> Iterator[list[int]]:
+    """As ``pack``, of questions: those about an input are in one batch, which it counts in once.
+
+    Args:
+        lengths: Number of tokens of each question.
+        inputs: What each is about, equal for those about the same (``Instance.input_key``).
+        budget: As of ``pack``. Where more is asked of an input than there is room for beside it, or
+            than takes as much as it does itself, that is several batches.
+        head_size: As of ``pack``.
+
+    Yields:
+        Indices into ``lengths``, those of an input one after the other.
+    """
+    about: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(inputs):
+        about.setdefault(key, []).append(index)
+    parts: list[list[int]] = []
+    for indices in about.values():
+        longest = max(lengths[index] for index in indices)
+        own = row_cost(longest, head_size)
+        most = 1 + int((max(budget, 2 * own) - own) / (longest * _QUESTION)) if longest else 1
+        parts += [indices[start : start + most] for start in range(0, len(indices), most)]
+    longest_of = [max(lengths[index] for index in part) for part in parts]
+    for batch in pack(longest_of, budget, head_size, [len(part) for part in parts]):
+        yield [index for number in batch for index in parts[number]]

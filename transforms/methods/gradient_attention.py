@@ -52,7 +52,7 @@ def generic_attribution(captured: Captured, params: Params) -> Scores:
     """
     start = params["start_layer"]
     pairs = zip(captured.attention[start:], captured.attention_gradient[start:], strict=True)
-    layers = [(attention * gradient).clamp(min=0).mean(1) for attention, gradient in pairs]
+    layers = [(attention * gradient).clamp_(min=0).mean(1) for attention, gradient in pairs]
     return Scores(accumulate(start_row(captured), layers))
 
 

@@ -6,6 +6,7 @@ outside the definition of models that have none.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 
@@ -115,13 +116,18 @@ def alti_maps(
 ) -> list[torch.Tensor]:
     """ALTI of some layers, by their numbers: shares of what comes to tokens, each [B, T, T]."""
     layers, space = [], Workspace()
-    seen, readout = captured.inputs, captured.batch.inputs.read.at
-    for number in numbers:
-        layer, attention = captured.model.layers[number], seen.attention[number]
+
+    def near(whole: Captured, number: int) -> torch.Tensor:
+        seen, readout = whole.inputs, whole.batch.once.rows.read.at
+        layer, attention = whole.model.layers[number], seen.attention[number]
         sending = Sending(layer, attention, seen.layers[number], readout)
-        near = captured.asked(proximities(sending, level, space, beside))
+        return proximities(sending, level, space, beside)
+
+    for number in numbers:
+        key = ("proximities", level, beside, number)
+        found = captured.of_inputs(key, partial(near, number=number))
         # Beside zero, tokens that nothing is sent by are near too: those of an instance alone.
-        layers.append(row_normalised(near.masked_fill(~captured.mask[:, None], 0)))
+        layers.append(row_normalised(found.masked_fill(~captured.mask[:, None], 0)))
     return layers
 
 
@@ -175,7 +181,7 @@ def _rolled_out(captured: Captured, params: Params, level: Level) -> Scores:
 
 
 def _mixing(captured: Captured, level: Level) -> Callable[[], torch.Tensor]:
-    return lambda: torch.stack(captured(Norms(level)).ratios, 1)
+    return lambda: captured.asked(torch.stack(captured(Norms(level)).ratios, 1))
 
 
 def _register(
@@ -198,6 +204,7 @@ def _register(
             layered="layers",
             requires=("post_ln",) if level in NORMED else (),
             former={"start_layer": 0},
+            by_input=True,
             cost="1 F + 0.1 F",
             paper=paper,
             equation=equation,

@@ -21,27 +21,27 @@ def start_row(captured: Captured) -> torch.Tensor:
     return rows.read.spread(ones, rows.length)
 
 
-def carry(row: torch.Tensor, layers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Carries a row down through the layers, last to first.
+def carry(rows: torch.Tensor, layers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Carries rows down through the layers, last to first.
 
-    The row is divided by its sum after every layer: products of two dozen unnormalised layers
+    A row is divided by its sum after every layer: products of two dozen unnormalised layers
     overflow float32, and the ranking doesn't depend on the scale.
 
     Args:
-        row: Non-negative weights, [B, T].
-        layers: The layers' matrices, first layer first, each [B, T, T].
+        rows: Non-negative weights, R rows for each of n inputs, [n, R, T].
+        layers: The layers' matrices, first layer first, each [n, T, T].
 
     Returns:
-        The row, summing to 1, and the natural logarithm of what it was divided by, [B].
+        The rows, summing to 1, and the natural logarithms of what they were divided by, [n, R].
     """
-    scale = row.new_zeros(len(row))
+    scale = rows.new_zeros(rows.shape[:2])
     for layer in reversed(layers):
-        row = (row[:, None] @ layer.to(row.dtype))[:, 0]
-        total = row.sum(-1, keepdim=True)
+        rows = rows @ layer.to(rows.dtype)
+        total = rows.sum(-1, keepdim=True)
         # A row of zeros stays one.
         total = torch.where(total > 0, total, 1)
-        row, scale = row / total, scale + total[:, 0].log()
-    return row, scale
+        rows, scale = rows / total, scale + total[..., 0].log()
+    return rows, scale
 
 
 def accumulate(row: torch.Tensor, layers: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -61,15 +61,21 @@ def rolled_out(
 
     Args:
         captured: The capture that the layers come from.
-        layers: The layers' matrices, first layer first, each [B, T, T]; zero at padded keys.
+        layers: The layers' matrices, first layer first, each [n, T, T]; zero at padded keys.
         start: The first layer that the product has. Those below mix nothing.
         mixing: Gives the context-mixing ratio of each token, [B, L, T].
     """
-    read = start_row(captured)
-    values, scale = carry(read, layers[start:])
+    batch = captured.batch
+    read = batch.by_input(start_row(captured))
+
+    def carried(layers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, scale = carry(read, layers)
+        return batch.by_question(rows), batch.by_question(scale)
+
+    values, scale = carried(layers[start:])
     if not captured.layered:
         return Scores(values, scale=scale)
-    parts = [carry(read, layers[start : top + 1]) for top in range(len(layers))]
+    parts = [carried(layers[start : top + 1]) for top in range(len(layers))]
     return Scores(
         values,
         scale=scale,

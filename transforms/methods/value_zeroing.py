@@ -5,6 +5,7 @@ that follows attention at one position: no forward pass for each token, as the d
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,10 @@ def value_zeroing(captured: Captured, params: Params) -> Scores:
     if not whole and captured.batch.rows.read.at is not None:
         rows = [_shares(_readout_row(captured, n), threshold) for n in range(start, depth)]
         return Scores(torch.stack(rows).sum(0))
-    maps = [captured.asked(_shares(_map(captured, n), threshold)) for n in range(depth)]
+    maps = [
+        _shares(captured.of_inputs(("value zeroing", n), partial(_map, number=n)), threshold)
+        for n in range(depth)
+    ]
     found = rolled_out(captured, maps, start)
     if params["aggregate"] == "rollout":
         return found

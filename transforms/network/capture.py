@@ -85,7 +85,8 @@ class Recorder:
         number: How many layers have been called.
         attention: Attention probabilities per layer, each [B, H, T, T]; differentiable.
         readout_attention: Those of the last layer and the position read out, [B, H, T], of means
-            those of all, [B, H, T, T]; differentiable, even where nothing below them is.
+            and of several that are read from a row those of all, [B, H, T, T]; differentiable, even
+            where nothing below them is.
         entered: What entered the first layer (``hidden_states[0]``), [B, T, d].
         left: What left the last one: [B, 1, d] where one position of each row is all that is read,
             else [B, T, d]; differentiable.
@@ -254,7 +255,7 @@ def _recorded(
         recorder.values.append(recorder.kept(value))
     if not recorder.looks_at_one_query:
         return probabilities
-    if recorder.read.at is None:
+    if recorder.read.at is None or recorder.read.row is not None:
         recorder.keep_readout_attention(probabilities)
         return probabilities
     every = torch.arange(len(probabilities), device=probabilities.device)

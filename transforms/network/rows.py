@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -157,10 +158,16 @@ class Rows:
         return self.read.position
 
     def repeated(self, times: int) -> "Rows":
-        """The rows ``times`` over, one prediction each: row b of copy k is row k * B + b."""
+        """The rows ``times`` over, with all that is read: row b of copy k is row k * B + b."""
         if times == 1:
             return self
-        return self._each(lambda x: x.repeat(times, *[1] * (x.dim() - 1)))
+        row = self.read.row
+        if row is None:
+            return self._each(partial(_repeated, times=times))
+        alone = replace(self, read=replace(self.read, row=None))
+        found = alone._each(partial(_repeated, times=times))
+        copies = torch.arange(times, device=row.device)[:, None] * len(self)
+        return replace(found, read=replace(found.read, row=(copies + row).flatten()))
 
     def chosen(self, numbers: torch.Tensor) -> "Rows":
         """Some of the rows, one prediction each, by their numbers [b]."""
@@ -207,3 +214,7 @@ class Rows:
             against=None if self.against is None else change(self.against),
             spoken=None if self.spoken is None else self.spoken.each(change),
         )
+
+
+def _repeated(x: torch.Tensor, times: int) -> torch.Tensor:
+    return x.repeat(times, *[1] * (x.dim() - 1))

@@ -12,7 +12,7 @@ import numpy as np
 from attribeam.transforms.network.model import Model
 
 if TYPE_CHECKING:
-    from attribeam.transforms.passes.captured import Captured
+    from attribeam.transforms.passes.captured import Captured, Share
 
 Result = TypeVar("Result")
 Rule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right", "endpoints"]
@@ -49,6 +49,18 @@ class Pass(Generic[Result]):
 
     def run(self, captured: "Captured", alike: Sequence["Wish"]) -> Any:
         """Runs it, with all that are alike: what methods of the batch want, and this one."""
+        raise NotImplementedError
+
+    def is_of_inputs(self, captured: "Captured") -> bool:
+        """Whether it is run once for all questions about an input.
+
+        Args:
+            captured: A capture of several questions about some inputs.
+        """
+        return False
+
+    def part(self, result: Any, share: "Share") -> Any:
+        """Of what ``run`` gave of such a capture, what some of the questions have."""
         raise NotImplementedError
 
     def read(self, result: Any) -> Result:

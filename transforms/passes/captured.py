@@ -1,8 +1,7 @@
 """What passes over a batch captured: each is run when it is first read, and kept."""
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -11,13 +10,14 @@ import torch
 from attribeam.transforms.inputs.batch import Batch
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.targets import Explained, Output, Scalar, parse_explain
-from attribeam.transforms.network.capture import LayerStates, Watch
+from attribeam.transforms.network.capture import LayerStates, Recorder, Watch
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.passes.base import Pass, Target, Wish
 from attribeam.transforms.passes.bottleneck import Statistics
 from attribeam.transforms.passes.forward import Backward, Forward
 
 Result = TypeVar("Result")
+_NOTHING = Watch()
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,27 @@ class Seen:
     layers: list[LayerStates]
     outputs: list[torch.Tensor]
 
+    def of(self, share: "Share") -> "Seen":
+        """What it left of some rows."""
+        some = share.of_inputs
+        layers = [
+            LayerStates(some(x.entered), some(x.values), tuple(map(some, x.sums)))
+            for x in self.layers
+        ]
+        attention, outputs = list(map(some, self.attention)), list(map(some, self.outputs))
+        return Seen(some(self.entered), attention, layers, outputs)
+
 
 @dataclass
 class Captured:
     """A batch, and what the passes over it captured; the passes are run when first read.
 
+    Where several questions are about an input (``whole``), that is run once. What it holds inside
+    is had by input, and gradients by ``parts``, each of one question about some of the inputs.
+
     Attributes:
         model: The model.
-        batch: The batch, B instances of at most T tokens.
+        batch: The batch, B instances of at most T tokens, about n inputs.
         target: Rule for the class to explain (``targets.parse_target``).
         budget: Token budget for the extra rows of passes that add rows.
         seed: Seed of the run.
@@ -53,14 +66,16 @@ class Captured:
         statistics: Those of the corpus, if a method needs them.
         scalar: Which scalar of the class is explained; None for what models of its kind are
             explained by (``targets.parse_explain``).
+        share: Which questions of which capture it has, if it is but a part of one.
         seconds: Wall time per pass that was run, by what it shares (``Pass.shared``).
         logits: Logits, [B, C].
         question: What is explained of each instance.
         inputs: What one run of the model left, of each input once.
-        gradient: Gradient with respect to what is fed, by position, [B, T, n].
+        gradient: Gradient with respect to what is fed, by position, [B, T, n]; None of a capture
+            that has parts.
         fed: What that is: what enters the first layer; of pictures, the pixels of each patch.
         attention_gradient: Gradient with respect to each layer's attention; at padding it need not
-            be zero.
+            be zero. None of a capture that has parts.
     """
 
     model: Model
@@ -73,6 +88,7 @@ class Captured:
     pixels: bool = False
     statistics: Statistics | None = None
     scalar: Scalar | None = None
+    share: "Share | None" = None
     seconds: dict[Hashable, float] = field(default_factory=dict)
     logits: torch.Tensor = field(init=False)
     question: Explained = field(init=False)
@@ -80,10 +96,15 @@ class Captured:
     gradient: torch.Tensor | None = field(init=False, default=None)
     fed: torch.Tensor | None = field(init=False, default=None)
     attention_gradient: list[torch.Tensor] = field(init=False, default_factory=list)
+    _graph: "Graph | None" = field(init=False, default=None)
+    _kept: dict[Hashable, torch.Tensor] = field(init=False, default_factory=dict)
     _results: dict[Hashable, tuple[frozenset[Wish], Any]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._run_base()
+        if self.share is None:
+            self._run_base()
+        else:
+            self._take(self.share)
 
     @property
     def weights(self) -> torch.Tensor:
@@ -117,14 +138,14 @@ class Captured:
         return self.batch.rows.attention_mask.bool()
 
     def at_readout(self, matrix: torch.Tensor) -> torch.Tensor:
-        """The row of each instance's readout position: [B, ..., T, x] to [B, ..., x].
+        """The row of each instance's readout position: [n, ..., T, x] of inputs to [B, ..., x].
 
-        Of [B, ..., 1, x] it is the one that is there; of instances that are read from a mean it is
+        Of [n, ..., 1, x] it is the one that is there; of instances that are read from a mean it is
         the mean of rows.
         """
-        read = self.batch.rows.read
+        read = self.batch.inputs.read
         if matrix.shape[-2] == 1 and read.at is not None:
-            return matrix.squeeze(-2)
+            return self.asked(matrix.squeeze(-2))
         return read.of(matrix.transpose(1, -2))
 
     def asked(self, of_inputs: torch.Tensor) -> torch.Tensor:
@@ -132,52 +153,71 @@ class Captured:
         row = self.batch.inputs.read.row
         return of_inputs if row is None else of_inputs[row]
 
-    @cached_property
+    @property
     def entered(self) -> torch.Tensor:
-        """What entered the first layer, [B, T, d]."""
-        return self.asked(self.inputs.entered)
+        """What entered the first layer, [n, T, d]."""
+        return self.inputs.entered
 
-    @cached_property
+    @property
     def attention(self) -> list[torch.Tensor]:
-        """Attention probabilities per layer, each [B, H, T, T]; zero at padded keys."""
-        return [self.asked(layer) for layer in self.inputs.attention]
+        """Attention probabilities per layer, each [n, H, T, T]; zero at padded keys."""
+        return self.inputs.attention
 
-    @cached_property
+    @property
     def layers(self) -> list[LayerStates]:
-        """What passed through each layer."""
-        return [
-            LayerStates(self.asked(x.entered), self.asked(x.values), tuple(map(self.asked, x.sums)))
-            for x in self.inputs.layers
-        ]
+        """What passed through each layer, of each input."""
+        return self.inputs.layers
 
-    @cached_property
+    @property
     def outputs(self) -> list[torch.Tensor]:
-        """What came out of each layer, [B, T, d]."""
-        return [self.asked(layer) for layer in self.inputs.outputs]
+        """What came out of each layer, [n, T, d]."""
+        return self.inputs.outputs
+
+    def run_inputs(
+        self, count: int = 1, *, watch: Watch = _NOTHING, enter: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Recorder]:
+        """Runs copies of the inputs, and reads all that is asked of them.
+
+        Args:
+            count: How many copies, one after the other.
+            watch: What to look at.
+            enter: Replaces what enters the first layer, [count * n, T, d].
+
+        Returns:
+            Logits, [count * B, C], and the recorder.
+        """
+        batch, model = self.batch, self.model
+        if self.single or watch.whole or not batch.read_alike:
+            return model.run(batch.inputs.repeated(count), watch=watch, enter=enter)
+        # Nothing but what is read need come out of the last layer.
+        _, recorder = model.run(batch.once.rows.repeated(count), watch=watch, enter=enter)
+        rows, left = replace(batch.inputs, inputs={}).repeated(count), recorder.left
+        assert rows.read.row is not None and left is not None
+        read = replace(batch.rows, inputs={}).repeated(count)
+        with model.autocast():
+            logits = model.logits_of(left[rows.read.row], read)
+        return logits.to(model.dtype), recorder
 
     def _run_base(self) -> None:
         """The real inputs, once: forward, and backward if a method asked for gradients."""
         start = self.clock()
         of_input, of_attention = Backward() in self.needs, Backward("attention") in self.needs
-        rows, graph = self.batch.inputs, of_input or of_attention
+        graph = of_input or of_attention
         kind, leaf, entered = inputs_of(self.model), None, None
         with torch.set_grad_enabled(graph):
             if graph:  # Gradients of attention need one from the first layer's attention on.
+                rows = self.batch.once.rows
                 leaf, enter = kind.leaf(self.model, rows)
                 leaf = leaf.detach().requires_grad_()
                 entered = enter(rows, leaf)
-            logits, recorder = self.model.run(rows, watch=self._watch(), enter=entered)
+            logits, recorder = self.run_inputs(watch=self._watch(), enter=entered)
             self.logits = logits.detach()
             self._spent(Forward(), start)
             self.question = self._question(self.target)
             if leaf is not None:
-                wanted = [leaf] * of_input + recorder.attention * of_attention
-                found = self.gradients(self.question(logits), wanted)
-                if of_input:
-                    self.gradient = kind.vectors(self.model, found[0])
-                    self.fed = self.asked(kind.vectors(self.model, leaf.detach()))
-                self.attention_gradient = list(found[of_input:])
-                self._spent(Backward(), start)
+                inputs = leaf if of_input else None
+                attention = recorder.attention if of_attention else []
+                self._graph = Graph(self.question(logits), inputs, attention)
         assert recorder.entered is not None
         self.inputs = Seen(
             entered=recorder.entered.detach(),
@@ -185,6 +225,71 @@ class Captured:
             layers=recorder.layers,
             outputs=recorder.outputs,
         )
+        if self._graph is not None and self.single:
+            self._differentiated(self._graph, None)
+            self._graph = None
+            self._spent(Backward(), start)
+
+    def _take(self, share: "Share") -> None:
+        """What a capture has of some questions, and their gradients, if it has any."""
+        start, whole, numbers = self.clock(), share.whole, share.numbers
+        self.logits, self.question = whole.logits[numbers], whole.question.chosen(numbers)
+        self.inputs = whole.inputs.of(share)
+        if whole._graph is not None:
+            self._differentiated(whole._graph, share)
+            self._spent(Backward(), start)
+            self.seconds[Backward().shared] += self._pass_seconds(Forward())
+
+    def _differentiated(self, graph: "Graph", share: "Share | None") -> None:
+        """Keeps the gradients of each instance's scalar.
+
+        No input has a part in another's: one backward pass is of a question about each.
+        """
+        explained = graph.explained if share is None else graph.explained[share.numbers]
+        wanted = [*([] if graph.leaf is None else [graph.leaf]), *graph.attention]
+        found = torch.autograd.grad(explained.sum(), wanted, retain_graph=share is not None)
+        if share is not None:
+            found = tuple(share.of_inputs(x) for x in found)
+        if graph.leaf is not None:
+            kind, leaf = inputs_of(self.model), graph.leaf.detach()
+            self.gradient = kind.vectors(self.model, found[0])
+            leaf = leaf if share is None else share.of_inputs(leaf)
+            self.fed = kind.vectors(self.model, leaf)
+            found = found[1:]
+        self.attention_gradient = list(found)
+
+    @property
+    def single(self) -> bool:
+        """Whether each instance is about an input of its own."""
+        return self.batch.inputs.read.row is None
+
+    def part(self, numbers: torch.Tensor) -> "Captured":
+        """A capture of some questions, each about another input, by their numbers, [b]."""
+        share = Share(self, numbers)
+        return replace(self, batch=self.batch.part(numbers), share=share, seconds={})
+
+    @property
+    def of_last_attention(self) -> torch.Tensor | None:
+        """Gradient with respect to the last layer's attention of what is read, [B, H, T], if any.
+
+        Of means it is that of all positions, [B, H, T, T].
+        """
+        read, found = self.batch.inputs.read, None
+        if self.attention_gradient:
+            found = self.attention_gradient[-1]
+            return found if read.at is None else self.at_readout(found)
+        if self._graph is None or not self._graph.attention:
+            return None
+        explained, last, row = self._graph.explained, self._graph.attention[-1], read.row
+        assert row is not None
+        for own in self.batch.ranks:
+            (gradient,) = torch.autograd.grad(explained[own].sum(), last, retain_graph=True)
+            rows = gradient[row[own]]
+            if read.at is not None:
+                rows = rows.transpose(1, 2)[torch.arange(len(own), device=own.device), read.at[own]]
+            found = rows.new_empty(len(row), *rows.shape[1:]) if found is None else found
+            found[own] = rows
+        return found
 
     def _watch(self) -> Watch:
         """What the methods ask to be looked at."""
@@ -195,8 +300,7 @@ class Captured:
         return Watch(
             attention=layers or of_attention or any(need.attention for need in forwards),
             layers=layers,
-            # Several positions of a row may be read.
-            whole=self.layered or outputs or self.batch.inputs.read.row is not None,
+            whole=self.layered or outputs,
             outputs=outputs,
         )
 
@@ -220,8 +324,30 @@ class Captured:
                 kept[own] = gradient[row[own]]
         return found
 
+    def of_inputs(
+        self, key: Hashable, compute: "Callable[[Captured], torch.Tensor]"
+    ) -> torch.Tensor:
+        """What inputs have whatever is asked of them, [n, ...], computed once for all questions.
+
+        Args:
+            key: What it is, as no other.
+            compute: Computes it of the capture of all questions.
+        """
+        if self.share is None:
+            return compute(self)
+        whole = self.share.whole
+        if key not in whole._kept:
+            whole._kept[key] = compute(whole)
+        return self.share.of_inputs(whole._kept[key])
+
     def __call__(self, wanted: Pass[Result]) -> Result:
         """What a pass gives; run when it is first asked for, with all that are alike, then kept."""
+        return wanted.read(self._run(wanted))
+
+    def _run(self, wanted: Wish) -> Any:
+        """What it gives, with all that are alike."""
+        if self.share is not None and wanted.is_of_inputs(self.share.whole):
+            return wanted.part(self.share.whole._run(wanted), self.share)
         key = wanted.shared
         alike, result = self._results.get(key, (frozenset(), None))
         if wanted not in alike:
@@ -230,7 +356,7 @@ class Captured:
             result = wanted.run(self, sorted(alike, key=str))
             self._results[key] = alike, result
             self._spent(wanted, start)
-        return wanted.read(result)
+        return result
 
     def _question(self, target: str | int) -> Explained:
         scalar = self.scalar or parse_explain("auto", self.model)
@@ -263,4 +389,59 @@ class Captured:
         self.seconds[kind.shared] = self.clock() - since
 
     def _pass_seconds(self, kind: Wish) -> float:
+        if self.share is not None and kind.shared not in self.seconds:
+            return self.share.of_tokens * self.share.whole._pass_seconds(kind)
         return self.seconds.get(kind.shared, 0.0)
+
+    @property
+    def spent(self) -> float:
+        """Seconds of all passes that were run, of what this is a part of, too."""
+        others: float = 0.0 if self.share is None else self.share.whole.spent
+        return sum(self.seconds.values()) + others
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """Some questions of a capture, each about another input.
+
+    Attributes:
+        whole: The capture.
+        numbers: Those of the questions, [b].
+    """
+
+    whole: Captured
+    numbers: torch.Tensor
+
+    @property
+    def row(self) -> torch.Tensor:
+        """The input that each is about, by its number, [b]."""
+        row = self.whole.batch.inputs.read.row
+        return self.numbers if row is None else row[self.numbers]
+
+    @property
+    def of_tokens(self) -> float:
+        """How much of all tokens they have, of whose cost that of a batch is shared out."""
+        lengths = self.whole.batch.lengths
+        own: int = sum(lengths[number] for number in self.numbers.tolist())
+        return own / sum(lengths)
+
+    def of_inputs(self, found: torch.Tensor) -> torch.Tensor:
+        """What all inputs have, [n, ...], of those alone that they are about, [b, ...]."""
+        row = self.row
+        every = len(row) == len(found) and bool((row == torch.arange(len(row)).to(row)).all())
+        return found if every else found[row]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """What is differentiated once for each rank of questions.
+
+    Attributes:
+        explained: The explained scalar of each question, [B].
+        leaf: What inputs are fed, [n, ...], if gradients are with respect to that.
+        attention: Each layer's attention, if they are with respect to that.
+    """
+
+    explained: torch.Tensor
+    leaf: torch.Tensor | None
+    attention: list[torch.Tensor]

@@ -34,7 +34,7 @@ from attribeam.transforms.network.parts import Layer, Norm
 from attribeam.transforms.passes.base import Pass, Wish
 
 if TYPE_CHECKING:
-    from attribeam.transforms.passes.captured import Captured
+    from attribeam.transforms.passes.captured import Captured, Share
 
 # What attention adds; with the residual; after the norm that ends the first step; the second.
 Level = Literal["values", "residual", "attention_norm", "output_norm"]
@@ -392,13 +392,20 @@ class Norms(Pass[NormMaps]):
         return Norms
 
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> dict[Level, NormMaps]:
-        """Norms by level."""
+        """Norms by level, of inputs."""
         levels = {one.level for one in alike if isinstance(one, Norms)}
-        seen, readout = captured.inputs, captured.batch.inputs.read.at
-        found = norm_maps(captured.model.layers, seen.attention, seen.layers, levels, readout)
+        seen, readout = captured.inputs, captured.batch.once.rows.read.at
+        return norm_maps(captured.model.layers, seen.attention, seen.layers, levels, readout)
+
+    def is_of_inputs(self, captured: "Captured") -> bool:
+        """It is: nobody's question has a part in them."""
+        return True
+
+    def part(self, result: dict[Level, NormMaps], share: "Share") -> dict[Level, NormMaps]:
+        """Those of some inputs."""
         return {
-            level: NormMaps(*(list(map(captured.asked, x)) for x in (own.maps, own.ratios)))
-            for level, own in found.items()
+            level: NormMaps(*(list(map(share.of_inputs, x)) for x in (own.maps, own.ratios)))
+            for level, own in result.items()
         }
 
     def read(self, result: dict[Level, NormMaps]) -> NormMaps:

@@ -1,6 +1,6 @@
 """Gradients along the straight path from baseline embeddings to the input."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -18,7 +18,7 @@ from attribeam.transforms.passes.forward import Of
 from attribeam.transforms.recovery import fitting
 
 if TYPE_CHECKING:
-    from attribeam.transforms.passes.captured import Captured
+    from attribeam.transforms.passes.captured import Captured, Share
 
 # Which tokens move along a path from a token: what can be replaced, and of language models all that
 # aren't special; those of the prompt, special ones too; or all of them.
@@ -102,19 +102,29 @@ class Path(Pass[PathGradient]):
         """The path, whatever gradients are of."""
         return replace(self, of="input")
 
+    def is_of_inputs(self, captured: "Captured") -> bool:
+        """Where the same may be removed of an input whatever is asked, its path is the same."""
+        return self._moving(captured).alike is not None
+
+    def part(self, result: PathGradient, share: "Share") -> PathGradient:
+        """The gradients of some questions, and the paths of what they are about."""
+        gradient, attention, gain = (
+            None if x is None else x[share.numbers]
+            for x in (result.gradient, result.attention, result.gain)
+        )
+        return PathGradient(gradient, attention, share.of_inputs(result.difference), gain)
+
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> PathGradient:
-        """Walks the path once for all kinds of gradients that are asked for."""
+        """Walks the path of each input once, for all kinds of gradients that are asked for."""
         kinds = sorted({one.of for one in alike if isinstance(one, Path)})
-        model, batch = captured.model, self._moving(captured)
-        shared = kinds == ["attention"] and model.num_layers > 1 and batch.alike is not None
-        walked = batch.once if shared else batch
-        space = inputs_of(model).space(model, walked, "embedded", self.baseline)
+        model, inputs = captured.model, self._moving(captured).once
+        space = inputs_of(model).space(model, inputs, "embedded", self.baseline)
         totals = self._walked(captured, space, kinds)
         gain = None
         if "input" in kinds:
             with torch.no_grad():
-                entered = space.enter(batch.rows, space.start)
-                base_logits, _ = model.run(batch.rows, enter=entered)
+                entered = space.enter(inputs.rows, space.start)
+                base_logits, _ = captured.run_inputs(enter=entered)
             at_input, at_start = (
                 captured.output(logits, self.output) for logits in (captured.logits, base_logits)
             )
@@ -146,18 +156,19 @@ class Path(Pass[PathGradient]):
         """Weighted sums of the gradients at all points, [B, ...] of each kind."""
         points, weights = quadrature(self.rule, self.steps)
         totals: dict[Of, torch.Tensor] = {}
-        if points[-1] == 1 and kinds == ["attention"] and self._is_had(captured):
-            totals["attention"] = float(weights[-1]) * self._at_input(captured)
-            points, weights = points[:-1], weights[:-1]
-        cost = len(captured.batch) * row_cost(captured.batch.rows.length, captured.model.head_size)
+        if points[-1] == 1 and kinds == ["attention"] and self.output == "logit":
+            # The base pass, which is the path's end, may have left its gradients.
+            at_input = captured.of_last_attention
+            if at_input is not None:
+                totals["attention"] = float(weights[-1]) * at_input
+                points, weights = points[:-1], weights[:-1]
+        cost = len(space.end) * row_cost(captured.batch.rows.length, captured.model.head_size)
         at_once, done = min(max(1, int(captured.budget / cost)), self.steps), 0
 
         def some(count: int) -> dict[Of, torch.Tensor]:
             alphas, shares = (
                 torch.tensor(of[done : done + count]).to(space.end) for of in (points, weights)
             )
-            if len(space.end) < len(captured.batch):
-                return {"attention": self._of_questions(captured, space, alphas, shares)}
             return self._gradients(captured, space, alphas, shares, kinds)
 
         while done < len(points):
@@ -165,44 +176,6 @@ class Path(Pass[PathGradient]):
             totals = {of: totals.get(of, 0) + found[of] for of in kinds}
             done += at_once
         return totals
-
-    def _is_had(self, captured: "Captured") -> bool:
-        """Whether the base pass, which is the path's end, left gradients of attention."""
-        return self.output == "logit" and bool(captured.attention_gradient)
-
-    def _at_input(self, captured: "Captured") -> torch.Tensor:
-        """Those of the last layer, as ``PathGradient.attention``."""
-        gradient = captured.attention_gradient[-1]
-        alone = captured.batch.rows.read.at is not None
-        return captured.at_readout(gradient) if alone else gradient
-
-    def _of_questions(
-        self, captured: "Captured", space: Space, alphas: torch.Tensor, shares: torch.Tensor
-    ) -> torch.Tensor:
-        """The same of attention, of several questions about an input: its path is walked once.
-
-        Down to what leaves the last layer all is the same for them; the first questions about all
-        inputs are differentiated at once, then the second ones, and so on.
-        """
-        model, batch, count = captured.model, captured.batch, len(alphas)
-        row, inputs = batch.alike, batch.once.rows.repeated(count)
-        assert row is not None
-        steps = alphas.view(-1, *[1] * space.end.dim())
-        points = (space.start + steps * (space.end - space.start)).flatten(0, 1)
-        with torch.enable_grad(), model.autocast():
-            watch = Watch(readout_attention=True)
-            _, recorder = model.run(inputs, watch=watch, enter=space.enter(inputs, points))
-            left, attention = recorder.left, recorder.readout_attention
-            assert left is not None and attention is not None
-            copies = torch.arange(count, device=row.device)[:, None] * len(space.end)
-            logits = model.logits_of(left[(copies + row).flatten()], batch.rows.repeated(count))
-            outputs = captured.output(logits.to(model.dtype), self.output)
-            weighted = (outputs * shares.repeat_interleave(len(batch))).unflatten(0, (count, -1))
-        found = attention.new_empty(len(batch), *attention.shape[1:])
-        for own in batch.ranks:
-            (gradient,) = torch.autograd.grad(weighted[:, own].sum(), attention, retain_graph=True)
-            found[own] = gradient.unflatten(0, (count, -1)).sum(0)[row[own]]
-        return found
 
     def _gradients(
         self,
@@ -215,23 +188,71 @@ class Path(Pass[PathGradient]):
         """Weighted sum of the gradients at some points of the path, [B, ...] of each kind.
 
         The weights go into the scalar that is differentiated: the sum over points is then one
-        contraction of the rows' gradients, and no row's gradient depends on another's.
+        contraction of the rows' gradients, and no row's gradient depends on another's. Questions
+        about an input are differentiated one after the other, each with one about all others.
         """
-        count, size = len(alphas), len(captured.batch)
+        batch, count = captured.batch, len(alphas)
         difference = space.end - space.start
         steps = alphas.view(-1, *[1] * difference.dim())
         points = (space.start + steps * difference).flatten(0, 1)
         points.requires_grad_("input" in kinds)
         with torch.enable_grad():
-            rows = captured.batch.rows.repeated(count)
             watch = Watch(readout_attention="attention" in kinds)
-            entered = space.enter(rows, points)
-            logits, recorder = captured.model.run(rows, watch=watch, enter=entered)
+            entered = space.enter(batch.once.rows.repeated(count), points)
+            logits, recorder = captured.run_inputs(count, watch=watch, enter=entered)
             outputs = captured.output(logits, self.output)
-            weighted = (outputs * shares.repeat_interleave(size)).sum()
-            sources = {"input": points, "attention": recorder.readout_attention}
-            found = torch.autograd.grad(weighted, [cast(torch.Tensor, sources[of]) for of in kinds])
-        return {
-            of: gradients.unflatten(0, (count, size)).sum(0)
-            for of, gradients in zip(kinds, found, strict=True)
-        }
+            weighted = outputs * shares.repeat_interleave(len(batch))
+        sources = {"input": points, "attention": recorder.readout_attention}
+        wanted = [cast(torch.Tensor, sources[of]) for of in kinds]
+        totals: dict[Of, torch.Tensor] = {}
+        # Of the last layer alone, as much is held for as many ranks as there are layers.
+        at_once = captured.model.num_layers if kinds == ["attention"] else 1
+        for own, gradients in _by_rank(batch.ranks, weighted.view(count, -1), wanted, at_once):
+            for of, gradient in zip(kinds, gradients, strict=True):
+                total = gradient.unflatten(0, (count, -1)).sum(0)
+                rows = self._of_questions(batch, of, total, own)
+                found = totals.setdefault(of, rows.new_empty(len(batch), *rows.shape[1:]))
+                found[own] = rows
+        return totals
+
+    @staticmethod
+    def _of_questions(
+        batch: Batch, of: Of, of_inputs: torch.Tensor, own: torch.Tensor
+    ) -> torch.Tensor:
+        """Gradients of some questions, by their numbers, of those by input."""
+        read = batch.inputs.read
+        rows = of_inputs if read.row is None else of_inputs[read.row[own]]
+        if of == "input" or read.at is None or rows.dim() == 3:
+            return rows
+        # All of an input's attention was looked at: its questions are read at several positions.
+        return rows.transpose(1, 2)[torch.arange(len(own), device=own.device), read.at[own]]
+
+
+def _by_rank(
+    ranks: Sequence[torch.Tensor],
+    weighted: torch.Tensor,
+    wanted: Sequence[torch.Tensor],
+    at_once: int,
+) -> Iterator[tuple[torch.Tensor, Sequence[torch.Tensor]]]:
+    """Numbers of the questions of each rank, and the gradients of the sum of theirs, [n, B].
+
+    Args:
+        ranks: Numbers of the questions, rank by rank.
+        weighted: What is differentiated, [n, B].
+        wanted: With respect to what.
+        at_once: How many ranks to differentiate at once.
+    """
+    for start in range(0, len(ranks), at_once):
+        some, more = ranks[start : start + at_once], start + at_once < len(ranks)
+        if len(some) == 1:
+            total = weighted[:, some[0]].sum()
+            yield some[0], torch.autograd.grad(total, wanted, retain_graph=more)
+            continue
+        of_each = weighted.new_zeros(len(some), *weighted.shape)
+        for number, own in enumerate(some):
+            of_each[number, :, own] = 1
+        found = torch.autograd.grad(
+            weighted, wanted, of_each, retain_graph=more, is_grads_batched=True
+        )
+        for number, own in enumerate(some):
+            yield own, [gradients[number] for gradients in found]

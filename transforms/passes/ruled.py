@@ -12,7 +12,7 @@ from attribeam.transforms.network.rules import RULES, RuleName
 from attribeam.transforms.passes.base import Pass, Wish
 
 if TYPE_CHECKING:
-    from attribeam.transforms.passes.captured import Captured
+    from attribeam.transforms.passes.captured import Captured, Share
 
 
 class RuledGradient(NamedTuple):
@@ -38,6 +38,14 @@ class Ruled(Pass[RuledGradient]):
     """
 
     rules: RuleName
+
+    def is_of_inputs(self, captured: "Captured") -> bool:
+        """It is: the forward pass is run once for all questions about an input."""
+        return True
+
+    def part(self, result: RuledGradient, share: "Share") -> RuledGradient:
+        """Those of some questions."""
+        return RuledGradient(*(x[share.numbers] for x in result))
 
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> RuledGradient:
         """One forward pass of each input, and one backward pass for the first questions of all."""

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribeam.transforms.inputs.batch import Instance, pack, row_cost
+from attribeam.transforms.inputs.batch import Instance, pack, pack_questions, row_cost
 from attribeam.transforms.inputs.kinds import collate
 from tests.conftest import LoadTiny
 from tests.support.models import random_instance, random_instances
@@ -92,6 +93,41 @@ def test_packing_by_hand() -> None:
     assert list(pack([3, 6, 3, 6, 3], 23, 1)) == [[1], [3], [0, 2, 4]]
     assert list(pack([3, 6, 3, 6, 3], 1, 1)) == [[1], [3], [0], [2], [4]]
     assert list(pack([], 24, 1)) == []
+
+
+ABOUT = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 300)), min_size=1, max_size=8)
+
+
+@given(ABOUT, BUDGETS, HEAD_SIZES, st.randoms(use_true_random=False))
+def test_questions_about_an_input_are_packed_together(
+    about: list[tuple[int, int]], budget: int, head_size: int, random: Random
+) -> None:
+    """Inputs count as they do alone; each once, if not more is asked of it than it takes itself."""
+    asked = [(at, length) for at, (count, length) in enumerate(about) for _ in range(count)]
+    random.shuffle(asked)
+    lengths, inputs = [length for _, length in asked], [at for at, _ in asked]
+    batches = list(pack_questions(lengths, inputs, budget, head_size))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(asked)))
+    for batch in batches:
+        order = [inputs[index] for index in batch]
+        distinct = list(dict.fromkeys(order))
+        assert order == sorted(order, key=distinct.index)
+        longest = max(lengths[index] for index in batch)
+        cost = len(distinct) * row_cost(longest, head_size)
+        assert cost <= budget or len(distinct) == 1
+        further = (len(batch) - len(distinct)) * longest / 32
+        assert cost + further <= max(budget, 2 * cost) * (1 + 1e-9)
+    for at, (count, length) in enumerate(about):
+        if (count - 1) * length / 32 <= row_cost(length, head_size):
+            assert sum(at in {inputs[index] for index in batch} for batch in batches) == 1
+
+
+@given(LENGTHS, BUDGETS, HEAD_SIZES)
+def test_one_question_about_each_input_is_packed_as_rows_are(
+    lengths: list[int], budget: int, head_size: int
+) -> None:
+    found = pack_questions(lengths, range(len(lengths)), budget, head_size)
+    assert list(found) == list(pack(lengths, budget, head_size))
 
 
 @given(st.integers(1, 2000), HEAD_SIZES)

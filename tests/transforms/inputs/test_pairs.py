@@ -250,6 +250,33 @@ def test_each_picture_and_each_text_is_run_once(double: Model, most_rows: list[i
     attribute(double, instances, ["occlusion"], token_budget=10_000)
     # And each copy of them, which are without a patch or a word, besides.
     assert sum(most_rows[before:]) == 4 + 3 + 4 * 16 + (4 + 7 + 10)
+    before = len(most_rows)
+    steps = {name: {"steps": 5} for name in ("integrated_gradients", "bt_token")}
+    attribute(double, instances, choose(list(steps), steps), token_budget=10_000)
+    # Two paths of other points each, and where the one for the gain starts.
+    assert sum(most_rows[before:]) == (4 + 3) * (1 + 5 + 5 + 1)
+
+
+@pytest.mark.usefixtures("padding_at_will")
+def test_a_backward_pass_is_of_a_question_about_each_input(
+    double: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 4 pictures with 3 texts each, and of 3 texts with 4 pictures, there are 12 questions."""
+    instances = encode(double, rows())
+    graded: list[int] = []
+    grad = torch.autograd.grad
+
+    def counted(outputs: Any, *args: Any, **more: Any) -> Any:
+        graded.append(outputs.numel())
+        return grad(outputs, *args, **more)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    attribute(double, instances, ["saliency", "generic_attribution"], token_budget=10_000)
+    assert len(graded) == 3 + 4
+    graded.clear()
+    # A budget for one picture at a time, or one text: each has its own passes.
+    attribute(double, instances, ["saliency"], token_budget=1)
+    assert 3 * 4 <= len(graded) <= 12 + 12
 
 
 # What is no pair, and what is refused -----------------------------------------------------------

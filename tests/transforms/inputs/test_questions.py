@@ -13,6 +13,7 @@ from attribeam.transforms import EncodeOptions, Model, Row, RowError, attribute,
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.targets import Explained, parse_explain, parse_target
 from attribeam.transforms.network.loading import load_model
+from attribeam.transforms.passes.captured import Captured, Share
 from tests.conftest import LoadTiny
 from tests.support.models import CLASSES, relative_error, tiny_config, tiny_network, tokenizer_for
 
@@ -306,6 +307,7 @@ def test_copies_are_run_once_for_all_questions(tmp_path: Path, most_rows: list[i
 _OF_INPUTS = (
     *("saliency", "decompx", "generic_attribution", "attention_gradcam", "attention_rollout"),
     *("alti", "globenc", "norm_n_res", "bt_head", "lrp", "attattr_colsum", "hta_x_input"),
+    *("integrated_gradients", "smoothgrad"),
 )
 
 
@@ -436,3 +438,54 @@ def test_no_answer_is_looked_for_in_the_question(tmp_path: Path, family: str) ->
         ("blank", "encode", "the passage has no tokens to find an answer in")
     ]
     assert [i.instance_id for i in instances] == ["alone#0", "alone#1", "pair#0", "pair#1"]
+
+
+@pytest.mark.usefixtures("padding_at_will")
+@pytest.mark.parametrize("budget", [1, 10_000])
+def test_questions_for_whose_gradients_there_is_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    """Then they are asked of fewer inputs at a time, and where one is too many they fail."""
+    network = tiny_network("bert", problem_type="multi_label_classification")
+    model = saved(tmp_path, network)
+    instances = encode(model, TEXTS)
+    expected = attribute(model, instances, "saliency,occlusion", token_budget=budget)
+    part = Captured.part
+
+    def run_out(self: Captured, numbers: torch.Tensor) -> Captured:
+        if 1 in numbers.tolist():
+            raise torch.OutOfMemoryError("too many")
+        return part(self, numbers)
+
+    monkeypatch.setattr(Captured, "part", run_out)
+    found = attribute(model, instances, "saliency,occlusion", token_budget=budget)
+    assert found.failures == []
+    for name, rows in expected.rows.items():
+        for ours, row in zip(found.rows[name], rows, strict=True):
+            assert ours is not None and row is not None and ours.seconds > 0
+            assert relative_error(ours.scores, row.scores) < 1e-12
+    take = Captured._take
+
+    def fail(self: Captured, share: Share) -> None:
+        if 1 in share.numbers.tolist():
+            raise ValueError("not this one")
+        take(self, share)
+
+    monkeypatch.undo()
+    monkeypatch.setattr(Captured, "_take", fail)
+    base = Captured._run_base
+
+    def run_base(self: Captured) -> None:
+        if [one.question for one in self.batch.instances] == [1]:
+            raise ValueError("nor alone")
+        base(self)
+
+    monkeypatch.setattr(Captured, "_run_base", run_base)
+    found = attribute(model, instances, "saliency,occlusion", token_budget=budget)
+    failed = [(one.instance_id, one.stage, one.method, one.message) for one in found.failures]
+    assert sorted(failed) == [
+        (f"text-{n}#1", "attribute", "saliency", "nor alone") for n in range(2)
+    ]
+    assert [row is None for row in found.rows["saliency"]] == [n % 3 == 1 for n in range(6)]
+    assert all(prediction is not None for prediction in found.predictions)
+    assert all(row is not None for row in found.rows["occlusion"])

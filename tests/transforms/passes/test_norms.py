@@ -402,6 +402,6 @@ def test_two_dozen_layers_do_not_overflow(tiny: LoadTiny) -> None:
     from attribeam.transforms.methods.rollout import carry
 
     layers = [torch.full((1, 3, 3), 1e4) for _ in range(24)]
-    row, scale = carry(torch.tensor([[1.0, 0.0, 0.0]]), layers)
-    torch.testing.assert_close(row, torch.full((1, 3), 1 / 3))
+    rows, scale = carry(torch.tensor([[[1.0, 0.0, 0.0]]]), layers)
+    torch.testing.assert_close(rows, torch.full((1, 1, 3), 1 / 3))
     assert scale.item() == pytest.approx(24 * np.log(3e4), rel=1e-6)

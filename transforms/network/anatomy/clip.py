@@ -64,6 +64,7 @@ IMAGES = Anatomy(
     layer=_layer,
     heads={"classification": (*_FEATURES, "classifier"), "similarity": _FEATURES},
     embedding_norm="whole.vision_model.pre_layrnorm",
+    patches="whole.vision_model.embeddings.patch_embedding",
     segments=False,
     modality="images",
     grid=grid_of,

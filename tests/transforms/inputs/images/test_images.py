@@ -569,7 +569,9 @@ def test_what_is_of_texts(double: Model, method: str, params: dict[str, str], sa
 def test_texts_have_no_patches(golden: LoadTiny) -> None:
     with pytest.raises(UsageError, match="is delete or pad or mask for a model of text"):
         attribute(golden("bert-golden"), [], choose("lime", {"lime": {"operation": "mean"}}))
-    with pytest.raises(UsageError, match="there is no 'patch'; there are token, word, segment, compat"):
+    with pytest.raises(
+        UsageError, match="there is no 'patch'; there are token, word, segment, compat"
+    ):
         Evaluation(protocol="patch").checked(golden("bert-golden"))
 
 
