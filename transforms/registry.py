@@ -275,6 +275,8 @@ DEFINED_BY: dict[Trait, str] = {
     "lengths": "is defined by heads that don't divide features by their lengths",
     "products": "is defined by attention scores that are products of queries and keys alone",
     "looked_up": "is defined by attention that transformers looks up in its registry",
+    "likely": "is defined by the probabilities of classes",
+    "causal": "is defined by positions that attend to no later ones",
     "one_sum": "is defined by one sum of what layers give, which a norm and a map turn into logits",
 }
 _METHODS: dict[str, Method] = {}

@@ -13,7 +13,15 @@ from attribeam.transforms.passes.base import Wish
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Forward
 from attribeam.transforms.passes.norms import Norms
-from attribeam.transforms.registry import Choice, LastLayers, Method, Params, Scores, register
+from attribeam.transforms.registry import (
+    Choice,
+    ChoiceByTrait,
+    LastLayers,
+    Method,
+    Params,
+    Scores,
+    register,
+)
 
 _ATTENTION: tuple[Wish, ...] = (Forward(attention=True),)
 # Matrices of attention flow that are norms.
@@ -34,8 +42,24 @@ def attention_rollout(captured: Captured, params: Params) -> Scores:
     Each layer mixes 0.5 E_h A_l + 0.5 I; every row sums to 1, and so do the scores. It is the
     W_FixedRes of GlobEnc's comparison (Modarressi et al. 2022, table 1). The product has the layers
     from ``start_layer`` on: all of them; of pictures all but the first (Chen et al. 2023).
+
+    Of decoders the product drifts to the first token, which attention rests on where it has nothing
+    to look for. ``first=dropped`` (ours) leaves what others pay it out, and divides rows by what is
+    left; a row of nothing else keeps to itself.
     """
-    return rolled_out(captured, with_residual(head_means(captured)), params["start_layer"])
+    means = head_means(captured)
+    if params["first"] == "dropped":
+        means = [_without_first(layer) for layer in means]
+    return rolled_out(captured, with_residual(means), params["start_layer"])
+
+
+def _without_first(layer: torch.Tensor) -> torch.Tensor:
+    """Rows of attention, [B, T, T], of all but the first token, over their sums."""
+    rest = layer.clone()
+    rest[:, 1:, 0] = 0
+    alone = rest.sum(-1) == 0
+    rest = rest + torch.diag_embed(alone.to(rest))
+    return row_normalised(rest)
 
 
 def w(captured: Captured, params: Params) -> Scores:
@@ -181,14 +205,15 @@ for name, why in (
             compute=attention_rollout,
             needs=lambda params: _ATTENTION,
             defaults={
-                "start_layer": LastLayers(1, of_images=lambda depth: 1, of_pairs=lambda depth: 0)
+                "start_layer": LastLayers(1, of_images=lambda depth: 1, of_pairs=lambda depth: 0),
+                "first": ChoiceByTrait({"kept": (), "dropped": ("causal",)}),
             },
             signed=False,
             class_dependent=False,
             additive=False,
             layered="layers",
             opt_in=why,
-            former={"start_layer": 0},
+            former={"start_layer": 0, "first": "kept"},
             by_input=True,
             cost="1 F",
             paper="Abnar & Zuidema 2020, section 3",

@@ -13,6 +13,7 @@ import torch
 
 from attribeam.schemas import UsageError
 from attribeam.transforms.details import InformationRow
+from attribeam.transforms.network.model import Model
 from attribeam.transforms.passes.base import Wish
 from attribeam.transforms.passes.bottleneck import Bottleneck, optimise
 from attribeam.transforms.passes.captured import Captured
@@ -30,7 +31,9 @@ def iba(captured: Captured, params: Params) -> Scores:
     score[token] = sum over features of KL(N(lambda z, (1 - lambda)^2) || N(0, 1)) in nats, where z
     is the output of ``layer``, made standard by the statistics of the corpus, and the shares
     lambda minimise cross entropy + beta * mean information by ``steps`` steps of Adam. The cross
-    entropy is that of the explained class; of a masked LM, of its two words.
+    entropy is that of the explained class; of a masked LM, of its two words; of all that follows a
+    prompt, the sum of that of its tokens. The first token of a language model, which attention
+    rests on where it has nothing to look for, passes as it is, and has no score.
 
     By layer, the same after every layer in turn.
     """
@@ -125,6 +128,13 @@ def _released_needs(params: Params) -> tuple[Wish, ...]:
     return (Forward(outputs=True),)
 
 
+def _spared(params: Params, model: Model) -> str | None:
+    """Why it isn't one of ``all``: of language models each token that follows has a mask."""
+    if not model.speaks:
+        return None
+    return "optimises a mask for each token that follows, and one for all of them: name it"
+
+
 _DEFAULTS: dict[str, Default] = {
     # The authors' layer for BERT: 8 of 0 to 11. After the last one, only the position that is read
     # out has any information to lose.
@@ -144,7 +154,8 @@ register(
         needs=_needs,
         # Chosen on a fine-tuned model: see docs/methods.md and benchmarks/bottleneck_beta.py.
         defaults={**_DEFAULTS, "beta": 1.0, "sample": 1000},
-        requires=("classes",),
+        requires=("likely",),
+        spared=_spared,
         signed=False,
         class_dependent=True,
         additive=False,
@@ -161,7 +172,8 @@ register(
         compute=iba_released,
         needs=_released_needs,
         defaults={**_DEFAULTS, "beta": 1e-5},
-        requires=("classes",),
+        requires=("likely",),
+        spared=_spared,
         signed=False,
         class_dependent=True,
         additive=False,

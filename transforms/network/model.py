@@ -57,7 +57,8 @@ VALUES: tuple[Task, ...] = ("regression", "span", "similarity", "continuation")
 # tokens, and not of patches. ``lengths``: the head doesn't divide features by their lengths.
 # ``layers``: it is known what its layers are. ``looked_up``: its attention is looked up in
 # transformers' registry. ``one_sum``: all that its layers give is added up, and the logits are a
-# linear map of a norm of that.
+# linear map of a norm of that. ``likely``: outputs have probabilities, those of classes or of what
+# follows a prompt. ``causal``: positions attend to no later ones.
 Trait = Literal[
     "layers",
     "post_ln",
@@ -70,6 +71,8 @@ Trait = Literal[
     "lengths",
     "looked_up",
     "one_sum",
+    "likely",
+    "causal",
 ]
 # Units of a head in nearly all encoders.
 _USUAL_HEAD = 64
@@ -337,6 +340,8 @@ class Model:
             "lengths": not self.contrastive,
             "looked_up": known and all(layer.attention.dropout is None for layer in self.layers),
             "one_sum": known and self._adds_up(),
+            "likely": self.task not in VALUES or self.task == "continuation",
+            "causal": self.causal,
         }
         return frozenset(trait for trait, holds in true_of.items() if holds)
 

@@ -9,7 +9,7 @@ it once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -47,7 +47,8 @@ class Bottleneck:
     """A bottleneck after one layer, for a batch of B instances.
 
     With x the layer's output, lambda = sigmoid(alpha) and e standard normal, what goes on is
-    t = lambda x + (1 - lambda) (mean + std e). What stands at padding has no part in anything.
+    t = lambda x + (1 - lambda) (mean + std e). What stands at padding has no part in anything; the
+    first token of a language model goes on as it is.
 
     Attributes:
         model: The model.
@@ -56,7 +57,8 @@ class Bottleneck:
         states: x, [B, T, d].
         mean: Mean of the noise, [d] or [B, T, d].
         std: Its standard deviation, likewise or of no dimension.
-        targets: Class whose cross entropy is the loss, [B]; of a masked LM, of its two words.
+        targets: Class whose cross entropy is the loss, [B]; of a masked LM, of its two words; of
+            all that follows a prompt it is the sum of its tokens'.
         beta: Weight of the information against the cross entropy.
         copies: Number n of noisy copies that the cross entropy is the mean of.
         seed: Seed of the run.
@@ -82,7 +84,7 @@ class Bottleneck:
         log_rest = functional.logsigmoid(-alpha)
         passed = alpha.sigmoid() * (self.states - self.mean) / self.std
         nats = (passed.square() + (2 * log_rest).exp() - 1) / 2 - log_rest
-        return nats.masked_fill(~self._real, 0)
+        return nats.masked_fill(~self._inside, 0)
 
     def noise(self, step: int) -> torch.Tensor:
         """Standard normal noise of a step, [n, B, T, d] on the host; 0 at padding.
@@ -113,7 +115,7 @@ class Bottleneck:
         """
         alpha = alpha.detach().requires_grad_()
         with torch.enable_grad():
-            count = self._real.sum((1, 2)) * alpha.shape[-1]
+            count = self._inside.sum((1, 2)).clamp(min=1) * alpha.shape[-1]
             loss = self.beta * self.capacity(alpha).sum((1, 2)) / count
             (gradient,) = torch.autograd.grad(loss.sum(), alpha)
             for part in noise.split(at_once):
@@ -128,19 +130,35 @@ class Bottleneck:
         log_rest = functional.logsigmoid(-alpha).clamp(-_MOST_LOG_STD, _MOST_LOG_STD)
         kept = self.mean + alpha.sigmoid() * (self.states - self.mean)
         copies = torch.addcmul(kept, noise, log_rest.exp() * self.std)
+        if self.model.speaks:
+            copies = torch.where(self._inside, copies, self.states)
         logits, _ = self.model.run(
             self.batch.rows.repeated(len(noise)),
             enter=copies.flatten(0, 1).to(self.model.dtype),
             start=self.layer + 1,
         )
+        if self.model.task == "continuation":
+            return -logits.to(alpha).view(len(noise), -1)
         wanted = self.targets.repeat(len(noise))
         errors = functional.cross_entropy(logits.to(alpha), wanted, reduction="none")
         return errors.view(len(noise), -1)
 
-    @property
-    def _real(self) -> torch.Tensor:
-        """True for tokens, False for padding, [B, T, 1]."""
-        return self.batch.rows.attention_mask[..., None].bool()
+    @cached_property
+    def _inside(self) -> torch.Tensor:
+        """True for tokens that pass the bottleneck, False for padding, [B, T, 1]."""
+        return _counted(self.model, self.batch)[..., None]
+
+
+def _counted(model: Model, batch: Batch) -> torch.Tensor:
+    """True for tokens that are like others, [B, T]: of language models all but the first.
+
+    Attention rests on that one where it has nothing to look for, and its state is far longer than
+    those of others.
+    """
+    there = batch.rows.attention_mask.bool()
+    if model.speaks:
+        there[:, 0] = False
+    return there
 
 
 def optimise(
@@ -265,7 +283,8 @@ class Moments:
 def collect(model: Model, instances: Sequence[Instance], budget: int) -> Statistics:
     """Mean and deviation of each layer's outputs over all tokens, special ones included.
 
-    Of pictures they are of each position over all pictures.
+    Of language models the first token of a row doesn't count (``_counted``). Of pictures they are
+    of each position over all pictures.
 
     Args:
         model: The model.
@@ -300,7 +319,7 @@ def moments(model: Model, instances: Sequence[Instance], budget: int) -> Moments
     for numbers in pack([len(instance) for instance in instances], budget, model.head_size):
         batch = collate(model, [instances[number] for number in numbers])
         states = layer_outputs(model, batch.rows)
-        real = batch.rows.attention_mask.bool()
+        real = _counted(model, batch)
         # A text that the model fails on fails alone, and isn't to spoil what the others have.
         real &= torch.stack([state.isfinite().all(-1) for state in states]).all(0).all(1)[:, None]
         if not real.any():
