@@ -146,7 +146,7 @@ def test_all_methods_add_up_whatever_their_batches(double: Model) -> None:
     chosen, left_out = fit_all(choose("all", given), double, "logit")
     lengths = {name for name, why in left_out.items() if "by their lengths" in why}
     assert lengths == {"lrp", "partial_lrp", "transformer_attribution"}
-    assert set(left_out) - lengths == {"globenc", "norm_n_resln", "w_res"}
+    assert set(left_out) - lengths == {"alti_logit", "globenc", "norm_n_resln", "w_res"}
     instances = instances_of(double)
     statistics = collect(double, instances, 1000)
     together = attribute(double, instances, chosen, statistics=statistics)
