@@ -105,7 +105,7 @@ def test_scalars_that_a_method_is_not_defined_for(tiny: LoadTiny) -> None:
     with pytest.raises(UsageError, match="decompx is defined for sums of logits, and the margin"):
         attribute(model, instances, "decompx", explain="margin")
     assert set(attribute(model, [], "all", explain="probability").left_out) == {
-        *("decompx", "lrp", "partial_lrp", "transformer_attribution"),
+        *("alti_logit", "decompx", "lrp", "partial_lrp", "transformer_attribution"),
     }
     assert attribute(model, [], "all", explain="contrast").left_out == {}
 
