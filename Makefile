@@ -5,11 +5,12 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 OUT    := demo-out
 IMAGES := demo-images-out
+LM     := demo-lm-out
 
 # Threads that spin while they wait make torch many times slower on a machine that is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo demo-images test processors lint bench extras clean
+.PHONY: demo demo-images demo-lm test processors lint bench extras clean
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +31,13 @@ demo-images: $(READY)  ## The same of pictures: a small ViT, and whether maps fi
 	@echo
 	@$(BIN)/attribeam query $(IMAGES) examples/images.sql
 	@cat examples/next-images.txt
+
+demo-lm: $(READY)  ## Each token that a small language model goes on with, and whether evidence is found
+	rm -rf $(LM)
+	$(BIN)/attribeam run --config examples/lm.yaml --output $(LM)
+	@echo
+	@$(BIN)/attribeam query $(LM) examples/lm.sql
+	@cat examples/next-lm.txt
 
 test: $(READY)  ## Lint and all tests
 	$(MAKE) --no-print-directory lint
@@ -63,4 +71,4 @@ extras:  ## Whether pip finds a solution for every extra without constraints.txt
 	done
 
 clean:
-	rm -rf $(VENV) $(OUT) $(IMAGES) build src/*.egg-info
+	rm -rf $(VENV) $(OUT) $(IMAGES) $(LM) build src/*.egg-info

@@ -16,15 +16,16 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from examples import agreement, influence_corpus, sentiment, shapes
+from examples import agreement, influence_corpus, notes, sentiment, shapes
 from examples.agreement import AgreementExample
 from examples.influence_corpus import REFLEXIVES, SUBTASKS, InfluenceExample
+from examples.notes import STRUCTURES, Note
 from examples.sentiment import SentimentExample
 from examples.shapes import SHAPES, Scene
 from examples.shapes_drawing import mask_file, picture_file
 from examples.splits import SPLITS, Split, split_of
 
-Example = TypeVar("Example", SentimentExample, AgreementExample, InfluenceExample, Scene)
+Example = TypeVar("Example", SentimentExample, AgreementExample, InfluenceExample, Scene, Note)
 
 SAMPLE_SIZE = 400
 INFLUENCE_SAMPLE_SIZE = 40 * len(SUBTASKS)
@@ -32,6 +33,8 @@ INFLUENCE_SAMPLE_SIZE = 40 * len(SUBTASKS)
 _SAMPLED_CORPUS = 6_000
 _SAMPLED_SENTENCES = 800
 _SAMPLED_PICTURES = 3_000
+_SAMPLED_NOTES = 3_000
+NOTES_SAMPLE_SIZE = 40 * len(STRUCTURES)
 # With one thing, and with two.
 SHAPES_SAMPLE_SIZES = {"one": 96, "two": 48}
 # Of a subtask: the words of the smallest one give no more.
@@ -118,6 +121,11 @@ def shapes_splits(n: int, seed: int) -> dict[Split, list[Scene]]:
     return _partition(shapes.generate(n, seed), lambda scene: scene.content)
 
 
+def notes_splits(n: int, seed: int) -> dict[Split, list[Note]]:
+    """Compose prompts and split them; none is in two splits with the same that follows."""
+    return _partition(notes.generate(n, seed), lambda note: note.text)
+
+
 def _balanced(
     examples: Sequence[Example], cell: Callable[[Example], Hashable], n: int
 ) -> list[Example]:
@@ -175,6 +183,12 @@ def shapes_sample(seed: int = 0) -> list[Scene]:
     return [scene for part in parts for scene in part]
 
 
+def notes_sample(n: int = NOTES_SAMPLE_SIZE, seed: int = 0) -> list[Note]:
+    """Take ``n`` test prompts, as many of each structure."""
+    test = notes_splits(_SAMPLED_NOTES, seed)["test"]
+    return _balanced(test, lambda note: note.subset, n)
+
+
 def _row_of(scene: Scene) -> dict[str, object]:
     """A picture as a row of ``SHAPES_SCHEMA``."""
     masks = [{"bytes": mask_file(thing), "path": None} for thing in scene.things]
@@ -195,6 +209,7 @@ SAMPLES: dict[str, tuple[pa.Schema, Callable[[int], Iterator[dict[str, object]]]
     "sentiment": (SENTIMENT_SCHEMA, lambda seed: map(asdict, sentiment_sample(seed=seed))),
     "agreement": (AGREEMENT_SCHEMA, lambda seed: map(asdict, agreement_sample(seed=seed))),
     "influence": (influence_corpus.SCHEMA, lambda seed: map(asdict, influence_sample(seed=seed))),
+    "notes": (notes.SCHEMA, lambda seed: map(asdict, notes_sample(seed=seed))),
     "shapes": (SHAPES_SCHEMA, lambda seed: map(_row_of, shapes_sample(seed))),
 }
 

@@ -1,4 +1,4 @@
-"""Train the bundled models: ``python -m examples.train sentiment|agreement|shapes|clip|all``.
+"""Train the bundled models: ``python -m examples.train sentiment|agreement|notes|shapes|clip|all``.
 
 Each model takes minutes on one core. Its folder holds the weights (safetensors, float32), the
 configuration, the tokenizer or processor, and a model card with what was measured.
@@ -30,10 +30,12 @@ from examples.checkpoints import NO_CHECKPOINTS, Checkpoints, save, timed_fit
 from examples.clip_card import ClipCard
 from examples.fitting import Recipe, classification, masking
 from examples.influence_corpus import SUBTASKS, InfluenceExample, vocabulary
+from examples.notes_card import NotesCard
 from examples.scoring import Cloze, accuracy_by, agreement_hits, sentiment_hits, token_id
 from examples.sentiment import SentimentExample
 from examples.shapes_card import ShapesCard
 from examples.tokenizer import train_tokenizer
+from examples.train_notes import train_notes
 from examples.train_shapes import train_clip, train_shapes
 
 DEFAULT_FOLDER = Path(__file__).parent / "models"
@@ -179,10 +181,11 @@ def _by_form(
 
 
 TRAINERS: dict[
-    str, tuple[str, Callable[[Path, int, Checkpoints], Card | ShapesCard | ClipCard]]
+    str, tuple[str, Callable[[Path, int, Checkpoints], Card | NotesCard | ShapesCard | ClipCard]]
 ] = {
     "sentiment": ("sentiment-bert", train_sentiment),
     "agreement": ("agreement-bert", train_agreement),
+    "notes": ("notes-llama", train_notes),
     "shapes": ("shapes-vit", train_shapes),
     # Begins with the one before.
     "clip": ("shapes-clip", train_clip),
