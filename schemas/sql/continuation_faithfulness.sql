@@ -3,8 +3,21 @@
 -- operation and question_kind, with its columns' meanings.
 --
 -- Columns:
---   n        Number of instances
---   lost     Mean of lp(0) - lp(1), which is the same for all methods
+--   n                   Number of instances
+--   lost                Mean of lp(0) - lp(1), which is the same for all methods
+--   aopc_log_prob       Mean over them of the mean over 0 < f < 1 of lp(0) - lp_morf(f); higher is
+--                       better
+--   aopc_normalised     The same as a share of what all that can be removed has to say
+--   sufficiency         Mean loss where only the most relevant are kept; lower is better
+--   sufficiency_normalised  The same as a share of what all that can be removed has to say
+--   top1_drop           Mean loss without the 1 most relevant unit; higher is better
+--   top3_drop           Mean loss without the 3 most relevant
+--   top5_drop           Mean loss without the 5 most relevant
+--   deletion            Mean area under the probability as the most relevant go first; lower is better
+--   insertion           Mean area as the least relevant go first; higher is better
+--   rise                Mean area under the curve of log-probability, from 1 to 0; lower is better
+--   mas                 Mean area of that with its distance from the scores; lower is better
+--   contrastive_flip    Mean share removed until the foil is the likelier one; lower is better
 create view continuation_faithfulness as
 select
     method,

@@ -5,8 +5,10 @@
 --
 -- Columns:
 --   n                Number of instances
---   mrr              Mean reciprocal rank of the best token of the evidence
 --   subset           Subset of the corpus, where it has any
+--   mrr              Mean reciprocal rank of the best token of the evidence; higher is better
+--   recall           Mean share of the evidence among as many tokens, the best ones; higher is better
+--   chance           What recall is for a random order, on average
 create view evidence as
 select
     e.method,

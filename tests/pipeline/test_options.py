@@ -8,7 +8,7 @@ from attribeam.pipeline.commands.arguments import parsers
 from attribeam.pipeline.options import Options, declared
 from attribeam.pipeline.running.prepare import check_numbers
 from attribeam.schemas import UsageError, UsageTypeError
-from attribeam.transforms.inputs.row import Overflow, Words
+from attribeam.transforms.inputs.row import Overflow, Segments, Words
 from attribeam.transforms.network.loading import DTYPES
 
 PLACES = {"model": "m", "corpus": "c", "output": "o"}
@@ -19,6 +19,7 @@ def test_what_an_option_may_be_is_what_there_is() -> None:
     assert known == {
         "overflow": set(get_args(Overflow)),
         "words": set(get_args(Words)),
+        "segments": set(get_args(Segments)),
         "dtype": set(DTYPES),
         "pooling": {"auto", "cls", "mean"},
     }
