@@ -74,6 +74,85 @@ def test_gradients_of_peers(tmp_path: Path, model: str, explain: str, dtype: str
             assert relative_error(one["scores"], golden) < LIMITS[dtype], (row, number)
 
 
+@pytest.mark.parametrize(
+    ("model", "explain", "dtype"),
+    [
+        ("gpt2", "probability", "float64"),
+        ("llama", "contrast", "float64"),
+        ("llama", "logit", "float64"),
+        ("gpt2", "logit", "float32"),
+    ],
+)
+def test_inseq(tmp_path: Path, model: str, explain: str, dtype: str) -> None:
+    """Its rows are inputs. It moves the first token too, and gives the size of what is lost."""
+    more = ("--methods", "grad_x_input,saliency,occlusion", "--explain", explain)
+    unknown = ("--mask-token-id", "3", "--set", "occlusion.operation=mask", "--dtype", dtype)
+    out = ran(tmp_path / "out", model, CORPUS, *more, *unknown)
+    golden = golden_numbers(f"decoders/inseq_{model}")
+    theirs = {"contrast": "contrast_logits_diff"}.get(explain, explain)
+    keys = {
+        "grad_x_input": f"input_x_gradient/{theirs}/sum",
+        "saliency": f"saliency/{theirs}/l2",
+        "occlusion": f"occlusion/{theirs}",
+    }
+    special = {key: one["special"] for key, one in by_token(out, "instances").items()}
+    compared = 0
+    for method, key in keys.items():
+        for (row, number), one in by_token(out, "attributions", method).items():
+            if f"{key}/{row}" not in golden or number >= golden[f"{key}/{row}"].shape[1]:
+                continue  # Of contrasts it has the first token alone, of occlusion logits.
+            expected = golden[f"{key}/{row}"][: len(one["scores"]), number]
+            found = np.array(one["scores"])
+            if method == "occlusion":
+                kept = ~np.array(special[row, number])
+                kept[-1] = False
+                found, expected = np.abs(found[kept]), expected[kept]
+            assert relative_error(found, expected) < LIMITS[dtype], (method, row, number)
+            compared += 1
+    assert compared >= 2 * len(WITH_GOLDENS)
+
+
+@pytest.mark.parametrize("model", ["gpt2", "llama"])
+def test_captum(tmp_path: Path, model: str) -> None:
+    """It ablates in float32, and skips the first token; what is read is not removed here."""
+    more = ("--methods", "occlusion", "--explain", "log_prob", "--dtype", "float64")
+    zero = ("--mask-token-id", "0", "--set", "occlusion.operation=mask")
+    out = ran(tmp_path / "out", model, CORPUS, *more, *zero)
+    instances = by_token(out, "instances")
+    for (row, number), one in by_token(out, "attributions", "occlusion").items():
+        expected = golden_numbers(f"decoders/captum_{model}")[f"feature_ablation_logprob/{row}"]
+        prompt = instances[row, number]["prompt_length"]
+        last = prompt - (number == 0)
+        found = np.array(one["scores"])[1:last]
+        wanted = expected[number][: last - 1]
+        assert np.abs(found - wanted).max() < 1e-6 * np.abs(expected[number]).max()
+
+
+def test_a_contrast_is_the_difference_of_two_logits(tmp_path: Path) -> None:
+    rows = pq.read_table(CORPUS).to_pylist()[:4]
+    lines = []
+    for row in rows:
+        own = {"input_ids": row["input_ids"], "continuation_ids": row["continuation_ids"][:1]}
+        foils = {"foil_ids": row["foil_ids"][:1]}
+        lines.append({"id": f"own-{row['id']}", **own, **foils})
+        other = {**own, "continuation_ids": foils["foil_ids"]}
+        lines.append({"id": f"foil-{row['id']}", **other, "foil_ids": None})
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", lines)
+    more = ("--dtype", "float64", "--target", "tokens", "--methods", "grad_x_input,decompx")
+    found = {
+        (explain, method, one["instance_id"]): np.array(one["scores"])
+        for explain in ("logit", "contrast")
+        for out in [ran(tmp_path / explain, "qwen3", corpus, *more, "--explain", explain)]
+        for method in ("grad_x_input", "decompx")
+        for one in table(out, "attributions", method).to_pylist()
+    }
+    for row in rows:
+        for method in ("grad_x_input", "decompx"):
+            own, foil = (found["logit", method, f"{of}-{row['id']}#0"] for of in ("own", "foil"))
+            both = found["contrast", method, f"own-{row['id']}#0"]
+            assert relative_error(both, own - foil) < LIMITS["float64"]
+
+
 def test_what_a_model_says_of_each_token(tmp_path: Path) -> None:
     out = ran(tmp_path / "out", "llama", CORPUS, "--dtype", "float64")
     for (row, number), one in by_token(out, "instances").items():
