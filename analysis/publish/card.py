@@ -274,14 +274,19 @@ def class_names(labels: Sequence[str] | None) -> list[str] | None:
 def _feature(field: pa.Field, labels: Sequence[str] | None, *, pictures: bool) -> dict[str, Any]:
     """A column as YAML says it. Where there are no pictures, the hub is not told of any."""
     if pa.types.is_struct(field.type) and not pictures:
-        parts = [{"name": part.name, "dtype": _dtype(part.type)} for part in field.type]
-        return {"name": field.name, "struct": parts}
+        return {"name": field.name, "struct": _parts(field.type)}
     if labels is not None:
         names = {_Quoted(number): _Quoted(name) for number, name in enumerate(labels)}
         return {"name": field.name, "dtype": {"class_label": {"names": names}}}
     if pa.types.is_list(field.type):
-        return {"name": field.name, "list": _dtype(field.type.value_type)}
+        of = field.type.value_type
+        return {"name": field.name, "list": _parts(of) if pa.types.is_struct(of) else _dtype(of)}
     return {"name": field.name, "dtype": _dtype(field.type)}
+
+
+def _parts(kind: pa.DataType) -> list[dict[str, Any]]:
+    """The parts of a structure."""
+    return [{"name": part.name, "dtype": _dtype(part.type)} for part in kind]
 
 
 def _dtype(kind: pa.DataType) -> str:
