@@ -358,6 +358,18 @@ _PATTERNS = (
     _column("concentration", REAL, "influence / input_influence, not bounded; null if that is 0"),
 )
 
+_MASKS = (
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column("mask", pa.int32(), "Number of the mask, from 0"),
+    _column("target", pa.int32(), "Class that logit and probability are of"),
+    _column("unit", NAME, "What was left out as one: token, word, segment or patch"),
+    _column("operation", NAME, "How it was left out"),
+    _column("kept", pa.list_(pa.bool_()), "Per token: whether it was there"),
+    _column("logit", REAL, "Logit of the class; of all that follows a prompt its log-probability"),
+    _column("probability", REAL, "Probability of the class"),
+)
+
 _PATTERN_ABLATION = (
     _column("instance_id", pa.string(), "Key of instances"),
     _column("method", NAME, "Name in `attribeam methods`"),
@@ -530,6 +542,7 @@ _FIELDS = {
     "tree_nodes": _TREE_NODES,
     "patterns": _PATTERNS,
     "pattern_ablation": _PATTERN_ABLATION,
+    "masks": _MASKS,
     "localisation": _LOCALISATION,
     "curves": _CURVES,
     "failures": _FAILURES,

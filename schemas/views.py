@@ -89,6 +89,8 @@ _NAMES = (
     "continuation_sources",
     "continuation_faithfulness_by_instance",
     "continuation_faithfulness",
+    "datamodeling_by_instance",
+    "datamodeling",
     "evidence_by_instance",
     "evidence",
     "failure_summary",

@@ -135,6 +135,28 @@ class TreeNodeRow(NamedTuple):
     top_score: float
 
 
+class MaskRow(NamedTuple):
+    """An input of which some units were left out at random.
+
+    Attributes:
+        mask: Its number, from 0.
+        target: The class that its output is of.
+        unit: What was left out as one.
+        operation: How.
+        kept: Whether each token is there, [T].
+        logit: Logit of the class.
+        probability: Its probability.
+    """
+
+    mask: int
+    target: int
+    unit: str
+    operation: str
+    kept: NDArray[np.bool_]
+    logit: float
+    probability: float
+
+
 class PatternRow(NamedTuple):
     """The influence pattern of one token at one level (``patterns.Pattern``).
 

@@ -35,7 +35,7 @@ group by all
 # Of the tables that methods fill beside their scores, those that have each layer of the model once
 # for an instance, and all those that have rows for every instance.
 BY_LAYER = ("layers", "information", "interactions")
-DENSE = (*BY_LAYER, "heads", "tree_nodes", "pattern_ablation")
+DENSE = (*BY_LAYER, "heads", "tree_nodes", "pattern_ablation", "masks")
 
 # The rows that there are of an instance under a method in a table, and their layers.
 DETAIL_KEYS = "create temp table detail_keys as " + " union all ".join(

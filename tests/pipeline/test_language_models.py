@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from transformers import Gemma2ForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from attribeam.analysis import open_run
@@ -496,3 +497,48 @@ def test_what_is_asked_of_faithfulness(tmp_path: Path) -> None:
         own = cells["r0#0", part["method"]]
         total = sum(c["score"] for c in own if c["segment"] == part["segment"])
         assert part["score"] == pytest.approx(total)
+
+
+def test_scores_of_what_is_left(tmp_path: Path) -> None:
+    """The linear datamodeling score, held against scipy on the tables."""
+    out = tmp_path / "out"
+    run = command(
+        *("run", "--model", GOLDENS / "gpt2-golden", "--corpus", CORPUS, "--output", out),
+        *("--limit", "3", "--methods", "occlusion,random_masks", "--no-evaluate"),
+        *("--dtype", "float64", "--set", "random_masks.samples=16"),
+    )
+    assert run.status == 0, run.err
+    verified = command("verify", out)
+    assert "sound: everything adds up" in verified.out, verified.out
+    instances = {one["instance_id"]: one for one in table(out, "instances").to_pylist()}
+    scores = {
+        one["instance_id"]: np.array(one["scores"])
+        for one in table(out, "attributions", "occlusion").to_pylist()
+    }
+    masks: dict[str, list[dict[str, Any]]] = {}
+    for one in table(out, "masks", "random_masks").to_pylist():
+        masks.setdefault(one["instance_id"], []).append(one)
+    opened = open_run(out, commented=False)
+    found = dict(opened.sql("select instance_id, lds from datamodeling_by_instance").fetchall())
+    assert found.keys() == instances.keys() == masks.keys()
+    network = GPT2LMHeadModel.from_pretrained(GOLDENS / "gpt2-golden").double()
+    for name, rows in masks.items():
+        one = instances[name]
+        fixed = np.array(one["special"]) | (
+            np.arange(len(one["tokens"])) >= one["prompt_length"] - 1
+        )
+        kept = np.array([row["kept"] for row in rows])
+        assert len(kept) == 16 and kept[:, 0].all() and 0.2 < kept[:, ~fixed].mean() < 0.8
+        said = [row["logit" if one["question"] is None else "probability"] for row in rows]
+        assert found[name] == pytest.approx(spearmanr(kept @ scores[name], said).statistic)
+    # What it says is what the network says of what is left, where that was.
+    every = instances["golden-0#all"]
+    ids = [*every["input_ids"], instances["golden-0#1"]["token_id"]]
+    row = masks["golden-0#all"][0]
+    places = np.flatnonzero(row["kept"]).tolist()
+    with torch.no_grad():
+        given = torch.tensor([[ids[at] for at in places]])
+        said = network(given, position_ids=torch.tensor([places])).logits[0].log_softmax(-1)
+    read = [places.index(at) for at in range(every["prompt_length"] - 1, len(ids) - 1)]
+    total = said[read, ids[every["prompt_length"] :]].sum()
+    assert row["logit"] == pytest.approx(float(total), abs=1e-9)

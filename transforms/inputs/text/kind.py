@@ -50,7 +50,7 @@ class Text:
     """Texts, pairs of texts, and rows of tokens."""
 
     operations: tuple[Operation, ...] = ("mask", "pad", "delete")
-    units: tuple[Unit, ...] = ("token", "word", "bag")
+    units: tuple[Unit, ...] = ("token", "word", "bag", "segment")
     starts: tuple[str, ...] = ("pad", "mask", "mask_words", "zero", "unk", "id0")
     protocols: tuple[EvaluationProtocol, ...] = ("token", "word", "segment", "compat")
 
