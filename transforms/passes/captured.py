@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from attribeam.transforms.inputs.batch import Batch
+from attribeam.transforms.inputs.batch import Batch, row_cost
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.targets import Explained, Output, Scalar, parse_explain
 from attribeam.transforms.network.capture import LayerStates, Recorder, Watch
@@ -15,6 +15,7 @@ from attribeam.transforms.network.model import Model
 from attribeam.transforms.passes.base import Pass, Target, Wish
 from attribeam.transforms.passes.bottleneck import Statistics
 from attribeam.transforms.passes.forward import Backward, Forward
+from attribeam.transforms.recovery import fitting
 
 Result = TypeVar("Result")
 _NOTHING = Watch()
@@ -310,18 +311,29 @@ class Captured:
         """Gradients of each instance's scalar, [B], each [B, ...] of what inputs have, [n, ...].
 
         No input has a part in another's scalar: the first questions of all inputs are
-        differentiated at once, then the second ones, and so on.
+        differentiated at once, then the second ones, and so on; as many of these side by side as
+        the budget has room for.
         """
-        row = self.batch.inputs.read.row
+        row, rank = self.batch.inputs.read.row, self.batch.rank
         if row is None:
             return torch.autograd.grad(explained.sum(), wanted)
         found = [x.new_empty(len(row), *x.shape[1:]) for x in wanted]
-        ranks = self.batch.ranks
-        for own in ranks:
-            more = own is not ranks[-1]
-            gradients = torch.autograd.grad(explained[own].sum(), wanted, retain_graph=more)
+        cost = len(self.batch.once) * row_cost(self.batch.rows.length, self.model.head_size)
+        at_once, start, count = max(1, int(self.budget / cost)), 0, len(self.batch.ranks)
+
+        def some(count: int) -> Sequence[torch.Tensor]:
+            places = torch.arange(start, start + count, device=row.device)
+            several = (rank == places[:, None]).to(explained)
+            return torch.autograd.grad(
+                explained, wanted, several, retain_graph=True, is_grads_batched=True
+            )
+
+        while start < count:
+            gradients, at_once = fitting(some, min(at_once, count - start))
+            own = ((rank >= start) & (rank < start + at_once)).nonzero()[:, 0]
             for kept, gradient in zip(found, gradients, strict=True):
-                kept[own] = gradient[row[own]]
+                kept[own] = gradient[rank[own] - start, row[own]]
+            start += at_once
         return found
 
     def of_inputs(
