@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from attribeam.transforms.network.capture import Recorder, current_recorder
+from attribeam.transforms.network.capture import MixedError, Recorder, current_recorder
 from attribeam.transforms.network.parts import Layer, Norm, is_root_mean_square
 from attribeam.transforms.network.readout import read_out
 
@@ -103,6 +103,8 @@ def _run(
     if last and alone and layer.attention.absorbs:
         mask = _mask(layer.module, others, kwargs)
         left = read_out(recorder, layer, entered, mask)
+    elif last and _may_end_early(recorder, layer):
+        left = _ended_early(recorder, layer, entered, lambda: whole(entered, *others, **kwargs))
     else:
         given = whole(entered, *others, **kwargs)
         left = given[0] if layer.tupled else given
@@ -113,6 +115,39 @@ def _run(
     if watch.outputs:
         recorder.outputs.append(recorder.kept(left))
     return left
+
+
+def _may_end_early(recorder: Recorder, layer: Layer) -> bool:
+    """Whether nothing of the last layer is looked at but what is read, at its positions."""
+    watch = recorder.watch
+    looked_at = watch.whole or watch.layers or watch.outputs or recorder.leaving is not None
+    return not looked_at and recorder.read.at is not None and layer.attention.dropout is None
+
+
+def _ended_early(
+    recorder: Recorder, layer: Layer, entered: torch.Tensor, run: Callable[[], Any]
+) -> torch.Tensor:
+    """What leaves the last layer at the positions that are read, [Q, 1, d].
+
+    Attention is the network's own, whatever its scores are of. What follows it, most of the layer,
+    is done for these positions alone.
+
+    Raises:
+        RuntimeError: If the layer's attention never came by.
+    """
+    recorder.ends_early = True
+    try:
+        run()
+    except MixedError as ended:
+        mixed, own = (recorder.read.of(x)[:, None] for x in (ended.mixed, entered))
+    else:
+        raise RuntimeError(f"attention of {type(layer.module).__name__} is not looked up")
+    finally:
+        recorder.ends_early = False
+    recorder.ended, recorder.gathered = True, recorder.read.row is not None
+    if recorder.rules is None:
+        return layer.finish(mixed, own)
+    return recorder.rules.finish(layer, mixed, own)
 
 
 def _mask(module: nn.Module, others: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor | None:

@@ -68,6 +68,18 @@ class LayerStates(NamedTuple):
         return self.sums[0].shape != self.entered.shape
 
 
+class MixedError(Exception):
+    """Ends a layer where its values are mixed: what follows is done for what is read alone.
+
+    Attributes:
+        mixed: Mixed values of all heads, side by side, [B, T, n].
+    """
+
+    def __init__(self, mixed: torch.Tensor) -> None:
+        super().__init__()
+        self.mixed = mixed
+
+
 @dataclass
 class Recorder:
     """What one run through the encoder left behind.
@@ -83,13 +95,16 @@ class Recorder:
         leaving: What is done to what leaves a layer, of its number; None leaves it.
         rules: What relevance passes the layers by, where gradients are to be relevance.
         number: How many layers have been called.
+        ends_early: Whether the layer that is being run ends where its values are mixed.
+        ended: Whether the last one has ended so.
+        gathered: Whether ``left`` is of what is read alone, of several positions of a row.
         attention: Attention probabilities per layer, each [B, H, T, T]; differentiable.
         readout_attention: Those of the last layer and the position read out, [B, H, T], of means
             and of several that are read from a row those of all, [B, H, T, T]; differentiable, even
             where nothing below them is.
         entered: What entered the first layer (``hidden_states[0]``), [B, T, d].
         left: What left the last one: [B, 1, d] where one position of each row is all that is read,
-            else [B, T, d]; differentiable.
+            [Q, 1, d] of several (``gathered``), else [B, T, d]; differentiable.
         outputs: What came out of each layer, [B, T, d], without a graph.
         hidden: What entered each layer, as ``LayerStates.entered``.
         values: Its values.
@@ -107,6 +122,9 @@ class Recorder:
     leaving: Callable[[int, torch.Tensor], torch.Tensor] | None = None
     rules: Rules | None = None
     number: int = 0
+    ends_early: bool = False
+    ended: bool = False
+    gathered: bool = False
     attention: list[torch.Tensor] = field(default_factory=list)
     readout_attention: torch.Tensor | None = None
     entered: torch.Tensor | None = None
@@ -185,7 +203,7 @@ def _attention(
         mixed = functional.scaled_dot_product_attention(
             query, keys, values, attn_mask=attention_mask, scale=scaling
         )
-        return mixed.transpose(1, 2), None
+        return _mixed(recorder, mixed), None
     if recorder is None or not looked_at:
         scores = _scores(query, key, attention_mask, scaling, softcap, ruled=rules is not None)
         probabilities = scores.softmax(-1)
@@ -194,7 +212,19 @@ def _attention(
             recorder, query, key, value, attention_mask, scaling, softcap
         )
     mixed = torch.matmul(probabilities, _by_head(value, query))
-    return mixed.transpose(1, 2), probabilities
+    return _mixed(recorder, mixed), probabilities
+
+
+def _mixed(recorder: Recorder | None, mixed: torch.Tensor) -> torch.Tensor:
+    """Mixed values of heads, [B, H, T, n], by position, [B, T, H, n].
+
+    Raises:
+        MixedError: If the layer ends there.
+    """
+    by_position = mixed.transpose(1, 2)
+    if recorder is not None and recorder.ends_early:
+        raise MixedError(by_position.flatten(2))
+    return by_position
 
 
 def _by_head(of_groups: torch.Tensor, query: torch.Tensor) -> torch.Tensor:

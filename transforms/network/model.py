@@ -31,7 +31,7 @@ from attribeam.transforms.network.parts import (
     Softcap,
     unit,
 )
-from attribeam.transforms.network.rows import Rows, Spoken
+from attribeam.transforms.network.rows import Read, Rows, Spoken
 from attribeam.transforms.network.rules import Rules, following
 
 Task = Literal[
@@ -523,7 +523,10 @@ class Model:
             else:
                 self.network.base_model(**self._inputs(rows))
             assert recorder.left is not None
-            logits = self.logits_of(recorder.left, rows, rules)
+            asked = rows
+            if recorder.gathered:
+                asked = replace(rows, inputs={}, read=Read(at=rows.read.at))
+            logits = self.logits_of(recorder.left, asked, rules)
         if watch.attention and len(recorder.attention) != self.num_layers - start:
             raise RuntimeError(
                 f"{len(recorder.attention)} of {self.num_layers} layers of "
@@ -548,9 +551,12 @@ class Model:
         if rules is None:
             return nullcontext()
         recorder = current_recorder()
-        return following(
-            rules, self.layers, self.anatomy.norm_shift, lambda: current_recorder() is recorder
-        )
+
+        def current() -> bool:
+            # What is done for what is read alone follows rules without being told.
+            return current_recorder() is recorder and not (recorder is None or recorder.ended)
+
+        return following(rules, self.layers, self.anatomy.norm_shift, current)
 
     def logits_of(self, left: torch.Tensor, rows: Rows, rules: Rules | None = None) -> torch.Tensor:
         """What the head makes of what left the last layer, [B, T, d], or [B, 1, d] of one position.

@@ -67,6 +67,26 @@ class Rules:
         opened = sloped(gate, opened, _EPSILON) if self.gate else opened.detach()
         return part(opened * expanded, self.product)
 
+    def finish(self, layer: Layer, mixed: torch.Tensor, entered: torch.Tensor) -> torch.Tensor:
+        """As ``Layer.finish``, under them."""
+        hidden = entered
+        for step in layer.steps:
+            added = hidden
+            for branch in step.branches:
+                if isinstance(branch.inside, FeedForward):
+                    given = hidden if branch.before is None else normed(branch.before, hidden)
+                    found = self._feed_forward(branch.inside, given)
+                else:
+                    found = branch.inside.output(mixed)
+                left = found if branch.after is None else normed(branch.after, found)
+                added = left + added
+            hidden = added if step.join is None else normed(step.join, added)
+        return hidden
+
+    def _feed_forward(self, inside: FeedForward, x: torch.Tensor) -> torch.Tensor:
+        gate = None if inside.gate is None else inside.gate(x)
+        return inside.contract(self.widened(inside, inside.expand(x), gate))
+
     def step(self, step: HeadStep) -> Callable[[torch.Tensor], torch.Tensor]:
         """A step of the head under them."""
         if isinstance(step, Affine):

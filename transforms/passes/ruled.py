@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from attribeam.transforms.inputs.kinds import inputs_of
-from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.rules import RULES, RuleName
 from attribeam.transforms.passes.base import Pass, Wish
 
@@ -53,8 +52,7 @@ class Ruled(Pass[RuledGradient]):
         with torch.enable_grad():
             leaf, enter = kind.leaf(model, rows)
             leaf = leaf.detach().requires_grad_()
-            watch, rules = Watch(whole=True), RULES[self.rules]
-            logits, _ = model.run(rows, watch=watch, enter=enter(rows, leaf), rules=rules)
+            logits, _ = model.run(rows, enter=enter(rows, leaf), rules=RULES[self.rules])
             (gradient,) = captured.gradients(captured.question(logits), [leaf])
         fed = captured.asked(kind.vectors(model, leaf.detach()))
         return RuledGradient(kind.vectors(model, gradient), fed)
