@@ -18,6 +18,7 @@
     OUT/failures/attributions.saliency/shard-00012-of-00100.parquet
     OUT/pruning/attattr-1f0c9b7a52de.parquet                        of `attribeam prune`
     OUT/attacks/attattr-90b2e4417c3f.parquet                        of `attribeam attack`
+    OUT/randomised/1f0c9b7a52de-cascading-3-ab12cd34.parquet        of `attribeam check`
 
 The existence of a table's file is its commit marker, so a file is renamed into place only when it
 is whole, and after the file of its failures. Paths are relative to the run's folder and use ``/``.

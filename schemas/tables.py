@@ -530,6 +530,90 @@ _ATTACKS = (
     _column("flipped", pa.int32(), "Of n, those predicted rightly only without it"),
 )
 
+# Of the tables of `attribeam check`.
+_CHECK = _column("evaluation", NAME, "Key of the check and its settings; its files' names begin so")
+_SCORED = (
+    _column("target", pa.int32(), "Class that is explained: the one that the run's scores explain"),
+    _column(
+        "scores",
+        pa.list_(REAL),
+        "Raw score per token; null where the method failed: `failure` says why",
+    ),
+    _column("logit", REAL, "Logit of that class"),
+    _column("probability", REAL, "Probability of it"),
+    _column("prediction", pa.int32(), "Predicted class"),
+    _column("failure", pa.string(), "Why there are no scores; else null"),
+)
+
+_RANDOMISED = (
+    _CHECK,
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column(
+        "kind",
+        NAME,
+        "What is other than in the run: whole (nothing, stage 0), cascading (this part and those "
+        "above it), independent (this part alone), class (the class explained: the runner-up)",
+    ),
+    _column(
+        "weights",
+        NAME,
+        "What randomised parts hold: init (drawn anew as transformers does), shuffle (their own "
+        "numbers, permuted); null where none is randomised",
+    ),
+    _column("seed", pa.int32(), "Seed of these weights; null where none is randomised"),
+    _column(
+        "stage", pa.int32(), "Number of the part from the head (1) down; 0 where there is none"
+    ),
+    _column("part", NAME, "Name of the part: head, layer.3, embeddings; null where there is none"),
+    *_SCORED[:2],
+    _column(
+        "smoothed", pa.list_(REAL), "Mean of the scores of noised inputs, under --smooth; else null"
+    ),
+    *_SCORED[2:],
+)
+
+_NOISED = (
+    _CHECK,
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`"),
+    _column(
+        "radius",
+        pa.float64(),
+        "Noise is uniform within so much of each number: --radius of the instance's root mean "
+        "square where the encoder begins; of pictures, of its pixels",
+    ),
+    _column("sample", pa.int32(), "Number of the draw, from 0"),
+    _column("noise_norm", pa.float64(), "l2 norm of the noise over all of the input"),
+    *_SCORED,
+)
+
+_SUBSETS = (
+    _CHECK,
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("protocol", NAME, "What is removed at a time: token, word or patch"),
+    _column("operation", NAME, "How it is removed, as in curves"),
+    _column("kind", NAME, "whole (nothing is removed), one (one unit), random (a random subset)"),
+    _column("sample", pa.int32(), "Number of the subset among those of its kind, from 0"),
+    _column("removed", pa.list_(pa.bool_()), "Per token: whether it is removed"),
+    _column("size", pa.int32(), "Number of units removed"),
+    _column("units", pa.int32(), "Number that can be removed"),
+    _column("target", pa.int32(), "Class that is explained"),
+    _column("explained", REAL, "The explained scalar of the class, without what is removed"),
+    _column("probability", REAL, "Probability of the class, likewise"),
+    _column("logit", REAL, "Logit of the class, likewise"),
+    _column("prediction", pa.int32(), "Predicted class, likewise"),
+    _column("failure", pa.string(), "Why an instance has no subsets, in one row; else null"),
+)
+
+_REPEATS = (
+    _CHECK,
+    _column("instance_id", pa.string(), "Key of instances"),
+    _column("method", NAME, "Name in `attribeam methods`: one that is stochastic"),
+    _column("seed", pa.int64(), "Seed of what is random; that of the run isn't repeated"),
+    *_SCORED,
+)
+
 # In the order in which a run commits them.
 _FIELDS = {
     "instances": _INSTANCES,
@@ -550,7 +634,12 @@ _FIELDS = {
 TABLES = tuple(_FIELDS)
 
 # What later commands add to a finished run, a file an evaluation. No shard has them.
-_EVALUATION_FIELDS = {"pruning": _PRUNING, "attacks": _ATTACKS}
+CHECKS = ("randomised", "noised", "subsets", "repeats")  # Of `attribeam check`.
+_EVALUATION_FIELDS = {
+    "pruning": _PRUNING,
+    "attacks": _ATTACKS,
+    **dict(zip(CHECKS, (_RANDOMISED, _NOISED, _SUBSETS, _REPEATS), strict=True)),
+}
 EVALUATIONS = tuple(_EVALUATION_FIELDS)
 
 # Columns whose values must be equal whenever the same thing is computed again (seconds are not).

@@ -39,6 +39,10 @@ ROWS = {
     "failures": "an instance that failed: for all methods (method is null) or for one",
     "pruning": "what the model gets right without its least important heads",
     "attacks": "what an adversarial trigger does to the instances of a gold class",
+    "randomised": "scores of a method for an instance under a model of which parts are randomised",
+    "noised": "scores of a method for an instance with noise on its input",
+    "subsets": "the prediction without a random subset of an instance's tokens",
+    "repeats": "scores of a stochastic method for an instance under another seed",
     "overlays": "a picture with the map of each method over it, to be looked at: scores of patches "
     "over the map's largest, blue for the class and orange against it, or red where there is no "
     "sign; a white line is the mask's",

@@ -29,7 +29,7 @@ def write_tables(run: Publishable, stage: Path, *, link: bool) -> None:
     try:
         for (table, method), files in run.files.items():
             if table in (FAILURES, *EVALUATIONS):
-                _write_cleaned(run, files, stage, table)
+                _write_cleaned(run, files, stage, table, double=double)
                 continue
             schema = table_schema(table, double=double)
             for part, target in _parts(files, stage, table, method, run.split):
@@ -134,17 +134,21 @@ def _write_group(
     return list(table.slice(most).to_batches())
 
 
-def _write_cleaned(run: Publishable, files: Sequence[Path], stage: Path, table_name: str) -> None:
+def _write_cleaned(
+    run: Publishable, files: Sequence[Path], stage: Path, table_name: str, *, double: bool
+) -> None:
     """Writes a small table whose texts may name local files, of the chosen methods."""
-    schema = table_schema(table_name)
+    schema = table_schema(table_name, double=double)
     tables = (completed(pq.ParquetFile(file).read(), schema) for file in files)
     table = pa.concat_tables(tables).unify_dictionaries()
     table = table.replace_schema_metadata(None)
-    chosen = [None, *run.manifest["methods"]]
-    table = table.filter(
-        pa.array([method in chosen for method in table["method"].to_pylist()], pa.bool_())
-    )
-    for name, clean in (("message", without_paths), ("corpus", published_name)):
+    if "method" in table.column_names:
+        chosen = [None, *run.manifest["methods"]]
+        table = table.filter(
+            pa.array([method in chosen for method in table["method"].to_pylist()], pa.bool_())
+        )
+    texts_of = ("message", without_paths), ("failure", without_paths), ("corpus", published_name)
+    for name, clean in texts_of:
         if name in table.column_names:
             kind = table.schema.field(name)
             texts = [None if text is None else clean(text) for text in table[name].to_pylist()]

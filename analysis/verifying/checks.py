@@ -4,6 +4,7 @@ A query gives one row: how many break the rule, and the smallest of them by name
 DuckDB's, which spills to disk, so that a run larger than memory can be checked.
 """
 
+from attribeam.analysis.verifying.check_rules import CHECKED
 from attribeam.analysis.verifying.detail_rules import ABLATION, HEADS, INFORMATION, LAYERS, PATTERNS
 from attribeam.analysis.verifying.rules import (
     ATTRIBUTIONS,
@@ -153,6 +154,7 @@ CHECKS = (
     *CURVES,
     *FAILURES,
     *EVALUATIONS,
+    *CHECKED,
 )
 
 # A row per method: what became of the instances. A failure of the stage `attribute` is one of the

@@ -162,7 +162,8 @@ def _load(
             connection.execute(f"create temp table {table} as from {table}")
     for table in EVALUATIONS:
         globs = PUBLISHED_GLOBS if is_published(manifest) else GLOBS
-        found_files = _evaluations(root, globs[table], table, report)
+        schema = table_schema(table, double=double)
+        found_files = _evaluations(root, globs[table], schema, report)
         paths = [escape_glob(str(path)) for path in found_files]
         add_table(connection, table, paths, double=double)
     add_manifest(connection, manifest)
@@ -202,11 +203,11 @@ def _unreadable(root: Path, found: Survey, error: duckdb.Error) -> Iterator[str]
         yield f"the rows can't be counted: {str(error).splitlines()[0]}"
 
 
-def _evaluations(root: Path, pattern: str, table: str, report: Report) -> Iterator[Path]:
+def _evaluations(root: Path, pattern: str, schema: pa.Schema, report: Report) -> Iterator[Path]:
     """Yields the files of a table of ``EVALUATIONS`` that are sound; reports the others."""
     for path in sorted(root.glob(pattern)):
         try:
-            problems = list(content_problems(path, None, table_schema(table)))
+            problems = list(content_problems(path, None, schema))
         except (pa.ArrowException, OSError) as error:
             problems = [f"damaged ({str(error).splitlines()[0]}). Delete it and make it again"]
         relative = path.relative_to(root).as_posix()

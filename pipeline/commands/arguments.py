@@ -105,6 +105,7 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
     plot.add_argument("--method", help="the method to show, where a plot shows one")
     plot.add_argument("--subset", help="the subset of the corpus to show, where a plot shows one")
     _add_head_commands(commands)
+    _add_check(commands)
     report = commands.add_parser(
         "report", help="write a run's report: one HTML file", allow_abbrev=False
     )
@@ -185,6 +186,67 @@ def _add_head_commands(commands: Any) -> None:
     _add_held_out_options(attack)
     _add_trigger_options(attack)
     attack.add_argument("--triggers", type=whole, default=3, metavar="N", help="how many to try")
+
+
+def _add_check(commands: Any) -> None:
+    """The command that asks a run's model again."""
+    check = commands.add_parser(
+        "check",
+        help="see whether a run's explanations can be believed",
+        description="Explains instances of a finished run again: with weights randomised part by "
+        "part (randomised), with noise on the input (noised), under other seeds (repeats); and "
+        "predicts them without subsets of their tokens (subsets). Each is a table beside the run, "
+        "and has views. The same command goes on where it stopped, and adds methods, draws and "
+        "seeds to what is there.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = check.add_argument
+    add("folder", metavar="DIR", help="folder of a run")
+    add("--model", metavar="DIR_OR_ID", help="the run's model (where the run says)")
+    add("--checks", default="randomise,noise,subsets,repeats", help="which of them")
+    add("--methods", metavar="A,B,...", help="methods of the run (all that have scores)")
+    add("--limit", type=whole, default=200, metavar="N", help="most instances, by a hash of ids")
+    add("--plan", action="store_true", help="say what it would take, and write nothing")
+    weights = check.add_argument_group("randomise")
+    add = weights.add_argument
+    add(
+        "--stages",
+        metavar="A,B,...",
+        help="parts down to which weights are randomised: head, layer.3, embeddings (all)",
+    )
+    add(
+        "--weights",
+        default="init",
+        metavar="init|shuffle",
+        help="what they hold: drawn as transformers initialises, or permuted; or both",
+    )
+    add("--seeds", type=whole, default=1, metavar="N", help="seeds of these weights")
+    add(
+        "--smooth",
+        type=whole,
+        default=0,
+        metavar="N",
+        help="average scores over N noised inputs too, at each stage",
+    )
+    others = check.add_argument_group("noise, subsets, repeats")
+    add = others.add_argument
+    add("--draws", type=whole, default=10, metavar="N", help="noised inputs")
+    add(
+        "--radius",
+        type=real,
+        default=0.05,
+        metavar="R",
+        help="of the noise, in root mean squares of the input",
+    )
+    add("--samples", type=whole, default=100, metavar="N", help="random subsets")
+    add("--repeats", type=whole, default=4, metavar="N", help="other seeds, of stochastic methods")
+    running = check.add_argument_group("running")
+    add = running.add_argument
+    add("--device", default="auto", metavar="auto|cpu|cuda", help="where the model runs")
+    add("--token-budget", type=whole, metavar="N", help="largest batch, in tokens (by device)")
+    add("--allow-pickle", action="store_true", help="load pickled weights: they can run code")
+    add("--trust-remote-code", action="store_true", help="run code that comes with the model")
 
 
 def _add_held_out_options(parser: argparse.ArgumentParser) -> None:

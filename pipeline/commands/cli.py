@@ -1,4 +1,4 @@
-"""The command line: ``attribeam run | query | verify | plot | prune | triggers | attack | ...``.
+"""The command line: ``attribeam run | query | verify | plot | prune | attack | check | ...``.
 
 torch, transformers and Beam are imported only by the commands that need them, so that a query
 answers at once.
@@ -12,7 +12,12 @@ from contextlib import contextmanager
 from attribeam.pipeline.__main__ import interrupted
 from attribeam.pipeline.__main__ import main as process
 from attribeam.pipeline.commands.arguments import parsers
-from attribeam.pipeline.commands.experiments import attack_command, prune_command, triggers_command
+from attribeam.pipeline.commands.experiments import (
+    attack_command,
+    check_command,
+    prune_command,
+    triggers_command,
+)
 from attribeam.pipeline.commands.methods import methods_command
 from attribeam.pipeline.commands.plan import plan_command
 from attribeam.pipeline.commands.results import (
@@ -33,7 +38,7 @@ from attribeam.schemas.errors import cut, one_line
 # Characters of a message: a query's errors show the query.
 _LONGEST = 4000
 # The commands whose answers lack what a run has not done yet. The report says so on its page.
-_OF_A_RUN = ("query", "open", "plot", "prune", "triggers", "attack")
+_OF_A_RUN = ("query", "open", "plot", "prune", "triggers", "attack", "check")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,6 +90,7 @@ def _main(given: list[str]) -> int:
         "prune": prune_command,
         "triggers": triggers_command,
         "attack": attack_command,
+        "check": check_command,
         "methods": methods_command,
     }
     if arguments.command in _OF_A_RUN:

@@ -1,4 +1,4 @@
-"""Commands that go on from the heads of a run: ``prune``, ``triggers`` and ``attack``."""
+"""Commands that go on from a finished run: ``prune``, ``triggers``, ``attack`` and ``check``."""
 
 import argparse
 import shlex
@@ -86,6 +86,47 @@ def attack_command(arguments: argparse.Namespace) -> int:
     print(f"\ntable:  {result.path}")
     print(f'next:   attribeam query {shlex.quote(arguments.folder)} "from attack_success"')
     return FAILED if result.held_out.failures else DONE
+
+
+def check_command(arguments: argparse.Namespace) -> int:
+    """Asks a run's model again, to see whether its explanations can be believed."""
+    quiet(verbose=False)
+    from attribeam.analysis.query.terminal import print_rows
+    from attribeam.pipeline.experiments.check import CheckOptions, open_check
+    from attribeam.pipeline.experiments.check_plan import plan_check
+
+    given = vars(arguments)
+    names = CheckOptions.__dataclass_fields__
+    check = open_check(CheckOptions(**{name: given[name] for name in names if name in given}))
+    for method, why in check.again.unable.items():
+        tell(f"left out: {method}, which can't be asked again: {why}")
+    steps = check.steps()
+    number = counted(len(check.instances), "instance")
+    if arguments.plan:
+        rows: list[list[Any]] = [
+            [c.table, c.steps, round(c.runs, 2), c.forwards, round(c.seconds, 1)]
+            for c in plan_check(check, steps)
+        ]
+        columns = list(zip(*rows, strict=True))[1:] or [()] * 4
+        total = [sum(column) for column in columns]
+        print(f"{number}, {counted(len(check.methods), 'method')}")
+        names_of = ("table", "steps", "runs of the methods", "other forward passes", "seconds")
+        print_rows(names_of, [*rows, ["total", *total]], sys.stdout)
+        return DONE
+    failed = 0
+    for done, step in enumerate(steps, 1):
+        failed += check.run(step)
+        if sys.stderr.isatty():
+            end = "\n" * (done == len(steps))
+            print(f"\r{done} of {len(steps)} steps", end=end, file=sys.stderr)
+    print(f"{number}: {counted(len(steps), 'step')} done" if steps else "nothing is left to do")
+    if failed:
+        print(f"{counted(failed, 'row')} failed: the column `failure` says why")
+    views = ("randomisation", "infidelity", "sensitivity", "reliability")
+    tables = dict(zip(("randomise", "subsets", "noise", "repeats"), views, strict=True))
+    for name in check.names:
+        print(f'next:   attribeam query {shlex.quote(arguments.folder)} "from {tables[name]}"')
+    return FAILED if failed else DONE
 
 
 def _held_out_options(arguments: argparse.Namespace) -> Any:

@@ -406,8 +406,13 @@ def _check_layers(options: Options, chosen: Sequence[Chosen]) -> None:
     raise UsageError(f"--layers: none of the methods chosen has scores by layer; {remedy}")
 
 
-def load_checked(folder: Path, options: Options) -> Model:
+def load_checked(folder: Path, options: Options, prompts: Sequence[str] | None = None) -> Model:
     """The model in a folder, as the options want it, on the CPU.
+
+    Args:
+        folder: The model's folder.
+        options: The options.
+        prompts: Texts that are its classes, where the options don't say them.
 
     Raises:
         UsageError: If it can't be loaded.
@@ -420,7 +425,7 @@ def load_checked(folder: Path, options: Options) -> Model:
         trust_remote_code=options.trust_remote_code,
         mask_token_id=options.mask_token_id,
         pooling=options.pooling,
-        prompts=read_prompts(options.prompts),
+        prompts=read_prompts(options.prompts) if prompts is None else tuple(prompts),
     )
     try:
         try:

@@ -47,14 +47,13 @@ def ensure_statistics(settings: Settings, model: Model, again: Collection[int] =
     Raises:
         UsageError: If the sample is too small for statistics.
     """
-    for sample in sorted({*_samples(settings), *again}):
+    for sample in sorted({*samples(settings), *again}):
         path = join(settings.output, statistics_path(sample))
         if is_whole(path) and sample not in again:
             continue
         if model.device.type != settings.device.split(":")[0]:
             model = load_model(settings.model, device=settings.device, **settings.loading())
-        rows = nsmallest(sample, _rows(settings), key=lambda row: _key(model, row, settings.seed))
-        instances = _encoded(model, rows, settings, sample)
+        instances = sample_of(settings, model, sample)
         if not instances:
             # Nothing of the corpus can be attributed either.
             continue
@@ -62,9 +61,15 @@ def ensure_statistics(settings: Settings, model: Model, again: Collection[int] =
         write_parquet(path, _table(collect(model, instances, budget)))
 
 
+def sample_of(settings: Settings, model: Model, sample: int) -> Sequence[Instance]:
+    """The instances that statistics are estimated from, of so many texts of the corpus."""
+    rows = nsmallest(sample, _rows(settings), key=lambda row: _key(model, row, settings.seed))
+    return _encoded(model, rows, settings, sample)
+
+
 def read_statistics(settings: Settings) -> Statistics | None:
     """The statistics that the chosen methods need; None if there are none."""
-    for sample in _samples(settings):
+    for sample in samples(settings):
         path = join(settings.output, statistics_path(sample))
         if not exists(path):
             return None
@@ -77,7 +82,8 @@ def read_statistics(settings: Settings) -> Statistics | None:
     return None
 
 
-def _samples(settings: Settings) -> set[int]:
+def samples(settings: Settings) -> set[int]:
+    """Sizes of the samples that the chosen methods need statistics of."""
     needs = (need for choice in settings.chosen for need in choice.needs)
     return {need.sample for need in needs if need.sample is not None}
 

@@ -73,6 +73,8 @@ class Instance:
         log_prob: Of all that follows, if that is asked for, likewise.
         sources: Number of the segment of a prompt that each token is of, -1 for none, [T].
         source_kinds: What each segment is: a sentence, a document, a message of the user's.
+        noise: What is added to its input where gradients are taken: of a text [T, d], of a picture
+            [C, H, W]; None for nothing.
         modality: The kind of input that it is (``kinds``).
     """
 
@@ -110,6 +112,7 @@ class Instance:
     log_prob: float | None = None
     sources: Ints | None = None
     source_kinds: tuple[str, ...] = ()
+    noise: NDArray[np.floating[Any]] | None = None
     modality: ClassVar[str] = "text"
 
     def __len__(self) -> int:
@@ -140,7 +143,7 @@ class Instance:
         """Equal for instances that are questions about one input, whatever they are called."""
         if self.against is not None:
             return self.side, self._digest
-        if self.question is None:
+        if self.question is None or self.noise is not None:
             return (id(self),)
         if self.continuation is not None:
             return self.row_id, self.continuation.ids.tobytes()
@@ -359,6 +362,29 @@ def compared_with(instances: Sequence[Instance], model: Model) -> torch.Tensor |
     if instances[0].against is None:
         return None
     return put(np.stack([np.asarray(i.against) for i in instances]), model.device).to(model.dtype)
+
+
+def noise_of(
+    instances: Sequence[Instance],
+    model: Model,
+    positions: Sequence[NDArray[np.int64]] | None = None,
+) -> torch.Tensor | None:
+    """What is added to what enters the first layer for instances, [B, T, d] (``Rows.noise``).
+
+    Args:
+        instances: The instances; None is given where none of them has any.
+        model: The model.
+        positions: Of each row the positions of the instance that stand there, -1 for one that has
+            been replaced and has no noise; None for all, in order.
+    """
+    if all(instance.noise is None for instance in instances):
+        return None
+    kept = [np.arange(len(i)) for i in instances] if positions is None else positions
+    out = np.zeros((len(instances), max(map(len, kept)), model.hidden_size))
+    for row, instance, own in zip(out, instances, kept, strict=True):
+        if instance.noise is not None:
+            row[: len(own)] = np.where((own >= 0)[:, None], instance.noise[own], 0)
+    return put(out, model.device).to(model.dtype)
 
 
 def padded(arrays: Sequence[NDArray[np.generic]], fill: int, dtype: type) -> NDArray[np.generic]:

@@ -11,9 +11,11 @@ its gradient doesn't vanish where the model is certain.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from attribeam.schemas import UsageError
@@ -45,6 +47,9 @@ LINEAR: tuple[Scalar, ...] = ("logit", "contrast", "value")
 # Tasks whose outputs are asked for one by one.
 SEVERAL: tuple[Task, ...] = ("multi_label", "causal_lm", *VALUES)
 _RULES = ("auto", "predicted", "gold", "runner_up", "each", "objects")
+# The class that each instance brings along (``Instance.own_target``): nobody's rule, but that of
+# another model, or of the same before its weights were changed.
+GIVEN = "given"
 
 
 def parse_explain(explain: str, model: Model) -> Scalar:
@@ -86,6 +91,8 @@ def parse_target(target: str, model: Model) -> str | int:
     several = model.task in SEVERAL
     if target == "auto":
         return "each" if several else "gold" if model.task == "masked_lm" else "predicted"
+    if target == GIVEN:
+        return target
     if target in _RULES:
         if several != (target == "each"):
             kinds = "each, a number or a name" if several else "predicted, gold, runner_up, a class"
@@ -155,7 +162,7 @@ def targets_of(
         return logits.argmax(dim=-1)
     if target == "gold":
         return torch.tensor([instance.label for instance in instances], device=logits.device)
-    if target == "objects":
+    if target in ("objects", GIVEN):
         return torch.tensor([instance.own_target for instance in instances], device=logits.device)
     if target == "runner_up":
         return runner_up(logits, logits.argmax(dim=-1))
@@ -165,6 +172,11 @@ def targets_of(
 def runner_up(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The class of the largest logit but that of a target, [B]."""
     return _others(logits, targets).argmax(-1)
+
+
+def runner_up_of(logits: NDArray[np.floating[Any]], target: int) -> int:
+    """The same of one instance's logits, [C]."""
+    return int(runner_up(torch.from_numpy(logits)[None], torch.tensor([target])))
 
 
 def _others(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,8 @@ class Variants:
         """Number of the input that an instance is about, and reads in one way."""
         if id(instance) not in self._input_of:
             fed = instance.content, instance.token_types.tobytes()
-            key = (*fed, instance.readout, instance.words)
+            noise = None if instance.noise is None else instance.noise.tobytes()
+            key = (*fed, noise, instance.readout, instance.words)
             self._input_of[id(instance)] = self._inputs.setdefault(key, len(self._inputs))
         return self._input_of[id(instance)]
 

@@ -62,6 +62,8 @@ def _call(whole: Forward, *args: Any, **kwargs: Any) -> Any:
     entered = hidden
     if number == recorder.start and recorder.enter is not None:
         entered = recorder.enter
+    elif number == 0 and recorder.noise is not None:
+        hidden = entered = hidden + recorder.noise
     if number == 0 and (recorder.enter is None or recorder.start == 0):
         recorder.entered = entered
     if number < recorder.start:

@@ -94,6 +94,7 @@ class Recorder:
             head.
         leaving: What is done to what leaves a layer, of its number; None leaves it.
         rules: What relevance passes the layers by, where gradients are to be relevance.
+        noise: What is added to what enters the first layer unless it is replaced, [B, T, d].
         number: How many layers have been called.
         ends_early: Whether the layer that is being run ends where its values are mixed.
         ended: Whether the last one has ended so.
@@ -121,6 +122,7 @@ class Recorder:
     start: int = 0
     leaving: Callable[[int, torch.Tensor], torch.Tensor] | None = None
     rules: Rules | None = None
+    noise: torch.Tensor | None = None
     number: int = 0
     ends_early: bool = False
     ended: bool = False

@@ -451,7 +451,9 @@ class Model:
         """
         if self.anatomy.closed:
             return rows.inputs["pixel_values"]
-        recorder = Recorder(self.layers, _NOTHING, rows.read, self.dtype, start=self.num_layers)
+        recorder = Recorder(
+            self.layers, _NOTHING, rows.read, self.dtype, start=self.num_layers, noise=rows.noise
+        )
         inputs = self._inputs(rows)
         if words is not None:
             inputs["inputs_embeds"] = words
@@ -516,7 +518,9 @@ class Model:
         """
         if self.anatomy.closed:
             return self._run_closed(rows, enter)
-        recorder = Recorder(self.layers, watch, rows.read, self.dtype, enter, start, leaving, rules)
+        recorder = Recorder(
+            self.layers, watch, rows.read, self.dtype, enter, start, leaving, rules, rows.noise
+        )
         with borrowed(self.network), self.autocast(), recording(recorder), self._following(rules):
             if enter is not None and start == self.num_layers:
                 recorder.leave(enter)

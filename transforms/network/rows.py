@@ -125,6 +125,7 @@ class Rows:
         against: What features are compared with, of models that compare them, [Q, n]; None where
             features are all that is asked for.
         spoken: Of language models that are asked how likely all is that follows, what that is.
+        noise: What is added to what enters the first layer, [B, T, d]; None for nothing.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -134,6 +135,7 @@ class Rows:
     position_ids: torch.Tensor | None = None
     against: torch.Tensor | None = None
     spoken: Spoken | None = None
+    noise: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.attention_mask)
@@ -199,6 +201,7 @@ class Rows:
             attention_mask=cut(row.attention_mask),
             read=replace(row.read, weights=None if weights is None else cut(weights)),
             position_ids=None if row.position_ids is None else cut(row.position_ids),
+            noise=None if row.noise is None else cut(row.noise),
         )
 
     def _each(self, change: Change) -> "Rows":
@@ -213,6 +216,7 @@ class Rows:
             position_ids=None if self.position_ids is None else change(self.position_ids),
             against=None if self.against is None else change(self.against),
             spoken=None if self.spoken is None else self.spoken.each(change),
+            noise=None if self.noise is None else change(self.noise),
         )
 
 

@@ -93,7 +93,7 @@ class Images:
     def rows(self, model: Model, instances: Sequence[Instance]) -> Rows:
         """Instances as rows, all of one length."""
         grid, count = _grid(model), len(instances)
-        fed = np.stack([_pixels(instance) for instance in instances])
+        fed = np.stack([_fed(instance) for instance in instances])
         mask = put(np.ones((count, grid.positions), np.int64), model.device)
         return Rows(
             inputs={"pixel_values": put(fed, model.device).to(model.dtype)},
@@ -291,6 +291,12 @@ def _grid(model: Model) -> Grid:
 def _pixels(instance: Instance) -> Pixels:
     assert isinstance(instance, Picture) and instance.pixels is not None
     return instance.pixels
+
+
+def _fed(instance: Instance) -> Pixels:
+    """A picture's pixels, with its noise."""
+    pixels = _pixels(instance)
+    return pixels if instance.noise is None else pixels + instance.noise
 
 
 def _painted(copy: Copy, grid: Grid) -> NDArray[np.bool_]:

@@ -22,6 +22,7 @@ from attribeam.transforms.inputs.batch import (
     Flags,
     Instance,
     compared_with,
+    noise_of,
     numbers_asked,
     padded,
     put,
@@ -123,6 +124,7 @@ class Text:
             read=_read_of([i.readout for i in instances], mask, spoken, model.device),
             outputs=numbers_asked([i.outputs for i in instances], model.device),
             against=compared_with(instances, model),
+            noise=noise_of(instances, model),
         )
 
     def perturbed(self, model: Model, copies: Sequence[Copy]) -> Rows:
@@ -143,6 +145,8 @@ class Text:
         places = np.where(operations == "delete", np.arange(ids.shape[1]), laid.positions)
         first = model.anatomy.first_position(model.network.config)
         positions = first + np.where(laid.there, places, 0)
+        # What noise is added to: what stays, and isn't removed.
+        noisy = np.where(laid.there & ~laid.removed, laid.positions, -1)
         fed = {"input_ids": ids} | ({"token_type_ids": types} if model.token_types > 1 else {})
         there = (np.flatnonzero(kept) for kept in laid.kept)
         spoken = _spoken_of([instance for instance, _, _ in copies], there, model.device)
@@ -154,6 +158,7 @@ class Text:
             outputs=numbers_asked([i.words for i, _, _ in copies], model.device),
             position_ids=put(positions, model.device),
             against=compared_with([i for i, _, _ in copies], model),
+            noise=noise_of([i for i, _, _ in copies], model, list(noisy)),
         )
 
     def length(self, model: Model, copy: Copy) -> int:
@@ -395,7 +400,10 @@ def _embedded(model: Model, batch: Batch, start: str) -> torch.Tensor:
             return entered - _words(model, rows.inputs["input_ids"])
         return torch.zeros_like(entered)
     ids = rows.inputs["input_ids"].masked_fill(batch.removable, _token(model, start))
-    return model.embed(replace(rows, inputs={**rows.inputs, "input_ids": ids}))
+    noise = rows.noise
+    if noise is not None:  # What is replaced has none.
+        noise = noise.masked_fill(batch.removable[..., None], 0)
+    return model.embed(replace(rows, inputs={**rows.inputs, "input_ids": ids}, noise=noise))
 
 
 def _words(model: Model, ids: torch.Tensor) -> torch.Tensor:
