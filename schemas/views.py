@@ -96,6 +96,8 @@ _NAMES = (
     "removable_positions",
     "rank_correlation",
     "kendall_tau",
+    "agreement_with",
+    "faithfulness_with",
     "randomisation_by_instance",
     "randomisation",
     "efficient_randomisation",

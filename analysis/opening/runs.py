@@ -44,7 +44,7 @@ from attribeam.schemas.manifest import (
 
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 # DuckDB's own databases and schemas, and protocols of addresses.
-_TAKEN = {
+RESERVED = {
     *("memory", "main", "temp", "system", "information_schema", "pg_catalog"),
     *(LOCAL, *PROTOCOLS, "file", "http", "https"),
 }
@@ -189,12 +189,12 @@ def reading(folder: str | Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def _check_names(names: Sequence[str]) -> None:
     """Refuses names of other runs that queries could not tell from something else."""
-    taken = set(_TAKEN)
+    taken = set(RESERVED)
     for name in names:
         if not _NAME.fullmatch(name) or name.lower() in taken:
             raise UsageError(
                 f"{name!r} can't be the name of another run: it is made of letters, digits and _, "
-                f"unlike those of all others, and none of {', '.join(sorted(_TAKEN))}."
+                f"unlike those of all others, and none of {', '.join(sorted(RESERVED))}."
             )
         taken.add(name.lower())
 

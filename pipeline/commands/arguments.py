@@ -64,6 +64,13 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
     query = commands.add_parser("query", help="ask a run in SQL", allow_abbrev=False)
     query.add_argument("folder", metavar="DIR", help="folder or address (hf://, s3://) of a run")
     query.add_argument(
+        "more",
+        metavar="DIR",
+        nargs="*",
+        help="more runs: the query calls the tables of each NAME.attributions and so on, by the "
+        "name of its folder, those of the first too",
+    )
+    query.add_argument(
         "sql", metavar="SQL", help="a query, the path of a .sql file, or - for standard input"
     )
     query.add_argument(

@@ -1,9 +1,10 @@
 """Commands on a finished run: query, verify, open, report, plot and publish."""
 
 import argparse
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from attribeam.pipeline.commands.status import DONE, FAILED
@@ -17,10 +18,10 @@ def query_command(arguments: argparse.Namespace) -> int:
     from attribeam.analysis import run_query, run_query_to
 
     _check_order(arguments.folder, arguments.sql)
-    more = {
-        "external_access": arguments.external_access,
-        "others": _others(arguments.others),
-    }
+    others = _others(arguments.others)
+    if arguments.more:
+        others |= _by_folder([arguments.folder, *arguments.more], others)
+    more = {"external_access": arguments.external_access, "others": others}
     if arguments.output is not None:
         run_query_to(arguments.output, arguments.folder, arguments.sql, arguments.format, **more)
     else:
@@ -51,6 +52,29 @@ def _others(given: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--with takes NAME=DIR, each name once, and not {each!r}")
         others[name] = folder
     return others
+
+
+def _by_folder(folders: Sequence[str], taken: Collection[str]) -> dict[str, str]:
+    """Runs by names made of those of their folders, each of which is said.
+
+    What can be no part of a name is ``_``, and of equal names all but the first are numbered.
+    """
+    from attribeam.analysis.opening.runs import RESERVED
+
+    named: dict[str, str] = {}
+    used = {name.lower() for name in taken}
+    for folder in folders:
+        end = Path(folder).resolve().name if Path(folder).exists() else folder.rstrip("/")
+        name = re.sub(r"\W", "_", end.rpartition("/")[2], flags=re.ASCII)
+        name = name if re.match(r"[A-Za-z_]", name) else f"run_{name}".rstrip("_")
+        base, number = name, 1
+        while name.lower() in used or name.lower() in RESERVED:
+            number += 1
+            name = f"{base}_{number}"
+        used.add(name.lower())
+        named[name] = folder
+        print(f"{name}: {folder}", file=sys.stderr)
+    return named
 
 
 def open_command(arguments: argparse.Namespace) -> int:
