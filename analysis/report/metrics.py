@@ -138,7 +138,7 @@ def metric_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
 def _cost_sheet(costs: list[Row], gaps: list[Row]) -> Sheet:
     by_method = {row["method"]: row for row in gaps}
     rows = [{**by_method.get(row["method"], {}), **row} for row in costs]
-    columns, lines = _sheet(rows, _COST, {}, ("cost", "completeness"), "seconds_per_instance")
+    columns, lines = sheet_of(rows, _COST, {}, ("cost", "completeness"), "seconds_per_instance")
     timed = {row["instances"] for row in costs if finite(row["seconds_per_instance"]) is not None}
     unequal = unknown = ""
     if len(timed) > 1:
@@ -196,7 +196,7 @@ def _faithfulness_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Shee
             "method's ranking. ↑: higher is better, ↓: lower is better; a bar is the longer the "
             "better, a star the best. Below a value its 95 % interval over instances. "
             f"{same_instances(own)}{other_classes(apart)} A click on a heading sorts.",
-            *_sheet(
+            *sheet_of(
                 own,
                 metrics,
                 {
@@ -254,7 +254,7 @@ def _plausibility_sheet(connection: duckdb.DuckDBPyConnection, rows: list[Row]) 
         f"How well a method's highest words are those of human rationales, over "
         f"{counted(n, 'instance')}{not_common(left_out, 'scores')}.{parts_of_texts(rows)} "
         "That people agree does not make an explanation faithful.",
-        *_sheet(
+        *sheet_of(
             rows,
             _PLAUSIBILITY,
             {key[:2]: bounds for key, bounds in intervals.items()},
@@ -276,7 +276,7 @@ def _intervals(rows: Iterable[Row]) -> dict[tuple[Any, ...], tuple[float, float]
     }
 
 
-def _sheet(
+def sheet_of(
     rows: Sequence[Row],
     metrics: Mapping[str, tuple[str, str]],
     intervals: Mapping[tuple[Any, ...], tuple[float, float]],

@@ -24,6 +24,7 @@ from attribeam.analysis.opening.files import unfinished
 from attribeam.analysis.opening.manifest import of_pictures, stretched
 from attribeam.analysis.opening.runs import load_manifest, reading
 from attribeam.analysis.plots.page import write_page
+from attribeam.analysis.report.checks import check_sheets
 from attribeam.analysis.report.continuations import pack_continuations
 from attribeam.analysis.report.figures import figure_sections
 from attribeam.analysis.report.instances import STEPS, pack_instances
@@ -94,7 +95,7 @@ def _page(
         tiles=run_tiles(connection, total),
         facts=list(run_facts(connection, manifest)),
         groups=list(run_groups(connection, manifest)),
-        sheets=list(metric_sheets(connection)),
+        sheets=[*metric_sheets(connection), *check_sheets(connection)],
         sections=sections,
         failures=failure_table(connection),
         shown=shown,

@@ -141,9 +141,11 @@ class Instance:
     @property
     def input_key(self) -> tuple[object, ...]:
         """Equal for instances that are questions about one input, whatever they are called."""
+        if self.noise is not None:
+            return (id(self),)
         if self.against is not None:
             return self.side, self._digest
-        if self.question is None or self.noise is not None:
+        if self.question is None:
             return (id(self),)
         if self.continuation is not None:
             return self.row_id, self.continuation.ids.tobytes()
