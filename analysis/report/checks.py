@@ -86,8 +86,10 @@ def _randomisation_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[She
             named = sorted(parts, key=lambda part: int(parts[part]))
             by_method: dict[str, Row] = {}
             for row in own:
-                pivot = by_method.setdefault(row["method"], {"method": row["method"]})
-                pivot |= {row["part"]: row["spearman"], "n": row["n"], "left_out": row["left_out"]}
+                pivot = by_method.get(row["method"], {"method": row["method"]})
+                pivot = {**pivot, row["part"]: row["spearman"]}
+                pivot |= {"n": row["n"], "left_out": row["left_out"]}
+                by_method[row["method"]] = pivot
             columns = {part: (str(escape(part)), "lower") for part in named}
             sheet = _sheet(
                 list(by_method.values()),

@@ -224,7 +224,7 @@ def _continuation_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Shee
             f"How the log-probability of each token that follows reacts as {what} before it are "
             f"{how} along a method's ranking. Never removed are special tokens (the first, those "
             "of a chat template), and the one that the next is read from.",
-            *_sheet(own, _CONTINUATIONS, {}, (f"{_BY_LOG_PROB}_by_instance",), "aopc_log_prob"),
+            *sheet_of(own, _CONTINUATIONS, {}, (f"{_BY_LOG_PROB}_by_instance",), "aopc_log_prob"),
         )
     found = query_rows(
         connection,
@@ -239,7 +239,7 @@ def _continuation_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Shee
             "Whether the evidence that is known for what follows has the highest scores, over "
             "tokens that can be removed. Evidence is what we know, and faithfulness what the model "
             "uses: see both.",
-            *_sheet(found, _EVIDENCE, {}, ("evidence_by_instance", "evidence"), "mrr"),
+            *sheet_of(found, _EVIDENCE, {}, ("evidence_by_instance", "evidence"), "mrr"),
         )
 
 
