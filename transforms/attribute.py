@@ -302,22 +302,22 @@ class _Job:
             for choice in by_input:
                 self._method(choice, part, captured, good)
             others = [choice for choice in self.chosen if choice not in by_input]
-            for numbers in captured.batch.ranks if others else ():
-                self._questions(others, part, captured, numbers, good)
+            for rank in range(len(captured.batch.ranks) if others else 0):
+                self._questions(others, part, captured, rank, good)
 
     def _questions(
         self,
         chosen: Sequence[Chosen],
         indices: Sequence[int],
         captured: Captured,
-        numbers: torch.Tensor,
+        rank: int,
         good: set[int],
     ) -> None:
-        """Runs methods on some questions of a batch, by their numbers in it, one of each input."""
-        own = [indices[number] for number in numbers.tolist()]
+        """Runs methods on the questions of a batch that are of one rank: one of each input."""
+        own = [indices[number] for number in captured.batch.ranks[rank].tolist()]
 
         def capture(part: Sequence[int]) -> Captured:
-            return captured.part(numbers) if part is own else self._base(part, chosen)
+            return captured.part(rank) if part is own else self._base(part, chosen)
 
         outcome = halving(capture, own)
         if isinstance(outcome[0][1], Exception) and outcome[0][0] is own:

@@ -228,6 +228,15 @@ class Instance:
             free[self.readout] = False
         return free
 
+    @property
+    def moved(self) -> Flags:
+        """Tokens in whose place others stand where a path starts: the removable ones.
+
+        Where each token that follows a prompt is asked for, it is all but special ones: also the
+        one read out, so that all that is asked of a row has one path.
+        """
+        return self.removable if self.continuation is None or self.of_all else ~self.special
+
     def generator(self, seed: int, purpose: str) -> np.random.Generator:
         """A random generator of this instance's own, the same wherever and whenever it is asked.
 
@@ -274,12 +283,20 @@ class Batch:
     def alike(self) -> torch.Tensor | None:
         """The input that each instance is about, by its number, [B]; None if each has its own.
 
-        None also where not the same may be removed of one input.
+        None also where paths to one input don't replace the same tokens of it (``moved``).
         """
         row = self.inputs.read.row
         if row is None:
             return None
-        return row if bool((self.removable == self.removable[self.first][row]).all()) else None
+        own, moved = self.rows.attention_mask.bool(), self.moved
+        return row if bool((~own | (moved == moved[self.first][row])).all()) else None
+
+    @cached_property
+    def moved(self) -> torch.Tensor:
+        """Tokens that paths replace (``Instance.moved``), False on padding, [B, T]."""
+        if self.instances[0].continuation is None:
+            return self.removable
+        return put(padded([i.moved for i in self.instances], False, np.bool_), self.rows.device)
 
     @cached_property
     def first(self) -> torch.Tensor:

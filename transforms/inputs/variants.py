@@ -4,20 +4,22 @@ Copies that are asked for more than once are run once; all of them are sorted by
 across instances, so that batches are full whoever asked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attribeam.transforms.inputs.batch import Flags, Instance, pack
+from attribeam.transforms.inputs.batch import Flags, Instance, numbers_asked, pack, put, row_cost
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.seam import Copy, Operation
 from attribeam.transforms.network.borrowed import borrowed
-from attribeam.transforms.network.model import Model
-from attribeam.transforms.recovery import halving
+from attribeam.transforms.network.model import Model, Past
+from attribeam.transforms.network.rows import Read, Rows
+from attribeam.transforms.recovery import halving, is_device_lost
 
 # What the score of a unit is of its tokens' scores (``unit_scores``).
 WordScore = Literal["sum", "max"]
@@ -65,10 +67,25 @@ class _Run(NamedTuple):
         return self.instance, self.operation, flags.astype(bool)
 
 
+# Gives logits of some runs, by their numbers.
+_Forward = Callable[[Sequence[int]], Sequence[NDArray[np.float64]]]
+# Fewest copies of a row that are run at once.
+_FEWEST = 8
+
+
+class _Read(NamedTuple):
+    """What is asked of a run: the words at a position, of the tokens that it has whole."""
+
+    at: int
+    words: tuple[int, ...]
+
+
 class Variants:
     """The distinct perturbed copies of some instances, and what the model said of each.
 
-    Several instances may be questions about one input: its copies are run once for all of them.
+    Several instances may be questions about one input: its copies are run once for all of them. Of
+    a language model they are about starts of one row: the longest is run, as what comes after a
+    position has no part in what is read there.
 
     Attributes:
         instances: Per copy the instance that it is of.
@@ -88,7 +105,10 @@ class Variants:
         self._runs: list[_Run] = []
         self._lengths: list[int] = []
         self._run_of: list[int] = []
-        self._known: dict[tuple[int, str, bytes], int] = {}
+        # Of each run what is read of it, if that are several things, and which of them a copy is.
+        self._reads: list[dict[_Read, int]] = []
+        self._read_of: list[int] = []
+        self._known: dict[tuple[object, ...], int] = {}
         # Inputs by what they are made of, and by the instances that are about them. A GPU runs
         # copies faster than they could be told apart by their content.
         self._inputs: dict[tuple[object, ...], int] = {}
@@ -103,18 +123,48 @@ class Variants:
         if key not in self._numbers:
             self._numbers[key] = len(self.instances)
             self.instances.append(instance)
-            self._run_of.append(self._run(instance, operation, removed, bits))
+            read = _next(instance)
+            find = self._run if read is None else self._row
+            number = find(instance, operation, removed, bits)
+            self._run_of.append(number)
+            reads = self._reads[number]
+            self._read_of.append(0 if read is None else reads.setdefault(read, len(reads)))
         return self._numbers[key]
 
     def _run(self, instance: Instance, operation: Operation, removed: Flags, bits: bytes) -> int:
         """Number of the run that a copy is read from."""
         key = (self._input(instance), operation, bits)
+        if key not in self._known and instance.against is not None:
+            # Its features are had once, whatever it is paired with.
+            instance = replace(instance, against=None)
+        return self._known_as(key, instance, operation, removed, bits)
+
+    def _row(self, instance: Instance, operation: Operation, removed: Flags, bits: bytes) -> int:
+        """The same of a start of a row, of which the longest that is asked about is run."""
+        assert instance.continuation is not None
+        row = instance.continuation.fed
+        every = np.packbits(np.pad(removed, (0, len(row) - len(removed)))).tobytes()
+        noise = None if instance.noise is None else instance.noise.tobytes()
+        key = (row.tobytes(), noise, operation, every)
+        number = self._known_as(key, instance, operation, removed, bits)
+        if len(instance) > len(self._runs[number].instance):
+            self._runs[number] = _Run(instance, operation, bits, len(removed))
+            self._lengths[number] = self._kind.length(self.model, (instance, operation, removed))
+        return number
+
+    def _known_as(
+        self,
+        key: tuple[object, ...],
+        instance: Instance,
+        operation: Operation,
+        removed: Flags,
+        bits: bytes,
+    ) -> int:
+        """Number of a run, which is a new one if none is known by a key."""
         if key not in self._known:
             self._known[key] = len(self._runs)
-            if instance.against is not None:
-                # Its features are had once, whatever it is paired with.
-                instance = replace(instance, against=None)
             self._runs.append(_Run(instance, operation, bits, len(removed)))
+            self._reads.append({})
             self._lengths.append(self._kind.length(self.model, (instance, operation, removed)))
         return self._known[key]
 
@@ -132,14 +182,68 @@ class Variants:
         runs: list[NDArray[np.float64] | None] = [None] * len(self._runs)
         errors: dict[int, Exception] = {}
         with borrowed(self.model.network):
-            for batch in pack(self._lengths, token_budget, self.model.head_size):
-                for part, logits in halving(self._forward, batch):
+            for batch, forward in self._batches(token_budget):
+                for part, logits in halving(forward, batch):
                     if isinstance(logits, Exception):
                         errors[part[0]] = logits
                     else:
                         for at, row in zip(part, logits, strict=True):
                             runs[at] = row
         self._read(runs, errors)
+
+    def _batches(self, token_budget: int) -> Iterator[tuple[list[int], _Forward]]:
+        """Numbers of runs, and what runs them: by length, or those of a row by what they share."""
+        rest = set(range(len(self._runs)))
+        for start in self._starts():
+            rest -= {number for number, _ in start}
+            yield from self._continued(start, token_budget)
+        others = sorted(rest)
+        lengths = [self._lengths[number] for number in others]
+        for batch in pack(lengths, token_budget, self.model.head_size):
+            yield [others[at] for at in batch], self._forward
+
+    def _starts(self) -> list[list[tuple[int, int]]]:
+        """Runs of each row that begin as the row does, with how many tokens, the fewest first.
+
+        They are those where more is saved than running the row takes.
+        """
+        if not self.model.causal or self.model.anatomy.indexed:
+            return []
+        rows: dict[bytes, list[tuple[int, int]]] = {}
+        for number, run in enumerate(self._runs):
+            if not self._reads[number] or run.instance.noise is not None:
+                continue
+            if (removed := run.copy[2]).any():
+                assert run.instance.continuation is not None
+                key = run.instance.continuation.fed.tobytes()
+                rows.setdefault(key, []).append((number, int(removed.argmax())))
+        found = [sorted(runs, key=lambda run: run[::-1]) for runs in rows.values()]
+        return [
+            runs
+            for runs in found
+            if sum(start for _, start in runs) > 2 * len(self._runs[runs[0][0]].instance)
+        ]
+
+    def _continued(
+        self, starts: Sequence[tuple[int, int]], token_budget: int
+    ) -> Iterator[tuple[list[int], _Forward]]:
+        """Runs of a row that begin as it does: they go on from what its layers hold."""
+        row = max((self._runs[number].instance for number, _ in starts), key=len)
+        try:
+            past = self.model.past_of(self._kind.rows(self.model, [row]))
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            past = ()
+        cost = row_cost(len(row), self.model.head_size)
+        # Few enough for those of a batch to have nearly the same in common.
+        at_once = max(1, min(int(token_budget / cost), max(_FEWEST, len(row) // 8)))
+        for first in range(0, len(starts), at_once):
+            numbers, shared = zip(*starts[first : first + at_once], strict=True)
+            common = min(shared) if past else 0
+            before = [(keys[:, :, :common], values[:, :, :common]) for keys, values in past]
+            forward = partial(self._forward, common=common, past=before if common else ())
+            yield list(numbers), forward
 
     def _read(
         self, runs: Sequence[NDArray[np.float64] | None], errors: Mapping[int, Exception]
@@ -149,6 +253,8 @@ class Variants:
         for number, (instance, at) in enumerate(zip(self.instances, self._run_of, strict=True)):
             if (found := runs[at]) is None:
                 self.errors[number] = errors[at]
+            elif self._reads[at]:
+                self.logits[number] = found[self._read_of[number]]
             elif instance.against is not None:
                 self.logits[number] = found @ instance.against
             elif instance.asked is None or instance.words is not None:
@@ -159,9 +265,45 @@ class Variants:
             self.errors.setdefault(broken, ArithmeticError("the logits are not finite"))
         self.probabilities = self.model.probabilities(torch.from_numpy(self.logits)).numpy()
 
-    def _forward(self, numbers: Sequence[int]) -> NDArray[np.float64]:
-        """Logits of some runs: of words, else of all that there are."""
+    def _forward(
+        self, numbers: Sequence[int], common: int = 0, past: Past = ()
+    ) -> Sequence[NDArray[np.float64]]:
+        """Logits of some runs: of words, else of all that there are.
+
+        Args:
+            numbers: Those of the runs.
+            common: How many tokens they begin with that their row begins with.
+            past: What the model holds of these.
+        """
         with torch.no_grad():
             copies = [self._runs[number].copy for number in numbers]
             rows = self._kind.perturbed(self.model, copies)
-            return self.model.run(rows)[0].double().cpu().numpy()
+            reads = [list(self._reads[number]) for number in numbers]
+            if reads[0]:
+                rows = self._read_at(rows, copies, reads)
+            rows = rows.after(common) if common else rows
+            logits: NDArray[np.float64] = self.model.run(rows, past=past)[0].double().cpu().numpy()
+        ends = np.cumsum([len(of) for of in reads])
+        return np.split(logits, ends[:-1]) if reads[0] else list(logits)
+
+    def _read_at(
+        self, rows: Rows, copies: Sequence[Copy], reads: Sequence[Sequence[_Read]]
+    ) -> Rows:
+        """Rows of copies with all that is read of each."""
+        at, words = [], [read.words for of in reads for read in of]
+        for copy, of in zip(copies, reads, strict=True):
+            instance, _, removed = copy
+            gone = self._kind.length(self.model, copy) < len(instance)
+            at += [read.at - int(gone and removed[: read.at].sum()) for read in of]
+        row = np.repeat(np.arange(len(copies)), [len(of) for of in reads])
+        device = self.model.device
+        read = Read(put(np.array(at), device), row=put(row, device))
+        return replace(rows, read=read, outputs=numbers_asked(words, device))
+
+
+def _next(instance: Instance) -> _Read | None:
+    """What is read of a start of a row, of a language model that is asked what follows."""
+    words = instance.words
+    if instance.continuation is None or instance.of_all or words is None:
+        return None
+    return _Read(instance.position, words)

@@ -11,11 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.func import functional_call
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    DynamicCache,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from attribeam.transforms.network.anatomy import Anatomy, Grid, Pooling
 from attribeam.transforms.network.borrowed import borrowed, leave_attention
 from attribeam.transforms.network.calls import (
+    patch_feed_forward,
     patch_layers,
     patch_patches,
     patch_root_mean_squares,
@@ -81,6 +87,10 @@ Whole = NDArray[np.signedinteger[Any]]
 _NOTHING = Watch()
 
 
+# Keys and values of T positions that each layer holds, [1 or B, G, T, d/H] both.
+Past = Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+
 @dataclass(eq=False)
 class Model:
     """A transformer with frozen weights, its anatomy, and its tokenizer if it has one.
@@ -126,6 +136,8 @@ class Model:
         if self.anatomy.own_attention:
             leave_attention(self.network)
         patch_layers(self.layers)
+        if self.layers:
+            patch_feed_forward(self.layers[-1])
         if self.anatomy.patches is not None:
             patch_patches(attrgetter(self.anatomy.patches)(self.network))
         patch_root_mean_squares(self.network, self.anatomy.norm_shift)
@@ -494,6 +506,7 @@ class Model:
         start: int = 0,
         leaving: Callable[[int, torch.Tensor], torch.Tensor] | None = None,
         rules: Rules | None = None,
+        past: Past = (),
     ) -> tuple[torch.Tensor, Recorder]:
         """Runs the model once.
 
@@ -508,6 +521,8 @@ class Model:
                 the position read out is alone), of the layer's number.
             rules: What gradients are to pass the layers and the head by, in place of derivatives;
                 not together with ``start``.
+            past: What each layer of a causal model holds of the positions before the rows, which
+                are not run again.
 
         Returns:
             Logits [B, C] (C = 2 for a masked LM: the correct and the wrong word at the [MASK]) and
@@ -525,7 +540,7 @@ class Model:
             if enter is not None and start == self.num_layers:
                 recorder.leave(enter)
             else:
-                self.network.base_model(**self._inputs(rows))
+                self.network.base_model(**self._inputs(rows) | _remembered(rows, past))
             assert recorder.left is not None
             asked = rows
             if recorder.gathered:
@@ -537,6 +552,16 @@ class Model:
                 f"{type(self.network).__name__} passed through the attention hook"
             )
         return logits.to(self.dtype), recorder
+
+    @torch.no_grad()
+    def past_of(self, rows: Rows) -> Past:
+        """Keys and values that each layer of a causal model holds of rows."""
+        cache = DynamicCache()
+        inputs = self._inputs(rows) | {"past_key_values": cache, "use_cache": True}
+        with borrowed(self.network), self.autocast():
+            self.network.base_model(**inputs)
+        layers: Sequence[Any] = cache.layers
+        return [(layer.keys, layer.values) for layer in layers]
 
     def _run_closed(self, rows: Rows, pixels: torch.Tensor | None) -> tuple[torch.Tensor, Recorder]:
         """As ``run``, of a network that nothing is known inside of; pixels may be replaced."""
@@ -619,6 +644,18 @@ class Model:
         """What transformers' own code gives."""
         with borrowed(self.network), self.autocast():
             return self.network(**self._inputs(rows))
+
+
+def _remembered(rows: Rows, past: Past) -> dict[str, Any]:
+    """What a network is called with where it holds some positions before rows already."""
+    if not past:
+        return {}
+    cache, count = DynamicCache(), len(rows)
+    for number, (keys, values) in enumerate(past):
+        cache.update(keys.expand(count, -1, -1, -1), values.expand(count, -1, -1, -1), number)
+    before = rows.attention_mask.new_ones(count, past[0][0].shape[2])
+    mask = torch.cat([before, rows.attention_mask], 1)
+    return {"past_key_values": cache, "use_cache": True, "attention_mask": mask}
 
 
 def _compared(features: torch.Tensor, against: torch.Tensor | None) -> torch.Tensor:

@@ -38,6 +38,13 @@ class Read:
         return self.at
 
     @property
+    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Numbers of rows and of positions in them that are read, each place once, [N] both."""
+        assert self.row is not None
+        found = torch.stack([self.row, self.position]).unique(dim=1)
+        return found[0], found[1]
+
+    @property
     def alone(self) -> bool:
         """Whether one position of each row is all that is read."""
         return self.at is not None and self.row is None
@@ -202,6 +209,18 @@ class Rows:
             read=replace(row.read, weights=None if weights is None else cut(weights)),
             position_ids=None if row.position_ids is None else cut(row.position_ids),
             noise=None if row.noise is None else cut(row.noise),
+        )
+
+    def after(self, start: int) -> "Rows":
+        """The rows without the positions before some, which nothing is read at."""
+        read = replace(self.read, at=self.read.position - start)
+        places = self.position_ids
+        return replace(
+            self,
+            inputs={name: x[:, start:] for name, x in self.inputs.items()},
+            attention_mask=self.attention_mask[:, start:],
+            position_ids=None if places is None else places[:, start:],
+            read=read,
         )
 
     def _each(self, change: Change) -> "Rows":

@@ -15,6 +15,7 @@ from attribeam.transforms.network.model import Model
 from attribeam.transforms.passes.base import Pass, Target, Wish
 from attribeam.transforms.passes.bottleneck import Statistics
 from attribeam.transforms.passes.forward import Backward, Forward
+from attribeam.transforms.passes.graph import AT_ONCE, Graph
 from attribeam.transforms.recovery import fitting
 
 Result = TypeVar("Result")
@@ -97,7 +98,7 @@ class Captured:
     gradient: torch.Tensor | None = field(init=False, default=None)
     fed: torch.Tensor | None = field(init=False, default=None)
     attention_gradient: list[torch.Tensor] = field(init=False, default_factory=list)
-    _graph: "Graph | None" = field(init=False, default=None)
+    _graph: Graph | None = field(init=False, default=None)
     _kept: dict[Hashable, torch.Tensor] = field(init=False, default_factory=dict)
     _results: dict[Hashable, tuple[frozenset[Wish], Any]] = field(init=False, default_factory=dict)
 
@@ -218,7 +219,10 @@ class Captured:
             if leaf is not None:
                 inputs = leaf if of_input else None
                 attention = recorder.attention if of_attention else []
-                self._graph = Graph(self.question(logits), inputs, attention)
+                cost = len(leaf) * row_cost(self.batch.rows.length, self.model.head_size)
+                at_once = max(1, min(AT_ONCE, int(self.budget / cost)))
+                ranks = self.batch.ranks
+                self._graph = Graph(self.question(logits), inputs, attention, ranks, at_once)
         assert recorder.entered is not None
         self.inputs = Seen(
             entered=recorder.entered.detach(),
@@ -227,36 +231,29 @@ class Captured:
             outputs=recorder.outputs,
         )
         if self._graph is not None and self.single:
-            self._differentiated(self._graph, None)
+            self._keep(self._graph, self._graph.gradients(0))
             self._graph = None
             self._spent(Backward(), start)
 
     def _take(self, share: "Share") -> None:
         """What a capture has of some questions, and their gradients, if it has any."""
-        start, whole, numbers = self.clock(), share.whole, share.numbers
+        whole, numbers = share.whole, share.numbers
         self.logits, self.question = whole.logits[numbers], whole.question.chosen(numbers)
         self.inputs = whole.inputs.of(share)
         if whole._graph is not None:
-            self._differentiated(whole._graph, share)
+            start = self.clock()
+            gradients = whole._graph.gradients(share.rank)
+            self._keep(whole._graph, [share.of_inputs(x) for x in gradients])
             self._spent(Backward(), start)
             self.seconds[Backward().shared] += self._pass_seconds(Forward())
 
-    def _differentiated(self, graph: "Graph", share: "Share | None") -> None:
-        """Keeps the gradients of each instance's scalar.
-
-        No input has a part in another's: one backward pass is of a question about each.
-        """
-        explained = graph.explained if share is None else graph.explained[share.numbers]
-        wanted = [*([] if graph.leaf is None else [graph.leaf]), *graph.attention]
-        found = torch.autograd.grad(explained.sum(), wanted, retain_graph=share is not None)
-        if share is not None:
-            found = tuple(share.of_inputs(x) for x in found)
+    def _keep(self, graph: Graph, found: Sequence[torch.Tensor]) -> None:
+        """Keeps the gradients of each instance's scalar."""
         if graph.leaf is not None:
             kind, leaf = inputs_of(self.model), graph.leaf.detach()
-            self.gradient = kind.vectors(self.model, found[0])
-            leaf = leaf if share is None else share.of_inputs(leaf)
+            self.gradient, *found = kind.vectors(self.model, found[0]), *found[1:]
+            leaf = leaf if self.share is None else self.share.of_inputs(leaf)
             self.fed = kind.vectors(self.model, leaf)
-            found = found[1:]
         self.attention_gradient = list(found)
 
     @property
@@ -264,9 +261,10 @@ class Captured:
         """Whether each instance is about an input of its own."""
         return self.batch.inputs.read.row is None
 
-    def part(self, numbers: torch.Tensor) -> "Captured":
-        """A capture of some questions, each about another input, by their numbers, [b]."""
-        share = Share(self, numbers)
+    def part(self, rank: int) -> "Captured":
+        """A capture of the questions of one rank: each is about another input."""
+        numbers = self.batch.ranks[rank]
+        share = Share(self, rank, numbers)
         return replace(self, batch=self.batch.part(numbers), share=share, seconds={})
 
     @property
@@ -418,10 +416,12 @@ class Share:
 
     Attributes:
         whole: The capture.
+        rank: How many questions about an input come before each.
         numbers: Those of the questions, [b].
     """
 
     whole: Captured
+    rank: int
     numbers: torch.Tensor
 
     @property
@@ -442,18 +442,3 @@ class Share:
         row = self.row
         every = len(row) == len(found) and bool((row == torch.arange(len(row)).to(row)).all())
         return found if every else found[row]
-
-
-@dataclass(frozen=True, eq=False)
-class Graph:
-    """What is differentiated once for each rank of questions.
-
-    Attributes:
-        explained: The explained scalar of each question, [B].
-        leaf: What inputs are fed, [n, ...], if gradients are with respect to that.
-        attention: Each layer's attention, if they are with respect to that.
-    """
-
-    explained: torch.Tensor
-    leaf: torch.Tensor | None
-    attention: list[torch.Tensor]

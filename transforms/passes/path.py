@@ -15,6 +15,7 @@ from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.passes.base import Pass, Rule, Wish, quadrature
 from attribeam.transforms.passes.forward import Of
+from attribeam.transforms.passes.graph import by_rank
 from attribeam.transforms.recovery import fitting
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ class Path(Pass[PathGradient]):
         totals: dict[Of, torch.Tensor] = {}
         # Of the last layer alone, as much is held for as many ranks as there are layers.
         at_once = captured.model.num_layers if kinds == ["attention"] else 1
-        for own, gradients in _by_rank(batch.ranks, weighted.view(count, -1), wanted, at_once):
+        ranks, of_points = batch.ranks, weighted.view(count, -1)
+        for own, gradients in _in_chunks(ranks, of_points, wanted, at_once):
             for of, gradient in zip(kinds, gradients, strict=True):
                 total = gradient.unflatten(0, (count, -1)).sum(0)
                 rows = self._of_questions(batch, of, total, own)
@@ -228,31 +230,14 @@ class Path(Pass[PathGradient]):
         return rows.transpose(1, 2)[torch.arange(len(own), device=own.device), read.at[own]]
 
 
-def _by_rank(
+def _in_chunks(
     ranks: Sequence[torch.Tensor],
     weighted: torch.Tensor,
     wanted: Sequence[torch.Tensor],
     at_once: int,
 ) -> Iterator[tuple[torch.Tensor, Sequence[torch.Tensor]]]:
-    """Numbers of the questions of each rank, and the gradients of the sum of theirs, [n, B].
-
-    Args:
-        ranks: Numbers of the questions, rank by rank.
-        weighted: What is differentiated, [n, B].
-        wanted: With respect to what.
-        at_once: How many ranks to differentiate at once.
-    """
+    """Numbers of the questions of each rank, and their gradients, so many ranks at once."""
     for start in range(0, len(ranks), at_once):
-        some, more = ranks[start : start + at_once], start + at_once < len(ranks)
-        if len(some) == 1:
-            total = weighted[:, some[0]].sum()
-            yield some[0], torch.autograd.grad(total, wanted, retain_graph=more)
-            continue
-        of_each = weighted.new_zeros(len(some), *weighted.shape)
-        for number, own in enumerate(some):
-            of_each[number, :, own] = 1
-        found = torch.autograd.grad(
-            weighted, wanted, of_each, retain_graph=more, is_grads_batched=True
-        )
-        for number, own in enumerate(some):
-            yield own, [gradients[number] for gradients in found]
+        some = ranks[start : start + at_once]
+        again = start + at_once < len(ranks) or len(some) < len(ranks)
+        yield from zip(some, by_rank(some, weighted, wanted, again=again), strict=True)

@@ -12,10 +12,19 @@ from attribeam.schemas import UsageError
 from attribeam.transforms import EncodeOptions, Model, Row, RowError, attribute, choose, encode
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.targets import Explained, parse_explain, parse_target
+from attribeam.transforms.inputs.variants import Variants
 from attribeam.transforms.network.loading import load_model
+from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.passes.captured import Captured, Share
 from tests.conftest import LoadTiny
-from tests.support.models import CLASSES, relative_error, tiny_config, tiny_network, tokenizer_for
+from tests.support.models import (
+    CLASSES,
+    random_questions,
+    relative_error,
+    tiny_config,
+    tiny_network,
+    tokenizer_for,
+)
 
 TEXTS = ["the film is good", "a bad plot , not good but dull"]
 
@@ -351,6 +360,69 @@ def test_an_input_is_run_once_for_all_questions(
                 np.testing.assert_allclose(found, expected, rtol=0, atol=limit, err_msg=name)
 
 
+@pytest.mark.usefixtures("padding_at_will")
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
+def test_a_row_is_run_once_for_all_that_follows(
+    tiny: LoadTiny, most_rows: list[int], family: str
+) -> None:
+    """Tokens that follow a prompt are asked of one row, whole or perturbed, and of one path."""
+    model = tiny(family, "causal_lm", "float64")
+    instances = random_questions(model, [(7, 3), (9, 4)])
+    asked = [one for one in instances if not one.of_all]
+    assert len(asked) == 7
+    steps = {name: {"steps": 4} for name in ("integrated_gradients", "bt_head")}
+    chosen = choose(["saliency", "occlusion", *steps], steps)
+    rows = []
+    for choice in chosen:
+        del most_rows[1:]
+        attribute(model, asked, [choice])
+        rows.append(sum(most_rows[1:]))
+    # Each token of the rows that is before one that is read, and that is no special one; and a
+    # run of each row, its points, and where the path starts; it ends where the row was run.
+    copies = sum(int((~one.special[:-1]).sum()) for one in (asked[2], asked[6]))
+    assert rows == [2, 2 + copies, 2 * (1 + 4 + 1), 2 * (1 + 3)]
+    together = attribute(model, asked, chosen)
+    assert together.failures == []
+    for number, instance in enumerate(asked):
+        alone = attribute(model, [instance], chosen)
+        for name, (row,) in alone.rows.items():
+            ours = together.rows[name][number]
+            assert ours is not None and row is not None
+            assert len(ours.scores) == len(instance)
+            limit = 1e-9 * np.abs(row.scores).max()
+            np.testing.assert_allclose(ours.scores, row.scores, rtol=0, atol=limit, err_msg=name)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "qwen3", "phi3"])
+@pytest.mark.parametrize("operation", ["pad", "delete"])
+def test_copies_go_on_from_what_their_row_begins_with(
+    tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch, family: str, operation: str
+) -> None:
+    """Windows are counted in the row, so that theirs are run whole."""
+    model = tiny(family, "causal_lm", "float64")
+    asked = [one for one in random_questions(model, [(24, 4)]) if not one.of_all]
+    chosen = choose("occlusion", {"occlusion": {"operation": operation}})
+    held: list[int] = []
+    run = Model.run
+
+    def counted(self: Model, rows: Rows, **more: Any) -> Any:
+        past = more.get("past") or [(torch.zeros(1, 1, 0, 1),) * 2]
+        held.append(past[0][0].shape[2])
+        return run(self, rows, **more)
+
+    monkeypatch.setattr(Model, "run", counted)
+    found = attribute(model, asked, chosen, token_budget=300).rows["occlusion"]
+    assert (max(held) > 12) == (not model.anatomy.indexed)
+    monkeypatch.setattr(Variants, "_starts", lambda self: [])
+    held.clear()
+    for ours, whole in zip(
+        found, attribute(model, asked, chosen, token_budget=300).rows["occlusion"], strict=True
+    ):
+        assert ours is not None and whole is not None
+        assert relative_error(ours.scores, whole.scores) < 1e-9
+    assert max(held) == 0
+
+
 def test_a_row_that_the_model_fails_on_while_an_answer_is_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,10 +524,10 @@ def test_questions_for_whose_gradients_there_is_no_memory(
     expected = attribute(model, instances, "saliency,occlusion", token_budget=budget)
     part = Captured.part
 
-    def run_out(self: Captured, numbers: torch.Tensor) -> Captured:
-        if 1 in numbers.tolist():
+    def run_out(self: Captured, rank: int) -> Captured:
+        if rank == 1:
             raise torch.OutOfMemoryError("too many")
-        return part(self, numbers)
+        return part(self, rank)
 
     monkeypatch.setattr(Captured, "part", run_out)
     found = attribute(model, instances, "saliency,occlusion", token_budget=budget)
@@ -467,7 +539,7 @@ def test_questions_for_whose_gradients_there_is_no_memory(
     take = Captured._take
 
     def fail(self: Captured, share: Share) -> None:
-        if 1 in share.numbers.tolist():
+        if share.rank == 1:
             raise ValueError("not this one")
         take(self, share)
 

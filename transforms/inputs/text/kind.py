@@ -259,7 +259,7 @@ class Text:
     def space(self, model: Model, batch: Batch, name: SpaceName, start: str) -> Space:
         """The path of a batch from ``mask`` or ``pad`` in its tokens' places, or from ``zero``.
 
-        In what is ``embedded`` removable tokens alone are replaced. In ``words`` all of them are
+        In what is ``embedded`` those alone are replaced that are ``moved``. In ``words`` all are
         (removable ones by ``mask_words``), and embeddings of positions and types are no part of
         the path. Of language models, and where texts are compared with pictures, the path from
         ``zero`` is that of words in either, as Beyond Intuition's authors have it: embeddings of
@@ -399,10 +399,10 @@ def _embedded(model: Model, batch: Batch, start: str) -> torch.Tensor:
         if model.contrastive or model.speaks:
             return entered - _words(model, rows.inputs["input_ids"])
         return torch.zeros_like(entered)
-    ids = rows.inputs["input_ids"].masked_fill(batch.removable, _token(model, start))
+    ids = rows.inputs["input_ids"].masked_fill(batch.moved, _token(model, start))
     noise = rows.noise
     if noise is not None:  # What is replaced has none.
-        noise = noise.masked_fill(batch.removable[..., None], 0)
+        noise = noise.masked_fill(batch.moved[..., None], 0)
     return model.embed(replace(rows, inputs={**rows.inputs, "input_ids": ids}, noise=noise))
 
 

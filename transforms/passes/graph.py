@@ -1,0 +1,68 @@
+"""One graph of a forward pass, differentiated for all that is asked of its inputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+# Ranks of questions that are differentiated at once, if the budget takes as many: products of
+# matrices are wider then, and beyond that processors gain no more.
+AT_ONCE = 4
+
+
+@dataclass(eq=False)
+class Graph:
+    """What is differentiated once for each rank of questions.
+
+    No input has a part in the scalar of another: one backward pass is of a question about each.
+
+    Attributes:
+        explained: The explained scalar of each question, [B].
+        leaf: What inputs are fed, [n, ...], if gradients are with respect to that.
+        attention: Each layer's attention, if they are with respect to that.
+        ranks: Numbers of the questions of each rank.
+        at_once: How many ranks are differentiated at once.
+    """
+
+    explained: torch.Tensor
+    leaf: torch.Tensor | None
+    attention: list[torch.Tensor]
+    ranks: Sequence[torch.Tensor]
+    at_once: int
+    _held: dict[int, Sequence[torch.Tensor]] = field(init=False, default_factory=dict)
+
+    def gradients(self, rank: int) -> Sequence[torch.Tensor]:
+        """Gradients of the questions of a rank, of what inputs have, each [n, ...]; once."""
+        if rank not in self._held:
+            wanted = [*([] if self.leaf is None else [self.leaf]), *self.attention]
+            some = self.ranks[rank : rank + self.at_once]
+            found = by_rank(some, self.explained, wanted, again=len(self.ranks) > 1)
+            self._held = dict(enumerate(found, rank))
+        return self._held.pop(rank)
+
+
+def by_rank(
+    ranks: Sequence[torch.Tensor],
+    explained: torch.Tensor,
+    wanted: Sequence[torch.Tensor],
+    *,
+    again: bool,
+) -> list[Sequence[torch.Tensor]]:
+    """Gradients of the sums of the questions of each rank, in one pass.
+
+    Args:
+        ranks: Numbers of the questions of each.
+        explained: What is differentiated, [..., B].
+        wanted: With respect to what.
+        again: Whether the graph is needed once more.
+    """
+    if len(ranks) == 1:
+        total = explained.sum() if not again else explained[..., ranks[0]].sum()
+        return [torch.autograd.grad(total, wanted, retain_graph=again)]
+    of_each = explained.new_zeros(len(ranks), *explained.shape)
+    for number, own in enumerate(ranks):
+        of_each[number, ..., own] = 1
+    found = torch.autograd.grad(
+        explained, wanted, of_each, retain_graph=again, is_grads_batched=True
+    )
+    return [[gradients[number] for gradients in found] for number in range(len(ranks))]
