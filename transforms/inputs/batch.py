@@ -232,10 +232,10 @@ class Instance:
     def moved(self) -> Flags:
         """Tokens in whose place others stand where a path starts: the removable ones.
 
-        Where each token that follows a prompt is asked for, it is all but special ones: also the
-        one read out, so that all that is asked of a row has one path.
+        Of language models it is all but special ones: also the one read out, so that all that is
+        asked of a row has one path.
         """
-        return self.removable if self.continuation is None or self.of_all else ~self.special
+        return self.removable if self.continuation is None else ~self.special
 
     def generator(self, seed: int, purpose: str) -> np.random.Generator:
         """A random generator of this instance's own, the same wherever and whenever it is asked.
@@ -264,12 +264,14 @@ class Batch:
         inputs: The inputs, a row for each, with all that is asked of them; ``rows`` where there is
             one instance of each. Questions to a language model are about starts of one row, of
             which it is the longest: what comes after a position has no part in what is read there.
+        moving: Tokens that paths replace, [B, T]; None for what they usually do (``moved``).
     """
 
     instances: tuple[Instance, ...]
     rows: Rows
     removable: torch.Tensor
     inputs: Rows
+    moving: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -294,6 +296,8 @@ class Batch:
     @cached_property
     def moved(self) -> torch.Tensor:
         """Tokens that paths replace (``Instance.moved``), False on padding, [B, T]."""
+        if self.moving is not None:
+            return self.moving
         if self.instances[0].continuation is None:
             return self.removable
         return put(padded([i.moved for i in self.instances], False, np.bool_), self.rows.device)
@@ -338,7 +342,8 @@ class Batch:
         """Some of the instances, each about another input, by their numbers, [b]."""
         rows = self.rows.chosen(numbers)
         instances = tuple(self.instances[number] for number in numbers.tolist())
-        return Batch(instances, rows, self.removable[numbers], rows)
+        moving = None if self.moving is None else self.moving[numbers]
+        return Batch(instances, rows, self.removable[numbers], rows, moving)
 
     def by_input(self, of_questions: torch.Tensor) -> torch.Tensor:
         """What questions have, [B, ...], by input and rank, [n, R, ...]; zeros for none such."""

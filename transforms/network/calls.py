@@ -9,7 +9,7 @@ need be computed. Whatever a family does before, around and after its layers sta
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from inspect import signature
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,41 +45,6 @@ def _tokens(convolution: Any, whole: Forward, pixels: torch.Tensor) -> torch.Ten
     sides = zip(pixels.shape[2:], convolution.stride, strict=True)
     shape = [side // stride for side, stride in sides]
     return pixels.new_zeros(()).expand(len(pixels), convolution.out_channels, *shape)
-
-
-def patch_feed_forward(layer: Layer) -> None:
-    """Lets the last layer widen only what is read, where several positions of a row are.
-
-    So much is computed of each position by itself; what isn't read is left at zero.
-    """
-    inside = layer.feed_forward
-    widening = [inside.expand] if inside.gate is None else [inside.expand, inside.gate]
-    for affine in widening:
-        if getattr(affine.module.forward, "func", None) is not _gathered:
-            affine.module.forward = partial(_gathered, affine.module.forward)
-    module = inside.contract.module
-    if getattr(module.forward, "func", None) is not _scattered:
-        module.forward = partial(_scattered, module.forward)
-
-
-def _gathered(whole: Forward, x: torch.Tensor) -> torch.Tensor:
-    """States of all positions, [B, T, d], to what those of the N that are read become, [N, m]."""
-    recorder = current_recorder()
-    if recorder is None or not recorder.narrow:
-        return cast(torch.Tensor, whole(x))
-    if recorder.places is None:
-        recorder.places, recorder.shape = recorder.read.places, x.shape[:2]
-    return cast(torch.Tensor, whole(x[recorder.places]))
-
-
-def _scattered(whole: Forward, x: torch.Tensor) -> torch.Tensor:
-    """The reverse, [N, m] to [B, T, d]."""
-    recorder = current_recorder()
-    if recorder is None or not recorder.narrow or recorder.places is None:
-        return cast(torch.Tensor, whole(x))
-    found: torch.Tensor = whole(x)
-    everywhere = found.new_zeros(*recorder.shape, found.shape[-1])
-    return everywhere.index_put(recorder.places, found)
 
 
 def _call(whole: Forward, *args: Any, **kwargs: Any) -> Any:

@@ -112,9 +112,6 @@ class Recorder:
         sums: The sums of its steps.
         queries: Its queries of all heads, [B, H, T, d/H], without a graph.
         keys: Its keys of all groups, [B, G, T, d/H].
-        places: Numbers of the rows and positions that the last feed-forward part was given, where
-            these were not all, [N] each.
-        shape: Of how many rows and positions they are.
     """
 
     called: Sequence[Layer]
@@ -140,8 +137,6 @@ class Recorder:
     sums: list[list[torch.Tensor]] = field(default_factory=list)
     queries: list[torch.Tensor] = field(default_factory=list)
     keys: list[torch.Tensor] = field(default_factory=list)
-    places: tuple[torch.Tensor, ...] | None = None
-    shape: Sequence[int] = ()
 
     @property
     def layers(self) -> list[LayerStates]:
@@ -165,17 +160,6 @@ class Recorder:
         if self.read.alone and left.shape[1] > 1:
             left = self.read.of(left)[:, None]
         self.left = left
-
-    @property
-    def narrow(self) -> bool:
-        """Whether the layer that is being run is the last, and need only give what is read of it.
-
-        That is so where several positions of a row are read, and nothing else is looked at. Where
-        it is one, all that follows attention is done for that alone (``readout``).
-        """
-        several = self.read.row is not None and self.read.at is not None
-        kept = self.watch.whole or self.watch.layers or self.watch.outputs
-        return several and not kept and self.leaving is None and self.number == len(self.called)
 
     @property
     def looks_at_attention(self) -> bool:

@@ -21,7 +21,6 @@ from transformers import (
 from attribeam.transforms.network.anatomy import Anatomy, Grid, Pooling
 from attribeam.transforms.network.borrowed import borrowed, leave_attention
 from attribeam.transforms.network.calls import (
-    patch_feed_forward,
     patch_layers,
     patch_patches,
     patch_root_mean_squares,
@@ -136,8 +135,6 @@ class Model:
         if self.anatomy.own_attention:
             leave_attention(self.network)
         patch_layers(self.layers)
-        if self.layers:
-            patch_feed_forward(self.layers[-1])
         if self.anatomy.patches is not None:
             patch_patches(attrgetter(self.anatomy.patches)(self.network))
         patch_root_mean_squares(self.network, self.anatomy.norm_shift)

@@ -38,13 +38,6 @@ class Read:
         return self.at
 
     @property
-    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Numbers of rows and of positions in them that are read, each place once, [N] both."""
-        assert self.row is not None
-        found = torch.stack([self.row, self.position]).unique(dim=1)
-        return found[0], found[1]
-
-    @property
     def alone(self) -> bool:
         """Whether one position of each row is all that is read."""
         return self.at is not None and self.row is None

@@ -57,7 +57,8 @@ def by_rank(
         again: Whether the graph is needed once more.
     """
     if len(ranks) == 1:
-        total = explained.sum() if not again else explained[..., ranks[0]].sum()
+        with torch.enable_grad():  # Whoever reads gradients need not have allowed any.
+            total = explained.sum() if not again else explained[..., ranks[0]].sum()
         return [torch.autograd.grad(total, wanted, retain_graph=again)]
     of_each = explained.new_zeros(len(ranks), *explained.shape)
     for number, own in enumerate(ranks):

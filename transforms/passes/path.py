@@ -136,20 +136,17 @@ class Path(Pass[PathGradient]):
         return PathGradient(gradient, totals.get("attention"), moved, gain)
 
     def _moving(self, captured: "Captured") -> Batch:
-        """The batch, with the tokens that move as those that may be replaced."""
-        model, batch = captured.model, captured.batch
-        if self.moves == "all":
-            return replace(batch, removable=captured.mask)
-        if not model.speaks:
+        """The batch, with the tokens that move along its paths."""
+        batch = captured.batch
+        if self.moves == "text":
             return batch
+        if self.moves == "all":
+            return replace(batch, moving=captured.mask)
         flags = torch.zeros_like(captured.mask)
         for own, instance in zip(flags, batch.instances, strict=True):
             assert instance.continuation is not None
-            if self.moves == "prompt":
-                own[: instance.continuation.prompt] = True
-            else:
-                own[: len(instance)] = torch.from_numpy(~instance.special).to(own.device)
-        return replace(batch, removable=flags)
+            own[: instance.continuation.prompt] = True
+        return replace(batch, moving=flags)
 
     def _walked(
         self, captured: "Captured", space: Space, kinds: Sequence[Of]
