@@ -542,3 +542,49 @@ def test_scores_of_what_is_left(tmp_path: Path) -> None:
     read = [places.index(at) for at in range(every["prompt_length"] - 1, len(ids) - 1)]
     total = said[read, ids[every["prompt_length"] :]].sum()
     assert row["logit"] == pytest.approx(float(total), abs=1e-9)
+
+
+def test_prompts_that_are_too_long(tmp_path: Path) -> None:
+    """Their start is left out, after the tokens that open them; or they fail, or are refused."""
+    text = " ".join(f"w{number}" for number in range(10, 40))
+    segments = [{"kind": "old", "start": 0, "end": 59}, {"kind": "new", "start": 60, "end": 119}]
+    line = {"id": "long", "prompt": text, "completion": "w50 w51", "segments": segments}
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", [line, {**line, "id": "short", "prompt": "w9"}])
+    model = GOLDENS / "llama-golden"
+
+    def run(*more: object) -> Any:
+        own = ("--methods", "saliency", "--no-evaluate", "--max-length", "12", *more)
+        return command("run", "--model", model, "--corpus", corpus, *own)
+
+    assert run("--output", tmp_path / "cut").status == 1  # The segments of the short one.
+    first, second, every = table(tmp_path / "cut", "instances").to_pylist()
+    assert every["tokens"] == ["<s>", *(f"w{number}" for number in range(30, 40)), "w50"]
+    assert first["tokens"] == every["tokens"][:11] and first["truncated"]
+    assert (first["token"], second["token"], every["prompt_length"]) == ("w50", "w51", 11)
+    kinds = [(each["kind"], each["first"], each["last"]) for each in every["segments"]]
+    assert kinds == [("new", 1, 10)]
+    assert run("--output", tmp_path / "fail", "--overflow", "fail").status == 1
+    messages = table(tmp_path / "fail", "failures")["message"].to_pylist()
+    assert any("32 tokens of a prompt and what follows, but the limit is 12" in m for m in messages)
+    refused = run("--output", tmp_path / "out", "--overflow", "stride")
+    assert refused.status == 2 and "windows of a prompt would be other prompts" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--target", "gold"), "of a language model there is each"),
+        (("--explain", "margin"), "is explained by contrast, logit, log_prob, probability"),
+        (("--label-column", "id"), "have no class that a label could be"),
+        (("--pair-column", "prompt"), "a language model has one prompt"),
+        (("--units", "patch"), "there is no 'patch'"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, options: tuple[str, str], says: str) -> None:
+    lines = [{"id": "a", "prompt": "w9 w8", "completion": "w7"}]
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", lines)
+    found = command(
+        *("run", "--model", GOLDENS / "llama-golden", "--corpus", corpus),
+        *("--output", tmp_path / "out", "--methods", "saliency", *options),
+    )
+    assert found.status == 2 and says in found.err, found.err
