@@ -90,6 +90,7 @@ def _register(
             additive=False,
             opt_in="authors of LRP say that a patent covers it: see docs/methods.md",
             requires=("looked_up",),
+            by_input=True,
             cost=cost,
             paper=paper,
             equation=equation,

@@ -17,6 +17,7 @@ from torch import nn
 from attribeam.transforms.network.capture import MixedError, Recorder, current_recorder
 from attribeam.transforms.network.parts import Layer, Norm, is_root_mean_square
 from attribeam.transforms.network.readout import read_out
+from attribeam.transforms.network.rules import normed
 
 Forward = Callable[..., Any]
 
@@ -168,7 +169,7 @@ def _place_of_mask(forward: Forward) -> int:
 
 
 def patch_root_mean_squares(network: nn.Module, shift: float) -> None:
-    """Lets norms by root mean squares compute in float64 where the network does.
+    """Lets norms by root mean squares compute in float64 where the network does, or by rules.
 
     transformers computes them in float32 whatever the type, and what is made of such numbers in
     float64 is right to seven digits alone.
@@ -187,9 +188,11 @@ def _root_mean_square(
     module: nn.Module, whole: Forward, shift: float, x: torch.Tensor
 ) -> torch.Tensor:
     """A norm by the root mean square, [..., d] in and out."""
+    if (recorder := current_recorder()) is not None and recorder.rules is not None:
+        return normed(Norm(module, shift), x).to(x.dtype)
     if x.dtype != torch.float64:
-        normed: torch.Tensor = whole(x)
-        return normed
+        plain: torch.Tensor = whole(x)
+        return plain
     return Norm(module, shift).exact(x)
 
 

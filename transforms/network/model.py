@@ -582,7 +582,7 @@ class Model:
             # What is done for what is read alone follows rules without being told.
             return current_recorder() is recorder and not (recorder is None or recorder.ended)
 
-        return following(rules, self.layers, self.anatomy.norm_shift, current)
+        return following(rules, self.layers, current)
 
     def logits_of(self, left: torch.Tensor, rows: Rows, rules: Rules | None = None) -> torch.Tensor:
         """What the head makes of what left the last layer, [B, T, d], or [B, 1, d] of one position.

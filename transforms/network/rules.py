@@ -20,7 +20,6 @@ from attribeam.transforms.network.parts import (
     HeadStep,
     Layer,
     Norm,
-    is_root_mean_square,
     unit,
 )
 
@@ -141,21 +140,18 @@ def normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def following(
-    rules: Rules, layers: Sequence[Layer], shift: float, current: Callable[[], bool]
-) -> Iterator[None]:
-    """For its duration the norms and the feed-forward parts of layers follow rules.
+def following(rules: Rules, layers: Sequence[Layer], current: Callable[[], bool]) -> Iterator[None]:
+    """For its duration the layer norms and the feed-forward parts of layers follow rules.
 
-    Attention and the head are told of them by who runs these.
+    Attention, norms by root mean squares and the head are told of them by who runs these.
 
     Args:
         rules: The rules.
         layers: The layers.
-        shift: What is added to the weights of their root mean squares (``Norm.shift``).
         current: Whether the run under way is the one that the rules are for.
     """
     with ExitStack() as hooks:
-        for norm in _norms(layers, shift):
+        for norm in _norms(layers):
             hooks.enter_context(_norm(norm, current))
         # Layers may share their parts.
         for inside in {id(x.contract.module): x for x in _feed_forwards(layers)}.values():
@@ -163,14 +159,10 @@ def following(
         yield
 
 
-def _norms(layers: Sequence[Layer], shift: float) -> Iterable[Norm]:
-    """All norms within layers, those of queries and keys among them, each once."""
+def _norms(layers: Sequence[Layer]) -> Iterable[Norm]:
+    """All layer norms within layers, those of queries and keys among them, each once."""
     modules = {id(m): m for layer in layers for m in layer.module.modules()}
-    for module in modules.values():
-        if isinstance(module, nn.LayerNorm):
-            yield Norm(module)
-        elif is_root_mean_square(module):
-            yield Norm(module, shift)
+    return (Norm(m) for m in modules.values() if isinstance(m, nn.LayerNorm))
 
 
 def _feed_forwards(layers: Sequence[Layer]) -> Iterable[FeedForward]:

@@ -12,10 +12,12 @@ from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.targets import Explained, Output, Scalar, parse_explain
 from attribeam.transforms.network.capture import LayerStates, Recorder, Watch
 from attribeam.transforms.network.model import Model
+from attribeam.transforms.network.rules import RULES, RuleName, Rules
 from attribeam.transforms.passes.base import Pass, Target, Wish
 from attribeam.transforms.passes.bottleneck import Statistics
 from attribeam.transforms.passes.forward import Backward, Forward
 from attribeam.transforms.passes.graph import AT_ONCE, Graph
+from attribeam.transforms.passes.ruled import Left, Ruled
 from attribeam.transforms.recovery import fitting
 
 Result = TypeVar("Result")
@@ -78,6 +80,8 @@ class Captured:
         fed: What that is: what enters the first layer; of pictures, the pixels of each patch.
         attention_gradient: Gradient with respect to each layer's attention; at padding it need not
             be zero. None of a capture that has parts.
+        of_rules: Rules that the base pass followed, if it was relevance by them that was asked for
+            alone, and what is to be differentiated for it.
     """
 
     model: Model
@@ -98,6 +102,7 @@ class Captured:
     gradient: torch.Tensor | None = field(init=False, default=None)
     fed: torch.Tensor | None = field(init=False, default=None)
     attention_gradient: list[torch.Tensor] = field(init=False, default_factory=list)
+    of_rules: "Left | None" = field(init=False, default=None)
     _graph: Graph | None = field(init=False, default=None)
     _kept: dict[Hashable, torch.Tensor] = field(init=False, default_factory=dict)
     _results: dict[Hashable, tuple[frozenset[Wish], Any]] = field(init=False, default_factory=dict)
@@ -176,7 +181,12 @@ class Captured:
         return self.inputs.outputs
 
     def run_inputs(
-        self, count: int = 1, *, watch: Watch = _NOTHING, enter: torch.Tensor | None = None
+        self,
+        count: int = 1,
+        *,
+        watch: Watch = _NOTHING,
+        enter: torch.Tensor | None = None,
+        rules: Rules | None = None,
     ) -> tuple[torch.Tensor, Recorder]:
         """Runs copies of the inputs, and reads all that is asked of them.
 
@@ -184,39 +194,47 @@ class Captured:
             count: How many copies, one after the other.
             watch: What to look at.
             enter: Replaces what enters the first layer, [count * n, T, d].
+            rules: Rules that gradients are to follow.
 
         Returns:
             Logits, [count * B, C], and the recorder.
         """
         batch, model = self.batch, self.model
         if self.single or watch.whole or not batch.read_alike:
-            return model.run(batch.inputs.repeated(count), watch=watch, enter=enter)
+            inputs = batch.inputs.repeated(count)
+            return model.run(inputs, watch=watch, enter=enter, rules=rules)
         # Nothing but what is read need come out of the last layer.
-        _, recorder = model.run(batch.once.rows.repeated(count), watch=watch, enter=enter)
+        once = batch.once.rows.repeated(count)
+        _, recorder = model.run(once, watch=watch, enter=enter, rules=rules)
         rows, left = replace(batch.inputs, inputs={}).repeated(count), recorder.left
         assert rows.read.row is not None and left is not None
         read = replace(batch.rows, inputs={}).repeated(count)
         with model.autocast():
-            logits = model.logits_of(left[rows.read.row], read)
+            logits = model.logits_of(left[rows.read.row], read, rules)
         return logits.to(model.dtype), recorder
 
     def _run_base(self) -> None:
         """The real inputs, once: forward, and backward if a method asked for gradients."""
         start = self.clock()
         of_input, of_attention = Backward() in self.needs, Backward("attention") in self.needs
-        graph = of_input or of_attention
+        ruled = self._ruled()
+        graph, rules = of_input or of_attention, None if ruled is None else RULES[ruled]
         kind, leaf, entered = inputs_of(self.model), None, None
-        with torch.set_grad_enabled(graph):
-            if graph:  # Gradients of attention need one from the first layer's attention on.
+        with torch.set_grad_enabled(graph or rules is not None):
+            if (
+                graph or rules is not None
+            ):  # Gradients of attention need one from the first layer's attention on.
                 rows = self.batch.once.rows
                 leaf, enter = kind.leaf(self.model, rows)
                 leaf = leaf.detach().requires_grad_()
                 entered = enter(rows, leaf)
-            logits, recorder = self.run_inputs(watch=self._watch(), enter=entered)
+            logits, recorder = self.run_inputs(watch=self._watch(), enter=entered, rules=rules)
             self.logits = logits.detach()
             self._spent(Forward(), start)
             self.question = self._question(self.target)
-            if leaf is not None:
+            if rules is not None and leaf is not None:
+                self.of_rules = Left(rules.name, self.question(logits), leaf)
+            elif leaf is not None:
                 inputs = leaf if of_input else None
                 attention = recorder.attention if of_attention else []
                 cost = len(leaf) * row_cost(self.batch.rows.length, self.model.head_size)
@@ -234,6 +252,15 @@ class Captured:
             self._keep(self._graph, self._graph.gradients(0))
             self._graph = None
             self._spent(Backward(), start)
+
+    def _ruled(self) -> RuleName | None:
+        """The rules of relevance that one pass is to follow where nothing else is asked of it.
+
+        What it computes is the same but for rounding, so that it can be the base pass.
+        """
+        names = {need.rules for need in self.needs if isinstance(need, Ruled)}
+        plain = any(isinstance(need, Backward) or need.shared is Forward for need in self.needs)
+        return names.pop() if len(names) == 1 and not plain and not self.layered else None
 
     def _take(self, share: "Share") -> None:
         """What a capture has of some questions, and their gradients, if it has any."""

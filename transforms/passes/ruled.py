@@ -47,12 +47,29 @@ class Ruled(Pass[RuledGradient]):
         return RuledGradient(*(x[share.numbers] for x in result))
 
     def run(self, captured: "Captured", alike: Sequence[Wish]) -> RuledGradient:
-        """One forward pass of each input, and one backward pass for the first questions of all."""
-        model, rows, kind = captured.model, captured.batch.inputs, inputs_of(captured.model)
+        """One forward pass of each input, and one backward pass for the first questions of all.
+
+        The forward pass is that of the base, where nothing else was asked of that.
+        """
+        model, kind = captured.model, inputs_of(captured.model)
+        explained, leaf = self._base(captured) or self._forward(captured)
+        (gradient,) = captured.gradients(explained, [leaf])
+        fed = captured.asked(kind.vectors(model, leaf.detach()))
+        return RuledGradient(kind.vectors(model, gradient), fed)
+
+    def _base(self, captured: "Captured") -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What the base pass left to be differentiated, if it was by these rules; but once."""
+        found, captured.of_rules = captured.of_rules, None
+        if found is None or found[0] != self.rules or found[1].leaf is None:
+            return None
+        return found[1].explained, found[1].leaf
+
+    def _forward(self, captured: "Captured") -> tuple[torch.Tensor, torch.Tensor]:
+        """The explained scalar of each question, [B], and what it is a function of, [n, T, n]."""
+        model, rows, kind = captured.model, captured.batch.once.rows, inputs_of(captured.model)
         with torch.enable_grad():
             leaf, enter = kind.leaf(model, rows)
             leaf = leaf.detach().requires_grad_()
-            logits, _ = model.run(rows, enter=enter(rows, leaf), rules=RULES[self.rules])
-            (gradient,) = captured.gradients(captured.question(logits), [leaf])
-        fed = captured.asked(kind.vectors(model, leaf.detach()))
-        return RuledGradient(kind.vectors(model, gradient), fed)
+            entered = enter(rows, leaf)
+            logits, _ = captured.run_inputs(enter=entered, rules=RULES[self.rules])
+            return captured.question(logits), leaf
