@@ -23,6 +23,8 @@ from attribeam.transforms.network.rows import Read
 from attribeam.transforms.network.rules import Rules, sloped
 
 IMPLEMENTATION = "attribeam"
+# Tokens of which attention is small enough to be held for a backward pass.
+_FEW = 512
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,9 @@ def _attention(
     rules = None if recorder is None else recorder.rules
     if rules is not None:
         query, key, value = rules.projected(query, key, value)
-    if softcap is None and not looked_at:
+    # Where they are fixed, probabilities have no backward pass, which fused attention always has.
+    fixed = rules is not None and not rules.scores and key.shape[2] <= _FEW
+    if softcap is None and not looked_at and not fixed:
         keys, values = (_by_head(x, query) for x in (key, value))
         mixed = functional.scaled_dot_product_attention(
             query, keys, values, attn_mask=attention_mask, scale=scaling

@@ -132,7 +132,7 @@ def sloped(entered: torch.Tensor, left: torch.Tensor, beside: float = 0) -> torc
 def normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:
     """What leaves a norm, [..., d] as x, the deviation being fixed."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    left = norm.centre(wide) / norm.deviation(wide).detach() * norm.weight
+    left = norm.centre(wide) * (norm.weight / norm.deviation(wide.detach())).detach()
     return left if norm.bias is None else left + norm.bias
 
 

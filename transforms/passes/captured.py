@@ -309,7 +309,8 @@ class Captured:
         explained, last, row = self._graph.explained, self._graph.attention[-1], read.row
         assert row is not None
         for own in self.batch.ranks:
-            (gradient,) = torch.autograd.grad(explained[own].sum(), last, retain_graph=True)
+            weights = torch.zeros_like(explained).index_fill_(0, own, 1)
+            (gradient,) = torch.autograd.grad(explained, last, weights, retain_graph=True)
             rows = gradient[row[own]]
             if read.at is not None:
                 rows = rows.transpose(1, 2)[torch.arange(len(own), device=own.device), read.at[own]]
@@ -341,7 +342,7 @@ class Captured:
         """
         row, rank = self.batch.inputs.read.row, self.batch.rank
         if row is None:
-            return torch.autograd.grad(explained.sum(), wanted)
+            return torch.autograd.grad(explained, wanted, torch.ones_like(explained))
         found = [x.new_empty(len(row), *x.shape[1:]) for x in wanted]
         cost = len(self.batch.once) * row_cost(self.batch.rows.length, self.model.head_size)
         at_once, start, count = max(1, int(self.budget / cost)), 0, len(self.batch.ranks)
