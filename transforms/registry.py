@@ -270,6 +270,7 @@ DEFINED_BY: dict[Trait, str] = {
     "serial": "is defined by layers whose parts are added one after the other, each as it is",
     "ungated": "is defined by feed-forward parts without a gate",
     "classes": "is defined by the probabilities of classes",
+    "probability": "is defined by the probability of what is asked",
     "position": "is defined by predictions that are read from one position",
     "tokens": "is defined for rows of tokens",
     "lengths": "is defined by heads that don't divide features by their lengths",
