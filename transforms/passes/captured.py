@@ -16,9 +16,8 @@ from attribeam.transforms.network.rules import RULES, RuleName, Rules
 from attribeam.transforms.passes.base import Pass, Target, Wish
 from attribeam.transforms.passes.bottleneck import Statistics
 from attribeam.transforms.passes.forward import Backward, Forward
-from attribeam.transforms.passes.graph import AT_ONCE, Graph
+from attribeam.transforms.passes.graph import AT_ONCE, Graph, by_rank
 from attribeam.transforms.passes.ruled import Left, Ruled
-from attribeam.transforms.recovery import fitting
 
 Result = TypeVar("Result")
 _NOTHING = Watch()
@@ -237,9 +236,7 @@ class Captured:
             elif leaf is not None:
                 inputs = leaf if of_input else None
                 attention = recorder.attention if of_attention else []
-                cost = len(leaf) * row_cost(self.batch.rows.length, self.model.head_size)
-                at_once = max(1, min(AT_ONCE, int(self.budget / cost)))
-                ranks = self.batch.ranks
+                ranks, at_once = self.batch.ranks, self._ranks_at_once
                 self._graph = Graph(self.question(logits), inputs, attention, ranks, at_once)
         assert recorder.entered is not None
         self.inputs = Seen(
@@ -309,8 +306,7 @@ class Captured:
         explained, last, row = self._graph.explained, self._graph.attention[-1], read.row
         assert row is not None
         for own in self.batch.ranks:
-            weights = torch.zeros_like(explained).index_fill_(0, own, 1)
-            (gradient,) = torch.autograd.grad(explained, last, weights, retain_graph=True)
+            ((gradient,),) = by_rank([own], explained, [last], again=True)
             rows = gradient[row[own]]
             if read.at is not None:
                 rows = rows.transpose(1, 2)[torch.arange(len(own), device=own.device), read.at[own]]
@@ -334,33 +330,22 @@ class Captured:
     def gradients(
         self, explained: torch.Tensor, wanted: Sequence[torch.Tensor]
     ) -> Sequence[torch.Tensor]:
-        """Gradients of each instance's scalar, [B], each [B, ...] of what inputs have, [n, ...].
-
-        No input has a part in another's scalar: the first questions of all inputs are
-        differentiated at once, then the second ones, and so on; as many of these side by side as
-        the budget has room for.
-        """
-        row, rank = self.batch.inputs.read.row, self.batch.rank
+        """Gradients of each instance's scalar, [B], each [B, ...] of what inputs have, [n, ...]."""
+        row, ranks = self.batch.inputs.read.row, self.batch.ranks
+        graph = Graph(explained, None, list(wanted), ranks, self._ranks_at_once)
         if row is None:
-            return torch.autograd.grad(explained, wanted, torch.ones_like(explained))
+            return graph.gradients(0)
         found = [x.new_empty(len(row), *x.shape[1:]) for x in wanted]
-        cost = len(self.batch.once) * row_cost(self.batch.rows.length, self.model.head_size)
-        at_once, start, count = max(1, int(self.budget / cost)), 0, len(self.batch.ranks)
-
-        def some(count: int) -> Sequence[torch.Tensor]:
-            places = torch.arange(start, start + count, device=row.device)
-            several = (rank == places[:, None]).to(explained)
-            return torch.autograd.grad(
-                explained, wanted, several, retain_graph=True, is_grads_batched=True
-            )
-
-        while start < count:
-            gradients, at_once = fitting(some, min(at_once, count - start))
-            own = ((rank >= start) & (rank < start + at_once)).nonzero()[:, 0]
-            for kept, gradient in zip(found, gradients, strict=True):
-                kept[own] = gradient[rank[own] - start, row[own]]
-            start += at_once
+        for rank, own in enumerate(ranks):
+            for kept, gradient in zip(found, graph.gradients(rank), strict=True):
+                kept[own] = gradient[row[own]]
         return found
+
+    @property
+    def _ranks_at_once(self) -> int:
+        """How many ranks of questions the budget has room for beside the inputs."""
+        cost = len(self.batch.once) * row_cost(self.batch.rows.length, self.model.head_size)
+        return max(1, min(AT_ONCE, int(self.budget / cost)))
 
     def of_inputs(
         self, key: Hashable, compute: "Callable[[Captured], torch.Tensor]"

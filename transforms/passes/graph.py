@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
+
+from attribeam.transforms.recovery import fitting
 
 # Ranks of questions that are differentiated at once, if the budget takes as many: products of
 # matrices are wider then, and beyond that processors gain no more.
@@ -34,11 +37,16 @@ class Graph:
     def gradients(self, rank: int) -> Sequence[torch.Tensor]:
         """Gradients of the questions of a rank, of what inputs have, each [n, ...]; once."""
         if rank not in self._held:
-            wanted = [*([] if self.leaf is None else [self.leaf]), *self.attention]
-            some = self.ranks[rank : rank + self.at_once]
-            found = by_rank(some, self.explained, wanted, again=len(self.ranks) > 1)
+            more = min(self.at_once, len(self.ranks) - rank)
+            found, self.at_once = fitting(partial(self._of_next, rank), more)
             self._held = dict(enumerate(found, rank))
         return self._held.pop(rank)
+
+    def _of_next(self, rank: int, count: int) -> list[Sequence[torch.Tensor]]:
+        """Those of so many ranks."""
+        wanted = [*([] if self.leaf is None else [self.leaf]), *self.attention]
+        some = self.ranks[rank : rank + count]
+        return by_rank(some, self.explained, wanted, again=len(self.ranks) > 1)
 
 
 def by_rank(
