@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, help="folder of a classifier (a random MiniLM)")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="Parquet file with `text`")
     parser.add_argument("--limit", type=int, default=64, help="instances for passes and captum")
+    parser.add_argument("--other", type=Path, help="checkout of another commit, for against")
     parser.add_argument("--beam-limit", type=int, default=1000, help="instances for the pipeline")
     arguments = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
@@ -52,8 +53,14 @@ def main() -> int:
             "memory": ("memory", ()),
             "sql": ("sql_scale", ()),
             "planning": ("planning", ()),
+            "quadrature": ("quadrature", (Material(model, arguments.corpus, 12),)),
             "soak": ("soak", ()),
         }
+        if arguments.other is not None:
+            known["against"] = (
+                "against",
+                (Material(arguments.other.resolve(), few.corpus, 0), few),
+            )
         unknown = set(arguments.names) - set(known)
         if unknown:
             parser.error(f"there is no benchmark {unknown.pop()}; there are {', '.join(known)}")

@@ -16,7 +16,6 @@ How exact the integrals are is measured on sentences of a corpus, against 64 Gau
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +152,7 @@ def _attributions(
         attention_attributions(
             states,
             Explained("logit", states.logits.argmax(-1)),
-            rule=partial(quadrature, rule),
+            rule=rule,
             steps=steps,
             most=most,
             tolerance=0.01,

@@ -39,6 +39,7 @@ SECONDS_LIMIT = 30.0
 SUMMARIES = (
     "cost",
     "completeness",
+    "quadrature",
     "failure_summary",
     "faithfulness",
     "faithfulness_normalised",

@@ -166,6 +166,13 @@ class Options:
         metavar="float32|float64|bfloat16|mixed",
         known=("float32", "float64", "bfloat16", "mixed"),
     )
+    perturb_dtype: str = _in_running(
+        "type that perturbed inputs of curves are run in; auto takes bfloat16 where the processor "
+        "has it and some of the run's instances show that nothing changes beyond a bound",
+        "float32",
+        metavar="auto|float32|bfloat16",
+        known=("auto", "float32", "bfloat16"),
+    )
     token_budget: int | None = _in_running(
         "largest batch, in tokens (by device)", None, metavar="N", whole=True, least=1
     )

@@ -135,7 +135,8 @@ class MethodRecord(TypedDict):
 class EvaluationRecord(TypedDict):
     """What is perturbed, in all curves of a run.
 
-    ``each`` says that every number of units is removed, beside the fractions.
+    ``each`` says that every number of units is removed, beside the fractions, and ``dtype`` which
+    type perturbed inputs are run in, if that isn't the run's.
     """
 
     protocol: str
@@ -144,6 +145,7 @@ class EvaluationRecord(TypedDict):
     operations: NotRequired[list[str]]
     fractions: NotRequired[list[float]]
     each: NotRequired[bool]
+    dtype: NotRequired[str]
 
 
 class Execution(TypedDict, total=False):
@@ -158,6 +160,7 @@ class Execution(TypedDict, total=False):
     workers: int
     processors: int | None
     part: str
+    perturb_dtype: dict[str, float]
     runner: str
     versions: dict[str, str]
 

@@ -252,6 +252,19 @@ _ATTRIBUTIONS = (
         "alti_logit to feed-forward parts and biases; else null",
         added=True,
     ),
+    _column(
+        "steps",
+        pa.int32(),
+        "Points that an integral along a path was taken at; null where there is none",
+        added=True,
+    ),
+    _column(
+        "error",
+        REAL,
+        "Estimated error of the integral over its largest value: the completeness gap, or what "
+        "half the points would change, whichever is larger; null where neither is known",
+        added=True,
+    ),
 )
 
 _LAYERS = (
@@ -312,13 +325,20 @@ _INTERACTIONS = (
     _column("output", REAL, "Output that is explained: F(A)"),
     _column("without", REAL, "The output without this layer's attention: F(0)"),
     _column("steps", pa.int32(), "Points of the integral that the attributions are"),
-    _column("gap", REAL, "Its error: |sum of all attributions - (F(A) - F(0))|"),
+    _column("gap", REAL, "What it misses: |sum of all attributions - (F(A) - F(0))|"),
     _column("query", pa.list_(pa.int32()), "Positions of the tokens that take, strongest first"),
     _column("key", pa.list_(pa.int32()), "Positions of the tokens that are taken from"),
     _column("attr", pa.list_(REAL), "Attribution of each pair, summed over the heads"),
     _column("prop", pa.list_(REAL), "attr over the layer's largest outside the readout's row"),
     _column("dropped", pa.int32(), "Number of pairs left out whose attribution isn't 0"),
     _column("mass_dropped", REAL, "Sum of their absolute attributions"),
+    _column(
+        "error",
+        REAL,
+        "Its estimated error: the gap, or what half of the points would change of what is taken "
+        "from a token, where that is known and more",
+        added=True,
+    ),
 )
 
 _TREE_EDGES = (
@@ -356,6 +376,20 @@ _PATTERNS = (
     _column("influence", REAL, "Influence through the pattern: the last step's"),
     _column("input_influence", REAL, "Influence of the token through all paths"),
     _column("concentration", REAL, "influence / input_influence, not bounded; null if that is 0"),
+    _column("points", pa.int32(), "Points of the path that it was found at", added=True),
+    _column(
+        "error",
+        REAL,
+        "What half of the points would add to influence; null where that is unknown",
+        added=True,
+    ),
+    _column(
+        "sure",
+        pa.bool_(),
+        "Whether every node and head was ahead of the others by more than half of the points "
+        "change of that; null where that is unknown",
+        added=True,
+    ),
 )
 
 _MASKS = (

@@ -65,6 +65,7 @@ _NAMES = (
     "localisation_intervals",
     "class_discrimination",
     "completeness",
+    "quadrature",
     "layer_tokens",
     "mixing",
     "information_tokens",

@@ -7,6 +7,7 @@ is to blame stands alone. Neither changes a result, since no result depends on b
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 from typing import Any, cast
 
 import numpy as np
@@ -63,6 +64,9 @@ class Attribution:
         unattributed: What is left of the explained scalar where it gives that to no token.
         pixels: Raw score per pixel of a picture, [H * W], where they were asked for and the method
             has them.
+        steps: Points that its integral was taken at, of a method that has one.
+        error: Estimated error of that integral over the largest score (``ladder.Taken``); None
+            where nothing is known of it.
         details: Rows of the other tables that the method fills; those of ``details.BY_LAYER`` only
             where scores by layer were asked for.
     """
@@ -75,6 +79,8 @@ class Attribution:
     bias: float | None = None
     unattributed: float | None = None
     pixels: NDArray[np.floating] | None = None
+    steps: int | None = None
+    error: float | None = None
     details: Details = field(default_factory=dict)
 
     @property
@@ -89,7 +95,7 @@ class Attribution:
 
     def finite_in(self, real: Real) -> bool:
         """Whether all of it are numbers, and stay so where they are stored with a precision."""
-        numbers = (self.delta, self.scale, self.bias, self.unattributed)
+        numbers = (self.delta, self.scale, self.bias, self.unattributed, self.error)
         extra = {"extra": [(self.scores, *numbers, self.pixels)]}
         return is_finite({**self.details, **extra}, real)
 
@@ -437,6 +443,7 @@ def unbatched(scores: Scores, lengths: Sequence[int]) -> list[Attribution]:
         details = [{**of, "layers": own} for of, own in zip(details, layers, strict=True)]
     columns = scores.delta, scores.scale, scores.bias, scores.unattributed
     extra = zip(*map(numbers, columns), strict=True)
+    steps, errors = _taken(scores, len(lengths))
     return [
         Attribution(
             target=None,
@@ -447,12 +454,22 @@ def unbatched(scores: Scores, lengths: Sequence[int]) -> list[Attribution]:
             bias=bias,
             unattributed=unattributed,
             pixels=None if pixels is None else pixels[row],
+            steps=steps[row],
+            error=errors[row],
             details=details[row],
         )
         for row, (length, (delta, scale, bias, unattributed)) in enumerate(
             zip(lengths, extra, strict=True)
         )
     ]
+
+
+def _taken(scores: Scores, count: int) -> tuple[list[int | None], list[float | None]]:
+    """Steps and errors of each instance's integral; None where there is none."""
+    if scores.taken is None:
+        return [None] * count, [None] * count
+    errors = scores.taken.error.tolist()
+    return scores.taken.steps.tolist(), [None if isnan(error) else error for error in errors]
 
 
 def _unbatched_layers(layers: LayerScores, lengths: Sequence[int]) -> list[list[LayerRow]]:

@@ -96,6 +96,8 @@ class InteractionsRow(NamedTuple):
         prop: That over the layer's largest, [N].
         dropped: Number of pairs left out whose attribution isn't 0.
         mass_dropped: Sum of their absolute attributions.
+        error: The gap, or what half of the points would change of what is taken from a token, if
+            that is known and more.
     """
 
     layer: int
@@ -110,6 +112,7 @@ class InteractionsRow(NamedTuple):
     prop: NDArray[np.floating[Any]]
     dropped: int
     mass_dropped: float
+    error: float | None = None
 
 
 class TreeEdgeRow(NamedTuple):
@@ -170,6 +173,9 @@ class PatternRow(NamedTuple):
         influence: That of the pattern, signed.
         input_influence: That of the token through all paths.
         concentration: Their ratio; None if the latter is 0.
+        points: Points of the path that the pattern was found at.
+        error: What half of them would add to its influence; None if that is unknown.
+        sure: Whether each choice was ahead by more than half of the points change of that.
     """
 
     level: str
@@ -181,6 +187,9 @@ class PatternRow(NamedTuple):
     influence: float
     input_influence: float
     concentration: float | None
+    points: int | None = None
+    error: float | None = None
+    sure: bool | None = None
 
 
 def is_finite(details: Details, real: Real) -> bool:

@@ -25,6 +25,7 @@ from attribeam.transforms.inputs.variants import (
     WordScore,
     unit_scores,
 )
+from attribeam.transforms.network.halved import can_be_halved, halved
 from attribeam.transforms.network.model import FOIL, Model
 
 Order = Literal["morf", "lerf", "random"]
@@ -59,6 +60,7 @@ class Evaluation:
             each side has the operations that there are for it.
         each: In place of fractions, units are removed one after the other: of n of them, curves
             have n + 1 points.
+        dtype: The type that perturbed inputs are run in: ``bfloat16``, or None for the model's.
     """
 
     fractions: tuple[float, ...] = FRACTIONS
@@ -67,6 +69,7 @@ class Evaluation:
     protocol: EvaluationProtocol = _USUAL
     text_protocol: EvaluationProtocol | None = None
     each: bool = False
+    dtype: Literal["bfloat16"] | None = None
 
     def checked(self, model: Model) -> "Evaluation":
         """Checks the settings against each other and the model.
@@ -77,6 +80,8 @@ class Evaluation:
         Raises:
             UsageError: If one of them is unknown, out of range, or not for this model.
         """
+        if self.dtype is not None and (why := can_be_halved(model)) is not None:
+            raise UsageError(f"--perturb-dtype {self.dtype} {why}: use float32")
         if model.beside is not None:
             return self._checked_for_pairs(model)
         kind = inputs_of(model)
@@ -368,7 +373,7 @@ def curves(
         return _by_tower(model, rankings, evaluation, token_budget=token_budget, seed=seed)
     if model.task == "causal_lm" and any(ranking.instance.of_all for ranking in rankings):
         return _by_span(model, rankings, evaluation, token_budget=token_budget, seed=seed)
-    variants = Variants(model)
+    variants = Variants(model if evaluation.dtype is None else halved(model))
     asked = [_asked(variants, ranking, evaluation, seed) for ranking in rankings]
     variants.run(token_budget)
     results: list[list[CurvePoint] | None] = []

@@ -18,6 +18,7 @@ from attribeam.transforms.inputs.variants import WordScore
 from attribeam.transforms.network.model import Model, Trait
 from attribeam.transforms.passes.base import Wish
 from attribeam.transforms.passes.captured import Captured
+from attribeam.transforms.passes.ladder import Taken
 
 Params = Mapping[str, Any]
 ParamValue = bool | int | float | str
@@ -150,6 +151,7 @@ class Scores:
         targets: Class explained per instance, [B], where it isn't that of the run.
         pixels: Raw score per pixel, row by row, [B, H * W], where they were asked for and the
             method has them.
+        taken: How integrals along a path were taken, of methods of such.
         errors: Why instances have no scores, by number in the batch, of those that have none; the
             others' don't depend on them.
     """
@@ -163,6 +165,7 @@ class Scores:
     details: Sequence[Details] | None = None
     targets: torch.Tensor | None = None
     pixels: torch.Tensor | None = None
+    taken: Taken | None = None
     errors: Mapping[int, Exception] = field(default_factory=dict)
 
 
@@ -201,6 +204,7 @@ class Method:
             input; else it is given one about each, and then the next ones.
         former: What parameters that it hasn't always had were when it hadn't, so that older runs
             can go on.
+        earlier: Defaults that it once had, with which runs that were begun so go on.
     """
 
     name: str
@@ -226,6 +230,7 @@ class Method:
     has_sign: Callable[[Params], bool] | None = None
     former: Mapping[str, ParamValue] = field(default_factory=dict)
     by_input: bool = False
+    earlier: Mapping[str, ParamValue] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -251,6 +256,24 @@ class Method:
             else _default(default)
             for name, default in self.defaults.items()
         }
+
+    def as_begun(
+        self, given: Mapping[str, Any], begun: Mapping[str, ParamValue]
+    ) -> dict[str, ParamValue] | None:
+        """Parameters with given ones put in, of a run that was begun with earlier defaults.
+
+        Args:
+            given: The given ones.
+            begun: Those of the run.
+
+        Returns:
+            Them; None if it was begun with others.
+        """
+        given = self._spelled_out(given)
+        earlier = {name: value for name, value in self.earlier.items() if name not in given}
+        if not earlier or any(begun.get(name) != value for name, value in earlier.items()):
+            return None
+        return self.params({**earlier, **given})
 
     def _spelled_out(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Given parameters with the preset's in place of its name."""

@@ -75,6 +75,8 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
         units = f"a {evaluation['protocol']} at a time"
         if of_texts := evaluation.get("text_protocol"):
             units += f", of texts a {of_texts}"
+        if dtype := evaluation.get("dtype"):
+            units += f"; in {dtype}"
         yield Fact("evaluated", f"{orders}; by {operations}; {units}")
     if names := devices(manifest):
         yield Fact("computed on", ", ".join(names))

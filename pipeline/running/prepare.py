@@ -23,6 +23,7 @@ from attribeam.pipeline.places import check_model_folder
 from attribeam.pipeline.running.again import NOTHING, Run, Work, passing_parts
 from attribeam.pipeline.running.identity import base_name, record
 from attribeam.pipeline.running.manifest import check_is_own, merged, other_versions, read_manifest
+from attribeam.pipeline.running.perturbing import decided
 from attribeam.pipeline.running.statistics import ensure_statistics
 from attribeam.pipeline.settings import ModelCopy, Settings
 from attribeam.pipeline.store.damage import sorted_out, sweep
@@ -188,7 +189,7 @@ def load(options: Options, workers: Workers) -> Loaded:
         raise UsageError("--layers: pairs are run by two networks, whose layers aren't the same")
     target = parse_target(options.target, model)
     scalar = parse_explain(options.explain, model)
-    evaluation = options.evaluation and _in_order(options.evaluation.checked(model))
+    evaluation = _evaluation(options, model)
     chosen, left_out = fit_all(chosen, model, scalar)
     return Loaded(
         folder=folder,
@@ -201,6 +202,16 @@ def load(options: Options, workers: Workers) -> Loaded:
         scalar=scalar,
         evaluation=evaluation,
     )
+
+
+def _evaluation(options: Options, model: Model) -> Evaluation | None:
+    """What is perturbed, checked; with ``auto`` its type is decided when there is a corpus."""
+    if options.evaluation is None:
+        return None
+    asked = options.evaluation
+    if options.perturb_dtype == "bfloat16":
+        asked = replace(asked, dtype="bfloat16")
+    return _in_order(asked.checked(model))
 
 
 def check(
@@ -260,8 +271,24 @@ def prepare(options: Options, workers: Workers, loaded: Loaded | None = None) ->
     check_numbers(options)
     old = _open_output(options.output)
     checked = check(options, workers, old and old["identity"]["corpus"], loaded)
+    if old is not None:
+        checked = replace(checked, chosen=_as_begun(checked, options, old))
     with _undone(options.output.rstrip("/"), old):
         return _prepared(options, checked, old)
+
+
+def _as_begun(checked: Checked, options: Options, old: Manifest) -> list[Chosen]:
+    """The chosen methods, with the defaults that a run began them with, if those have changed."""
+
+    def begun(choice: Chosen) -> Chosen:
+        record = old["methods"].get(choice.name)
+        given = options.params.get(choice.name, {})
+        params = record and choice.method.as_begun(given, record["params"])
+        if not params:
+            return choice
+        return replace(choice, params=params).fitted(checked.model, checked.scalar)
+
+    return [begun(choice) for choice in checked.chosen]
 
 
 def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepared:
@@ -283,7 +310,11 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
         discard_folder(join(root, STATISTICS))
     rows = copy() if old is None else int(old["identity"]["corpus"]["rows"])
     options = replace(options, limit=_effective_limit(options.limit, rows, corpus, old))
-    settings = checked.settings(options, rows)
+    settings, told, measured = decided(
+        checked.settings(options, rows),
+        *(options.perturb_dtype, model, old),
+        checked.device if checked.copy is None else "auto",
+    )
     ids = "input_ids" in corpus.columns
     padding = _padding(root, old, settings, model.of_texts) if ids else None
     new = record(options, settings, model, corpus, rows, checked.chosen, padding)
@@ -303,10 +334,12 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
     work = run.work(kept, damage, passing, part, everything=everything)
     # Of whichever method: it is known by whom it was made.
     manifest["executions"][-1]["methods"] = list(work.settings.methods)
+    if measured is not None:
+        manifest["executions"][-1]["perturb_dtype"] = measured
     if checked.left_out:
         manifest["executions"][-1]["left_out"] = checked.left_out
     ensure_statistics(replace(work.settings, device=checked.device), model, damage.samples)
-    guessed = [*checked.notes, *said(padding, model.of_texts)]
+    guessed = [*checked.notes, *said(padding, model.of_texts), *([told] if told else [])]
     notes = [*other_versions(old, new)]
     return Prepared(work, rows, manifest, notes, guessed, begun=old is not None)
 

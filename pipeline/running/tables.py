@@ -90,6 +90,8 @@ def attributions_table(
         "seconds": [row.seconds for _, row in rows],
         "pixels": [row.pixels for _, row in rows],
         "unattributed": [row.unattributed for _, row in rows],
+        "steps": [row.steps for _, row in rows],
+        "error": [row.error for _, row in rows],
     }
     return _table("attributions", columns, double=double)
 

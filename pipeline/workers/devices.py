@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import torch
 
@@ -51,6 +52,28 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def computes_bfloat16(device: str) -> bool:
+    """Whether a device of this machine multiplies in bfloat16, and doesn't only emulate it.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``; of ``auto``, another machine's, nothing is known.
+    """
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device != "cpu":
+        return False
+    return any(flag in _processor_flags() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _processor_flags() -> list[str]:
+    """What Linux says that the processor can do, ``bf16`` of an ARM; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    return next((x.split() for x in lines if x.startswith(("flags", "Features"))), [])
 
 
 def check_precision(dtype: str, device: str) -> None:

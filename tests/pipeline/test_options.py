@@ -22,6 +22,7 @@ def test_what_an_option_may_be_is_what_there_is() -> None:
         "segments": set(get_args(Segments)),
         "dtype": set(DTYPES),
         "pooling": {"auto", "cls", "mean"},
+        "perturb_dtype": {"auto", "float32", "bfloat16"},
     }
 
 

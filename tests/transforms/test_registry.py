@@ -163,19 +163,20 @@ def test_defaults() -> None:
     (choice,) = choose("integrated_gradients")
     assert choice.params == {
         "baseline": "pad",
-        "steps": 50,
-        "rule": "gauss_legendre",
+        "steps": 97,
+        "rule": "auto",
+        "tolerance": 0.005,
         "output": "logit",
         "moves": "text",
     }
-    assert choice.needs == (Path("pad", 50, "gauss_legendre"),)
+    assert choice.needs == (Path("pad", 97, "nested", tolerance=0.005),)
 
 
 def test_given_parameters() -> None:
     given = {"integrated_gradients": {"steps": "7", "rule": "left"}}
     ours, other = choose("integrated_gradients,saliency", given)
     expected = {"baseline": "pad", "steps": 7, "rule": "left", "output": "logit", "moves": "text"}
-    assert ours.params == expected
+    assert ours.params == expected | {"tolerance": 0.005}
     assert ours.needs == (Path("pad", 7, "left"),)
     assert other.params == {"norm": "l2"}
 
@@ -202,12 +203,13 @@ def test_a_preset_stands_for_its_parameters() -> None:
         "baseline": "pad",
         "steps": 20,
         "rule": "gauss_legendre",
+        "tolerance": 0.005,
         "output": "probability",
         "moves": "text",
     }
     assert choice.params == expected
     wrong = {"integrated_gradients": {"preset": "lime"}}
-    assert "preset is one of iba, inseq, captum, not 'lime'" in refused(
+    assert "preset is one of fixed, iba, inseq, captum, not 'lime'" in refused(
         "integrated_gradients", wrong
     )
     assert "saliency has no parameter 'preset'" in refused(

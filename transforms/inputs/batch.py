@@ -324,6 +324,19 @@ class Batch:
         """Numbers of the first instances about all inputs, of the second ones, and so on."""
         return [(self.rank == rank).nonzero()[:, 0] for rank in range(int(self.rank.max()) + 1)]
 
+    def chosen(self, numbers: torch.Tensor) -> "Batch":
+        """Some of the instances, by their numbers, as they are padded."""
+        rows, removable = self.rows.chosen(numbers), self.removable[numbers]
+        instances = tuple(self.instances[number] for number in numbers.tolist())
+        if self.inputs.read.row is None:
+            return Batch(instances, rows, removable, rows)
+        once, row = self.inputs.read.row[numbers].unique(return_inverse=True)
+        if len(once) == len(numbers):
+            return Batch(instances, rows, removable, rows)
+        every = torch.arange(len(row), device=row.device)
+        first = torch.full_like(once, len(row)).scatter_reduce(0, row, every, "amin")
+        return Batch(instances, rows, removable, rows.shared(first, row))
+
     @cached_property
     def once(self) -> "Batch":
         """The first instance about each input."""

@@ -6,6 +6,7 @@ of gradients along a path from nothing to the input. The score is P * F, in the 
 """
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 
@@ -14,6 +15,7 @@ from attribeam.transforms.methods.rollout import accumulate, start_row
 from attribeam.transforms.passes.base import Rule, Wish
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward, Forward
+from attribeam.transforms.passes.ladder import checked
 from attribeam.transforms.passes.path import Path
 from attribeam.transforms.registry import (
     Choice,
@@ -22,6 +24,7 @@ from attribeam.transforms.registry import (
     LastLayers,
     Method,
     Params,
+    ParamValue,
     Scores,
     register,
 )
@@ -67,23 +70,33 @@ def _scores(captured: Captured, layers: Sequence[torch.Tensor], params: Params) 
 
     F is E_h max(0, mean of d f / d A_{L-1}[h] along the path).
     """
-    gradient = captured(_path(params)).attention
+    path = captured(_path(params))
+    gradient, taken = path.attention, path.taken["attention"]
     if gradient is None:
         raise RuntimeError("the path was walked for something else")
     feedback, read = gradient.clamp(min=0).mean(1), captured.batch.rows.read
     if read.at is not None:
-        return Scores(accumulate(start_row(captured), layers) * feedback)
+        return Scores(accumulate(start_row(captured), layers) * feedback, taken=taken)
     rows = torch.eye(feedback.shape[-1], dtype=feedback.dtype, device=feedback.device)
     perception = rows.expand_as(feedback)
     for layer in layers:
         perception = perception + layer.to(feedback.dtype) @ perception
-    return Scores(read.of(perception * feedback))
+    return Scores(read.of(perception * feedback), taken=taken)
 
 
 def _path(params: Params) -> Path:
     baseline: BaselineName = params["baseline"]
     rule: Rule = params["rule"]
-    return Path(baseline, params["steps"], rule, of="attention")
+    tolerance = checked("bt_token and bt_head", rule, params["tolerance"])
+    return Path(baseline, params["steps"], rule, of="attention", tolerance=tolerance)
+
+
+_USUAL: Rule = "nested_early"
+_PRESETS: dict[str, dict[str, ParamValue]] = {
+    "code": {"steps": 20, "rule": "endpoints"},
+    "paper": {"start_layer": 0, "steps": 20, "rule": "right"},
+}
+_FORMER: dict[str, ParamValue] = {"tolerance": 0.05}
 
 
 def _defaults(share: float, of_images: float) -> dict[str, Default]:
@@ -94,8 +107,9 @@ def _defaults(share: float, of_images: float) -> dict[str, Default]:
             of_pairs=lambda depth: depth - 1,
         ),
         "baseline": ChoiceByKind("starts", ("zero", "pad", "mask", "black")),
-        "steps": 20,
-        "rule": Choice("endpoints", "trapezoid", "gauss_legendre", "midpoint", "left", "right"),
+        "steps": 65,
+        "rule": Choice(_USUAL, *(rule for rule in get_args(Rule) if rule != _USUAL)),
+        "tolerance": 0.05,
     }
 
 
@@ -118,7 +132,10 @@ register(
         signed=False,
         class_dependent=True,
         additive=False,
-        cost="1 F + steps F",
+        presets=_PRESETS,
+        former=_FORMER,
+        earlier=_PRESETS["code"],
+        cost="1 F + at most steps F",
         paper="Chen et al. 2023 (Beyond Intuition), BT-T",
         equation="prod_l (I + A |V W_O| / |Z|)[readout] * E_h max(0, int dy/dA_L)",
     )
@@ -133,7 +150,10 @@ register(
         signed=False,
         class_dependent=True,
         additive=False,
-        cost="1 F + 1 B + steps F",
+        presets=_PRESETS,
+        former=_FORMER,
+        earlier=_PRESETS["code"],
+        cost="1 F + 1 B + at most steps F",
         paper="Chen et al. 2023 (Beyond Intuition), BT-H",
         equation="prod_l (I + sum_h theta A)[readout] * E_h max(0, int dy/dA_L)",
     )

@@ -13,9 +13,12 @@ from attribeam.transforms.methods.reducing import reduced
 from attribeam.transforms.passes.base import Rule
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward
+from attribeam.transforms.passes.ladder import checked
 from attribeam.transforms.passes.noisy import Noisy
 from attribeam.transforms.passes.path import Moves, Path
 from attribeam.transforms.registry import Choice, ChoiceByKind, Method, Params, Scores, register
+
+_AUTO = "auto"
 
 
 def saliency(captured: Captured, params: Params) -> Scores:
@@ -64,6 +67,11 @@ def integrated_gradients(captured: Captured, params: Params) -> Scores:
     completeness gap sum(scores) - (f(x) - f(b)). With the pad and mask baselines special tokens
     don't move, so their scores are zero; of language models all others do (``moves=text``).
 
+    A nested rule takes as many of the ``steps`` points as an instance needs: until the gap, and
+    what twice the points changed, are at most ``tolerance`` of the largest score. Other rules take
+    all of them. ``rule=auto`` is ``nested_early`` from zeros, where gradients are largest near the
+    baseline, and ``nested`` from others.
+
     The preset ``iba`` has the settings that Jiang et al. (2020) compare with. Their code explains
     class 0 of every text and divides by the scores' l2 norm; here the explained class is explained,
     and the raw scores are given. The presets ``inseq`` and ``captum`` are what these libraries do
@@ -75,7 +83,8 @@ def integrated_gradients(captured: Captured, params: Params) -> Scores:
     if path.gradient is None or path.gain is None:
         raise RuntimeError("the path was walked for something else")
     scores = reduced(captured, path.gradient * path.difference)
-    return replace(scores, delta=scores.values.sum(-1) - path.gain)
+    delta = scores.values.sum(-1) - path.gain
+    return replace(scores, delta=delta, taken=path.taken["input"])
 
 
 def _gradient(captured: Captured) -> torch.Tensor:
@@ -94,7 +103,17 @@ def _path(params: Params) -> Path:
     baseline: BaselineName = params["baseline"]
     rule: Rule = params["rule"]
     moves: Moves = params["moves"]
-    return Path(baseline, params["steps"], rule, output=params["output"], moves=moves)
+    if params["rule"] == _AUTO:
+        rule = "nested_early" if baseline == "zero" else "nested"
+    tolerance = checked("integrated_gradients", rule, params["tolerance"])
+    return Path(
+        baseline,
+        params["steps"],
+        rule,
+        output=params["output"],
+        tolerance=tolerance,
+        moves=moves,
+    )
 
 
 register(
@@ -151,12 +170,14 @@ register(
             "baseline": ChoiceByKind(
                 "starts", ("pad", "mask", "zero", "black", "blur", "unk", "id0")
             ),
-            "steps": 50,
-            "rule": Choice(*get_args(Rule)),
+            "steps": 97,
+            "rule": Choice(_AUTO, *get_args(Rule)),
+            "tolerance": 0.005,
             "output": Choice(*get_args(Output)),
             "moves": Choice(*get_args(Moves)),
         },
         presets={
+            "fixed": {"steps": 50, "rule": "gauss_legendre"},
             "iba": {
                 "baseline": "pad",
                 "steps": 10,
@@ -178,11 +199,12 @@ register(
                 "moves": "prompt",
             },
         },
-        former={"moves": "text"},
         signed=True,
         class_dependent=True,
         additive=True,
-        cost="steps (F + B)",
+        former={"moves": "text", "tolerance": 0.005},
+        earlier={"steps": 50, "rule": "gauss_legendre"},
+        cost="at most steps (F + B), 34 in the mean",
         paper="Sundararajan et al. 2017, equation 1",
         equation="(x - b) int_0^1 df(b + a (x - b))/dx da",
     )

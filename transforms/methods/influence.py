@@ -12,10 +12,11 @@ import torch
 from attribeam.transforms.details import Details, PatternRow
 from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.passes.base import Wish
+from attribeam.transforms.passes.base import Rule, Wish
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Forward
 from attribeam.transforms.passes.influence_paths import InfluencePaths, PatternAblation, Start
+from attribeam.transforms.passes.ladder import Taken, checked
 from attribeam.transforms.passes.patterns import Influence
 from attribeam.transforms.registry import (
     Choice,
@@ -42,8 +43,13 @@ def influence(captured: Captured, params: Params) -> Scores:
     for row, own in zip(values, found, strict=True):
         row[: len(own.values)] = own.values.cpu()
     gain = torch.stack([own.gain.cpu() for own in found])
+    taken = Taken(
+        torch.tensor([own.steps for own in found]),
+        torch.tensor([own.error for own in found], dtype=torch.float64),
+    )
     pairs = zip(captured.batch.instances, found, strict=True)
-    return Scores(values, values.sum(1) - gain, details=[_details(*pair) for pair in pairs])
+    details = [_details(*pair) for pair in pairs]
+    return Scores(values, values.sum(1) - gain, details=details, taken=taken)
 
 
 def pattern_ablation(captured: Captured, params: Params) -> Scores:
@@ -74,6 +80,9 @@ def _details(instance: Instance, found: Influence) -> Details:
             influence=pattern.influence,
             input_influence=pattern.input_influence,
             concentration=pattern.concentration if pattern.input_influence else None,
+            points=pattern.points,
+            error=pattern.error,
+            sure=pattern.sure,
         )
         for pattern in found.patterns
     ]
@@ -90,7 +99,9 @@ def roles_of(instance: Instance) -> list[str | None]:
 
 
 def _paths(params: Params) -> InfluencePaths:
-    return InfluencePaths(params["points"], params["rule"], params["baseline"])
+    rule: Rule = params["rule"]
+    tolerance = checked("influence and pattern_ablation", rule, params["tolerance"])
+    return InfluencePaths(params["points"], rule, params["baseline"], tolerance)
 
 
 def _needs(params: Params) -> tuple[Wish, ...]:
@@ -118,14 +129,17 @@ def _spared(params: Params, model: Model) -> str | None:
 
 
 _DEFAULTS: dict[str, Default] = {
-    "points": 50,
-    # Both have the ends of the path, which the gap is taken from.
-    "rule": Choice("trapezoid", "endpoints"),
+    "points": 81,
+    # All have the ends of the path, which the gap is taken from.
+    "rule": Choice("nested_early", "nested", "trapezoid", "endpoints"),
+    "tolerance": 0.005,
     "baseline": ChoiceByKind("starts", get_args(Start)),
 }
 _PRESETS: dict[str, dict[str, ParamValue]] = {
-    "code": {"points": 50, "rule": "endpoints", "baseline": "mask"}
+    "code": {"points": 50, "rule": "endpoints", "baseline": "mask"},
+    "trapezoid": {"points": 50, "rule": "trapezoid"},
 }
+_FORMER: dict[str, ParamValue] = {"tolerance": 0.005}
 
 
 register(
@@ -139,7 +153,9 @@ register(
         signed=True,
         class_dependent=True,
         additive=True,
-        cost="5 points F",
+        former=_FORMER,
+        earlier=_PRESETS["trapezoid"],
+        cost="at most 5 points F, 140 F in the mean",
         paper="Lu et al. 2021",
         equation="E_a[dq(b + a (x - b))/dx] (x - b)",
         tables=("patterns",),
@@ -159,7 +175,9 @@ register(
         additive=False,
         stochastic=True,
         opt_in="it puts influence patterns to the test, and attributes nothing",
-        cost="5 points F + 13 F",
+        former=_FORMER,
+        earlier=_PRESETS["trapezoid"],
+        cost="at most 5 points F + 13 F",
         paper="Lu et al. 2021",
         equation="q with all nodes but those of patterns at 0",
         scored=False,

@@ -143,25 +143,33 @@ def proximities(
         space: Memory to work in.
         beside: What is taken off each hidden unit of the differences y_i - t_ij.
     """
-    output, levels = sending.left(level).double(), up_to([level])
+    output, levels = sending.left(level), up_to([level])
     if sending.state.alone:
-        return _readout_proximities(sending, output, levels, beside)
-    sigma = output.new_ones(output.shape[:2])
+        return _readout_proximities(sending, output.double(), levels, beside)
+    sigma = torch.ones_like(output[..., 0], dtype=torch.float64)
     for passed in levels:
         sigma *= sending.sigma_at(passed)
+    # Everything times sigma: what is sent needn't be divided by it, vector by vector.
+    output = output.double() * sigma[..., None]
+    left = (output - beside * sigma[..., None]).to(sending.kind)
     far = torch.empty_like(sending.attention[:, 0], dtype=torch.float64)
+    distance = torch.empty_like(left)
     for sent in sent_by(sending, space):
         for passed in levels:
             sent.follow_(passed, sending)
         for number, source in enumerate(range(sent.sources.start, sent.sources.stop)):
-            weights, heads = sent.weights[:, number].double(), sent.heads[:, number].double()
-            arrived = weights.transpose(1, 2) @ heads
+            torch.bmm(sent.weights[:, number].mT, sent.heads[:, number], out=distance)
             # What a token sends to itself has the residual in it.
-            arrived[:, source] = sent.vectors[:, number, -2].double()
-            distance = output - arrived.div_(sigma[..., None]) - beside
-            far[..., source] = torch.linalg.vector_norm(distance, ord=1, dim=-1)
-    whole: torch.Tensor = output.abs().sum(-1)[..., None]
-    return (whole - far).clamp(min=0)
+            distance[:, source] = sent.vectors[:, number, -2]
+            torch.sub(left, distance, out=distance)
+            far[..., source] = _lengths(distance)
+    return ((_lengths(output.to(sending.kind))[..., None] - far) / sigma[..., None]).clamp(min=0)
+
+
+def _lengths(vectors: torch.Tensor) -> torch.Tensor:
+    """l1 norms of vectors, [..., d], added up in float64: what is asked for is their difference."""
+    found: torch.Tensor = torch.linalg.vector_norm(vectors, ord=1, dim=-1, dtype=torch.float64)
+    return found
 
 
 def _readout_proximities(

@@ -28,12 +28,12 @@ from attribeam.transforms.network.capture import LayerStates, Watch
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.parts import Layer
 from attribeam.transforms.network.rows import Rows
+from attribeam.transforms.passes.base import NESTED, Rule
+from attribeam.transforms.passes.ladder import ALONE, SURE, Ladder, ladder, last_place
 from attribeam.transforms.passes.trees import HeadFacts, head_facts
 from attribeam.transforms.recovery import fitting
 
 Floats = NDArray[np.float64]
-# Number of points to points and weights on [0, 1]: a rule of ``passes.quadrature``.
-Quadrature = Callable[[int], tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +107,23 @@ class AttentionPath:
         return self._run(self._at(points)).T
 
     def gradient(self, points: Floats, weights: Floats) -> torch.Tensor:
-        """Weighted sum over n points of dF with respect to what attention adds, [B, S, d]."""
+        """Sums over n points of dF with respect to what attention adds, by R kinds of weights.
+
+        Args:
+            points: The points, [n].
+            weights: What each counts, [R, n].
+
+        Returns:
+            [R, B, S, d].
+        """
         added = self._at(points).requires_grad_()
         with torch.enable_grad():
             explained = self._run(added)
-            # No row has a part in another's output, so the weights can go into their sum.
-            weighted = (torch.from_numpy(weights).to(explained)[:, None] * explained).sum()
-            (gradient,) = torch.autograd.grad(weighted, added)
-        return gradient.sum(0, dtype=explained.dtype)
+            # No row has a part in another's output, so the gradient of their sum is all of them.
+            (gradient,) = torch.autograd.grad(explained.sum(), added)
+        shares = torch.from_numpy(weights).to(explained)
+        found: torch.Tensor = torch.tensordot(shares, gradient.to(explained.dtype), 1)
+        return found
 
     def attribution(self, gradient: torch.Tensor) -> torch.Tensor:
         """Attributions by the mean gradient over the path: [B, S, d] to [B, H, S, T]."""
@@ -203,7 +212,9 @@ class LayerAttribution:
         scores: Of each head, query and key, [B, H, T, T]; 0 at padding, and in the last layer for
             all queries but the one that is read out.
         steps: Points that each instance's integral was taken at in the end, [B].
-        gap: |sum of the scores - (F(A) - F(0))|, the error of the integral, [B].
+        gap: |sum of the scores - (F(A) - F(0))|, what the integral misses, [B].
+        error: The gap, or what half of the points change of what is taken from a token, all heads
+            together, if that is known and more, [B].
         whole: F(A), the output as it is, [B].
         none: F(0), the output without this layer's attention, [B].
     """
@@ -211,6 +222,7 @@ class LayerAttribution:
     scores: torch.Tensor
     steps: torch.Tensor
     gap: torch.Tensor
+    error: torch.Tensor
     whole: torch.Tensor
     none: torch.Tensor
 
@@ -219,7 +231,7 @@ def attention_attributions(
     states: AttentionStates,
     explained: Explained,
     *,
-    rule: Quadrature,
+    rule: Rule,
     steps: int,
     tolerance: float,
     most: int,
@@ -228,16 +240,17 @@ def attention_attributions(
 ) -> Iterator[LayerAttribution]:
     """Attributions of the attention of each layer, from the first to the last.
 
-    Where the scores miss what they should sum to by more than the tolerance, the integral is taken
-    anew with twice the steps. Each instance is judged by itself, in each layer by itself. What
-    rounding could decide is decided, and computed, with the instance alone (see ``_SURE``).
+    Where the error is more than the tolerance, the integral is taken with twice the steps: anew, or
+    by a nested rule with points between those that there are. Each instance is judged by itself, in
+    each layer by itself. What rounding could decide is decided, and computed, with the instance
+    alone (see ``ladder.SURE``).
 
     Args:
         states: What a forward pass left.
         explained: What is explained of each instance.
         rule: Quadrature rule.
         steps: Points on the path to begin with.
-        tolerance: Largest gap to be content with.
+        tolerance: Largest error to be content with.
         most: Most points that doubling may lead to; with ``steps`` nothing is ever doubled.
         output: What F is.
         budget: Token budget; points of the path beyond it are run one after the other.
@@ -247,14 +260,14 @@ def attention_attributions(
     by_itself: dict[int, AttentionStates] = {}
     for layer in range(states.model.num_layers):
         path = attention_path(states, layer, explained, output)
-        found, sure, budget = _refined(path, whole, finely, budget, _SURE)
+        found, sure, budget = _refined(path, whole, finely, budget, SURE)
         for row in (~sure).nonzero()[:, 0].tolist():
             if row not in by_itself:
                 by_itself[row] = observe(states.model, states.rows.alone(row))
             own, of_row = by_itself[row], explained.chosen(torch.tensor([row]))
             alone = attention_path(own, layer, of_row, output)
             start = _output(of_row, own.logits, output)
-            _put(_refined(alone, start, finely, _ALONE, 0)[0], found, row)
+            _put(_refined(alone, start, finely, ALONE, 0)[0], found, row)
         yield replace(found, scores=_placed(found.scores, states.rows.readout))
 
 
@@ -262,30 +275,24 @@ def attention_attributions(
 class _Refinement:
     """How finely an integral is taken; see ``attention_attributions``."""
 
-    rule: Quadrature
+    rule: Rule
     steps: int
     tolerance: float
     most: int
 
     @property
-    def levels(self) -> list[int]:
-        """Numbers of points, each twice the one before."""
-        found = [self.steps]
-        while 2 * found[-1] <= self.most:
-            found.append(2 * found[-1])
-        return found
-
-
-# Whether an integral is near enough must not depend on batch mates, padding or the token budget,
-# which all make a difference in the last digits. So a gap that is as near the tolerance as
-# rounding may bring it decides nothing: that instance is computed anew, as a batch of its own, in
-# pieces of a size of its own, which gives the same digits each time. Rounding comes to this many
-# units in the last place of what the gap is a difference of. What batch mates made of it was at
-# most 5 units, over models of six families in float32, and 0.5 in bfloat16, where 128 are more than
-# any tolerance: there each instance is computed by itself from the beginning.
-_SURE = 128
-# Token budget of what is computed alone.
-_ALONE = 4096.0
+    def levels(self) -> list[tuple[Ladder, int]]:
+        """The rules that are tried in turn, each a rung of a ladder."""
+        if self.rule in NESTED:
+            rungs = ladder(self.rule, self.most, max(1, (self.steps - 1) // 2))
+            last = len(rungs.counts) - 1
+            enough = [rung for rung, count in enumerate(rungs.counts) if count >= self.steps]
+            first = max(rungs.first, min([*enough, last]))
+            return [(rungs, rung) for rung in range(first, last + 1)]
+        counts = [self.steps]
+        while 2 * counts[-1] <= self.most:
+            counts.append(2 * counts[-1])
+        return [(ladder(self.rule, count), 0) for count in counts]
 
 
 def _refined(
@@ -298,8 +305,8 @@ def _refined(
         whole: Their outputs as they are, [B].
         finely: How finely.
         budget: Token budget.
-        sure: How many units in the last place of what it is a difference of a gap must be away from
-            the tolerance to decide.
+        sure: How many units in the last place of what it is a difference of an error must be away
+            from the tolerance to decide.
 
     Returns:
         The attributions, of the last layer at the query alone that is read out, [B, H, S, T]; for
@@ -308,51 +315,62 @@ def _refined(
     none = path.outputs(np.zeros(1))[:, 0]
     change, size = whole - none, whole.abs() + none.abs()
     scores = path.attention.new_zeros(path.attention.shape, dtype=whole.dtype)
-    used, gap = torch.zeros_like(path.explained.targets), torch.zeros_like(whole)
-    margin, levels = sure * _last_place(path.model), finely.levels
+    used = torch.zeros_like(path.explained.targets)
+    gap, error = torch.zeros_like(whole), torch.zeros_like(whole)
+    margin, levels = sure * last_place(path.model), finely.levels
+    sums = torch.zeros((), device=whole.device)
     # Where rounding is as large as what gaps are differences of, nothing is worth computing here.
     decided = torch.full_like(
         path.explained.targets, margin < 1 or len(levels) == 1, dtype=torch.bool
     )
     todo = decided.nonzero()[:, 0]
-    for level, steps in enumerate(levels):
+    for level, (rungs, rung) in enumerate(levels):
         if level:
-            above = gap[todo] - finely.tolerance
+            above = error[todo] - finely.tolerance
             unsure = above.abs() <= margin * (size[todo] + scores[todo].abs().sum((1, 2, 3)))
             decided[todo[unsure]] = False
             todo = todo[~unsure & (above > 0)]
         if not len(todo):
             break
         chosen = path if len(todo) == len(whole) else path.of(todo)
-        scores[todo], budget = _integral(chosen, *finely.rule(steps), budget)
-        gap[todo] = (scores[todo].sum((1, 2, 3)) - change[todo]).abs()
-        used[todo] = steps
-    return LayerAttribution(scores, used, gap, whole, none), decided, budget
+        # A ladder is climbed from the ground; of what a rung adds the sums of all have their part.
+        new = rungs.added(rung) if level and rung else slice(0, rungs.counts[rung])
+        more, budget = _integral(chosen, rungs.points[new], rungs.weights[:, new], budget)
+        sums = _added(sums, todo, more) if level and rung else more
+        own = sums[:, todo] if sums.shape[1] == len(whole) else sums
+        scores[todo] = chosen.attribution(own[rung])
+        gap[todo] = error[todo] = (scores[todo].sum((1, 2, 3)) - change[todo]).abs()
+        if rung:
+            moved = chosen.attribution(own[rung] - own[rung - 1]).sum(1).abs().sum(1).amax(1)
+            error[todo] = torch.maximum(gap[todo], moved)
+        used[todo] = rungs.counts[rung]
+    return LayerAttribution(scores, used, gap, error, whole, none), decided, budget
 
 
-def _last_place(model: Model) -> float:
-    """A unit in the last place of 1, of the type that the model multiplies in."""
-    return torch.finfo(torch.bfloat16 if model.mixed else model.dtype).eps
+def _added(sums: torch.Tensor, numbers: torch.Tensor, more: torch.Tensor) -> torch.Tensor:
+    """Sums of all instances, [R, B, ...], with more of some."""
+    sums[:, numbers] += more
+    return sums
 
 
 def _put(alone: LayerAttribution, found: LayerAttribution, row: int) -> None:
     """Puts the attributions of one instance, which has no padding, in the place of a batch's."""
     *_, queries, length = alone.scores.shape
     found.scores[row, :, :queries, :length] = alone.scores[0]
-    for name in ("steps", "gap", "none"):
+    for name in ("steps", "gap", "error", "none"):
         getattr(found, name)[row] = getattr(alone, name)[0]
 
 
 def _integral(
     path: AttentionPath, points: Floats, weights: Floats, budget: float
 ) -> tuple[torch.Tensor, float]:
-    """Attributions [B, H, S, T], and the budget, smaller if memory ran out."""
+    """Sums of gradients, [R, B, S, d], and the budget, smaller if memory ran out."""
     at_once = max(1, min(len(points), int(budget / path.cost)))
     gradient = torch.zeros((), device=path.mixed.device)
     done = 0
 
     def some(count: int) -> torch.Tensor:
-        return path.gradient(points[done : done + count], weights[done : done + count])
+        return path.gradient(points[done : done + count], weights[:, done : done + count])
 
     while done < len(points):
         found, fitted = fitting(some, at_once)
@@ -360,7 +378,7 @@ def _integral(
         if fitted < at_once:
             at_once, budget = fitted, fitted * path.cost
         done += at_once
-    return path.attribution(gradient), budget
+    return gradient, budget
 
 
 def _placed(scores: torch.Tensor, readout: torch.Tensor) -> torch.Tensor:
@@ -385,7 +403,8 @@ class AttentionSummary:
         summed: Summed over heads, [B, L, T, T].
         heads: Facts of each head, by instance and layer.
         steps: Points of the integral, [B, L].
-        gap: Its error, [B, L].
+        gap: What it misses, [B, L].
+        error: Its estimated error, [B, L].
         whole: F(A), [B].
         none: F without each layer's attention, [B, L].
     """
@@ -394,6 +413,7 @@ class AttentionSummary:
     heads: list[list[list[HeadFacts]]]
     steps: torch.Tensor
     gap: torch.Tensor
+    error: torch.Tensor
     whole: torch.Tensor
     none: torch.Tensor
 
@@ -422,6 +442,7 @@ def summarised(
         heads=heads,
         steps=torch.stack([layer.steps for layer in found], 1),
         gap=torch.stack([layer.gap for layer in found], 1),
+        error=torch.stack([layer.error for layer in found], 1),
         whole=found[0].whole,
         none=torch.stack([layer.none for layer in found], 1),
     )

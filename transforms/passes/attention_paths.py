@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from attribeam.transforms.inputs.targets import Output
@@ -12,7 +11,7 @@ from attribeam.transforms.passes.attention_path import (
     attention_attributions,
     summarised,
 )
-from attribeam.transforms.passes.base import Pass, Rule, Target, Wish, quadrature
+from attribeam.transforms.passes.base import Pass, Rule, Target, Wish
 
 if TYPE_CHECKING:
     from attribeam.transforms.passes.captured import Captured
@@ -27,7 +26,7 @@ class AttentionPaths(Pass[AttentionSummary]):
     Attributes:
         steps: Points of the path to begin with.
         rule: Quadrature rule that weighs them.
-        tolerance: Largest completeness gap before an instance's steps in a layer are doubled.
+        tolerance: Largest error before an instance's steps in a layer are doubled.
         most: Most steps that doubling may lead to.
         output: What is followed: the softmax ``probability`` of the class, or the ``logit``.
         target: The class: the ``explained`` one, or the ``gold`` one whatever is explained.
@@ -49,7 +48,7 @@ class AttentionPaths(Pass[AttentionSummary]):
         layers = attention_attributions(
             states,
             captured.explained_by(self.target),
-            rule=partial(quadrature, self.rule),
+            rule=self.rule,
             steps=self.steps,
             tolerance=self.tolerance,
             most=self.most,

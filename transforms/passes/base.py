@@ -15,7 +15,19 @@ if TYPE_CHECKING:
     from attribeam.transforms.passes.captured import Captured, Share
 
 Result = TypeVar("Result")
-Rule = Literal["gauss_legendre", "trapezoid", "midpoint", "left", "right", "endpoints"]
+Rule = Literal[
+    "gauss_legendre",
+    "trapezoid",
+    "midpoint",
+    "left",
+    "right",
+    "endpoints",
+    "nested",
+    "nested_early",
+]
+# Rules that take as many points as an instance needs (``ladder``): even ones, or their squares,
+# which lie closer together the nearer they are to the baseline.
+NESTED: tuple[Rule, ...] = ("nested", "nested_early")
 Target = Literal["explained", "gold"]
 
 

@@ -15,9 +15,9 @@ candidates, and a word then costs a single token per layer (``layer_path``).
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,23 +61,59 @@ class InfluenceStates:
     Attributes:
         layers: What its layers hold.
         shares: Weights of the points, which sum to 1, [K], float64.
+        alphas: Where on the path they are, from 0 to 1, [K].
         readout: Position that is read out.
         tangents: How what enters the first layer changes along the path, token by token: dh^0 /
             dalpha, [K, T, d].
         read_gradient: dq/dh^L at the position read out, [K, d].
-        influence: Input influence g of each token, signed, [T], float64, in units of the output.
+        influences: What the input influence of each token is the mean of, [K, T], float64.
         outputs: The output q at each point, [K].
         causal: Whether no position attends to a later one.
+        coarse: Weights of the points by a rule that has half of them, [K]; None without one.
     """
 
     layers: Sequence[LayerPath]
     shares: torch.Tensor
+    alphas: Floats
     readout: int
     tangents: torch.Tensor
     read_gradient: torch.Tensor
-    influence: torch.Tensor
+    influences: torch.Tensor
     outputs: torch.Tensor
     causal: bool
+    coarse: torch.Tensor | None = None
+
+    @property
+    def influence(self) -> torch.Tensor:
+        """Input influence g of each token, signed, [T], float64, in units of the output."""
+        return self.shares @ self.influences
+
+    @property
+    def gain(self) -> torch.Tensor:
+        """The output at the last of the points minus at the first, those of the path's ends."""
+        last, first = int(self.alphas.argmax()), int(self.alphas.argmin())
+        return self.outputs[last].double() - self.outputs[first].double()
+
+    @property
+    def rules(self) -> torch.Tensor:
+        """The weights of the points, and those of half of them if there are any, [R, K]."""
+        return torch.stack([self.shares] if self.coarse is None else [self.shares, self.coarse])
+
+    def weighted(self, shares: Floats, coarse: Floats) -> "InfluenceStates":
+        """The same with other weights, and those of a rule that has half of the points."""
+        fine, half = (torch.from_numpy(x).to(self.shares) for x in (shares, coarse))
+        return replace(self, shares=fine, coarse=half)
+
+    def with_more(self, more: "InfluenceStates") -> "InfluenceStates":
+        """The same instance at more points, which still have to be weighted."""
+        names = ("shares", "tangents", "read_gradient", "influences", "outputs")
+        joined: dict[str, Any] = {
+            name: torch.cat([getattr(self, name), getattr(more, name)]) for name in names
+        }
+        pairs = zip(self.layers, more.layers, strict=True)
+        layers = [layer.with_more(other) for layer, other in pairs]
+        alphas = np.concatenate([self.alphas, more.alphas])
+        return replace(self, layers=layers, alphas=alphas, coarse=None, **joined)
 
     @property
     def sources(self) -> torch.Tensor:
@@ -145,7 +181,7 @@ def influence_states(
         (some, found), at_once = fitting(observed, at_once)
         seen = _joined(found)
         for row in range(len(some.start)):
-            yield some.states(seen, row, shares)
+            yield some.states(seen, row, points, shares)
         done += len(some.start)
 
 
@@ -232,20 +268,20 @@ class _Path:
             change = functional.linear(change, projection.weight.to(change))
         return entered, change
 
-    def states(self, seen: _Seen, row: int, shares: Floats) -> InfluenceStates:
+    def states(self, seen: _Seen, row: int, alphas: Floats, shares: Floats) -> InfluenceStates:
         """One of the rows, without its padding."""
         length = int(self.rows.attention_mask[row].sum())
-        weights = torch.from_numpy(shares).to(self.start.device)
         return InfluenceStates(
             layers=[
                 _layer_path(parts, layer, row, length)
                 for parts, layer in zip(self.model.layers, seen.layers, strict=True)
             ],
-            shares=weights,
+            shares=torch.from_numpy(shares).to(self.start.device),
+            alphas=alphas,
             readout=int(self.rows.readout[row]),
             tangents=seen.tangents[row, :, :length],
             read_gradient=seen.read_gradient[row],
-            influence=weights @ seen.influence[row, :, :length].double(),
+            influences=seen.influence[row, :, :length].double(),
             outputs=seen.outputs[row],
             causal=self.model.causal,
         )

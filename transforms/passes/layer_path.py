@@ -15,9 +15,9 @@ Jacobian is ever formed, and a change costs a single token. Where no attention i
 changes: in a causal layer that is so of all j before c.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
@@ -239,6 +239,15 @@ class LayerPath:
         assert self.entered is not None
         return NormSlope.at(norm, self.entered)
 
+    def with_more(self, more: "LayerPath") -> "LayerPath":
+        """The same layer at more points of the path."""
+        own = (field.name for field in fields(self) if field.name != "parts")
+        pairs = {name: (getattr(self, name), getattr(more, name)) for name in own}
+        joined: dict[str, Any] = {
+            name: x if x is None else torch.cat([x, y]) for name, (x, y) in pairs.items()
+        }
+        return replace(self, **joined)
+
     def project(self, entered: torch.Tensor, at: torch.Tensor) -> Change:
         """Changes of queries, keys and values for changes of what enters at positions ``at``.
 
@@ -256,10 +265,10 @@ class LayerPath:
         Args:
             change: The changes.
             at: Where they are.
-            shares: Weights of the points, [K].
+            shares: Weights of the points, [K], or of several rules, [R, K].
 
         Returns:
-            Scores, [W, T], in float64.
+            Scores, [W, T], in float64; of several rules [R, W, T].
         """
         gradient = self.context_gradient
         # How far ctx_j would move towards v_c, and what that is worth: [K, H, Q, W].
@@ -267,10 +276,10 @@ class LayerPath:
         worth = worth - (gradient * self.context).sum(-1, keepdim=True)
         worth = (self.query @ change.key.mT).mul_(worth).add_(gradient @ change.value.mT)
         by_point = worth.mul_(self.attention[..., at]).sum(1)
-        scores = torch.einsum("k,kqw->wq", shares, by_point.double())
+        scores = torch.einsum("...k,kqw->...wq", shares, by_point.double())
         own = (self._by_own_query(change, at) * gradient[:, :, at]).sum((1, 3))
         own = own + (self.attended_gradient[:, at] * change.entered).sum(-1)
-        scores[torch.arange(len(at), device=at.device), at] += shares @ own.double()
+        scores[..., torch.arange(len(at), device=at.device), at] += shares @ own.double()
         return scores
 
     def move(self, change: Change, at: torch.Tensor, to: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,8 @@ tokens after that have no pattern.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from math import isnan
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
@@ -26,6 +27,8 @@ from attribeam.transforms.passes.layer_path import FinishSlope
 PatternLevel = Literal["embedding", "attention"]
 
 SKIP = -1
+# How far a choice is ahead, over what half of the points change of that, to be taken for sure.
+_AHEAD = 0.25
 # Numbers that the largest tensor may have, of points, heads, tokens and words.
 _AT_ONCE = 2**24
 
@@ -42,6 +45,10 @@ class Pattern(NamedTuple):
         influence: That of the pattern: the last step's, or the input influence without any step.
         input_influence: That of the token, through all paths.
         concentration: Influence over input influence; not bounded by 1. NaN if that is 0.
+        points: Points of the path that it was found at.
+        error: What half of them would make of its influence, less that; None if that is unknown.
+        sure: Whether every choice was ahead by more than half of the points change of that; None if
+            that is unknown.
     """
 
     source: int
@@ -52,6 +59,9 @@ class Pattern(NamedTuple):
     influence: float
     input_influence: float
     concentration: float
+    points: int
+    error: float | None = None
+    sure: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +69,7 @@ class Refinement:
     """Every choice that was made for W tokens; influences are signed, in float64.
 
     Attributes:
+        points: Points of the path.
         sources: Positions of the tokens, [W].
         influence: Their input influence, [W].
         nodes: Positions chosen, [W, L + 1]; the first is the source, the last that read out.
@@ -67,8 +78,12 @@ class Refinement:
         head_scores: Influence through each head in place of what was chosen, [W, L, H].
         skip_scores: That through the skip connection, [W, L]; 0 between different positions, where
             there is none.
+        changes: What half of the points would make of the influence of both patterns of each, less
+            that, [W, 2]; NaN where there is no such rule.
+        sure: Whether all choices were ahead by more than that makes of it, [W].
     """
 
+    points: int
     sources: torch.Tensor
     influence: torch.Tensor
     nodes: torch.Tensor
@@ -76,6 +91,8 @@ class Refinement:
     node_scores: torch.Tensor
     head_scores: torch.Tensor
     skip_scores: torch.Tensor
+    changes: torch.Tensor
+    sure: torch.Tensor
 
     def patterns(self) -> list[Pattern]:
         """Two rows for each token: its pattern at embedding level, and at attention level."""
@@ -88,11 +105,17 @@ class Refinement:
             nodes = tuple(self.nodes[word].tolist())
             heads = tuple(self.heads[word].tolist())
             total = float(self.influence[word])
-            coarse = tuple(steps[word].tolist())
-            found.append(_pattern(source, "embedding", nodes, None, coarse, total))
-            found.append(
-                _pattern(source, "attention", nodes, heads, tuple(finer[word].tolist()), total)
-            )
+            for level, taken, own, change in zip(
+                get_args(PatternLevel),
+                (None, heads),
+                (steps[word], finer[word]),
+                self.changes[word].tolist(),
+                strict=True,
+            ):
+                one = _pattern(source, level, nodes, taken, tuple(own.tolist()), total, self.points)
+                if not isnan(change):
+                    one = one._replace(error=change, sure=bool(self.sure[word]))
+                found.append(one)
         return found
 
 
@@ -104,17 +127,36 @@ class Influence:
         values: Input influence of each token, signed, [T], float64.
         gain: The output at the input minus at the baseline, if the points have both ends.
         patterns: The patterns of its tokens, two of each.
+        steps: Points of the path that the values are of.
+        error: Their estimated error over the largest (``ladder.Taken``); NaN if it is unknown.
     """
 
     values: torch.Tensor
     gain: torch.Tensor
     patterns: list[Pattern]
+    steps: int
+    error: float
 
 
 def reduced(states: InfluenceStates) -> Influence:
     """The influence and the patterns of an instance, without what they were found in."""
-    gain = states.outputs[-1].double() - states.outputs[0].double()
-    return Influence(states.influence, gain, refine(states))
+    error = estimated(states)[0]
+    return Influence(states.influence, states.gain, refine(states), len(states.alphas), error)
+
+
+def estimated(states: InfluenceStates) -> tuple[float, float]:
+    """Estimated error of an instance's influence over the largest, and a unit of rounding in it.
+
+    The error is the completeness gap, or what half of the points would change, if that is more.
+    """
+    values, gain = states.influence, states.gain
+    error, rounded = float((values.sum() - gain).abs()), float(values.abs().sum() + gain.abs())
+    if states.coarse is not None:
+        before = states.coarse @ states.influences
+        error = max(error, float((values - before).abs().max()))
+        rounded += float(before.abs().sum())
+    largest = float(values.abs().max()) or error or 1.0
+    return error / largest, rounded / largest
 
 
 def refine(states: InfluenceStates, sources: Sequence[int] | None = None) -> list[Pattern]:
@@ -144,20 +186,54 @@ def refinement(states: InfluenceStates, sources: Sequence[int] | None = None) ->
         _refine_words(states, words)
         for words in every.split(max(1, _AT_ONCE // (points * heads * length)))
     ]
-    return Refinement(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    return Refinement(points, *(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def _refine_words(states: InfluenceStates, sources: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The fields of ``Refinement`` for some words."""
     influence = states.influence[sources]
     sign = torch.where(influence < 0, -1.0, 1.0).to(influence)[:, None]
-    nodes, node_scores, finishes = _nodes(states, sources, sign)
-    heads, head_scores, skip_scores = _heads(states, nodes, sign, finishes)
-    return sources, influence, nodes, heads, node_scores, head_scores, skip_scores
+    checks = [_Check(influence.new_full(influence.shape, torch.inf)) for _ in range(2)]
+    nodes, node_scores, finishes = _nodes(states, sources, sign, checks[0])
+    heads, head_scores, skip_scores = _heads(states, nodes, sign, finishes, checks[1])
+    changes = torch.stack([check.change for check in checks], 1)
+    sure = torch.stack([check.ahead for check in checks]).amin(0) > _AHEAD
+    return sources, influence, nodes, heads, node_scores, head_scores, skip_scores, changes, sure
+
+
+class _Check:
+    """How far the choices for W words are from being other ones, by what half the points say.
+
+    Attributes:
+        ahead: How far the choice is ahead of the others, over what half of the points change of
+            that, of the choice that is nearest to being another one, [W].
+        change: What half of the points make of the last choice's influence, less that, [W].
+    """
+
+    def __init__(self, ahead: torch.Tensor) -> None:
+        self.ahead = ahead
+        self.change = torch.full_like(ahead, torch.nan)
+
+    def note(self, scores: torch.Tensor, chosen: torch.Tensor, sign: torch.Tensor) -> None:
+        """Notes a choice.
+
+        Args:
+            scores: Influence through each of N candidates by R rules, [R, W, N]; minus infinity
+                times the sign where there is no candidate.
+            chosen: Which was chosen, [W].
+            sign: Which way they count, [W, 1].
+        """
+        if len(scores) == 1:
+            return
+        own = scores.gather(2, chosen.expand(2, -1)[..., None])
+        others = (sign * scores).scatter(2, chosen.expand(2, -1)[..., None], -torch.inf).amax(2)
+        fine, coarse = (sign * own)[..., 0] - others
+        self.ahead = torch.fmin(self.ahead, fine / (fine - coarse).abs())
+        self.change = own[1, :, 0] - own[0, :, 0]
 
 
 def _nodes(
-    states: InfluenceStates, sources: torch.Tensor, sign: torch.Tensor
+    states: InfluenceStates, sources: torch.Tensor, sign: torch.Tensor, check: _Check
 ) -> tuple[torch.Tensor, torch.Tensor, list[FinishSlope]]:
     """Embedding level: nodes [W, L + 1], scores [W, L - 1, T], and derivatives at the nodes."""
     *below, last = states.layers
@@ -166,10 +242,12 @@ def _nodes(
     for number, layer in enumerate(below):
         at = nodes[-1]
         projected = layer.project(change, at)
-        found = layer.node_scores(projected, at, states.shares)
-        to = (sign * found).masked_fill(~states.reachable(at), -torch.inf).argmax(-1)
+        found = layer.node_scores(projected, at, states.rules)
+        possible = found.where(states.reachable(at), -torch.inf * sign)
+        to = (sign * possible[0]).argmax(-1)
+        check.note(possible, to, sign)
         finishes.append(layer.finish(to))
-        scores.append(found)
+        scores.append(found[0])
         nodes.append(to)
         if number < len(below) - 1:  # Through the last layer there is nothing left to choose.
             attended = layer.attend(layer.move(projected, at, to), at == to, change)
@@ -182,7 +260,11 @@ def _nodes(
 
 
 def _heads(
-    states: InfluenceStates, nodes: torch.Tensor, sign: torch.Tensor, finishes: list[FinishSlope]
+    states: InfluenceStates,
+    nodes: torch.Tensor,
+    sign: torch.Tensor,
+    finishes: list[FinishSlope],
+    check: _Check,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Attention level: heads [W, L], their scores [W, L, H], and those of skipping, [W, L]."""
     gradients = _gradients_along(states, nodes, finishes)
@@ -192,16 +274,19 @@ def _heads(
         at, to = nodes[:, number], nodes[:, number + 1]
         of_context, of_attended = gradients.pop()
         moved = layer.move(layer.project(change, at), at, to)
-        scores = torch.einsum("k,khw->wh", states.shares, (of_context * moved).sum(-1).double())
-        skip = states.shares @ (of_attended * change).sum(-1).double()
+        scores = torch.einsum("rk,khw->rwh", states.rules, (of_context * moved).sum(-1).double())
+        skip = states.rules @ (of_attended * change).sum(-1).double()
         stay = at == to
-        best, head = (sign * scores).max(-1)
-        skips = stay & (sign[:, 0] * skip >= best)
+        best, head = (sign * scores[0]).max(-1)
+        skips = stay & (sign[:, 0] * skip[0] >= best)
         chosen.append(torch.where(skips, SKIP, head))
-        by_head.append(scores)
-        by_skip.append(skip.where(stay, 0))
+        # The skip connection comes last.
+        every = torch.cat([scores, skip.where(stay, -torch.inf * sign[:, 0])[..., None]], 2)
+        check.note(every, chosen[-1] % every.shape[2], sign)
+        by_head.append(scores[0])
+        by_skip.append(skip[0].where(stay, 0))
         if gradients:
-            only = chosen[-1] == torch.arange(scores.shape[1], device=at.device)[:, None]
+            only = chosen[-1] == torch.arange(scores.shape[2], device=at.device)[:, None]
             attended = layer.attend(moved * only.to(moved)[..., None], skips, change)
             change = finishes[number].push(attended)
     return torch.stack(chosen, 1), torch.stack(by_head, 1), torch.stack(by_skip, 1)
@@ -232,7 +317,15 @@ def _pattern(
     heads: tuple[int, ...] | None,
     steps: tuple[float, ...],
     total: float,
+    points: int,
 ) -> Pattern:
     influence = steps[-1] if steps else total
     share = influence / total if total else float("nan")
-    return Pattern(source, level, nodes, heads, steps, influence, total, share)
+    return Pattern(source, level, nodes, heads, steps, influence, total, share, points)
+
+
+def with_input(pattern: Pattern, total: float) -> Pattern:
+    """A pattern with another input influence of its token, of more points of the path."""
+    share = pattern.influence / total if total else float("nan")
+    influence = pattern.influence if pattern.steps else total
+    return pattern._replace(influence=influence, input_influence=total, concentration=share)

@@ -13,7 +13,14 @@ from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.path import Path
 from tests.conftest import LoadTiny
-from tests.support.authors import ALL_AT_ONCE, VARIANTS, WITH_GOLDENS, golden_numbers, golden_rows
+from tests.support.authors import (
+    ALL_AT_ONCE,
+    VARIANTS,
+    WITH_GOLDENS,
+    as_theirs,
+    golden_numbers,
+    golden_rows,
+)
 from tests.support.conditioning import tolerances
 from tests.support.models import FAMILIES, TASKS, plain, random_instances, relative_error
 from tests.transforms.passes.test_norms import shortened
@@ -49,7 +56,7 @@ SETTINGS: dict[str, Settings] = {
 def results(
     model: Model, instances: list[Instance], method: str, params: dict[str, Any], **more: Any
 ) -> list[Attribution]:
-    found = attribute(model, instances, choose(method, {method: params}), **more)
+    found = attribute(model, instances, choose(method, {method: as_theirs(method, params)}), **more)
     assert found.failures == []
     return [row for row in found.rows[method] if row is not None]
 
@@ -71,7 +78,7 @@ def golden_scores(
 
     Those of the first method come first.
     """
-    params = {method: given for method, (given, _) in SETTINGS[name].items()}
+    params = {method: as_theirs(method, given) for method, (given, _) in SETTINGS[name].items()}
     chosen = choose(list(params), params)
     found = attribute(
         model, encode(model, golden_rows()), chosen, target=target, token_budget=budget
@@ -213,8 +220,8 @@ def test_definitions(tiny: LoadTiny, family: str, task: str) -> None:
     model = tiny(family, task, "float64")
     instances = random_instances(model, [6, 13, 9])
     params: dict[str, dict[str, Any]] = {
-        "bt_token": {"start_layer": 1, "steps": 4},
-        "bt_head": {"start_layer": 1, "steps": 4},
+        "bt_token": {"start_layer": 1, "steps": 4, "rule": "endpoints"},
+        "bt_head": {"start_layer": 1, "steps": 4, "rule": "endpoints"},
         "generic_attribution": {"start_layer": 1},
         "attention_gradcam": {},
     }
@@ -267,8 +274,8 @@ def test_one_path_serves_both_kinds_of_gradient(
     both = capture(model, instances, inputs, attention)
     found = both(attention)
     assert both(inputs) is found
-    # The real input, all steps at once, and the baseline.
-    assert [len(rows) for rows in runs] == [2, 10, 2]
+    # The real input, the baseline, and all steps at once.
+    assert [len(rows) for rows in runs] == [2, 2, 10]
     assert found.gradient is not None and found.attention is not None
     assert relative_error(found.gradient, apart[0]) < 1e-12
     assert relative_error(found.attention, apart[1]) < 1e-12

@@ -175,19 +175,19 @@ CAPTUM: dict[str, tuple[list[Chosen], Callable[[Reference, Model], torch.Tensor]
     "saliency": (chosen("saliency"), lambda reference, _: reference.saliency()),
     "grad_x_input": (chosen("grad_x_input"), lambda reference, _: reference.grad_x_input()),
     "integrated_gradients-pad": (
-        chosen("integrated_gradients", baseline="pad"),
+        chosen("integrated_gradients", baseline="pad", preset="fixed"),
         lambda reference, model: reference.integrated_gradients_from_ids(
             reference.ids_replaced_by(model.pad_id)
         ),
     ),
     "integrated_gradients-mask": (
-        chosen("integrated_gradients", baseline="mask"),
+        chosen("integrated_gradients", baseline="mask", preset="fixed"),
         lambda reference, model: reference.integrated_gradients_from_ids(
             reference.ids_replaced_by(model.mask_id)
         ),
     ),
     "integrated_gradients-zero": (
-        chosen("integrated_gradients", baseline="zero"),
+        chosen("integrated_gradients", baseline="zero", preset="fixed"),
         lambda reference, _: reference.integrated_gradients_from_zero(),
     ),
 }
@@ -469,12 +469,12 @@ def test_tokens_that_do_not_move_get_nothing(tiny: LoadTiny, task: str, baseline
 
 
 @pytest.mark.parametrize("baseline", ["pad", "zero"])
-def test_fifty_steps_complete_on_the_bundled_model(baseline: str) -> None:
+def test_steps_complete_on_the_bundled_model(baseline: str) -> None:
     """The median gap is below 1 % of the difference that the scores share out."""
     examples = Path(__file__).parents[3] / "examples"
     model = load_model(examples / "models" / "sentiment-bert")
     texts = pq.read_table(examples / "data" / "sentiment.parquet")["text"].to_pylist()[:30]
-    params = {"integrated_gradients": {"steps": 50, "baseline": baseline}}
+    params = {"integrated_gradients": {"baseline": baseline}}
     found = attribute(model, encode(model, texts), choose("integrated_gradients", params))
     gaps = []
     for row in found.rows["integrated_gradients"]:
@@ -502,7 +502,8 @@ def test_more_steps_close_the_gap(tiny: LoadTiny) -> None:
     instances = random_instances(model, [12])
 
     def gap(steps: int) -> float:
-        found = attribute(model, instances, chosen("integrated_gradients", steps=steps))
+        path = chosen("integrated_gradients", steps=steps, rule="gauss_legendre")
+        found = attribute(model, instances, path)
         return abs(cast(Attribution, found.rows["integrated_gradients"][0]).delta or 0)
 
     assert gap(50) < 1e-6 < gap(4)

@@ -70,7 +70,7 @@ def layers_of(
     found = attention_attributions(
         states,
         explained(states, targets),
-        rule=partial(quadrature, rule),
+        rule=rule,
         steps=steps,
         tolerance=tolerance,
         most=most or steps,

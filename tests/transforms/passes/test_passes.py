@@ -15,7 +15,7 @@ from attribeam.transforms import Instance, Model, attribute, choose, load_model
 from attribeam.transforms.inputs.batch import row_cost
 from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.capture import IMPLEMENTATION
-from attribeam.transforms.passes.base import Rule, quadrature
+from attribeam.transforms.passes.base import NESTED, Rule, quadrature
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward
 from attribeam.transforms.passes.path import Path
@@ -41,7 +41,7 @@ WholeModel = pytest.mark.parametrize(
 
 
 def test_every_rule_is_tested() -> None:
-    assert set(EXACT_DEGREE) == set(get_args(Rule))
+    assert {*EXACT_DEGREE, *NESTED} == set(get_args(Rule))
 
 
 @RULES
@@ -255,8 +255,8 @@ def test_a_path_is_run_once(tiny: LoadTiny, runs: list[tuple[int, int]]) -> None
     seen = captured(model, random_instances(model, [8, 8]))
     path = Path("pad", 5, "midpoint")
     assert seen(path) is seen(Path("pad", 5, "midpoint"))
-    # The base pass, the five points of both rows, and the baseline.
-    assert runs == [(2, 8), (10, 8), (2, 8)]
+    # The base pass, the baseline, and the five points of both rows.
+    assert runs == [(2, 8), (2, 8), (10, 8)]
     assert seen(Path("pad", 6, "midpoint")) is not seen(path)
 
 

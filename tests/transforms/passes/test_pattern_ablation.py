@@ -330,7 +330,7 @@ def test_heads_and_skips_that_are_all_open(tiny: LoadTiny) -> None:
 def a_pattern(nodes: Sequence[int], heads: Sequence[int] | None = None) -> Pattern:
     level = "embedding" if heads is None else "attention"
     own = None if heads is None else tuple(heads)
-    return Pattern(nodes[0], level, tuple(nodes), own, (), 0.0, 0.0, 1.0)  # type: ignore[arg-type]
+    return Pattern(nodes[0], level, tuple(nodes), own, (), 0.0, 0.0, 1.0, 9)  # type: ignore[arg-type]
 
 
 def test_nodes_and_edges_of_patterns() -> None:
