@@ -84,6 +84,7 @@ def main(checkout: Material, material: Material) -> bool:
     for _ in range(ROUNDS):
         for name, (root, dtype) in sides.items():
             seconds[name].append(_call(root, material, names, dtype))
+            print(f"  {name}: {seconds[name][-1]}", flush=True)
     for name, rounds in seconds.items():
         attributed, evaluated = (median(column) for column in zip(*rounds, strict=True))
         print(f"  {name}: {attributed:.1f} s of methods, {evaluated:.1f} s of curves")

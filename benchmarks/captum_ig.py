@@ -24,7 +24,9 @@ def main(material: Material) -> bool:
     """Prints both ratios; returns whether they reach their limits."""
     model, instances = material.load()
     instances = instances[: 2 * BATCH]
-    chosen = choose("integrated_gradients", {"integrated_gradients": {"steps": STEPS}})
+    chosen = choose(
+        "integrated_gradients", {"integrated_gradients": {"preset": "fixed", "steps": STEPS}}
+    )
     plain = plain_model(material.model)
     batches = [instances[at : at + BATCH] for at in range(0, len(instances), BATCH)]
     timing = in_turn(

@@ -28,7 +28,7 @@ def main(material: Material) -> bool:
         collate(model, [instances[index] for index in indices])
         for indices in pack(lengths, TOKEN_BUDGETS["cpu"], model.head_size)
     ]
-    chosen = choose(METHODS, {"integrated_gradients": {"steps": STEPS}})
+    chosen = choose(METHODS, {"integrated_gradients": {"preset": "fixed", "steps": STEPS}})
     plain = plain_model(material.model)
     timing = in_turn(
         {

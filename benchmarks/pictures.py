@@ -28,7 +28,16 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from attribeam.transforms import EncodeOptions, Instance, Model, Row, attribute, choose, load_model
+from attribeam.transforms import (
+    Chosen,
+    EncodeOptions,
+    Instance,
+    Model,
+    Row,
+    attribute,
+    choose,
+    load_model,
+)
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.kinds import collate
 from benchmarks.timing import in_turn
@@ -45,6 +54,12 @@ RELEVANCE_LIMIT = 10.0  # Forward passes in float64.
 # Texts asked about a picture, and at most so many forward passes for the picture and for each text.
 TEXTS = (1, 2, 4, 8, 16)
 PICTURE_LIMIT, TEXT_LIMIT = 20.0, 1.5
+
+
+def _theirs(names: str) -> list[Chosen]:
+    """Methods with the points that the authors of Beyond Intuition take along a path."""
+    given = {name: {"preset": "code"} for name in BOTH.split(",")}
+    return choose(names, given)
 
 
 def main() -> bool:
@@ -83,7 +98,7 @@ def _texts() -> bool:
         pixels = collate(tower, asked[1]).rows.inputs["pixel_values"]
         work: dict[str, Callable[[], object]] = {"forward": partial(_features, model, pixels)}
         for count, instances in asked.items():
-            work[str(count)] = partial(attribute, tower, instances, SIX)
+            work[str(count)] = partial(attribute, tower, instances, _theirs(SIX))
         timing = in_turn(work, ROUNDS)
     good = True
     for count in TEXTS:
@@ -149,8 +164,8 @@ def _work(folder: Path, model: Model, pictures: list[Instance]) -> dict[str, Cal
 
     return {
         "forward": _forward(_plain(folder, torch.float32), pixels),
-        "six": lambda: attribute(model, pictures, SIX),
-        "both": lambda: attribute(model, pictures, BOTH),
+        "six": lambda: attribute(model, pictures, _theirs(SIX)),
+        "both": lambda: attribute(model, pictures, _theirs(BOTH)),
         "authors": _authors(_plain(folder, torch.float32, attention="eager"), pixels),
         "forward in float64": _forward(_plain(folder, torch.float64), pixels.double()),
         **{rules: walk(rules) for rules in RULES},
