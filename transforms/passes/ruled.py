@@ -26,6 +26,20 @@ class RuledGradient(NamedTuple):
     fed: torch.Tensor
 
 
+class Left(NamedTuple):
+    """What a forward pass by rules leaves to be differentiated.
+
+    Attributes:
+        rules: Which rules.
+        explained: The explained scalar of each question, [B].
+        leaf: What it is a function of, [n, T, d].
+    """
+
+    rules: RuleName
+    explained: torch.Tensor
+    leaf: torch.Tensor
+
+
 @dataclass(frozen=True)
 class Ruled(Pass[RuledGradient]):
     """Gradients by rules of relevance, with respect to what is fed. 1 F, and a backward pass each.
@@ -52,24 +66,22 @@ class Ruled(Pass[RuledGradient]):
         The forward pass is that of the base, where nothing else was asked of that.
         """
         model, kind = captured.model, inputs_of(captured.model)
-        explained, leaf = self._base(captured) or self._forward(captured)
+        _, explained, leaf = self._base(captured) or self._forward(captured)
         (gradient,) = captured.gradients(explained, [leaf])
         fed = captured.asked(kind.vectors(model, leaf.detach()))
         return RuledGradient(kind.vectors(model, gradient), fed)
 
-    def _base(self, captured: "Captured") -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _base(self, captured: "Captured") -> Left | None:
         """What the base pass left to be differentiated, if it was by these rules; but once."""
         found, captured.of_rules = captured.of_rules, None
-        if found is None or found[0] != self.rules or found[1].leaf is None:
-            return None
-        return found[1].explained, found[1].leaf
+        return found if found is not None and found.rules == self.rules else None
 
-    def _forward(self, captured: "Captured") -> tuple[torch.Tensor, torch.Tensor]:
-        """The explained scalar of each question, [B], and what it is a function of, [n, T, n]."""
+    def _forward(self, captured: "Captured") -> Left:
+        """A forward pass of each input by the rules."""
         model, rows, kind = captured.model, captured.batch.once.rows, inputs_of(captured.model)
         with torch.enable_grad():
             leaf, enter = kind.leaf(model, rows)
             leaf = leaf.detach().requires_grad_()
             entered = enter(rows, leaf)
             logits, _ = captured.run_inputs(enter=entered, rules=RULES[self.rules])
-            return captured.question(logits), leaf
+            return Left(self.rules, captured.question(logits), leaf)
