@@ -57,7 +57,7 @@ bench: $(READY)  ## The figures that the README quotes
 
 # What each extra is by itself, and all of them together, with the newest packages that go together:
 # without constraints.txt, and as metadata alone, so that nothing is installed and little fetched.
-EXTRAS := gcp s3 test lint gcp,s3,test,lint
+EXTRAS := gcp gcs s3 dask test lint gcp,gcs,s3,dask,test,lint
 
 extras:  ## Whether pip finds a solution for every extra without constraints.txt
 	rm -rf build/extras

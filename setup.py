@@ -12,6 +12,16 @@ from setuptools import find_packages, setup
 # then on a boto3 that goes with it. Without it pip begins with the newest boto3 and never ends.
 S3 = ["aiobotocore>=2.19,<4", "boto3>=1.40,<2", "s3fs>=2025.3"]
 
+# What Beam needs of Google's libraries for gs:// and to launch jobs of Dataflow. Its own extra
+# (gcp) brings fifty more.
+GCS = [
+    "google-apitools>=0.5.31,<0.6",
+    "google-auth-httplib2>=0.1,<0.3",
+    "google-cloud-dataflow-client>=0.13,<0.14",
+    "google-cloud-storage>=2.18.2,<4",
+]
+DASK = ["dask>=2025.5", "distributed>=2025.5"]
+
 setup(
     name="attribeam",
     version="0.1.0",
@@ -47,14 +57,14 @@ setup(
     ],
     extras_require={
         "gcp": ["apache-beam[gcp]>=2.77,<2.78"],
+        "gcs": GCS,
         "s3": S3,
+        "dask": DASK,
         "test": [
-            # Of the extra gcp, what building a Dataflow job without sending it needs.
-            "google-apitools>=0.5.31,<0.6",
-            "google-auth-httplib2>=0.1,<0.3",
-            "google-cloud-dataflow-client>=0.13,<0.14",
-            "google-cloud-storage>=2.18.2,<4",
-            # A server that speaks the protocol of S3.
+            *DASK,
+            # And servers that speak the protocols of the stores.
+            *GCS,
+            "gcp-storage-emulator>=2024",
             *S3,
             "flask>=3,<4",
             "flask-cors>=5",

@@ -54,6 +54,7 @@ def main() -> int:
             "sql": ("sql_scale", ()),
             "planning": ("planning", ()),
             "quadrature": ("quadrature", (Material(model, arguments.corpus, 12),)),
+            "many_files": ("many_files", ()),
             "soak": ("soak", ()),
         }
         if arguments.other is not None:

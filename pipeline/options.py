@@ -24,6 +24,9 @@ _PLACES = {
 }
 
 
+_DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"
+
+
 @dataclass(frozen=True)
 class Said:
     """How an option is said on the command line, and what it may be.
@@ -176,8 +179,13 @@ class Options:
     token_budget: int | None = _in_running(
         "largest batch, in tokens (by device)", None, metavar="N", whole=True, least=1
     )
-    shard_size: int = _in_running(
-        "instances committed at a time", 512, metavar="N", whole=True, least=1
+    shard_size: int | None = _in_running(
+        "rows of the corpus that are committed at a time (about a thousandth of the corpus: 512 at "
+        "least and 8192 at most)",
+        None,
+        metavar="N",
+        whole=True,
+        least=1,
     )
     seed: int = _in_running(None, 0, whole=True)
     workers: int = _in_running(
@@ -209,9 +217,22 @@ class Options:
                 raise UsageTypeError(f"{name} is {kinds}, not a {type(value).__name__}")
 
     @property
+    def on_dask(self) -> bool:
+        """Whether the runner is Beam's for Dask, for which Beam itself has no short name."""
+        return self.runner.rpartition(".")[2].lower() in ("dask", "daskrunner")
+
+    @property
+    def beam_runner(self) -> str:
+        """The runner, as Beam finds it."""
+        return _DASK if self.on_dask else self.runner
+
+    @property
     def beam_flags(self) -> list[str]:
         """All that Beam is told, as on its command line."""
-        flags = [f"--runner={self.runner}"]
+        flags = [f"--runner={self.beam_runner}"]
+        if self.on_dask and not any("partition" in flag for flag in self.beam):
+            # A worker that is lost costs a partition, of which Dask's own default has 128 shards.
+            flags.append("--dask_partition_size=1")
         if self.workers > 1:
             if self.runner != "FnApiRunner":  # To which the job says how they are started.
                 flags.append("--direct_running_mode=multi_processing")

@@ -1,7 +1,7 @@
 """What a run is told to do, as the worker needs it: plain values that travel with the graph."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from attribeam.schemas.manifest import EvaluationRecord, Manifest
@@ -59,6 +59,7 @@ class Settings:
         trust_remote_code: Let the model bring its own code.
         tokenizer: Whether the model's tokenizer is loaded.
         model_copy: What workers that are elsewhere load; None if all are on this machine.
+        stores: What workers that Beam tells nothing need to know of stores.
     """
 
     model: str
@@ -86,6 +87,7 @@ class Settings:
     trust_remote_code: bool = False
     tokenizer: bool = True
     model_copy: ModelCopy | None = None
+    stores: Mapping[str, Any] = field(default_factory=dict)
     by_largest: tuple[str, ...] = ()
     curve_targets: bool = True
 

@@ -16,6 +16,7 @@
     OUT/curves/method=saliency/shard-00012-of-00100.parquet
     OUT/failures/instances/shard-00012-of-00100.parquet             only where something failed
     OUT/failures/attributions.saliency/shard-00012-of-00100.parquet
+    OUT/attributions/method=iba/shard-00012..00057-of-00100.parquet made of several by `compact`
     OUT/pruning/attattr-1f0c9b7a52de.parquet                        of `attribeam prune`
     OUT/attacks/attattr-90b2e4417c3f.parquet                        of `attribeam attack`
     OUT/randomised/1f0c9b7a52de-cascading-3-ab12cd34.parquet        of `attribeam check`
@@ -31,6 +32,7 @@ from attribeam.schemas.tables import EVALUATIONS, TABLES
 
 MANIFEST = "run.json"
 LOCK = ".attribeam-lock"  # There while a process has the folder to itself.
+REPLACING = ".attribeam-replacing"  # There while some of its files take the place of others.
 DATABASE = "attribeam.duckdb"  # Views for the duckdb command; holds no data.
 FORMAT = 5  # That is written.
 FORMATS = (4, 5)  # That are read; docs/tables.md says for how long.
@@ -61,7 +63,9 @@ CARD = "README.md"  # Its card, whose name is the hub's.
 UNFINISHED = "UPLOAD-NOT-FINISHED.md"  # There while it is uploaded in more than one commit.
 
 _PART_LOCK = re.compile(rf"{re.escape(LOCK)}\.(\d{{5,}})-of-(\d{{5,}})", re.ASCII)
-_SHARD = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.parquet")
+# What a file of several shards says of itself: how many rows each of them has.
+SHARD_ROWS = "attribeam.shard_rows"
+_SHARD = re.compile(r"shard-(\d{5,})(?:\.\.(\d{5,}))?-of-(\d{5,})\.parquet", re.ASCII)
 
 
 class Unit(NamedTuple):
@@ -79,9 +83,43 @@ class Unit(NamedTuple):
         return self.table if self.method is None else f"{self.table}/method={self.method}"
 
 
+class Place(NamedTuple):
+    """What the path of a unit's file says: its unit, its shards, and how many shards there are.
+
+    The shards are one, or some that follow each other in a file that was made of theirs.
+    """
+
+    unit: Unit
+    shards: range
+    num_shards: int
+
+    @classmethod
+    def of(cls, unit: Unit, shard: int, num_shards: int) -> "Place":
+        """Where one shard of a unit is."""
+        return cls(unit, range(shard, shard + 1), num_shards)
+
+    @property
+    def joined(self) -> bool:
+        """Whether it is of several shards."""
+        return len(self.shards) > 1
+
+
 def shard_name(shard: int, num_shards: int) -> str:
     """File name of a shard; the shard count is in it so that two layouts can't mix."""
     return f"shard-{shard:05d}-of-{num_shards:05d}.parquet"
+
+
+def shards_name(shards: range, num_shards: int) -> str:
+    """File name of one shard, or of several that follow each other."""
+    if len(shards) == 1:
+        return shard_name(shards[0], num_shards)
+    return f"shard-{shards[0]:05d}..{shards[-1]:05d}-of-{num_shards:05d}.parquet"
+
+
+def shards_path(place: Place, *, failures: bool = False) -> str:
+    """Path of a unit's table, or of its failures, for one or several shards."""
+    folder = f"{FAILURES}/{place.unit}" if failures else place.unit.folder
+    return f"{folder}/{shards_name(place.shards, place.num_shards)}"
 
 
 def unit_path(unit: Unit, shard: int, num_shards: int) -> str:
@@ -136,26 +174,30 @@ def parse_part_lock_path(path: str) -> tuple[int, int] | None:
     return None if found is None else (int(found[1]), int(found[2]))
 
 
-def parse_failures_path(path: str) -> tuple[Unit, int, int] | None:
-    """Reads (unit, shard, shard count) out of the path of a unit's failures; None if it is none."""
+def parse_failures_path(path: str) -> Place | None:
+    """What the path of a unit's failures says; None if it is none."""
     match path.split("/"):
-        case [folder, unit, name] if folder == FAILURES and (found := _SHARD.fullmatch(name)):
+        case [folder, unit, name] if folder == FAILURES:
             table, _, method = unit.partition(".")
-            return Unit(table, method or None), int(found[1]), int(found[2])
+            return _place(Unit(table, method or None), name)
     return None
 
 
-def parse_unit_path(path: str) -> tuple[Unit, int, int] | None:
-    """Reads (unit, shard, shard count) out of a relative path; None if it is no unit's file."""
-    *folders, name = path.split("/")
+def parse_unit_path(path: str) -> Place | None:
+    """What a relative path says; None if it is not that of a unit's table."""
+    match path.split("/"):
+        case [table, name] if table != FAILURES:
+            return _place(Unit(table), name)
+        case [table, partition, name] if table != FAILURES and partition.startswith("method="):
+            return _place(Unit(table, partition.removeprefix("method=")), name)
+    return None
+
+
+def _place(unit: Unit, name: str) -> Place | None:
     found = _SHARD.fullmatch(name)
-    if found is None or not folders or folders[0] == FAILURES:
+    if found is None:
         return None
-    match folders:
-        case [table]:
-            unit = Unit(table)
-        case [table, partition] if partition.startswith("method="):
-            unit = Unit(table, partition.removeprefix("method="))
-        case _:
-            return None
-    return unit, int(found[1]), int(found[2])
+    first, last = int(found[1]), int(found[2] or found[1])
+    if found[2] is not None and last <= first:
+        return None
+    return Place(unit, range(first, last + 1), int(found[3]))

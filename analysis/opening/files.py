@@ -1,22 +1,29 @@
 """The files of a run: which there should be, and whether each can be read from end to end."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from attribeam.analysis.opening.database import escape_glob
+from attribeam.analysis.opening.reading import file_problems
 from attribeam.analysis.opening.readonly import LocalFiles
 from attribeam.analysis.opening.remote import RemoteFiles, is_remote
 from attribeam.analysis.opening.runs import linked_folders, load_manifest, parse_manifest
-from attribeam.schemas import TABLES, Unit, failures_path, table_schema, unit_path
-from attribeam.schemas.layout import CORPUS, FAILURES, STATISTICS
-from attribeam.schemas.manifest import Manifest, is_double, is_published
-from attribeam.schemas.tables import as_written
+from attribeam.schemas import TABLES, Unit, parse_unit_path
+from attribeam.schemas.layout import (
+    CORPUS,
+    FAILURES,
+    REPLACING,
+    STATISTICS,
+    Place,
+    parse_failures_path,
+)
+from attribeam.schemas.manifest import Manifest, is_published
 
 _BATCH = 8192
 _REPAIR = "Run the same command again with --repair"
@@ -78,16 +85,16 @@ def unfinished(folder: str | Path) -> str | None:
     if is_published(manifest):
         return None
     num_shards = manifest["identity"]["settings"]["num_shards"]
-    expected = [
-        unit_path(unit, shard, num_shards)
-        for unit in units(manifest)
-        for shard in range(num_shards)
-    ]
-    return not_finished(len(there.intersection(expected)), len(expected))
+    known = set(units(manifest))
+    shards: dict[Unit, set[int]] = {}
+    for place in map(parse_unit_path, there):
+        if place and place.unit in known and place.num_shards == num_shards:
+            shards.setdefault(place.unit, set()).update(place.shards)
+    return not_finished(sum(map(len, shards.values())), len(known) * num_shards)
 
 
 def not_finished(there: int, expected: int) -> str | None:
-    """The sentence on a run of whose files some are missing."""
+    """The sentence on a run of whose shards' tables some are missing."""
     if there == expected:
         return None
     return (
@@ -96,50 +103,99 @@ def not_finished(there: int, expected: int) -> str | None:
     )
 
 
-def survey(root: Path, manifest: Manifest) -> Survey:
-    """Reads every file of a run, one at a time.
+def survey(root: Path, manifest: Manifest, processes: int = 1) -> Survey:
+    """Reads every file of a run, one at a time in each process.
 
     Args:
         root: The run's folder.
         manifest: Its ``run.json``.
+        processes: How many processes read.
     """
-    settings = manifest["identity"]["settings"]
-    num_shards = settings["num_shards"]
-    double = is_double(manifest)
-    problems: list[str] = []
-    there = shards = 0
-    known: set[str] = set()
-    sound: dict[str, list[str]] = {table: [] for table in TABLES}
-    for shard in range(num_shards):
-        tables = {unit_path(unit, shard, num_shards): unit for unit in units(manifest)}
-        failures = {failures_path(unit, shard, num_shards): unit for unit in units(manifest)}
-        present = [path for path in tables if (root / path).is_file()]
-        failed = [path for path in failures if (root / path).is_file()]
-        known.update(tables, failures)
-        there += len(present)
-        found = [
-            f"{path}: {problem}"
-            for path in (*present, *failed)
-            for problem in _file_problems(root / path, path, tables.get(path), double)
-        ]
-        problems += found
-        if len(present) == len(tables) and not found:
-            shards += 1
-            for path in present:
-                sound[tables[path].table].append(path)
-            sound[FAILURES] += failed
+    num_shards = manifest["identity"]["settings"]["num_shards"]
+    paths = _committed(root)
+    places = {path: parse_unit_path(path) or parse_failures_path(path) for path in paths}
+    known = set(units(manifest))
+    own = {
+        path: place
+        for path, place in places.items()
+        if place and place.unit in known and place.num_shards == num_shards
+    }
+    found = file_problems(root, own, manifest, processes)
+    problems = [f"{path}: {problem}" for path in own for problem in found.get(path, ())]
+    counted = Counter(
+        (place.unit, shard)
+        for path, place in own.items()
+        if not path.startswith(f"{FAILURES}/")
+        for shard in place.shards
+    )
+    problems += _twice(counted)
+    spoiled = {shard for path, place in own.items() if path in found for shard in place.shards} | {
+        shard for (_, shard), number in counted.items() if number > 1
+    }
+    of_shard = Counter(shard for _, shard in counted)
+    whole = {
+        shard
+        for shard in range(num_shards)
+        if of_shard[shard] == len(known) and shard not in spoiled
+    }
     problems += [
         f"{path}: no shard of a method of run.json has this name. Move it elsewhere"
-        for path in _committed(root)
-        if path not in known
+        for path in paths
+        if path not in own
     ]
+    problems += _left_half(root)
     problems += _problems_beside(root, manifest)
     problems += [
         f"{path}: a link, which queries and runs don't follow. Put the folder itself there"
         for path in linked_folders(root)
     ]
+    sound, shards = _sound(own, whole)
     problems += unfollowed(root, [path for paths in sound.values() for path in paths])
-    return Survey(problems, there, len(units(manifest)) * num_shards, shards, sound)
+    return Survey(problems, len(counted), len(known) * num_shards, shards, sound)
+
+
+def _sound(own: Mapping[str, Place], whole: set[int]) -> tuple[dict[str, list[str]], int]:
+    """The files by table whose shards are all whole, and the number of these shards.
+
+    A file of several shards can't be counted in part: of one that isn't all whole, no shard is.
+    """
+    left = set(whole)
+    mixed = [place for place in own.values() if place.joined]
+    before = -1
+    while len(left) != before:  # What one file takes away may be a part of another.
+        before = len(left)
+        for place in mixed:
+            if not left.issuperset(place.shards):
+                left.difference_update(place.shards)
+    sound: dict[str, list[str]] = {table: [] for table in TABLES}
+    for path, place in own.items():
+        if left.issuperset(place.shards):
+            failures = path.startswith(f"{FAILURES}/")
+            sound[FAILURES if failures else place.unit.table].append(path)
+    return sound, len(left)
+
+
+def _twice(counted: Mapping[tuple[Unit, int], int]) -> Iterator[str]:
+    """Yields which units have shards that are in more than one file."""
+    shards: dict[Unit, list[int]] = {}
+    for (unit, shard), number in counted.items():
+        if number > 1:
+            shards.setdefault(unit, []).append(shard)
+    for unit, found in shards.items():
+        yield (
+            f"{unit.folder}: {len(found)} shards are in more than one file, such as {min(found)}. "
+            "An earlier version of attribeam has gone on with a compacted run: move the files of "
+            "one shard elsewhere"
+        )
+
+
+def _left_half(root: Path) -> Iterator[str]:
+    """Yields that files were being replaced when a process was killed."""
+    if (root / REPLACING).exists():
+        yield (
+            f"{REPLACING}: files were being put in the place of others, and that was cut short. "
+            "Run the same command again: it is finished then, and nothing is lost"
+        )
 
 
 def unfollowed(root: Path, paths: Iterable[str]) -> Iterator[str]:
@@ -179,30 +235,6 @@ def _committed(root: Path) -> list[str]:
     )
 
 
-def _file_problems(file: Path, path: str, unit: Unit | None, double: bool) -> list[str]:
-    schema = table_schema(FAILURES if unit is None else unit.table, double=double)
-    try:
-        found = list(content_problems(file, unit, schema))
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        found = [f"damaged ({reason})"]
-    return [f"{problem}. {_REPAIR}" for problem in found]
-
-
-def content_problems(file: Path | IO[bytes], unit: Unit | None, schema: pa.Schema) -> Iterator[str]:
-    """Yields what is wrong with a file; every page of it is read and its checksum compared."""
-    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-        found = parquet.schema_arrow
-        if not found.equals(as_written(found, schema)):
-            yield f"has other columns than the table: {_difference(found, schema)}"
-        methods: set[str | None] = set()
-        for batch in parquet.iter_batches(_BATCH):
-            if unit is not None and unit.method is not None and "method" in batch.schema.names:
-                methods.update(pc.unique(batch.column("method")).to_pylist())
-        if unit is not None and methods - {unit.method}:
-            yield f"has rows of {', '.join(sorted(map(str, methods - {unit.method})))}"
-
-
 def corpus_problems(file: Path | IO[bytes], path: str, manifest: Manifest) -> Iterator[str]:
     """Yields what is wrong with a file of the copy of the corpus, which lies at a path."""
     corpus, settings = manifest["identity"]["corpus"], manifest["identity"]["settings"]
@@ -214,13 +246,3 @@ def corpus_problems(file: Path | IO[bytes], path: str, manifest: Manifest) -> It
         expected = min(size, corpus["rows"] - int(found[1]) * size)
         if rows != expected:
             yield f"has {rows} rows instead of {expected}"
-
-
-def _difference(found: pa.Schema, expected: pa.Schema) -> str:
-    if found.names != expected.names:
-        return f"{', '.join(found.names)} instead of {', '.join(expected.names)}"
-    return "; ".join(
-        f"{ours.name} is {theirs.type} instead of {ours.type}"
-        for theirs, ours in zip(found, expected, strict=True)
-        if not theirs.equals(ours)
-    )

@@ -1,4 +1,4 @@
-"""Runs that lie elsewhere: ``hf://`` and ``s3://``, read-only, through fsspec's file systems."""
+"""Runs that lie elsewhere, read-only: ``hf://`` and ``s3://`` through fsspec, and ``gs://``."""
 
 import io
 import re
@@ -10,15 +10,16 @@ from typing import Any
 import fsspec  # type: ignore[import-untyped]
 from fsspec.utils import glob_translate  # type: ignore[import-untyped]
 
+from attribeam.analysis.opening.google import GoogleStore
 from attribeam.analysis.opening.readonly import Positioned, ReadOnlyFiles, SharedFile
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import MANIFEST
 
 # The package that reads each protocol.
-_PACKAGES = {"hf": "huggingface_hub", "s3": "s3fs"}
+_PACKAGES = {"hf": "huggingface_hub", "s3": "s3fs", "gs": "google-cloud-storage"}
 PROTOCOLS = tuple(_PACKAGES)
 _REMOTE = re.compile(rf"({'|'.join(_PACKAGES)})://(.+)")
-_NAMES = "hf://datasets/user/name, hf://datasets/user/name@revision or s3://bucket/path"
+_NAMES = "hf://datasets/user/name, hf://datasets/user/name@revision, s3://bucket/path or gs://bucket/path"
 
 
 def is_remote(folder: str | Path) -> bool:
@@ -33,7 +34,7 @@ class RemoteFiles(ReadOnlyFiles):
     answer would be a request. What a file holds is read where and when it is needed.
 
     Attributes:
-        protocol: ``hf`` or ``s3``.
+        protocol: ``hf``, ``s3`` or ``gs``.
         root: The address, which all files' addresses begin with, and a ``/``.
         manifest: What ``run.json`` holds.
     """
@@ -92,6 +93,8 @@ class RemoteFiles(ReadOnlyFiles):
 
 def _file_system(protocol: str, address: str) -> Any:
     try:
+        if protocol == "gs":
+            return GoogleStore()
         # Without its cache, which would list a folder as it was when it was opened before.
         return fsspec.filesystem(protocol, skip_instance_cache=True)
     except ImportError as error:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attribeam.analysis.opening.files import Survey, content_problems, unfollowed
+from attribeam.analysis.opening.files import Survey, unfollowed
+from attribeam.analysis.opening.reading import content_problems
 from attribeam.analysis.opening.runs import linked_folders
 from attribeam.schemas import TABLES, Unit, table_schema
 from attribeam.schemas.layout import OVERLAYS, PUBLISHED, UNFINISHED

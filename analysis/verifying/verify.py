@@ -9,8 +9,9 @@ import duckdb
 import pyarrow as pa
 
 from attribeam.analysis.opening.database import add_manifest, add_table, add_views, escape_glob
-from attribeam.analysis.opening.files import Survey, content_problems, not_finished, survey
+from attribeam.analysis.opening.files import Survey, not_finished, survey
 from attribeam.analysis.opening.manifest import rows_of
+from attribeam.analysis.opening.reading import content_problems
 from attribeam.analysis.opening.runs import load_manifest
 from attribeam.analysis.opening.spill import spill_to_temporary
 from attribeam.analysis.query.terminal import harmless, print_rows
@@ -38,6 +39,8 @@ from attribeam.schemas.tables import EVALUATIONS
 _VIEWS = ("compared", "completeness")
 # Bytes of a table's files below which it is held in memory while its rows are counted.
 _SMALL = 1 << 20
+# So is a table of many files, each of which takes a while to be opened, unless it is larger.
+_MANY, _LARGE = 256, 1 << 30
 
 
 class Fact(NamedTuple):
@@ -77,7 +80,7 @@ class Report:
     summary: list[str] = field(default_factory=list)
 
 
-def verify(folder: str | Path) -> Report:
+def verify(folder: str | Path, *, processes: int = 1) -> Report:
     """Verifies a run.
 
     Every file that ``run.json`` leads to expect must be there, readable to its last page (their
@@ -90,7 +93,13 @@ def verify(folder: str | Path) -> Report:
     So it is with what was published, whose tables have as many files as their names say; its rows
     are only counted where all of them are sound.
 
+    Files that the run's index has are compared with what was written, byte for byte.
+
     Memory is bounded: files are read one at a time in batches, and DuckDB counts.
+
+    Args:
+        folder: The run's folder.
+        processes: How many processes read the files of a run that has many.
 
     Raises:
         UsageError: If the folder is no run folder.
@@ -103,7 +112,7 @@ def verify(folder: str | Path) -> Report:
             return Report(root, [str(error)])
         raise
     published = is_published(manifest)
-    found = survey_published(root, manifest) if published else survey(root, manifest)
+    found = survey_published(root, manifest) if published else survey(root, manifest, processes)
     report = Report(root, list(found.problems))
     report.summary.append(f"{found.there} of {found.expected} files are there")
     if published and found.problems:
@@ -157,7 +166,8 @@ def _load(
     for table in TABLES:
         sound = [root / path for path in found.sound[table]]
         add_table(connection, table, [escape_glob(str(path)) for path in sound], double=double)
-        if sound and sum(path.stat().st_size for path in sound) < _SMALL:
+        size = sum(path.stat().st_size for path in sound)
+        if sound and (size < _SMALL or (len(sound) > _MANY and size < _LARGE)):
             # Once for all rules, each of which else has DuckDB open and bind the files again.
             connection.execute(f"create temp table {table} as from {table}")
     for table in EVALUATIONS:

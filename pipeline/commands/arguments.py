@@ -62,7 +62,9 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
     _add_run_options(run)
     plan = _add_plan(commands)
     query = commands.add_parser("query", help="ask a run in SQL", allow_abbrev=False)
-    query.add_argument("folder", metavar="DIR", help="folder or address (hf://, s3://) of a run")
+    query.add_argument(
+        "folder", metavar="DIR", help="folder or address (hf://, s3://, gs://) of a run"
+    )
     query.add_argument(
         "more",
         metavar="DIR",
@@ -100,6 +102,18 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         "verify", help="check that a run is whole: nothing lost, nothing torn", allow_abbrev=False
     )
     verify.add_argument("folder", metavar="DIR", help="folder of a run")
+    verify.add_argument(
+        "--processes", type=whole, metavar="N", help="that read files (one a processor)"
+    )
+    compact = commands.add_parser(
+        "compact",
+        help="join the files of a run into few large ones",
+        description="Joins neighbouring shards to files of about 128 MB. Everything works as "
+        "before, and is quicker: queries, verifying, publishing. It may be killed at any moment: "
+        "nothing is lost, and the same command goes on.",
+        allow_abbrev=False,
+    )
+    compact.add_argument("folder", metavar="DIR", help="folder of a run, or s3://, gs://")
     plot = commands.add_parser("plot", help="draw a plot of a run", allow_abbrev=False)
     plot.add_argument("folder", metavar="DIR", help="folder of a run")
     plot.add_argument(

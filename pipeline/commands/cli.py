@@ -21,6 +21,7 @@ from attribeam.pipeline.commands.experiments import (
 from attribeam.pipeline.commands.methods import methods_command
 from attribeam.pipeline.commands.plan import plan_command
 from attribeam.pipeline.commands.results import (
+    compact_command,
     open_command,
     plot_command,
     publish_command,
@@ -83,6 +84,7 @@ def _main(given: list[str]) -> int:
     commands = {
         "query": query_command,
         "verify": verify_command,
+        "compact": compact_command,
         "open": open_command,
         "plot": plot_command,
         "publish": publish_command,

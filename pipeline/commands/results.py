@@ -1,6 +1,7 @@
-"""Commands on a finished run: query, verify, open, report, plot and publish."""
+"""Commands on a finished run: query, verify, compact, open, report, plot and publish."""
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -90,9 +91,24 @@ def verify_command(arguments: argparse.Namespace) -> int:
     """Checks that everything adds up."""
     from attribeam.analysis import print_report, verify
 
-    report = verify(arguments.folder)
+    report = verify(arguments.folder, processes=arguments.processes or os.cpu_count() or 1)
     print_report(report, sys.stdout)
     return FAILED if report.problems else DONE
+
+
+def compact_command(arguments: argparse.Namespace) -> int:
+    """Joins the files of a run into few large ones."""
+    from attribeam.pipeline.running.compacting import compact
+    from attribeam.pipeline.workers.engines import connect_store
+
+    connect_store(arguments.folder)
+    done = compact(arguments.folder.rstrip("/"), lambda sentence: print(sentence, flush=True))
+    same = done.before == done.after
+    what = "nothing left to join" if same else f"{done.before} files became {done.after}"
+    print(f"{what}: {arguments.folder}")
+    for sentence in done.left:
+        print(f"attribeam: {sentence}", file=sys.stderr)
+    return FAILED if done.left else DONE
 
 
 def report_command(arguments: argparse.Namespace) -> int:

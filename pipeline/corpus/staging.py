@@ -6,11 +6,12 @@ source that moves or changes under a long run does no harm.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +24,18 @@ from attribeam.pipeline.corpus.values import Normaliser, schema_of
 from attribeam.pipeline.store.files import (
     DamagedError,
     discard_folder,
-    exists,
     join,
     list_checked,
+    list_files,
     read_parquet,
     write_parquet,
 )
-from attribeam.schemas import UsageError
-from attribeam.schemas.layout import CORPUS, Unit, corpus_path, unit_path
+from attribeam.pipeline.store.joined import each_shard
+from attribeam.schemas import UsageError, parse_unit_path
+from attribeam.schemas.layout import CORPUS, Unit, corpus_path
 from attribeam.transforms import Model, Row
+
+_INSTANCES = Unit("instances").folder
 
 
 @dataclass(frozen=True)
@@ -129,30 +133,48 @@ def understood(
 # Staging --------------------------------------------------------------------------------------
 
 
+# Rows a shard: few enough that a crash costs little, however slow the methods are, and so many that
+# there are no more than about a thousand files of a table.
+_FEWEST, _MOST, _SHARDS = 512, 8192, 1000
+
+
+def shard_size_for(rows: int) -> int:
+    """Rows a shard of a corpus of so many rows, where nobody says how many.
+
+    About a thousand shards; but a shard is what a crash costs, so it has no more rows than are
+    attributed within ten minutes at 70 ms each.
+    """
+    return min(max(-(-rows // _SHARDS), _FEWEST), _MOST)
+
+
+class Staged(NamedTuple):
+    """A corpus in the run's folder: its number of rows, and rows a shard."""
+
+    rows: int
+    shard_size: int
+
+
 def stage(
     corpus: Corpus,
     root: str,
     *,
-    shard_size: int,
+    shard_size: int | None,
     windows: bool = False,
     questions: bool = False,
     pairs: bool = False,
     anew: bool = True,
-) -> int:
+) -> Staged:
     """Copies a corpus into the run's folder, normalised, one file a shard.
 
     Args:
         corpus: The corpus.
         root: The run's folder.
-        shard_size: Rows a shard.
+        shard_size: Rows a shard; None for what suits the corpus (``shard_size_for``).
         windows: Whether long texts are to become windows, which have ids too.
         questions: Whether rows are asked several questions, which have ids too.
         pairs: Whether rows have two sides, which have ids too.
         anew: Whether it may be another corpus than what is there. Else files are replaced one by
             one, since other parts of the run may be reading them.
-
-    Returns:
-        Number of rows.
 
     Raises:
         UsageError: If the corpus is empty or two rows have the same id, or one has the id that a
@@ -160,13 +182,13 @@ def stage(
     """
     if anew:
         discard_folder(join(root, CORPUS))
-    rows, kept = corpus.rows(), schema_of(corpus.columns)
-    count = shard = 0
-    hashes: list[np.ndarray] = []
-    while chunk := list(islice(rows, shard_size)):
-        write_parquet(join(root, corpus_path(shard)), pa.Table.from_pylist(chunk, kept))
-        hashes.append(np.array([_hash(row["instance_id"]) for row in chunk], np.uint64))
-        count, shard = count + len(chunk), shard + 1
+    most = None if shard_size is not None else _FEWEST * _SHARDS
+    count, hashes = _copy(corpus, root, shard_size or _FEWEST, most)
+    if most is not None and count > most:
+        # It is read as far as the smallest shards suit it, and then again from its beginning.
+        shard_size = shard_size_for(sum(1 for _ in corpus.records()))
+        discard_folder(join(root, CORPUS))
+        count, hashes = _copy(corpus, root, shard_size, None)
     if not count:
         raise UsageError(f"{corpus.source.name} has no rows")
     _check_unique(corpus, root, hashes)
@@ -176,7 +198,25 @@ def stage(
         _check_derived(corpus, root, hashes, "question")
     if pairs:
         _check_derived(corpus, root, hashes, "side")
-    return count
+    return Staged(count, shard_size or _FEWEST)
+
+
+def _copy(
+    corpus: Corpus, root: str, shard_size: int, most: int | None
+) -> tuple[int, list[np.ndarray]]:
+    """Writes the rows of a corpus, or those until there are more than so many.
+
+    Returns:
+        Number of rows, and hashes of the ids of each shard.
+    """
+    rows, kept = corpus.rows(), schema_of(corpus.columns)
+    count = shard = 0
+    hashes: list[np.ndarray] = []
+    while (most is None or count <= most) and (chunk := list(islice(rows, shard_size))):
+        write_parquet(join(root, corpus_path(shard)), pa.Table.from_pylist(chunk, kept))
+        hashes.append(np.array([_hash(row["instance_id"]) for row in chunk], np.uint64))
+        count, shard = count + len(chunk), shard + 1
+    return count, hashes
 
 
 def check_again(root: str, num_shards: int) -> None:
@@ -185,22 +225,27 @@ def check_again(root: str, num_shards: int) -> None:
     Raises:
         UsageError: If a row has another id, label or split: an earlier version read it otherwise.
     """
-    for shard in range(num_shards):
-        path = join(root, unit_path(Unit("instances"), shard, num_shards))
-        try:
-            known = read_parquet(path, ["row_id", "label", "split"]) if exists(path) else None
-        except DamagedError:
-            continue  # It will be made again as well.
-        if known is None:
+    for name in list_files(join(root, _INSTANCES)):
+        place = parse_unit_path(f"{_INSTANCES}/{name}")
+        if place is None or place.num_shards != num_shards:
             continue
-        rows = {row.instance_id: (row.label, row.split) for row in read_rows(root, shard)}
-        for row in known.to_pylist():
-            if rows.get(row["row_id"]) != (row["label"], row["split"]):
-                raise UsageError(
-                    f"the copy of the corpus in {root} is gone or damaged, and made again it has "
-                    f"another row than {row['row_id']!r} in the run's tables, since an earlier "
-                    "version made it: use another --output"
-                )
+        columns = ["row_id", "label", "split"]
+        # What is damaged will be made again as well.
+        with suppress(DamagedError):
+            for shard, known in each_shard(root, f"{_INSTANCES}/{name}", place, columns):
+                _check_rows(root, shard, known.to_pylist())
+
+
+def _check_rows(root: str, shard: int, known: Sequence[Mapping[str, Any]]) -> None:
+    """Checks that the rows of a shard are those that are known of it."""
+    rows = {row.instance_id: (row.label, row.split) for row in read_rows(root, shard)}
+    for row in known:
+        if rows.get(row["row_id"]) != (row["label"], row["split"]):
+            raise UsageError(
+                f"the copy of the corpus in {root} is gone or damaged, and made again it has "
+                f"another row than {row['row_id']!r} in the run's tables, since an earlier "
+                "version made it: use another --output"
+            )
 
 
 def staged(root: str, num_shards: int) -> bool:

@@ -271,7 +271,7 @@ def _read(
     instances: list[Instance] = []
     failures: list[Failure] = []
     with TemporaryDirectory(prefix="attribeam-") as folder:
-        count = stage(corpus, folder, shard_size=_ROWS)
+        count = stage(corpus, folder, shard_size=_ROWS).rows
         shards = -(-count // _ROWS)
         ids = "input_ids" in corpus.columns
         padding = count_padding(folder, shards, model) if ids else None

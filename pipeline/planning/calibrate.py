@@ -283,7 +283,7 @@ def _grouped(
             size = max(_FEWEST, int(min(_SECONDS / _GROUPS / max(each, 1e-6), full)))
         else:
             size = max(1, round(sample / _GROUPS))
-        size = min(size, options.shard_size, len(quarter))
+        size = min(size, options.shard_size or size, len(quarter))
         first = quarter[(len(quarter) - size) // 2]
         found.append(sampled.rows[first : first + size])
     return found

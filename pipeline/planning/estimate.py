@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from attribeam.pipeline.corpus.padding import said
+from attribeam.pipeline.corpus.staging import shard_size_for
 from attribeam.pipeline.options import Options
 from attribeam.pipeline.planning.accelerators import (
     ACCELERATORS,
@@ -26,6 +27,8 @@ from attribeam.schemas import UsageError
 # Starting Beam, and processes for it (they take 5 s alone to shut down); see docs/running.md.
 _BEAM_SECONDS = 0.5
 _WORKER_SECONDS = 8.0
+# Of a shard; what is in hand is lost in a crash.
+_MOST_SECONDS = 600.0
 
 
 class Cost(NamedTuple):
@@ -197,7 +200,7 @@ def estimate_run(
         tell(sentence)
     return estimate(
         calibration,
-        shard_size=options.shard_size,
+        shard_size=options.shard_size or shard_size_for(sampled.count),
         dtype=options.dtype,
         workers=options.workers,
         parallel=parallel,
@@ -268,8 +271,22 @@ def estimate(
         device=accelerator.label if accelerator else calibration.device,
         price=price,
         measured=calibration.instances,
-        assumptions=_assumptions(calibration, dtype, accelerator, price),
+        assumptions=[
+            *_assumptions(calibration, dtype, accelerator, price),
+            *_too_large(seconds, min(shard_size, sampled.count)),
+        ],
     )
+
+
+def _too_large(seconds: float, rows: int) -> list[str]:
+    """A sentence on shards that take so long that a crash costs much."""
+    if seconds <= _MOST_SECONDS or rows < 2:
+        return []
+    fitting = max(1, int(rows * _MOST_SECONDS / seconds))
+    return [
+        f"a shard takes {seconds / 60:.0f} minutes, which is what a crash costs: --shard-size "
+        f"{fitting} makes that {_MOST_SECONDS / 60:.0f}"
+    ]
 
 
 class _Work(NamedTuple):

@@ -14,8 +14,10 @@ from attribeam.pipeline.parts import WHOLE, RunPart
 from attribeam.pipeline.running.missing import Task, in_order, plan, units_of_run
 from attribeam.pipeline.settings import Settings
 from attribeam.pipeline.store.damage import Damage, Part
-from attribeam.pipeline.store.files import Stamp, discard, join, read_parquet, stamp
-from attribeam.schemas import Unit, UsageError, unit_path
+from attribeam.pipeline.store.files import Stamp, discard, join, stamp
+from attribeam.pipeline.store.joined import each_shard, take_out
+from attribeam.pipeline.store.records import forget
+from attribeam.schemas import Unit, UsageError, failures_path, unit_path
 from attribeam.schemas.layout import parse_failures_path
 from attribeam.schemas.manifest import EvaluationRecord, Manifest
 from attribeam.transforms import Model, choose
@@ -47,6 +49,7 @@ class Work:
         tasks: The missing units by shard.
         settings: Settings for them.
         retried: Units that are tried again, whose tables go first.
+        renewed: All units of shards that are made again.
         again: Damaged files that are made again.
         spoiled: Those that aren't.
         left: Sentences on them, and on what can't be tried again.
@@ -56,6 +59,7 @@ class Work:
     tasks: list[Task]
     settings: Settings
     retried: list[Part]
+    renewed: list[Part]
     again: list[str]
     spoiled: list[str]
     left: list[str]
@@ -123,17 +127,21 @@ class Run:
             more = [unit for unit in self.units if unit.method not in self.unable]
             units = in_order([*units, *more])
         able = {p: paths for p, paths in damage.parts.items() if p[0].method not in self.unable}
-        again = {part: self._stamp(part) for part in able} | dict.fromkeys(passing.parts)
+        # A file of several shards may have some of other parts of the run too.
+        own = [found for found in able if part.has(found[1])]
+        again = {part: self._stamp(part) for part in own} | dict.fromkeys(passing.parts)
         tasks = plan(units, self.settings.num_shards, whole, again, part)
-        damaged = [path for paths in able.values() for path in paths]
+        damaged = dict.fromkeys(path for paths in able.values() for path in paths)
         unable = {p: paths for p, paths in damage.parts.items() if p not in able}
+        spoiled = dict.fromkeys(path for paths in unable.values() for path in paths)
         return Work(
             units=units,
             tasks=tasks,
             settings=self._settings_for(tasks),
             retried=passing.parts,
+            renewed=[*again],
             again=[*damaged, *damage.corpus, *damage.samples.values()],
-            spoiled=[*(path for paths in unable.values() for path in paths), *damage.strays],
+            spoiled=[*spoiled, *damage.strays],
             left=list(self._left(unable, damage.strays, passing.stuck)),
         )
 
@@ -168,7 +176,7 @@ class Run:
         """Yields sentences on what can't be made again, and whose it is."""
         for method, reason in sorted(self.unable.items()):
             own = (paths for (unit, _), paths in unable.items() if unit.method == method)
-            paths = [path for each in own for path in each]
+            paths = [*dict.fromkeys(path for each in own for path in each)]
             if paths:
                 of = f"of {method}, which can't be made again here"
                 yield f"{_left_as_is(paths)} {of}: {reason}"
@@ -207,7 +215,7 @@ def _left_as_is(paths: Sequence[str]) -> str:
 # What failed for no fault of its own --------------------------------------------------------------
 
 
-def passing_parts(root: str, run: Run, paths: Iterable[str]) -> Passing:
+def passing_parts(root: str, run: Run, paths: Iterable[str], part: RunPart = WHOLE) -> Passing:
     """The units that lack rows for want of memory, a network or a device.
 
     An instance that couldn't be predicted is missing from all tables of its shard.
@@ -216,22 +224,24 @@ def passing_parts(root: str, run: Run, paths: Iterable[str]) -> Passing:
         root: The run's folder.
         run: The run.
         paths: Paths of the files that are there and not damaged.
+        part: The part of the run whose shards are looked at.
     """
     found: dict[Part, None] = {}
     stuck = 0
     for path in sorted(paths):
         place = parse_failures_path(path)
-        if place is None or place[2] != run.settings.num_shards:
+        if place is None or place.num_shards != run.settings.num_shards:
             continue
-        rows = read_parquet(join(root, path), ["stage", "method", "error", "message"]).to_pylist()
-        for row in rows:
-            if not is_passing(row["error"], row["message"]):
-                continue
-            parts = [unit for unit in run.units if _follows(unit, row["stage"], row["method"])]
-            if any(unit.method in run.unable for unit in parts):
-                stuck += 1
-            else:
-                found |= {(unit, place[1]): None for unit in parts}
+        columns = ["stage", "method", "error", "message"]
+        for shard, rows in each_shard(root, path, place, columns):
+            for row in rows.to_pylist() if part.has(shard) else ():
+                if not is_passing(row["error"], row["message"]):
+                    continue
+                parts = [unit for unit in run.units if _follows(unit, row["stage"], row["method"])]
+                if any(unit.method in run.unable for unit in parts):
+                    stuck += 1
+                else:
+                    found |= {(unit, shard): None for unit in parts}
     return Passing(list(found), stuck)
 
 
@@ -242,14 +252,24 @@ def _follows(unit: Unit, stage: str, method: str | None) -> bool:
     return unit.method == method and (stage != "perturb" or unit.table == "curves")
 
 
-def discard_parts(root: str, parts: Iterable[Part], num_shards: int) -> None:
+def make_room(root: str, work: Work, num_shards: int) -> None:
     """Deletes tables so that they are made again, those first that are made of others.
 
-    Their failures stay until then: who is killed in between does it again.
+    Their failures stay until then: who is killed in between does it again. Shards that are made
+    again and are in files with others are taken out of these.
     """
-    shards: dict[Unit, list[int]] = {}
-    for unit, shard in parts:
-        shards.setdefault(unit, []).append(shard)
-    for unit in reversed(in_order(shards)):
-        for shard in shards[unit]:
-            discard(join(root, unit_path(unit, shard, num_shards)))
+    own = {
+        path(unit, shard, num_shards)
+        for unit, shard in work.renewed
+        for path in (unit_path, failures_path)
+    }
+    forget(root, own)
+    take_out(root, _last_first(work.renewed), num_shards, {*work.again})
+    for unit, shard in _last_first(work.retried):
+        discard(join(root, unit_path(unit, shard, num_shards)))
+
+
+def _last_first(parts: Sequence[Part]) -> list[Part]:
+    """Units of shards, those first that are made of others."""
+    order = {unit: number for number, unit in enumerate(in_order(unit for unit, _ in parts))}
+    return sorted(parts, key=lambda part: -order[part[0]])

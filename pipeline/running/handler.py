@@ -10,6 +10,7 @@ from apache_beam.ml.inference.base import ModelHandler
 from attribeam.pipeline.running import progress
 from attribeam.pipeline.running.shard import Attributor, Shard, UnitResult
 from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.store.connecting import connect_worker
 from attribeam.pipeline.workers.devices import processors, take_device
 
 
@@ -26,6 +27,7 @@ class AttributionHandler(ModelHandler[Shard, UnitResult, Attributor]):
 
     def load_model(self) -> Attributor:
         """Loads the model on this worker's device and takes its share of the processors."""
+        connect_worker(self._settings.stores)
         if self._settings.workers > 1:
             torch.set_num_threads(max(1, processors() // self._settings.workers))
         settings = replace(self._settings, device=take_device(self._settings.device))

@@ -129,6 +129,7 @@ def _settings_identity(
     options: Options, settings: Settings, model: Model, columns: Mapping[str, str]
 ) -> SettingsIdentity:
     encoding = settings.encoding
+    assert options.shard_size is not None  # Decided on when the corpus was copied.
     identity: SettingsIdentity = {
         "target": settings.target,
         "output": settings.scalar,

@@ -18,19 +18,23 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from attribeam.pipeline.options import Options
 from attribeam.pipeline.parts import RunPart, part_of, read_part
 from attribeam.pipeline.running import progress
-from attribeam.pipeline.running.again import discard_parts
+from attribeam.pipeline.running.again import make_room
 from attribeam.pipeline.running.graph import build
+from attribeam.pipeline.running.indexing import index_run
 from attribeam.pipeline.running.manifest import read_manifest, write_manifest
 from attribeam.pipeline.running.missing import Task, plan, units_of_run
 from attribeam.pipeline.running.outcome import Outcome, outcome
 from attribeam.pipeline.running.prepare import Prepared, load, note, prepare
 from attribeam.pipeline.settings import Settings
-from attribeam.pipeline.store.files import DamagedError, list_files
+from attribeam.pipeline.store.files import DamagedError, is_local, list_files
 from attribeam.pipeline.store.lock import locked, locked_part
+from attribeam.pipeline.workers.devices import NoGpuError
 from attribeam.pipeline.workers.engines import connect, is_dry_run
 from attribeam.pipeline.workers.leash import WORKER, run_leashed
 from attribeam.pipeline.workers.model_files import send_model
+from attribeam.pipeline.workers.pool import with_pool
 from attribeam.schemas import UsageTypeError
+from attribeam.schemas.manifest import Manifest
 
 # What Beam adds to a message, and the last line of a traceback.
 _STEP = re.compile(r" \[while running '[^']*'\]")
@@ -112,9 +116,9 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> Summa
         let_others()
         work, settings = prepared.work, prepared.work.settings
         if work.tasks:
+            size = prepared.shard_size
             sizes = [
-                min(options.shard_size, prepared.rows - shard * options.shard_size)
-                for shard in range(settings.num_shards)
+                min(size, prepared.rows - shard * size) for shard in range(settings.num_shards)
             ]
             with progress.watching(settings.output, work.tasks, sizes):
                 execute(work.tasks, settings, options)
@@ -153,13 +157,18 @@ def _begin(prepared: Prepared, options: Options, tell: Callable[[str], None]) ->
     if work.tasks or not prepared.begun:
         write_manifest(settings.output, prepared.manifest)
     if work.tasks and not is_dry_run(options):
-        discard_parts(settings.output, work.retried, settings.num_shards)
+        make_room(settings.output, work, settings.num_shards)
         send_model(settings)
 
 
 def _summary(prepared: Prepared, options: Options, start: float) -> Summary:
     work, settings, part = prepared.work, prepared.work.settings, part_of(options.part)
     root, shards = settings.output, settings.num_shards
+    # Another part may have added methods.
+    manifest = read_manifest(root) or prepared.manifest
+    rest = _rest(root, shards, manifest)
+    if not rest.files and not is_dry_run(options):
+        index_run(root, manifest, read=bool(work.tasks) and is_local(root))
     return Summary(
         output=root,
         rows=prepared.rows,
@@ -170,15 +179,14 @@ def _summary(prepared: Prepared, options: Options, start: float) -> Summary:
         damaged=len(work.again),
         left=work.left,
         part=None if options.part is None else part,
-        rest=None if options.part is None else _rest(root, shards, prepared),
+        rest=None if options.part is None else rest,
         seconds=time.monotonic() - start,
     )
 
 
-def _rest(root: str, num_shards: int, prepared: Prepared) -> Rest:
+def _rest(root: str, num_shards: int, manifest: Manifest) -> Rest:
     """What a run lacks, of whichever part and method."""
-    methods = (read_manifest(root) or prepared.manifest)["methods"]
-    units = units_of_run({name: of["tables"] for name, of in methods.items()})
+    units = units_of_run({name: of["tables"] for name, of in manifest["methods"].items()})
     tasks = plan(units, num_shards, list_files(root))
     return Rest(len(tasks), sum(len(task.units) for task in tasks))
 
@@ -195,7 +203,7 @@ def execute(tasks: list[Task], settings: Settings, options: Options) -> None:
         run_leashed(lambda: work(FnApiRunner(worker)))
     else:
         try:
-            work()
+            with_pool(options, work)
         except RuntimeError as error:
             # What Beam makes of Ctrl-C in the midst of its work.
             if _lines(error)[-1:] == ["KeyboardInterrupt"]:
@@ -214,7 +222,12 @@ def cause(error: Exception) -> str | None:
     found = _ERROR.fullmatch(lines[-1]) if lines and isinstance(error, RuntimeError) else None
     if found is None:
         return None
-    known = {DamagedError, BeamIOError, *(each for each in vars(builtins).values() if _is_os(each))}
+    known = {
+        DamagedError,
+        NoGpuError,
+        BeamIOError,
+        *(each for each in vars(builtins).values() if _is_os(each)),
+    }
     stopped = found[1].startswith(_STORES) or found[2] in {each.__name__ for each in known}
     return found[3] if stopped else None
 

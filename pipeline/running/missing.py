@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from attribeam.pipeline.parts import WHOLE, RunPart
 from attribeam.pipeline.store.files import Stamp
+from attribeam.pipeline.store.joined import covered
 from attribeam.schemas import TABLES, Unit
 from attribeam.schemas.layout import shard_name
 
@@ -65,12 +66,13 @@ def plan(
         A task for each shard of the part that lacks units, in order.
     """
     there = set(done)
+    joined = covered(there, num_shards)
     names = {shard: shard_name(shard, num_shards) for shard in part.shards(num_shards)}
     missing: dict[int, list[Unit]] = defaultdict(list)
     for unit in units:
-        folder = unit.folder
+        folder, others = unit.folder, joined.get(unit, ())
         for shard, name in names.items():
-            if f"{folder}/{name}" not in there:
+            if f"{folder}/{name}" not in there and shard not in others:
                 missing[shard].append(unit)
     before: dict[int, list[tuple[Unit, Stamp]]] = defaultdict(list)
     for (unit, shard), stamp in (again or {}).items():

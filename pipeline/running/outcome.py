@@ -5,11 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
-import pyarrow as pa
-
 from attribeam.pipeline.parts import WHOLE, RunPart
-from attribeam.pipeline.store.files import count_rows, exists, join, list_files, read_parquet
-from attribeam.schemas import Unit, unit_path
+from attribeam.pipeline.store.files import count_rows, join, list_files
+from attribeam.pipeline.store.joined import each_shard
+from attribeam.schemas import Unit, parse_unit_path
 from attribeam.schemas.layout import FAILURES, parse_failures_path
 from attribeam.transforms.inputs.variants import NothingToRemoveError
 from attribeam.transforms.recovery import is_passing
@@ -80,12 +79,14 @@ def outcome(
     """
 
     def any_rows(wanted: Callable[[Unit], bool]) -> bool:
-        paths = (
-            join(root, unit_path(unit, shard, num_shards))
+        return any(
+            count_rows(join(root, f"{unit.folder}/{name}"))
             for unit in filter(wanted, units)
-            for shard in part.shards(num_shards)
+            for name in sorted(list_files(join(root, unit.folder)))
+            if (place := parse_unit_path(f"{unit.folder}/{name}")) is not None
+            and place.num_shards == num_shards
+            and any(map(part.has, place.shards))
         )
-        return any(exists(path) and count_rows(path) for path in paths)
 
     found = reasons(root, spoiled, part)
     return Outcome(
@@ -123,10 +124,11 @@ def reasons(root: str, spoiled: Collection[str] = (), part: RunPart = WHOLE) -> 
 
 def _failures(root: str, spoiled: Collection[str], part: RunPart) -> Iterator[tuple[str, str]]:
     """Class and message of the failures, in order."""
-    folder = join(root, FAILURES)
-    for path in sorted(list_files(folder)):
-        place = parse_failures_path(f"{FAILURES}/{path}")
-        if f"{FAILURES}/{path}" in spoiled or place is None or not part.has(place[1]):
+    for path in (f"{FAILURES}/{name}" for name in sorted(list_files(join(root, FAILURES)))):
+        place = parse_failures_path(path)
+        if path in spoiled or place is None or not any(map(part.has, place.shards)):
             continue  # Of which some may be just being written, for another part.
-        table: pa.Table = read_parquet(join(folder, path), ["error", "message"])
-        yield from zip(table["error"].to_pylist(), table["message"].to_pylist(), strict=True)
+        for shard, table in each_shard(root, path, place, ["error", "message"]):
+            if part.has(shard):
+                for row in table.to_pylist():
+                    yield row["error"], row["message"]

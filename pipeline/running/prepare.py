@@ -16,7 +16,15 @@ from huggingface_hub import snapshot_download
 from attribeam.analysis.opening.runs import linked_folders
 from attribeam.pipeline.corpus.padding import count_padding, said
 from attribeam.pipeline.corpus.prompts import read_prompts
-from attribeam.pipeline.corpus.staging import Corpus, check_again, open_corpus, stage, staged
+from attribeam.pipeline.corpus.staging import (
+    Corpus,
+    Staged,
+    check_again,
+    open_corpus,
+    shard_size_for,
+    stage,
+    staged,
+)
 from attribeam.pipeline.options import Options, Said, declared
 from attribeam.pipeline.parts import check_part, part_of
 from attribeam.pipeline.places import check_model_folder
@@ -26,10 +34,11 @@ from attribeam.pipeline.running.manifest import check_is_own, merged, other_vers
 from attribeam.pipeline.running.perturbing import decided
 from attribeam.pipeline.running.statistics import ensure_statistics
 from attribeam.pipeline.settings import ModelCopy, Settings
+from attribeam.pipeline.store.connecting import options_of_stores
 from attribeam.pipeline.store.damage import sorted_out, sweep
 from attribeam.pipeline.store.files import discard, discard_folder, is_local, join, list_files
 from attribeam.pipeline.workers.devices import check_precision
-from attribeam.pipeline.workers.engines import Workers
+from attribeam.pipeline.workers.engines import Workers, asks_for_gpu
 from attribeam.pipeline.workers.model_files import copy_of
 from attribeam.schemas import UsageError, UsageTypeError
 from attribeam.schemas.errors import INT64
@@ -63,6 +72,7 @@ class Prepared:
     Attributes:
         work: What is to be done.
         rows: Number of rows of the corpus.
+        shard_size: Rows a shard.
         manifest: ``run.json`` as it is to be once this call adds to the run.
         notes: What is to be said if there is anything to do.
         guessed: Sentences on what was guessed and left out, to be said then too.
@@ -71,6 +81,7 @@ class Prepared:
 
     work: Work
     rows: int
+    shard_size: int
     manifest: Manifest
     notes: list[str]
     guessed: list[str]
@@ -136,7 +147,7 @@ class Checked(Loaded):
             model=str(self.folder),
             model_name=base_name(options.model),
             output=options.output.rstrip("/"),
-            num_shards=-(-rows // options.shard_size),
+            num_shards=-(-rows // _size_of(options, rows)),
             target=self.target,
             scalar=self.scalar,
             seed=options.seed,
@@ -147,7 +158,7 @@ class Checked(Loaded):
             layers=options.layers,
             pixels=options.pixels,
             masks="mask" in self.corpus.columns,
-            device=self.device if self.copy is None else options.device,
+            device=self.device if self.copy is None else _device_elsewhere(options),
             token_budget=options.token_budget,
             workers=options.workers,
             mask_token_id=options.mask_token_id,
@@ -157,6 +168,7 @@ class Checked(Loaded):
             trust_remote_code=options.trust_remote_code,
             tokenizer=self.model.tokenizer is not None,
             model_copy=self.copy,
+            stores=options_of_stores(options.beam_flags),
         )
 
 
@@ -295,6 +307,8 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
     """What needs the corpus: it is copied into the folder, and what is to be known of it is."""
     model, corpus = checked.model, checked.corpus
     root, part = options.output.rstrip("/"), part_of(options.part)
+    if old is not None and options.shard_size is None:
+        options = replace(options, shard_size=old["identity"]["settings"].get("shard_size"))
     copy = partial(
         stage,
         *(corpus, root),
@@ -308,8 +322,9 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
     if old is None:
         # Of a call that was killed before it began; its model may have been another.
         discard_folder(join(root, STATISTICS))
-    rows = copy() if old is None else int(old["identity"]["corpus"]["rows"])
-    options = replace(options, limit=_effective_limit(options.limit, rows, corpus, old))
+    rows, size = copy() if old is None else _staged_before(old, options)
+    limit = _effective_limit(options.limit, rows, corpus, old)
+    options = replace(options, limit=limit, shard_size=size)
     settings, told, measured = decided(
         checked.settings(options, rows),
         *(options.perturb_dtype, model, old),
@@ -329,7 +344,7 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
             discard(join(root, path))
         copy()
         check_again(root, settings.num_shards)
-    passing = passing_parts(root, run, kept) if options.retry_failed else NOTHING
+    passing = passing_parts(root, run, kept, part) if options.retry_failed else NOTHING
     everything = options.repair or options.retry_failed
     work = run.work(kept, damage, passing, part, everything=everything)
     # Of whichever method: it is known by whom it was made.
@@ -341,7 +356,23 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
     ensure_statistics(replace(work.settings, device=checked.device), model, damage.samples)
     guessed = [*checked.notes, *said(padding, model.of_texts), *([told] if told else [])]
     notes = [*other_versions(old, new)]
-    return Prepared(work, rows, manifest, notes, guessed, begun=old is not None)
+    return Prepared(work, rows, size, manifest, notes, guessed, begun=old is not None)
+
+
+def _device_elsewhere(options: Options) -> str:
+    """What workers on other machines are told: a GPU that was asked for is no matter of luck."""
+    return "cuda" if options.device == "auto" and asks_for_gpu(options) else options.device
+
+
+def _size_of(options: Options, rows: int) -> int:
+    """Rows a shard of a corpus of so many rows."""
+    return shard_size_for(rows) if options.shard_size is None else options.shard_size
+
+
+def _staged_before(old: Manifest, options: Options) -> Staged:
+    """The corpus of a run that goes on, and the size of shards that this call has for it."""
+    rows = int(old["identity"]["corpus"]["rows"])
+    return Staged(rows, _size_of(options, rows))
 
 
 def _effective_limit(

@@ -5,12 +5,12 @@ knows what an earlier run had done. Within a shard, a worker in this very proces
 it is.
 """
 
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import (
@@ -26,12 +26,14 @@ from rich.text import Text
 
 from attribeam.pipeline.interruption import lastly
 from attribeam.pipeline.running.missing import Task
-from attribeam.pipeline.store.files import count_rows, exists, is_local, join
-from attribeam.schemas import Unit, failures_path, unit_path
+from attribeam.pipeline.store.files import count_rows, is_local, join, list_files, list_stamped
+from attribeam.schemas import failures_path
+from attribeam.schemas.layout import shard_name
 
 _REFRESH = 0.5
 _REFRESH_REMOTE = 15.0
 _LOG_EVERY = 30.0
+_PATIENCE = 5.0
 
 _within = 0.0
 _lock = threading.Lock()
@@ -45,53 +47,82 @@ def advance(instances: float) -> None:
 
 
 class _Watch:
-    """Counts what is committed of a plan."""
+    """Counts what is committed of a plan, by a listing at each look and no question a file."""
 
     def __init__(self, root: str, tasks: Sequence[Task], sizes: Sequence[int]) -> None:
         self._root = root
-        self._open = [(t, unit) for t in tasks for unit in t.units]
-        # What is damaged and made again is there before. At a URL it takes too long to look.
-        self._before = {
-            (task.shard, unit): self._stamp(task, unit) if is_local(root) else None
-            for task, unit in self._open
-        }
-        self._share = {t.shard: sizes[t.shard] / len(t.units) for t in tasks}
+        # By folder and name: the share of a shard's instances, and where failures would be.
+        self._open: dict[str, dict[str, tuple[float, str]]] = {}
+        for task in tasks:
+            share = sizes[task.shard] / len(task.units)
+            for unit in task.units:
+                failures = failures_path(unit, task.shard, task.num_shards)
+                name = shard_name(task.shard, task.num_shards)
+                self._open.setdefault(unit.folder, {})[name] = (share, failures)
+        # What is damaged and made again is there before.
+        self._before = self._there() if any(task.before for task in tasks) else {}
         self.total = sum(sizes[t.shard] for t in tasks)
         self.committed = 0.0
         self.failures = 0
         self.pause = _REFRESH if is_local(root) else _REFRESH_REMOTE
+        self.stop = threading.Event()
         self._start = _within
 
     def look(self) -> float:
         """Instances done so far: by committed files, or by what this process says it has done."""
         start = time.monotonic()
-        still = []
-        for task, unit in self._open:
-            where = unit, task.shard, task.num_shards
-            if self._stamp(task, unit) != self._before[task.shard, unit]:
-                self.committed += self._share[task.shard]
-                self.failures += self._failed(join(self._root, failures_path(*where)))
-            else:
-                still.append((task, unit))
-        self._open = still
+        failed = []
+        for folder, files in self._there().items():
+            before, waiting = self._before.get(folder, {}), self._open[folder]
+            new = [name for name in files if name in waiting and files[name] != before.get(name)]
+            for share, failures in map(waiting.pop, new):
+                self.committed += share
+                failed.append(failures)
+        self._count(failed)
+        self._open = {folder: names for folder, names in self._open.items() if names}
         # A plan of very many files takes a while to look through; watching must stay cheap.
         self.pause = max(self.pause, 20 * (time.monotonic() - start))
         return min(self.total, max(self.committed, _within - self._start))
 
-    def _stamp(self, task: Task, unit: Unit) -> object:
-        """What changes when a file is committed."""
-        path = join(self._root, unit_path(unit, task.shard, task.num_shards))
+    def _there(self) -> dict[str, dict[str, object]]:
+        """The files of the folders that are waited for, with what changes when one is written."""
         if not is_local(self._root):
-            return exists(path) or None
-        try:
-            found = Path(path).stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
+            found: dict[str, dict[str, object]] = {folder: {} for folder in self._open}
+            for path, stamp in list_stamped(self._root):
+                folder, _, name = path.rpartition("/")
+                if folder in found:
+                    found[folder][name] = stamp
+            return found
+        return {folder: _scanned(f"{self._root}/{folder}") for folder in self._open}
 
-    @staticmethod
-    def _failed(path: str) -> int:
-        return count_rows(path) if exists(path) else 0
+    def _count(self, paths: Sequence[str]) -> None:
+        """Counts the failures of units that are committed now, of which few have any."""
+        folders = {path.rpartition("/")[0] for path in paths}
+        there = {
+            f"{folder}/{name}"
+            for folder in folders
+            for name in list_files(join(self._root, folder))
+        }
+        for path in paths:
+            if self.stop.is_set() and not is_local(self._root):
+                return
+            if path in there:
+                with suppress(OSError):  # Which is no reason for a bar to end.
+                    self.failures += count_rows(join(self._root, path))
+
+
+def _scanned(folder: str) -> dict[str, object]:
+    """The names in a folder, with what changes when a file is written."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return {}
+    found: dict[str, object] = {}
+    for entry in entries:
+        with suppress(OSError):  # It may have gone.
+            about = entry.stat()
+            found[entry.name] = (about.st_ino, about.st_mtime_ns)
+    return found
 
 
 class _Rate(ProgressColumn):
@@ -114,19 +145,19 @@ def watching(root: str, tasks: Sequence[Task], sizes: Sequence[int]) -> Iterator
     """
     watch = _Watch(root, tasks, sizes)
     console = Console(file=sys.stderr)
-    stop = threading.Event()
     show = _bar if console.is_terminal else _log
-    thread = threading.Thread(target=show, args=(watch, console, stop), daemon=True)
+    thread = threading.Thread(target=show, args=(watch, console), daemon=True)
     thread.start()
     try:
         with lastly(console.show_cursor):  # The bar hides it.
             yield
     finally:
-        stop.set()
-        thread.join()
+        watch.stop.set()
+        # A listing that takes long is not waited for.
+        thread.join(_PATIENCE)
 
 
-def _bar(watch: _Watch, console: Console, stop: threading.Event) -> None:
+def _bar(watch: _Watch, console: Console) -> None:
     columns = (
         TextColumn("attributing"),
         BarColumn(),
@@ -141,14 +172,14 @@ def _bar(watch: _Watch, console: Console, stop: threading.Event) -> None:
         bar = progress.add_task("", total=watch.total, failures=0)
         last = False
         while not last:
-            last = stop.wait(watch.pause)
+            last = watch.stop.wait(watch.pause)
             progress.update(bar, completed=watch.look(), failures=watch.failures)
 
 
-def _log(watch: _Watch, console: Console, stop: threading.Event) -> None:
+def _log(watch: _Watch, console: Console) -> None:
     """Without a terminal: a line now and then."""
     start = time.monotonic()
-    while not stop.wait(_LOG_EVERY):
+    while not watch.stop.wait(max(_LOG_EVERY, watch.pause)):
         done = watch.look()
         elapsed = time.monotonic() - start
         left = f"{elapsed * (watch.total - done) / done:.0f} s left" if done else "no estimate yet"

@@ -22,10 +22,11 @@ from attribeam.pipeline.running.tables import (
     with_metadata,
 )
 from attribeam.pipeline.settings import Settings
-from attribeam.pipeline.store.files import exists, join, read_parquet
+from attribeam.pipeline.store.joined import read_unit
 from attribeam.pipeline.workers.devices import check_precision
 from attribeam.pipeline.workers.model_files import local_model
-from attribeam.schemas import Failure, Unit, failures_path, unit_path
+from attribeam.schemas import Failure, Unit
+from attribeam.schemas.layout import Place
 from attribeam.transforms import (
     Attribution,
     Attributions,
@@ -235,12 +236,12 @@ class ShardWork:
         """Instances whose failure was committed with a table of the method's that is there."""
         task = self.shard.task
         units = (Unit(table, method) for table in self.settings.tables_of(method))
-        paths = [
-            join(self.settings.output, failures_path(unit, task.shard, task.num_shards))
+        there = [
+            unit
             for unit in units
             if unit not in task.units and unit.table not in ("attributions", *_OF_SCORES)
         ]
-        read = (read_parquet(path, ["instance_id"]) for path in paths if exists(path))
+        read = (self._read(unit, ["instance_id"], failures=True) for unit in there)
         return {instance_id for table in read for instance_id in table["instance_id"].to_pylist()}
 
     def _rows(
@@ -361,10 +362,10 @@ class ShardWork:
             }
         return {instance_id: own for instance_id, own in scores.items() if instance_id in valid}
 
-    def _read(self, unit: Unit, columns: list[str]) -> pa.Table:
-        task = self.shard.task
-        path = unit_path(unit, task.shard, task.num_shards)
-        return read_parquet(join(self.settings.output, path), columns)
+    def _read(self, unit: Unit, columns: list[str], *, failures: bool = False) -> pa.Table:
+        """What was committed of a unit of this shard before, or of its failures."""
+        place = Place.of(unit, self.shard.task.shard, self.shard.task.num_shards)
+        return read_unit(self.settings.output, place, columns, failures=failures)
 
     def _result(self, unit: Unit, table: pa.Table, failures: list[Failure]) -> UnitResult:
         task = self.shard.task

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from attribeam.analysis.opening.files import content_problems, corpus_problems
+from attribeam.analysis.opening.files import corpus_problems
+from attribeam.analysis.opening.reading import checksum, content_problems
 from attribeam.pipeline.parts import WHOLE, RunPart
 from attribeam.pipeline.store.files import (
     TEMPORARY,
@@ -20,6 +21,8 @@ from attribeam.pipeline.store.files import (
     open_read,
     read_parquet,
 )
+from attribeam.pipeline.store.records import checksums
+from attribeam.pipeline.store.replacing import settle
 from attribeam.schemas import Unit, parse_unit_path, table_schema
 from attribeam.schemas.layout import (
     CORPUS,
@@ -74,6 +77,8 @@ def is_own(path: str) -> bool:
 def sweep(root: str, manifest: Manifest | None = None, part: RunPart = WHOLE) -> Swept:
     """Deletes what a killed run left half written, and finds what a broken disk has damaged.
 
+    What it had begun to put in the place of something else is finished first.
+
     Args:
         root: The run's folder.
         manifest: Its ``run.json``, to read every file to its last page; None to look only for
@@ -81,6 +86,8 @@ def sweep(root: str, manifest: Manifest | None = None, part: RunPart = WHOLE) ->
         part: The part of the run that this call is for: the shards of others, who may be at work,
             are left alone.
     """
+    settle(root)
+    known = {} if manifest is None else checksums(root)
     kept, damaged = [], []
     for path, ends_well in list_checked(root):
         if not _is_of(path, part):
@@ -88,7 +95,7 @@ def sweep(root: str, manifest: Manifest | None = None, part: RunPart = WHOLE) ->
         if path.endswith(TEMPORARY):
             discard(join(root, path))
         elif is_own(path) and not (
-            ends_well and (manifest is None or _is_sound(root, path, manifest))
+            ends_well and (manifest is None or _is_sound(root, path, manifest, known.get(path)))
         ):
             damaged.append(path)
         else:
@@ -103,13 +110,24 @@ def _is_of(path: str, part: RunPart) -> bool:
     if other := parse_part_lock_path(path):
         return part.overlaps(RunPart(*other))
     found = parse_unit_path(path) or parse_failures_path(path)
-    return found is None or part.has(found[1])
+    return found is None or any(map(part.has, found.shards))
 
 
-def _is_sound(root: str, path: str, manifest: Manifest) -> bool:
-    """Whether a file can be read to its last page and is what it should be."""
+def _is_sound(root: str, path: str, manifest: Manifest, known: str | None) -> bool:
+    """Whether a file can be read to its last page and is what it should be.
+
+    Args:
+        root: The run's folder.
+        path: Path of the file, relative to it.
+        manifest: The run's ``run.json``.
+        known: The checksum of what was written, if that is known.
+    """
+    if known is not None:
+        with open_read(join(root, path)) as handle:
+            return checksum(handle) == known
     double = is_double(manifest)
     found = parse_unit_path(path)
+    place = found or parse_failures_path(path)
     try:
         if path.startswith(f"{CORPUS}/"):
             with open_read(join(root, path)) as handle:
@@ -117,10 +135,10 @@ def _is_sound(root: str, path: str, manifest: Manifest) -> bool:
         if path.startswith(f"{STATISTICS}/"):
             read_parquet(join(root, path))
             return True
-        unit = None if found is None else found[0]
+        unit = None if found is None else found.unit
         schema = table_schema(FAILURES if unit is None else unit.table, double=double)
         with open_read(join(root, path)) as handle:
-            return not any(content_problems(handle, unit, schema))
+            return not any(content_problems(handle, unit, schema, place))
     except (DamagedError, pa.ArrowException):
         return False
     except OSError as error:
@@ -143,8 +161,9 @@ def sorted_out(damaged: Iterable[str], units: Iterable[Unit], num_shards: int) -
     for path in damaged:
         found = parse_unit_path(path) or parse_failures_path(path)
         sample = parse_statistics_path(path)
-        if found is not None and found[0] in known and found[2] == num_shards:
-            damage.parts.setdefault(found[:2], []).append(path)
+        if found is not None and found.unit in known and found.num_shards == num_shards:
+            for shard in found.shards:
+                damage.parts.setdefault((found.unit, shard), []).append(path)
         elif found is None and path.startswith(f"{CORPUS}/"):
             damage.corpus.append(path)
         elif sample is not None:

@@ -8,21 +8,27 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from attribeam.pipeline.store import gcs, s3
 from attribeam.schemas.encoding import parquet_options
 
 TEMPORARY = ".tmp"
 # What a Parquet file ends in, after the length of its footer; and the least that one can have.
 _MARK = b"PAR1"
 _LEAST = 12
+
+# What stores take in one request, by which an object is there whole or not at all.
+_AT_ONCE = 8 << 20
+_PUTS: dict[str, Callable[[str, bytes], None]] = {"s3": s3.put, "gs": gcs.put}
 
 Stamp = tuple[int, float]  # Size of a file, and when it was written.
 
@@ -78,9 +84,117 @@ def write_atomic(path: str, write: Callable[[Any], None]) -> None:
         raise
 
 
-def write_parquet(path: str, table: pa.Table) -> None:
+def write_beside(path: str, write: Callable[[Any], None]) -> str:
+    """Writes what is to be at a path under a temporary name beside it, safe from a power cut.
+
+    Returns:
+        The temporary path.
+    """
+    temporary = f"{path}.{uuid4().hex}{TEMPORARY}"
+    try:
+        if is_local(path):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with Path(temporary).open("xb") as handle:
+                write(handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            _sync_folder(Path(path).parent)
+        else:
+            with FileSystems.create(
+                temporary, "application/octet-stream", CompressionTypes.UNCOMPRESSED
+            ) as handle:
+                write(handle)
+    except BaseException:
+        discard(temporary)
+        raise
+    return temporary
+
+
+def move(source: str, target: str) -> None:
+    """Gives a file another name, in the place of what has it."""
+    if is_local(source):
+        Path(source).replace(target)
+    else:
+        FileSystems.rename([source], [target])
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes what a folder holds safe from a power cut, where the system has that."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_content(path: str, content: Any) -> None:
+    """Writes a file of what is in memory, whole or not at all: where it can be, by one request.
+
+    Args:
+        path: Where the file is to be; its folder is made if need be.
+        content: Its bytes, as any object that has a buffer.
+    """
+    put = _PUTS.get(path.partition("://")[0]) if len(memoryview(content)) <= _AT_ONCE else None
+    if put is None:
+        write_atomic(path, lambda handle: handle.write(content))
+    else:
+        put(path, bytes(content))
+
+
+class Hashed:
+    """A file that is being written from its beginning to its end, and what is known of it then.
+
+    Attributes:
+        size: Bytes that were written.
+        closed: Whether whoever writes it is done; the file itself is closed by who opened it.
+    """
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self.size = 0
+        self.closed = False
+        self._handle = handle
+        self._digest = sha256()
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of what was written, in hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def write(self, content: Any) -> int:
+        """Writes some bytes."""
+        self._digest.update(content)
+        self.size += len(content)
+        self._handle.write(bytes(content))
+        return len(content)
+
+    def tell(self) -> int:
+        """Where is written next."""
+        return self.size
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+    def close(self) -> None:
+        """Whoever writes is done."""
+        self.closed = True
+
+
+class Written(NamedTuple):
+    """What was written: rows, bytes, and the SHA-256 of these in hexadecimal digits."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def write_parquet(path: str, table: pa.Table) -> Written:
     """Writes a table as a Parquet file (``encode_parquet``), whole or not at all."""
-    write_atomic(path, lambda handle: encode_parquet(table, handle))
+    encoded = pa.BufferOutputStream()
+    encode_parquet(table, encoded)
+    content = encoded.getvalue()
+    write_content(path, content)
+    return Written(len(table), content.size, sha256(content).hexdigest())
 
 
 def encode_parquet(table: pa.Table, handle: Any) -> None:
@@ -94,7 +208,7 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pa.Table:
     Raises:
         DamagedError: If it has no whole footer, or a page's checksum is wrong.
     """
-    with _opened(path) as parquet:
+    with opened_parquet(path) as parquet:
         return parquet.read(columns)
 
 
@@ -104,12 +218,17 @@ def count_rows(path: str) -> int:
     Raises:
         DamagedError: If it has no whole footer.
     """
-    with _opened(path) as parquet:
+    with opened_parquet(path) as parquet:
         return int(parquet.metadata.num_rows)
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[pq.ParquetFile]:
+def opened_parquet(path: str) -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file, whose pages' checksums are compared when they are read.
+
+    Raises:
+        DamagedError: If it has no whole footer, or a page's checksum is wrong.
+    """
     with open_read(path) as handle:
         try:
             yield pq.ParquetFile(handle, page_checksum_verification=True)
@@ -198,14 +317,34 @@ def list_checked(root: str) -> Iterator[tuple[str, bool]]:
             yield path, not path.endswith(".parquet") or size >= _LEAST
 
 
+def list_sized(root: str) -> list[tuple[str, int]]:
+    """Paths of all files below a folder, relative to it, and their sizes."""
+    if not is_local(root):
+        return _listed(root)
+    return [(path, Path(f"{root}/{path}").stat().st_size) for path in _walk(root, "")]
+
+
+def list_stamped(root: str) -> list[tuple[str, Stamp]]:
+    """Paths of all files at a URL, relative to it, and what changes when one is written."""
+    return [
+        (path, (metadata.size_in_bytes, metadata.last_updated_in_seconds))
+        for path, metadata in _matched(root)
+    ]
+
+
 def _listed(root: str) -> list[tuple[str, int]]:
     """Paths and sizes of the files at a URL."""
+    return [(path, metadata.size_in_bytes) for path, metadata in _matched(root)]
+
+
+def _matched(root: str) -> list[tuple[str, FileMetadata]]:
+    """The files at a URL: paths relative to it, and what a listing says of them."""
     try:
         found = FileSystems.match([join(root, "**")])[0].metadata_list
     except BeamIOError:
         return []
     prefix = root.rstrip("/") + "/"
-    return [(metadata.path.removeprefix(prefix), metadata.size_in_bytes) for metadata in found]
+    return [(metadata.path.removeprefix(prefix), metadata) for metadata in found]
 
 
 def _walk(folder: str, prefix: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from copy import copy
 from typing import Any
 
 from apache_beam.io.aws import s3io
+from apache_beam.io.filesystems import FileSystems
 
 
 def share_clients() -> None:
@@ -25,3 +26,10 @@ def share_clients() -> None:
         return copy(made[id(options)][1])
 
     s3io.boto3_client.Client = shared
+
+
+def put(path: str, content: bytes) -> None:
+    """Writes a small object by one request; it is there whole or as it was before."""
+    bucket, key = s3io.parse_s3_path(path)
+    client = s3io.S3IO(options=FileSystems.get_filesystem(path)._options).client.client
+    client.put_object(Bucket=bucket, Key=key, Body=content)

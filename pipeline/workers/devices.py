@@ -1,12 +1,15 @@
 """Which device a worker process computes on."""
 
 import os
+import platform
 import re
 from pathlib import Path
 
 import torch
 
 from attribeam.schemas import UsageError
+
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def worker_number(environment: str | None) -> int | None:
@@ -35,16 +38,50 @@ def device_of_worker(device: str, worker: int | None, count: int) -> str:
 
 
 def take_device(device: str) -> str:
-    """The device of this process; if it is a GPU, it is made the one that torch starts from."""
+    """The device of this process; if it is a GPU, it is made the one that torch starts from.
+
+    Raises:
+        NoGpuError: If a GPU is asked for, and torch finds none.
+    """
     if device == "auto":
         # Of a worker on another machine than the run was started on.
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        _demand_gpu()
     worker = worker_number(os.environ.get("WORKER_ID"))
     own = device_of_worker(device, worker, torch.cuda.device_count())
     if own.startswith("cuda:"):
         # Else pinned memory, for one, would open a context on the first GPU in every process.
         torch.cuda.set_device(own)
     return own
+
+
+class NoGpuError(OSError):
+    """A worker was to have a GPU, and has none that torch can use."""
+
+
+def _demand_gpu() -> None:
+    """A GPU that was asked for costs the same whether it is used or not, so nobody does without."""
+    if torch.cuda.is_available():
+        return
+    driver = _driver()
+    has = f"its NVIDIA driver is {driver}" if driver else "it has no NVIDIA driver"
+    built = torch.version.cuda
+    wheel = f"built for CUDA {built}" if built else "built without CUDA"
+    raise NoGpuError(
+        f"a GPU was asked for, and torch {torch.__version__} ({wheel}) finds none on "
+        f"{platform.node()}: {has}. Use an image with wheels for that driver "
+        "(docs/dataflow.md), or --device cpu on machines without GPUs"
+    )
+
+
+def _driver() -> str | None:
+    """The version of the machine's NVIDIA driver, as its kernel module says it."""
+    try:
+        found = re.search(r"Module\s+(?:for \S+\s+)?([\d.]+)", _DRIVER.read_text())
+    except OSError:
+        return None
+    return found[1] if found else "unknown"
 
 
 def processors() -> int:

@@ -362,5 +362,4 @@ def random_blow(random: Random, seconds: float) -> Blow:
     if random.random() < 0.5:
         return Blow(seconds=random.uniform(0, seconds))
     step = random.choice(STEPS)
-    # A file is written in many pieces.
-    return Blow(step=step, skip=int(random.expovariate(1 / (120 if step == HALF else 6))))
+    return Blow(step=step, skip=int(random.expovariate(1 / 6)))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from attribeam.pipeline.commands.cli import main
 from attribeam.pipeline.running import progress
 from attribeam.schemas import CONTENT_FIELDS, Unit, table_schema, unit_path
+from attribeam.schemas.index import INDEX, RECORDS
 from tests.support.conditioning import SINGLE
 from tests.support.patience import HANG
 
@@ -91,8 +92,12 @@ def command(*arguments: object) -> Outcome:
 
 
 def files(folder: Path) -> set[str]:
-    """Paths of all files below a folder, relative to it."""
-    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    """Paths of all files below a folder, relative to it, but for the index of a run.
+
+    Whoever finishes a run writes that, and what workers say for it.
+    """
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    return {path for path in found if path != INDEX and not path.startswith(f"{RECORDS}/")}
 
 
 def table(folder: Path, name: str, method: str | None = None) -> pa.Table:

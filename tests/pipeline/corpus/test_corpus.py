@@ -50,7 +50,9 @@ def staged(
     model: Model, root: Path, rows: Rows, *, shard_size: int = 512, limit: int | None = None
 ) -> list[Row]:
     """The rows of a corpus after they went through the run's folder."""
-    total = stage(understood(source_of(rows), {}, model, limit), str(root), shard_size=shard_size)
+    total = stage(
+        understood(source_of(rows), {}, model, limit), str(root), shard_size=shard_size
+    ).rows
     found = [row for at in range(-(-total // shard_size)) for row in read_rows(str(root), at)]
     assert len(found) == total
     return found
@@ -353,10 +355,29 @@ def test_the_limit_ends_the_reading(classifier: Model, tmp_path: Path) -> None:
         raise AssertionError("more was read")
 
     source = source_from(["text"], rows_read)
-    assert stage(understood(source, {}, classifier, 10), str(tmp_path), shard_size=4) == 10
+    assert stage(understood(source, {}, classifier, 10), str(tmp_path), shard_size=4) == (10, 4)
     assert [row.text for shard in range(3) for row in read_rows(str(tmp_path), shard)] == [
         f"{n}" for n in range(10)
     ]
+
+
+@pytest.mark.parametrize(
+    ("count", "size"), [(1, 2), (5, 2), (6, 2), (7, 3), (9, 3), (14, 5), (40, 5)]
+)
+def test_shards_follow_the_size_of_the_corpus(
+    count: int, size: int, classifier: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two rows at least and five at most, so that there are three if that can be."""
+    for name, value in (("_FEWEST", 2), ("_MOST", 5), ("_SHARDS", 3)):
+        monkeypatch.setattr(corpus, name, value)
+    assert corpus.shard_size_for(count) == size
+    source = source_of([{"text": f"{number}"} for number in range(count)])
+    found = stage(understood(source, {}, classifier), str(tmp_path), shard_size=None)
+    assert found == (count, size)
+    shards = -(-count // size)
+    assert len([*(tmp_path / "corpus").iterdir()]) == shards
+    texts = [row.text for shard in range(shards) for row in read_rows(str(tmp_path), shard)]
+    assert texts == [f"{number}" for number in range(count)]
 
 
 def test_no_more_than_a_shard_is_held(
@@ -379,5 +400,5 @@ def test_no_more_than_a_shard_is_held(
 
     monkeypatch.setattr(corpus, "write_parquet", write)
     source = source_from(["id", "text"], rows_read)
-    assert stage(understood(source, {}, classifier), str(tmp_path), shard_size=size) == total
+    assert stage(understood(source, {}, classifier), str(tmp_path), shard_size=size).rows == total
     assert (read, written, most) == (total, total, size)

@@ -293,7 +293,7 @@ def test_what_no_folder_of_pictures_is(model: Model, tmp_path: Path) -> None:
 
 def test_workers_need_the_run_alone(model: Model, tmp_path: Path) -> None:
     files = folder(tmp_path / "pets", "cat/1.png", "dog/1.png")
-    count = stage(opened(tmp_path / "pets", model), str(tmp_path / "out"), shard_size=1)
+    count = stage(opened(tmp_path / "pets", model), str(tmp_path / "out"), shard_size=1).rows
     (tmp_path / "pets").rename(tmp_path / "elsewhere")
     found = [row for shard in range(count) for row in read_rows(str(tmp_path / "out"), shard)]
     assert [(row.image, row.label) for row in found] == [

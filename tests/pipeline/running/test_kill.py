@@ -52,7 +52,7 @@ def test_killed_at_each_kind_of_step(job: Job, tmp_path: Path) -> None:
         # Between the failures of a method that has several tables and their first, and after it.
         Blow(step=WRITTEN, path=LABELS),
         Blow(step=WRITTEN, path=HEADS),
-        Blow(step=HALF, path="curves/", skip=40),
+        Blow(step=HALF, path="curves/", skip=5),
     ):
         found = job.attempt(tmp_path, blow)
         assert found.killed, found

@@ -116,13 +116,14 @@ class Machine(RuleBasedStateMachine):
         self.asked |= methods
         original, written = graph.write_parquet, []
 
-        def write(path: str, table: pa.Table) -> None:
+        def write(path: str, table: pa.Table) -> Any:
             if len(written) == after:
                 Path(f"{path}.0a1b.tmp").parent.mkdir(parents=True, exist_ok=True)
                 Path(f"{path}.0a1b.tmp").write_bytes(b"half")
                 raise Stopped("no space left on device")
-            original(path, table)
+            found = original(path, table)
             written.append(path)
+            return found
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(graph, "write_parquet", write)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from attribeam.pipeline.running.missing import Task, plan, units_of_run
 from attribeam.pipeline.store.damage import Swept, sorted_out, sweep
 from attribeam.schemas import Unit, failures_path, parse_unit_path, unit_path
-from attribeam.schemas.layout import parse_failures_path
+from attribeam.schemas.layout import Place, parse_failures_path, shards_path
 from tests.support.tiny import files
 
 SCORED = ("attributions", "curves")
@@ -100,11 +100,37 @@ UNIT = st.one_of(
 @given(unit=UNIT, shard=st.integers(0, 200_000), extra=st.integers(1, 200_000))
 def test_a_path_is_read_as_it_was_written(unit: Unit, shard: int, extra: int) -> None:
     path = unit_path(unit, shard, shard + extra)
-    assert parse_unit_path(path) == (unit, shard, shard + extra)
+    assert parse_unit_path(path) == Place.of(unit, shard, shard + extra)
     assert parse_failures_path(path) is None
     failures = failures_path(unit, shard, shard + extra)
-    assert parse_failures_path(failures) == (unit, shard, shard + extra)
+    assert parse_failures_path(failures) == Place.of(unit, shard, shard + extra)
     assert parse_unit_path(failures) is None
+
+
+@given(unit=UNIT, first=st.integers(0, 200_000), more=st.integers(1, 99), rest=st.integers(1, 99))
+def test_a_path_of_several_shards_is_read_as_it_was_written(
+    unit: Unit, first: int, more: int, rest: int
+) -> None:
+    place = Place(unit, range(first, first + more + 1), first + more + rest)
+    assert place.joined
+    assert parse_unit_path(shards_path(place)) == place
+    assert parse_failures_path(shards_path(place, failures=True)) == place
+    assert parse_unit_path(shards_path(place, failures=True)) is None
+
+
+@pytest.mark.parametrize("name", ["00002..00002", "00003..00002", "..00002", "00001.00002"])
+def test_what_is_no_range_of_shards_is_no_file_of_a_run(name: str) -> None:
+    assert parse_unit_path(f"instances/shard-{name}-of-00005.parquet") is None
+
+
+def test_shards_of_a_file_of_several_are_there() -> None:
+    unit = Unit("attributions", "saliency")
+    joined = shards_path(Place(unit, range(1, 4), 5))
+    done = [joined, unit_path(unit, 4, 5), shards_path(Place(unit, range(5), 6))]
+    assert plan([unit], 5, done) == [Task(0, 5, (unit,))]
+    assert plan([Unit("attributions", "other")], 1, [joined]) == [
+        Task(0, 1, (Unit("attributions", "other"),))
+    ]
 
 
 @given(

@@ -7,13 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from attribeam.analysis import verify
+from attribeam.analysis import load_manifest, verify
+from attribeam.analysis.opening.files import units
 from attribeam.pipeline.running import graph
-from attribeam.schemas import Unit, failures_path, unit_path
+from attribeam.pipeline.running.tables import failures_table
+from attribeam.schemas import CONTENT_FIELDS, Failure, Unit, failures_path, unit_path
+from attribeam.schemas.layout import Place, shards_path
 from attribeam.transforms import registry
 from attribeam.transforms.attribute import _Job
 from tests.pipeline.running.test_resume import cut, flip
@@ -354,11 +358,11 @@ def test_a_retry_that_is_cut_short_goes_on(
     written: list[str] = []
     original = graph.write_parquet
 
-    def full(path: str, table: Any) -> None:
+    def full(path: str, table: Any) -> Any:
         if len(written) == 3:
             raise OSError("no space left on device")
         written.append(path)
-        original(path, table)
+        return original(path, table)
 
     with monkeypatch.context() as patch:
         patch.setattr(graph, "write_parquet", full)
@@ -383,3 +387,76 @@ def test_a_retry_that_takes_what_cannot_be_made_is_told(
         "since saliency can't be made again here: it was made by version 0 of the method\n"
     )
     assert stamps(out) == before
+
+
+@pytest.fixture(scope="module")
+def compacted(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run with one file for each unit."""
+    out = shutil.copytree(finished, tmp_path_factory.mktemp("compacted") / "out")
+    assert command("compact", out).status == 0
+    assert len([*out.glob("*/**/shard-00000..00001-of-00002.parquet")]) == len(units_of(out))
+    assert [*out.glob("*/**/shard-0000?-of-00002.parquet")] == []
+    return out
+
+
+def units_of(out: Path) -> list[Unit]:
+    return units(load_manifest(out))
+
+
+def test_a_compacted_run_goes_on_and_is_repaired(
+    model: Path, corpus: Path, compacted: Path, finished: Path, tmp_path: Path
+) -> None:
+    """Another method is added; what is damaged is made again, and the rest stays."""
+    out = shutil.copytree(compacted, tmp_path / "out")
+    more = ("--methods", METHODS, *SET, "--layers")
+    outcome = command(*arguments(model, corpus, out, *more))
+    assert (outcome.status, "nothing left to do" in outcome.out) == (0, True)
+    damaged = Place(Unit("attributions", "saliency"), range(SHARDS), SHARDS)
+    flip(out / shards_path(damaged))
+    before = stamps(out)
+    outcome = command(*arguments(model, corpus, out, "--methods", "random", "--repair"))
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "made again, since they were damaged: 1 file" in outcome.out
+    after = stamps(out)
+    new = {path for path in after if after[path] != before.get(path)}
+    gone = {path for path in before if path not in after}
+    assert gone == {shards_path(damaged)}
+    assert {path for path in new if "saliency" in path} == {
+        unit_path(damaged.unit, shard, SHARDS) for shard in range(SHARDS)
+    }
+    assert verify(out).problems == []
+    assert command("compact", out).status == 0
+    assert_same_rows(out, finished)
+
+
+def test_a_shard_is_taken_out_of_a_compacted_run(
+    model: Path, corpus: Path, compacted: Path, finished: Path, tmp_path: Path
+) -> None:
+    """As one that failed for want of memory, which is tried again."""
+    out = shutil.copytree(compacted, tmp_path / "out")
+    unit = Unit("attributions", "saliency")
+    path = out / failures_path(unit, 1, SHARDS)
+    path.parent.mkdir(parents=True)
+    failure = Failure("r4", "attribute", "saliency", "OutOfMemoryError", "CUDA out of memory")
+    pq.write_table(failures_table([failure]), path)
+    outcome = command(*arguments(model, corpus, out, "--methods", "saliency", "--retry-failed"))
+    assert (outcome.status, outcome.err) == (0, "")
+    assert not path.exists()
+    for each in (unit, Unit("curves", "saliency")):
+        names = sorted(file.name for file in (out / each.folder).iterdir())
+        assert names == [f"shard-0000{shard}-of-00002.parquet" for shard in range(SHARDS)]
+    assert verify(out).problems == []
+    assert_same_rows(out, finished)
+
+
+def assert_same_rows(out: Path, finished: Path) -> None:
+    """Checks that a run has the rows that the finished one has, in whatever files they are."""
+    for unit in units_of(finished):
+        found, expected = (
+            pa.concat_tables(
+                pq.ParquetFile(file).read().select(CONTENT_FIELDS[unit.table])
+                for file in sorted((folder / unit.folder).iterdir())
+            )
+            for folder in (out, finished)
+        )
+        assert_alike(found.unify_dictionaries(), expected.unify_dictionaries())

@@ -104,11 +104,12 @@ def test_a_run_that_stops_at_an_error_goes_on_where_it_was(
 ) -> None:
     written = []
 
-    def write(path: str, table: pa.Table) -> None:
+    def write(path: str, table: pa.Table) -> Any:
         if len(written) == commits:
             raise OSError("no space left on device")
-        original(path, table)
+        found = original(path, table)
         written.append(path)
+        return found
 
     original = graph.write_parquet
     monkeypatch.setattr(graph, "write_parquet", write)
@@ -143,11 +144,12 @@ def test_layers_that_are_being_added_go_on_where_they_were(
     before = stamps(tmp_path)
     written = []
 
-    def write(path: str, table: pa.Table) -> None:
+    def write(path: str, table: pa.Table) -> Any:
         if len(written) == 1:
             raise OSError("no space left on device")
-        original(path, table)
+        found = original(path, table)
         written.append(path)
+        return found
 
     original = graph.write_parquet
     monkeypatch.setattr(graph, "write_parquet", write)

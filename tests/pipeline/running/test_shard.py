@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -15,7 +16,9 @@ from attribeam.pipeline.running.graph import write_unit
 from attribeam.pipeline.running.missing import Task, units_of_run
 from attribeam.pipeline.running.shard import Attributor, Shard, UnitResult
 from attribeam.pipeline.settings import Settings
+from attribeam.pipeline.store.files import Written
 from attribeam.schemas import Failure, Unit, failures_path, table_schema, unit_path
+from attribeam.schemas.index import Entry
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, registry
 from attribeam.transforms.evaluate import Evaluation
 from attribeam.transforms.inputs.targets import parse_explain
@@ -537,14 +540,21 @@ def test_failures_are_committed_before_the_table_that_marks_the_unit_as_done(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     unit, order = Unit("attributions", "a"), []
-    monkeypatch.setattr(
-        "attribeam.pipeline.running.graph.write_parquet", lambda path, _: order.append(path)
-    )
+
+    def written(path: str, table: pa.Table) -> Written:
+        order.append(path)
+        return Written(len(table), 12, "0" * 64)
+
+    monkeypatch.setattr("attribeam.pipeline.running.graph.write_parquet", written)
     failure = Failure("x", "attribute", "a", "ValueError", "no")
     empty = table_schema("attributions").empty_table()
-    record = write_unit(UnitResult(unit, 1, 2, empty, [failure]), str(tmp_path))
-    assert order == [f"{tmp_path}/{path(unit, 1, 2)}" for path in (failures_path, unit_path)]
-    assert record == ("attributions.a", 1, 0, 1)
+    entries = write_unit(UnitResult(unit, 1, 2, empty, [failure]), str(tmp_path))
+    paths = [path(unit, 1, 2) for path in (failures_path, unit_path)]
+    assert order == [f"{tmp_path}/{path}" for path in paths]
+    assert entries == [
+        Entry(path, "attributions", "a", 1, 1, rows, 12, "0" * 64)
+        for path, rows in zip(paths, (1, 0), strict=True)
+    ]
 
 
 def test_an_added_method_accounts_for_the_instances_of_before(

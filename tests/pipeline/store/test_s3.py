@@ -78,11 +78,12 @@ def test_a_run_that_stops_goes_on_where_it_was_and_is_read_there(
 ) -> None:
     written: list[str] = []
 
-    def write(path: str, table: pa.Table) -> None:
+    def write(path: str, table: pa.Table) -> files.Written:
         if len(written) == 7:
             raise OSError("the network is gone")
-        original(path, table)
+        found = original(path, table)
         written.append(path)
+        return found
 
     original = graph.write_parquet
     monkeypatch.setattr(graph, "write_parquet", write)
@@ -95,7 +96,7 @@ def test_a_run_that_stops_goes_on_where_it_was_and_is_read_there(
     monkeypatch.setattr(graph, "write_parquet", original)
     written.clear()
     monkeypatch.setattr(
-        graph, "write_parquet", lambda path, table: (original(path, table), written.append(path))
+        graph, "write_parquet", lambda path, table: written.append(path) or original(path, table)
     )
     outcome = command(*at_s3, "--output", "s3://bucket/run")
     assert (outcome.status, "1 failure" in outcome.out) == (1, True), outcome
@@ -114,6 +115,12 @@ def test_a_run_that_stops_goes_on_where_it_was_and_is_read_there(
     counts = "select method, count(*) from attributions group by all order by all"
     found_there = command("query", "s3://bucket/run", counts, "--format", "csv")
     assert found_there.out.split() == ["method,count_star()", "random,10", "saliency,10"]
+    # And as few large files, by the same addresses.
+    assert command("compact", "s3://bucket/run").status == 0
+    joined = {key for key in store.keys("run") if "shard-" in key and not key.startswith("fail")}
+    assert {key.rpartition("/")[2] for key in joined} == {"shard-00000..00002-of-00003.parquet"}
+    assert command("query", "s3://bucket/run", counts, "--format", "csv").out == found_there.out
+    assert "nothing left to do" in command(*at_s3, "--output", "s3://bucket/run").out
 
 
 def test_parts_share_a_bucket(at_s3: list[object], store: Store) -> None:

@@ -95,6 +95,17 @@ def test_what_the_user_says_of_processes_and_threads_holds(arguments: list[objec
     [
         (["--resource_hints=accelerator=type:nvidia-l4;count:1"], "can't be combined; leave the"),
         (["--dataflow_service_options=worker_accelerator=type:nvidia-l4"], "is cut short"),
+        (
+            ["--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:1"],
+            "add ;install-nvidia-driver",
+        ),
+        (
+            [f"{L4.replace('count:1', 'count:4')}"],
+            "the others would idle at full price. Ask for count:1",
+        ),
+        (["--flexrs_goal=COST_OPTIMIZED"], "--flexrs_goal is for jobs without GPUs"),
+        (["--device=cpu"], "GPUs, which would idle at full price"),
+        (["--max_num_worker=3"], "unknown option --max_num_worker=3"),
         (["--workers=2"], "--max_num_workers of Dataflow"),
         (["--dry_run="], "folder of this machine, which the containers of DataflowRunner don't"),
         (["--project="], "project"),

@@ -1,10 +1,14 @@
 """Which device a worker takes, and how batches get there."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from attribeam.pipeline.workers import devices
 from attribeam.pipeline.workers.devices import (
+    NoGpuError,
     check_precision,
     device_of_worker,
     take_device,
@@ -44,6 +48,7 @@ def test_a_worker_makes_its_gpu_the_one_that_torch_starts_from(
 ) -> None:
     chosen: list[str] = []
     monkeypatch.setenv("WORKER_ID", "worker_5")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     assert take_device("cuda") == "cuda:1"
@@ -53,6 +58,22 @@ def test_a_worker_makes_its_gpu_the_one_that_torch_starts_from(
     # torch refuses a device without a number here, and there is no other to choose.
     assert take_device("cuda") == "cuda"
     assert chosen == ["cuda:1", "cuda:3"]
+
+
+def test_a_gpu_that_was_asked_for_is_no_matter_of_luck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "_DRIVER", tmp_path / "version")
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(NoGpuError, match=r"a GPU was asked for.*it has no NVIDIA driver"):
+            take_device(device)
+    (tmp_path / "version").write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.230.02  Wed Dec  4 2024\n"
+    )
+    with pytest.raises(NoGpuError, match=r"its NVIDIA driver is 535\.230\.02"):
+        take_device("cuda")
+    assert take_device("auto") == "cpu"
 
 
 def test_a_gpu_without_bfloat16_is_refused_for_mixed_precision(
