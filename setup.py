@@ -53,6 +53,7 @@ setup(
         "plotly>=6,<7",
         "rich>=14,<16",
         "scipy>=1.15,<2",
+        "shtab>=1.7,<2",
         "pyyaml>=6,<7",
     ],
     extras_require={
@@ -60,6 +61,8 @@ setup(
         "gcs": GCS,
         "s3": S3,
         "dask": DASK,
+        # Figures as SVG, PNG and PDF; it draws with the Chrome or Chromium that is there.
+        "figures": ["kaleido>=1.1,<2"],
         "test": [
             *DASK,
             # And servers that speak the protocols of the stores.
@@ -71,6 +74,7 @@ setup(
             "moto[s3]>=5,<6",
             "captum>=0.9,<0.10",
             "hypothesis>=6,<7",
+            "kaleido>=1.1,<2",
             "markdown-it-py>=3",
             "networkx>=3",
             "playwright>=1.50,<2",

@@ -11,7 +11,8 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from attribeam.schemas import UsageTypeError
+from attribeam.schemas import UsageError, UsageTypeError
+from attribeam.schemas.errors import INT64
 
 if TYPE_CHECKING:  # Help is not to wait for torch.
     from attribeam.transforms.evaluate import Evaluation
@@ -254,3 +255,23 @@ def declared() -> dict[str, tuple[Said, Any]]:
         for each in fields(Options)
         if "said" in each.metadata
     }
+
+
+def check_option(flag: str, value: Any, each: Said) -> None:
+    """Checks an option by what is declared of it.
+
+    Raises:
+        UsageError: If it is out of range or unknown.
+    """
+    if each.whole and value is not None:
+        if not isinstance(value, int):
+            kind, name = type(value).__name__, flag[2:].replace("-", "_")
+            raise UsageTypeError(f"{name} is a whole number (int), and not a {kind}: {value}")
+        if each.least is not None and value < each.least:
+            raise UsageError(f"{flag} is at least {each.least}, not {value}")
+        if value not in INT64:
+            raise UsageError(f"{flag} {value} is more than 64 bits hold")
+    if each.known and value not in each.known:
+        *others, last = each.known
+        which = f"one of {', '.join(each.known)}" if len(others) > 1 else f"{others[0]} or {last}"
+        raise UsageError(f"{flag} is {which}, not {value}")

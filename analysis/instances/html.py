@@ -12,6 +12,7 @@ import duckdb
 
 from attribeam.analysis.instances.loading import Scored, Shown
 from attribeam.analysis.opening.database import dict_rows
+from attribeam.analysis.pictures.drawing import INK
 from attribeam.analysis.pictures.overlays import OVERLAID, drawn
 
 # Colour-blind people tell them apart (Okabe and Ito 2008); the report has the same.
@@ -34,11 +35,16 @@ def instances_html(connection: duckdb.DuckDBPyConnection, shown: Sequence[Shown]
 def _legend(shown: Sequence[Shown]) -> str:
     """What colours mean, of those that there are."""
     signs = {method.signed for each in shown for method in each.methods}
+    positive, negative, unsigned = _POSITIVE, _NEGATIVE, _UNSIGNED
+    if any(each.row["image"] is not None for each in shown):
+        positive, negative, unsigned = (
+            ",".join(map(str, colour)) for colour in (INK.positive, INK.negative, INK.unsigned)
+        )
     says = []
     if True in signs:
-        says += [(_POSITIVE, "for"), (_NEGATIVE, "against the class")]
+        says += [(positive, "for"), (negative, "against the class")]
     if False in signs:
-        says.append((_UNSIGNED, "how much it matters (no sign)"))
+        says.append((unsigned, "how much it matters (no sign)"))
     marks = " ".join(
         f'<span style="background:rgba({colour},{_MOST});padding:0 .4em;border-radius:3px">'
         f"{what}</span>"

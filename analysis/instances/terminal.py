@@ -68,7 +68,9 @@ def _legend(shown: Sequence[Shown], coloured: bool) -> str:
     signs = {method.signed for each in shown for method in each.methods}
     if coloured:
         says = ["blue for the class, orange against it"] * (True in signs)
-        says += ["green how much a word matters, of methods without a sign"] * (False in signs)
+        pictures = any(each.row["image"] is not None for each in shown)
+        what = "red how much a patch" if pictures else "green how much a word"
+        says += [f"{what} matters, of methods without a sign"] * (False in signs)
     else:
         says = [f"in braces a word's score over the largest of its text, from {_SAID:.0%} on"]
         says += ["+ for the class, - against it"] * (True in signs)

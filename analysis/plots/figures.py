@@ -6,11 +6,19 @@ told by line styles and hover texts as well.
 
 from collections.abc import Callable, Mapping
 from html import escape
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
+from attribeam.schemas import UsageError
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+THEMES = ("light", "dark")
+_DARK = "#14171b"  # As the report's.
+_LETTER, _LINE = 10, 20  # Pixels of a title's letter, and of a line.
+_NARROWEST, _NARROW, _WIDEST = 200, 600, 5000
 
 Row = Mapping[str, Any]
 
@@ -39,6 +47,44 @@ def escaped(value: Any) -> Any:
         case list():
             return [escaped(entry) for entry in value]
     return value
+
+
+def themed(figure: go.Figure, theme: str, width: int | None) -> go.Figure:
+    """The figure on a light or a dark ground, in a width.
+
+    Args:
+        figure: The figure, as it was drawn.
+        theme: ``light`` or ``dark``.
+        width: Pixels across; None for what it has. A narrow one has its legend below.
+
+    Raises:
+        UsageError: If there is no such theme, or nothing can be seen in that width.
+    """
+    if theme not in THEMES:
+        raise UsageError(f"there is no theme {theme!r}: choose one of {', '.join(THEMES)}")
+    if width is not None and not _NARROWEST <= width <= _WIDEST:
+        raise UsageError(f"--width is between {_NARROWEST} and {_WIDEST} pixels, not {width}")
+    if theme == "dark":
+        figure.update_layout(template="plotly_dark", paper_bgcolor=_DARK, plot_bgcolor=_DARK)
+        # Black lines would vanish.
+        figure.for_each_trace(_lightened)
+    if width is not None:
+        title = wrap(figure.layout.title.text or "", max(20, width // _LETTER))
+        figure.update_layout(
+            width=width,
+            title_text="<br>".join(title),
+            margin_t=figure.layout.margin.t + _LINE * max(0, len(title) - 1),
+        )
+        if width < _NARROW:
+            figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.25, "yanchor": "top"})
+    return figure
+
+
+def _lightened(trace: Any) -> None:
+    for part in ("line", "marker"):
+        own = getattr(trace, part, None)
+        if own is not None and getattr(own, "color", None) == COLOURS[-1]:
+            own.color = "#f0f0f0"
 
 
 def styled(figure: go.Figure, title: str) -> go.Figure:

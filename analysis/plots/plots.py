@@ -13,12 +13,13 @@ import plotly.graph_objects as go
 from attribeam.analysis.opening.database import dict_rows
 from attribeam.analysis.opening.remote import is_remote
 from attribeam.analysis.opening.runs import reading
-from attribeam.analysis.plots.figures import Plot, Row, escaped
+from attribeam.analysis.plots.figures import Plot, Row, escaped, themed
 from attribeam.analysis.plots.flow import FLOW_PLOTS
 from attribeam.analysis.plots.heads import HEAD_PLOTS
 from attribeam.analysis.plots.overlays import OVERLAY_PLOTS
 from attribeam.analysis.plots.page import write_page
 from attribeam.analysis.plots.patterns import PATTERN_PLOTS
+from attribeam.analysis.plots.static import ENDINGS, static
 from attribeam.schemas import UsageError
 
 PLOTS: dict[str, Plot] = {**FLOW_PLOTS, **HEAD_PLOTS, **PATTERN_PLOTS, **OVERLAY_PLOTS}
@@ -31,8 +32,10 @@ def plot(
     *,
     method: str | None = None,
     subset: str | None = None,
+    theme: str = "light",
+    width: int | None = None,
 ) -> Path:
-    """Draws a plot of a run into an HTML file.
+    """Draws a plot of a run into a file: HTML, or what the name ends with (SVG, PNG, PDF).
 
     Args:
         folder: The run's folder.
@@ -40,6 +43,8 @@ def plot(
         output: Where to; None for ``NAME.html`` in the run's folder.
         method: The method to show, where it shows one; None for the first that there is.
         subset: The subset of the corpus to show, likewise.
+        theme: ``light`` or ``dark``.
+        width: Pixels across; None for the page's, or the plot's own.
 
     Returns:
         The file.
@@ -49,11 +54,18 @@ def plot(
             written.
     """
     check_plot(name)
+    ending = "" if output is None else Path(output).suffix.lower()
+    if ending not in ("", ".html", ".htm", *ENDINGS):
+        raise UsageError(
+            f"{output} ends with {ending}: a plot is written as {', '.join(('.html', *ENDINGS))}"
+        )
     if output is None and is_remote(folder):
         raise UsageError(f"{folder} is not on this machine: say with -o where the plot is to be")
     with reading(folder) as connection:
         figure = draw(connection, folder, name, method, subset)
-    return write_page(folder, f"{name}.html", output, page(figure))
+    themed(figure, theme, width)
+    content = static(figure, ending, width) if ending in ENDINGS else page(figure)
+    return write_page(folder, f"{name}.html", output, content)
 
 
 def check_plot(name: str) -> None:

@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attribeam.analysis.query.terminal import is_numeric, shown
+from attribeam.analysis.query.terminal import is_numeric, shown, shown_column
 from attribeam.analysis.query.values import python_rows
 from attribeam.schemas import UsageError
 
@@ -59,7 +59,7 @@ def write_json_lines(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: 
 
 
 def write_markdown(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[str]) -> None:
-    """Writes a table as GitHub reads it: numbers to the right, with four significant digits."""
+    """Writes a table as GitHub reads it: numbers to the right, with decimals by column."""
     rows, numeric = _shown_rows(schema, batches)
 
     def line(cells: Sequence[str]) -> str:
@@ -103,8 +103,9 @@ def _shown_rows(
 ) -> tuple[list[list[str]], list[bool]]:
     """All rows as a terminal shows them, and which columns are numbers."""
     rows = [row for batch in batches for row in python_rows(batch)]
-    numeric = [is_numeric([row[column] for row in rows]) for column in range(len(schema.names))]
-    return [[shown(value) for value in row] for row in rows], numeric
+    columns = [[row[column] for row in rows] for column in range(len(schema.names))]
+    cells = zip(*(shown_column(column) for column in columns), strict=True)
+    return [list(row) for row in cells], [is_numeric(column) for column in columns]
 
 
 def write_parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: IO[bytes]) -> None:

@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from attribeam.analysis.opening.replacing import replacing
 from attribeam.analysis.opening.runs import open_run, said
+from attribeam.analysis.query.meant import explained, unknown_methods
 from attribeam.analysis.query.output import (
     write_csv,
     write_json,
@@ -22,7 +22,7 @@ from attribeam.analysis.query.output import (
     write_markdown,
     write_parquet,
 )
-from attribeam.analysis.query.terminal import print_rows
+from attribeam.analysis.query.terminal import harmless, print_rows
 from attribeam.analysis.query.values import python_rows
 from attribeam.schemas import UsageError
 
@@ -96,6 +96,8 @@ def run_query(
         others=others,
         commented=bool(_COMMENTS.search(text)),
     ) as connection:
+        for sentence in unknown_methods(text, connection, others or ()):
+            print(f"attribeam: {harmless(sentence)}", file=sys.stderr)
         try:
             reader = _execute(connection, text)
         except duckdb.Error as error:
@@ -208,15 +210,7 @@ def _explained(error: duckdb.Error, connection: duckdb.DuckDBPyConnection) -> st
             f"({', '.join(FORMATS)}) and redirect the output. Another run is named beforehand: "
             "--with NAME=DIR. For SQL that you trust, --external-access lifts it all."
         )
-    if message.startswith("Catalog Error: Table with name"):
-        names = connection.execute(
-            "select name from (select table_name as name, * from duckdb_tables() "
-            "union all by name select view_name as name, * from duckdb_views()) "
-            "where not internal and database_name = current_database() order by 1"
-        ).fetchall()
-        # DuckDB's guess at what was meant prefers its own catalogue.
-        return f"{message.splitlines()[0]}\nThere are: {', '.join(chain.from_iterable(names))}."
-    return message
+    return explained(message, connection)
 
 
 def _first_lines(error: Exception) -> str:

@@ -16,6 +16,8 @@ _LIST_ENTRIES = 4
 _SHORTEST_TEXT = 12
 _LONGEST_TEXT = 80
 _LONGEST_KEY = 24
+_MOST_DECIMALS = 6
+_MOST_EXPONENT = 9
 # What a terminal takes for a command: colours, the cursor, its title.
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)")
 
@@ -36,10 +38,11 @@ def print_rows(
     *,
     width: int | None = None,
 ) -> None:
-    """Prints rows under their names, numbers to the right and with four significant digits.
+    """Prints rows under their names, numbers to the right and with as many decimals as the column.
 
-    Texts are cut to fit. Columns that still don't fit follow in further tables, each of which
-    begins with the first column again; a number is never cut.
+    Texts are cut to fit. Where a line is still too long, columns that have one value in all rows
+    are said once, below; and what doesn't fit then follows in further tables, each of which begins
+    with the first column again. A number is never cut.
 
     Args:
         names: A name per column.
@@ -49,9 +52,17 @@ def print_rows(
     """
     console = Console(file=out, width=width, highlight=False, emoji=False, markup=False)
     names = [shown(name) for name in names]
-    cells = [[shown(value) for value in row] for row in rows]
-    numeric = [is_numeric([row[column] for row in rows]) for column in range(len(names))]
-    columns = [[row[column] for row in cells] for column in range(len(names))]
+    values = [[row[column] for row in rows] for column in range(len(names))]
+    numeric = [is_numeric(column) for column in values]
+    columns = [shown_column(column) for column in values]
+    same: list[int] = []
+    if _line(_fitted(names, columns, numeric, console.width)) > console.width:
+        same = _same(columns)
+    kept = [column for column in range(len(names)) if column not in same]
+    once = ", ".join(f"{names[column]} {columns[column][0]}" for column in same)
+    names, numeric = [names[at] for at in kept], [numeric[at] for at in kept]
+    columns = [columns[at] for at in kept]
+    cells = list(zip(*columns, strict=True))
     widths = _fitted(names, columns, numeric, console.width)
     blocks = _blocks(widths, console.width)
     # Two numbers may be wider than the terminal. Then so is the line: half a number is a wrong one.
@@ -71,6 +82,54 @@ def print_rows(
         for row in cells:
             table.add_row(*(Text(row[column]) for column in block))
         console.print(table)
+    if once:
+        console.print(f"\nin all rows: {once}")
+
+
+def _same(columns: Sequence[Sequence[str]]) -> list[int]:
+    """Columns, but for the first, that have one short value in all of several rows."""
+    return [
+        at
+        for at, cells in enumerate(columns)
+        if at and len(cells) > 1 and len({*cells}) == 1 and len(cells[0]) <= _SHORTEST_TEXT
+    ]
+
+
+def shown_column(values: Sequence[object]) -> list[str]:
+    """The values of a column, in a line each: numbers with the same decimals, where they can be.
+
+    The largest has four significant digits, and the least that isn't 0 two: where that takes more
+    than six decimals, or there are no fractions but of very large numbers, each has its own four.
+    """
+    numbers = [v for v in values if isinstance(v, float) and math.isfinite(v) and v]
+    decimals = _decimals(numbers) if is_numeric(values) else None
+    if decimals is None:
+        return [shown(value) for value in values]
+    return [
+        f"{value:.{decimals}f}"
+        if isinstance(value, float) and math.isfinite(value)
+        else shown(value)
+        for value in values
+    ]
+
+
+def _decimals(numbers: Sequence[float]) -> int | None:
+    """Decimals for all numbers of a column; None if there are none that suit all."""
+    if not numbers:
+        return None
+    exponents = [math.floor(math.log10(abs(number))) for number in numbers]
+    if max(exponents) >= _MOST_EXPONENT:
+        return None
+    wanted = max(3 - max(exponents), 1 - min(exponents), 0)
+    needed = max(_after_point(number) for number in numbers)
+    decimals = min(wanted, needed)
+    return decimals if decimals <= _MOST_DECIMALS else None
+
+
+def _after_point(number: float) -> int:
+    """Decimals of the shortest text that is the number; too many where that has an exponent."""
+    text = f"{number!r}"
+    return _MOST_DECIMALS + 1 if "e" in text else len(text.partition(".")[2].rstrip("0"))
 
 
 def shown(value: object) -> str:

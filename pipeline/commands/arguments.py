@@ -1,21 +1,90 @@
 """The options of the command line: a parser per command."""
 
 import argparse
+import re
+from difflib import get_close_matches
 from importlib.metadata import version
 from math import isfinite
+from textwrap import fill
 from typing import Any, NoReturn
 
 from attribeam.pipeline.options import Said, declared
 from attribeam.schemas.errors import INT64, cut
 
+_EXAMPLES = {
+    "run": (
+        "run --model user/model --corpus reviews.csv --output out",
+        "run --model folder --corpus reviews.csv --output out --methods lime,occlusion",
+    ),
+    "plan": ("plan --model folder --corpus reviews.csv --device a100",),
+    "query": (
+        'query out "from ranking"',
+        "query out \"from tokens where instance_id = 'r1' and method = 'lime'\"",
+        'query out "from faithfulness" -o table.tex',
+        'query hf://datasets/user/name "from cost"',
+    ),
+    "show": ("show out", "show out r1 r7 --methods lime,occlusion"),
+    "open": ("open out",),
+    "verify": ("verify out",),
+    "plot": ("plot out degradation", "plot out degradation -o figure.pdf --width 600"),
+    "report": ("report out --open", "report out -o page.html"),
+    "methods": ("methods", "methods lime occlusion"),
+    "prune": ("prune out --corpus dev.csv",),
+    "triggers": ("triggers out --limit 5",),
+    "attack": ("attack out --corpus dev.csv --triggers 3",),
+    "publish": ("publish out user/name --dry-run folder", "publish out user/name --license mit"),
+    "completion": (
+        "completion bash > ~/.local/share/bash-completion/completions/attribeam",
+        "completion zsh > ~/.zfunc/_attribeam",
+    ),
+}
+# What argparse says of a word that is none of those that may stand there.
+_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
+_QUOTED = re.compile(r"'([^']*)'")
 _FRACTIONS = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9"
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help whose examples stay as they are, and which names defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        usual = action.default
+        said = action.help and "(default" not in action.help and "%(default)" not in action.help
+        named = action.option_strings and action.nargs != 0
+        if said and named and usual not in (None, "", argparse.SUPPRESS, []):
+            return f"{action.help} (default: %(default)s)"
+        return action.help
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Fills paragraphs, but for lines that are indented."""
+        parts = text.split("\n\n")
+        return "\n\n".join(
+            part if part.startswith(" ") else fill(part, width, initial_indent=indent)
+            for part in parts
+        )
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser whose messages cite no more of what was given than anybody reads."""
+    """A parser whose messages cite no more of what was given than anybody reads.
+
+    Its help ends with examples (``_EXAMPLES``), by the name of the command.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        name = str(more.get("prog", "")).rpartition(" ")[2]
+        examples = "\n".join(f"  attribeam {line}" for line in _EXAMPLES.get(name, ()))
+        parts = [more.pop("epilog", None), examples and f"examples:\n\n{examples}"]
+        more.setdefault("formatter_class", _Help)
+        more["epilog"] = "\n\n".join(filter(None, parts))
+        super().__init__(*args, **more)
 
     def error(self, message: str) -> NoReturn:
-        super().error(cut(message))
+        """Ends with one line: what is wrong, what was likely meant, and where to read on."""
+        near = ""
+        if found := _CHOICE.search(message):
+            meant = get_close_matches(found[1], _QUOTED.findall(found[2]), 1)
+            near = f"; did you mean {meant[0]}?" if meant else ""
+        self.exit(2, f"{self.prog}: error: {cut(message)}{near} (`{self.prog} --help`)\n")
 
 
 def whole(text: str) -> int:
@@ -57,7 +126,6 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         "continues where it stopped; other --methods are added to what is there.",
         epilog="Any option of Apache Beam is passed on, such as --runner=DataflowRunner.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_run_options(run)
     plan = _add_plan(commands)
@@ -94,6 +162,12 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         action="store_true",
         help="let the query read and write files outside the runs",
     )
+    shown = commands.add_parser(
+        "show", help="show instances: sentences in colours", allow_abbrev=False
+    )
+    shown.add_argument("folder", metavar="DIR", help="folder of a run")
+    shown.add_argument("ids", metavar="ID", nargs="*", help="of instances (the first three)")
+    shown.add_argument("--methods", metavar="A,B,...", help="the methods to show (all)")
     opened = commands.add_parser(
         "open", help="write a database for the duckdb command", allow_abbrev=False
     )
@@ -122,7 +196,14 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         help="degradation, information_flow, pruning, pattern_flow, pattern_consistency, "
         "pattern_ablation or overlays (of pictures)",
     )
-    plot.add_argument("-o", "--output", metavar="FILE", help="HTML file (NAME.html in the folder)")
+    plot.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="HTML, SVG, PNG or PDF by its ending (NAME.html in the folder)",
+    )
+    plot.add_argument("--theme", choices=("light", "dark"), default="light")
+    plot.add_argument("--width", type=whole, metavar="PIXELS", help="width (that of the page)")
     plot.add_argument("--method", help="the method to show, where a plot shows one")
     plot.add_argument("--subset", help="the subset of the corpus to show, where a plot shows one")
     _add_head_commands(commands)
@@ -141,7 +222,12 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         metavar="N",
         help="most instances to look at one by one",
     )
+    report.add_argument("--open", action="store_true", help="open it in the browser")
     _add_publish(commands)
+    completion = commands.add_parser(
+        "completion", help="print what makes a shell complete commands", allow_abbrev=False
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), metavar="bash|zsh|tcsh")
     listing = commands.add_parser("methods", help="list the methods", allow_abbrev=False)
     listing.add_argument("names", nargs="*", metavar="NAME", help="say all of these")
     return parser, run, plan
@@ -156,7 +242,6 @@ def _add_plan(commands: Any) -> argparse.ArgumentParser:
         "options would take, on this machine or on a GPU elsewhere. Writes nothing.",
         epilog="Takes the options of `attribeam run`.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     group = plan.add_argument_group("planning")
     add = group.add_argument
@@ -177,7 +262,6 @@ def _add_head_commands(commands: Any) -> None:
         "evaluation texts that are in the run are left out. (The released scripts of Hao et al. "
         "2021 evaluate on a file whose first rows they rank by.)",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_held_out_options(prune)
     prune.add_argument(
@@ -190,7 +274,6 @@ def _add_head_commands(commands: Any) -> None:
         "triggers",
         help="the tokens of a run whose connections decide most",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     triggers.add_argument("folder", metavar="DIR", help="folder of a run")
     triggers.add_argument("--method", default="attattr", help="the method whose heads are asked")
@@ -202,7 +285,6 @@ def _add_head_commands(commands: Any) -> None:
         description="Puts each of the best triggers of a run into all texts of an evaluation "
         "corpus that are not in the run: the table attacks, and the view attack_success.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_held_out_options(attack)
     _add_trigger_options(attack)

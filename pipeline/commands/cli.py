@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from attribeam.pipeline.__main__ import interrupted
 from attribeam.pipeline.__main__ import main as process
 from attribeam.pipeline.commands.arguments import parsers
+from attribeam.pipeline.commands.completion import completion
 from attribeam.pipeline.commands.experiments import (
     attack_command,
     check_command,
@@ -27,6 +28,7 @@ from attribeam.pipeline.commands.results import (
     publish_command,
     query_command,
     report_command,
+    show_command,
     verify_command,
 )
 from attribeam.pipeline.commands.run import run_command
@@ -39,7 +41,7 @@ from attribeam.schemas.errors import cut, one_line
 # Characters of a message: a query's errors show the query.
 _LONGEST = 4000
 # The commands whose answers lack what a run has not done yet. The report says so on its page.
-_OF_A_RUN = ("query", "open", "plot", "prune", "triggers", "attack", "check")
+_OF_A_RUN = ("query", "show", "open", "plot", "prune", "triggers", "attack", "check")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,6 +85,7 @@ def _main(given: list[str]) -> int:
         return plan_command(plan_parser, given[given.index("plan") + 1 :], others)
     commands = {
         "query": query_command,
+        "show": show_command,
         "verify": verify_command,
         "compact": compact_command,
         "open": open_command,
@@ -95,6 +98,9 @@ def _main(given: list[str]) -> int:
         "check": check_command,
         "methods": methods_command,
     }
+    if arguments.command == "completion":
+        print(completion(parser, arguments.shell))
+        return DONE
     if arguments.command in _OF_A_RUN:
         tell_unfinished(arguments.folder)
     with _none_spilled():

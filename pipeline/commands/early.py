@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from attribeam.pipeline.configuration import listed, set_params
+from attribeam.pipeline.options import check_option, declared
 from attribeam.pipeline.places import check_corpus, check_model_folder
 from attribeam.schemas.catalogue import catalogue, check_names
 
 
 def check_early(arguments: argparse.Namespace, params: Mapping[str, Any]) -> None:
-    """Checks names of methods, and whether there is a model and a corpus.
+    """Checks single values, names of methods, and whether there is a model and a corpus.
 
     Args:
         arguments: Those of ``run`` and ``plan``.
         params: Parameters by method, of the configuration.
 
     Raises:
-        UsageError: If a method isn't there, a folder of a model, or a corpus.
+        UsageError: If a value can't be, or a method isn't there, a folder of a model, or a corpus.
     """
+    for name, (said, _) in declared().items():
+        check_option(f"--{name.replace('_', '-')}", getattr(arguments, name), said)
     named = [*listed(arguments.methods), *set_params(params, arguments.set)]
     check_names((name for name in named if name != "all"), catalogue())
     if not Path(arguments.model).is_dir():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attribeam.pipeline.commands.early import check_early
 from attribeam.pipeline.commands.run import configured
-from attribeam.pipeline.commands.saying import quiet, tell
+from attribeam.pipeline.commands.saying import loading, quiet, tell
 from attribeam.pipeline.commands.status import DONE
 from attribeam.pipeline.configuration import run_options
 
@@ -15,6 +15,7 @@ def plan_command(parser: argparse.ArgumentParser, given: Sequence[str], others: 
     """Estimates what a run would take; returns the exit status."""
     arguments, params = configured(parser, given, ("model", "corpus"))
     check_early(arguments, params)
+    loading(arguments.model)
     quiet(verbose=arguments.verbose)
     arguments.output = arguments.output or ""
     from attribeam.pipeline.planning.estimate import estimate_run

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+import webbrowser
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from attribeam.pipeline.commands.status import DONE, FAILED
 from attribeam.pipeline.configuration import listed
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import MANIFEST
+
+_SHOWN = 3  # Instances, where none is named.
 
 
 def query_command(arguments: argparse.Namespace) -> int:
@@ -78,6 +81,27 @@ def _by_folder(folders: Sequence[str], taken: Collection[str]) -> dict[str, str]
     return named
 
 
+def show_command(arguments: argparse.Namespace) -> int:
+    """Shows instances: sentences in colours, or maps over pictures."""
+    from attribeam.analysis.instances.loading import load_shown
+    from attribeam.analysis.instances.terminal import print_instances
+    from attribeam.analysis.opening.runs import reading
+
+    with reading(arguments.folder) as connection:
+        ids, more = arguments.ids, 0
+        if not ids:
+            query = "select instance_id, count(*) over () from instances order by 1 limit $most"
+            found = connection.execute(query, {"most": _SHOWN}).fetchall()
+            ids, more = [name for name, _ in found], max([0, *(of - len(found) for _, of in found)])
+        methods = None if arguments.methods is None else listed(arguments.methods)
+        print_instances(connection, load_shown(connection, ids, methods), sys.stdout)
+    if not ids:
+        print("the run has no instances yet")
+    if more:
+        print(f"{more:,} more instances: name an ID to see it")
+    return DONE
+
+
 def open_command(arguments: argparse.Namespace) -> int:
     """Writes a database of views beside the files."""
     from attribeam.analysis import write_database
@@ -115,7 +139,10 @@ def report_command(arguments: argparse.Namespace) -> int:
     """Writes the page."""
     from attribeam.analysis.report.report import write_report  # plotly takes a while.
 
-    print(write_report(arguments.folder, arguments.output, limit=arguments.limit))
+    path = write_report(arguments.folder, arguments.output, limit=arguments.limit)
+    print(path)
+    if arguments.open:
+        webbrowser.open(path.resolve().as_uri())
     return DONE
 
 
@@ -129,6 +156,8 @@ def plot_command(arguments: argparse.Namespace) -> int:
         arguments.output,
         method=arguments.method,
         subset=arguments.subset,
+        theme=arguments.theme,
+        width=arguments.width,
     )
     print(path)
     return DONE

@@ -4,10 +4,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from attribeam.pipeline.commands.early import check_early
-from attribeam.pipeline.commands.saying import counted, quiet, tell
+from attribeam.pipeline.commands.saying import counted, loading, quiet, tell
 from attribeam.pipeline.commands.status import DONE, FAILED
 from attribeam.pipeline.configuration import read_config, run_options
 from attribeam.schemas import UsageError
@@ -18,6 +19,7 @@ def run_command(parser: argparse.ArgumentParser, given: Sequence[str], others: l
     """Attributes a corpus; returns the exit status."""
     arguments, params = configured(parser, given, ("model", "corpus", "output"))
     check_early(arguments, params)
+    loading(arguments.model)
     quiet(verbose=arguments.verbose)
     # Beam's own usage text would hide ours; and these are slow imports.
     from attribeam.pipeline.running.job import cause, run
@@ -47,14 +49,25 @@ def configured(
     parser: argparse.ArgumentParser, given: Sequence[str], needed: Sequence[str]
 ) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The arguments with those of the configuration in them, and what it sets of methods."""
-    settings = parser.parse_known_args(given)[0]
+    settings, others = parser.parse_known_args(given)
     config = read_config(settings.config, parser)
     parser.set_defaults(**{key: value for key, value in config.items() if key != "set"})
     arguments = parser.parse_known_args(given)[0]
+    _check_others(parser, others)
     for name in needed:
         if not getattr(arguments, name):
             raise UsageError(f"--{name} is needed (`{parser.prog} --help`)")
     return arguments, config.get("set", {})
+
+
+def _check_others(parser: argparse.ArgumentParser, others: Sequence[str]) -> None:
+    """Refuses what looks like an option of ours: Beam, which is given the others, would drop it."""
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    for word in others:
+        flag = word.partition("=")[0]
+        near = get_close_matches(flag, known, 1, cutoff=0.85) if flag.startswith("--") else []
+        if near:
+            raise UsageError(f"there is no option {flag}; did you mean {near[0]}?")
 
 
 def _report(summary: Any) -> None:

@@ -16,6 +16,12 @@ def tell(note: str, out: IO[str] | None = None) -> None:
     print(" ".join(harmless(note).split()), file=out or sys.stdout, flush=True)
 
 
+def loading(model: str) -> None:
+    """Says to whom waits at a terminal what takes the first seconds."""
+    if sys.stderr.isatty():
+        print(f"loading torch, Beam and {model} ...", file=sys.stderr, flush=True)
+
+
 def counted(number: int, noun: str) -> str:
     """A number and what it is of."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

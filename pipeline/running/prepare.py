@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from apache_beam.io.filesystem import BeamIOError
@@ -25,7 +25,7 @@ from attribeam.pipeline.corpus.staging import (
     stage,
     staged,
 )
-from attribeam.pipeline.options import Options, Said, declared
+from attribeam.pipeline.options import Options, check_option, declared
 from attribeam.pipeline.parts import check_part, part_of
 from attribeam.pipeline.places import check_model_folder
 from attribeam.pipeline.running.again import NOTHING, Run, Work, passing_parts
@@ -40,8 +40,7 @@ from attribeam.pipeline.store.files import discard, discard_folder, is_local, jo
 from attribeam.pipeline.workers.devices import check_precision
 from attribeam.pipeline.workers.engines import Workers, asks_for_gpu
 from attribeam.pipeline.workers.model_files import copy_of
-from attribeam.schemas import UsageError, UsageTypeError
-from attribeam.schemas.errors import INT64
+from attribeam.schemas import UsageError
 from attribeam.schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
 from attribeam.schemas.manifest import CorpusIdentity, Manifest
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
@@ -438,28 +437,12 @@ def check_numbers(options: Options) -> None:
         UsageError: If one is out of range or unknown.
     """
     for name, (each, _) in declared().items():
-        _check_option(f"--{name.replace('_', '-')}", getattr(options, name), each)
+        check_option(f"--{name.replace('_', '-')}", getattr(options, name), each)
     check_part(options.part)
     if options.workers > _MOST_WORKERS:
         raise UsageError(f"--workers is at most {_MOST_WORKERS}, not {options.workers}")
     if options.stride is not None and options.overflow != "stride":
         raise UsageError(f"--stride {options.stride} goes with --overflow stride")
-
-
-def _check_option(flag: str, value: Any, each: Said) -> None:
-    """Checks an option by what is declared of it."""
-    if each.whole and value is not None:
-        if not isinstance(value, int):
-            kind, name = type(value).__name__, flag[2:].replace("-", "_")
-            raise UsageTypeError(f"{name} is a whole number (int), and not a {kind}: {value}")
-        if each.least is not None and value < each.least:
-            raise UsageError(f"{flag} is at least {each.least}, not {value}")
-        if value not in INT64:
-            raise UsageError(f"{flag} {value} is more than 64 bits hold")
-    if each.known and value not in each.known:
-        *others, last = each.known
-        which = f"one of {', '.join(each.known)}" if len(others) > 1 else f"{others[0]} or {last}"
-        raise UsageError(f"{flag} is {which}, not {value}")
 
 
 def _check_layers(options: Options, chosen: Sequence[Chosen]) -> None:

@@ -131,7 +131,7 @@ class _Rate(ProgressColumn):
     def render(self, task: Bar) -> Text:
         """The rate, once there is one."""
         rate = task.completed / task.elapsed if task.elapsed else 0.0
-        return Text(f"{rate:.1f} instances/s" if rate else "- instances/s", style="cyan")
+        return Text(f"{rate:.1f}/s" if rate else "-/s", style="cyan")
 
 
 @contextmanager
@@ -159,8 +159,8 @@ def watching(root: str, tasks: Sequence[Task], sizes: Sequence[int]) -> Iterator
 
 def _bar(watch: _Watch, console: Console) -> None:
     columns = (
-        TextColumn("attributing"),
-        BarColumn(),
+        # As wide as what the others leave: all of it fits 80 columns.
+        BarColumn(bar_width=None),
         TextColumn("{task.completed:.0f}/{task.total:.0f} instances"),
         _Rate(),
         TextColumn("{task.fields[failures]} failures"),
@@ -168,7 +168,7 @@ def _bar(watch: _Watch, console: Console) -> None:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, expand=True) as progress:
         bar = progress.add_task("", total=watch.total, failures=0)
         last = False
         while not last:

@@ -292,8 +292,8 @@ def test_markdown(folder: Path) -> None:
     assert asked(folder, TABLE, "markdown").splitlines() == [
         r"| name\_of | x | y | z | l |",
         "|---|---:|---:|---|---|",
-        r"| a\|b & 50 % | 1235 | 0.0001234 | null | \[1, 2, 3, 4, ... 1 more\] |",
-        r"| x\_y\\ | -0.5000 | 1.000e-09 | null | null |",
+        r"| a\|b & 50 % | 1234.57 | 0.0001234 | null | \[1, 2, 3, 4, ... 1 more\] |",
+        r"| x\_y\\ | -0.50 | 1.000e-09 | null | null |",
     ]
 
 
@@ -303,8 +303,8 @@ def test_latex(folder: Path) -> None:
         r"\toprule",
         r"name\_of & x & y & z & l \\",
         r"\midrule",
-        r"a|b \& 50 \% & 1235 & 0.0001234 & null & [1, 2, 3, 4, ... 1 more] \\",
-        r"x\_y\textbackslash{} & -0.5000 & 1.000e-09 & null & null \\",
+        r"a|b \& 50 \% & 1234.57 & 0.0001234 & null & [1, 2, 3, 4, ... 1 more] \\",
+        r"x\_y\textbackslash{} & -0.50 & 1.000e-09 & null & null \\",
         r"\bottomrule",
         r"\end{tabular}",
     ]

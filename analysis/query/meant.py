@@ -1,0 +1,65 @@
+"""What was meant by a name that a query has and the run hasn't."""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+import duckdb
+
+from attribeam.analysis.opening.database import identifier
+
+_TABLE = re.compile(r"Catalog Error: Table with name (\S+) does not exist")
+_COLUMN = re.compile(r'Binder Error: Referenced column "([^"]+)" not found in FROM clause')
+_CANDIDATES = re.compile(r'"([^"]+)"')
+# What a method is compared with: a text, or several in parentheses.
+_COMPARED = re.compile(r"\bmethod(?:_[ab])?\s*(?:=|==|<>|!=|\bin)\s*(\([^()]*\)|'[^']*')", re.I)
+_TEXT = re.compile(r"'((?:[^']|'')*)'")
+_NAMES = (
+    "select name from (select table_name as name, * from duckdb_tables() "
+    "union all by name select view_name as name, * from duckdb_views()) "
+    "where not internal and database_name = current_database() order by 1"
+)
+
+
+def explained(message: str, connection: duckdb.DuckDBPyConnection) -> str:
+    """DuckDB's message about a name that isn't there, with what was likely meant."""
+    if found := _TABLE.search(message):
+        # DuckDB's guess prefers its own catalogue.
+        names = [name for (name,) in connection.execute(_NAMES).fetchall()]
+        first = message.splitlines()[0]
+        near = _near(found[1].strip("\"'!"), names)
+        return f"{first}\n{near.capitalize()}There are: {', '.join(names)}."
+    if found := _COLUMN.search(message):
+        first, _, more = message.partition("\n")
+        near = _near(found[1], _CANDIDATES.findall(more))
+        return f"{first}\n{near.capitalize()}{more}" if near else message
+    return message
+
+
+def unknown_methods(
+    sql: str, connection: duckdb.DuckDBPyConnection, others: Iterable[str]
+) -> list[str]:
+    """Sentences on names of methods in a query that no run has: it would find nothing of them.
+
+    Args:
+        sql: The query.
+        connection: The runs.
+        others: Names of other runs that are opened.
+    """
+    texts = [text for part in _COMPARED.findall(sql) for text in _TEXT.findall(part)]
+    if not texts:
+        return []
+    tables = ["methods", *(f"{identifier(name)}.methods" for name in others)]
+    query = " union ".join(f"select method from {table}" for table in tables)
+    known = sorted(name for (name,) in connection.execute(query).fetchall())
+    return [
+        f"the run has no method {text!r}: {_near(text, known)}it has {', '.join(known)}"
+        for text in dict.fromkeys(texts)
+        if text not in known
+    ]
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """A question for what is most alike, if anything is."""
+    near = get_close_matches(name.lower(), known, 2, cutoff=0.7)
+    return f"did you mean {' or '.join(near)}? " if near else ""

@@ -1,0 +1,62 @@
+"""Tables in a terminal: numbers under each other, and names that were meant."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from attribeam.analysis import run_query
+from attribeam.analysis.query.terminal import print_rows, shown_column
+from tests.support.synthetic_run import synthetic_run, write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(synthetic_run(rows=3), tmp_path_factory.mktemp("run"))
+
+
+@pytest.mark.parametrize(
+    ("values", "cells"),
+    [
+        ([0.6157, 0.05438, None], ["0.6157", "0.0544", "null"]),
+        ([10.6188, 0.0084, 2.5], ["10.6188", "0.0084", "2.5000"]),
+        ([530.9, 0.4], ["530.9", "0.4"]),
+        ([1.0, 3.0], ["1", "3"]),
+        ([2388.62, 57446.1], ["2389", "57446"]),
+        ([1e-9, 0.5], ["1.000e-09", "0.5000"]),
+        ([0.0, 0.25], ["0.00", "0.25"]),
+        ([float("inf"), 0.25], ["inf", "0.25"]),
+        ([1, 20], ["1", "20"]),
+        (["a", 0.5], ["a", "0.5000"]),
+    ],
+)
+def test_decimals_are_those_of_the_column(values: list[object], cells: list[str]) -> None:
+    assert shown_column(values) == cells
+
+
+def test_what_is_the_same_in_all_rows_is_said_once() -> None:
+    names = ["method", "protocol", *(f"measure_{number}" for number in range(9))]
+    rows = [[name, "token", *(0.1 * n + k for k in range(9))] for n, name in enumerate("abc")]
+    out = StringIO()
+    print_rows(names, rows, out, width=80)
+    assert "in all rows: protocol token" in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    out = StringIO()
+    print_rows(names[:3], [row[:3] for row in rows], out, width=80)  # It fits.
+    assert out.getvalue().count("token") == 3
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("select count(*) from tokens where method = 'gradeint'", "did you mean gradient?"),
+        ("from tokens where method in ('paths', 'walks') limit 1", "no method 'walks'"),
+        ("from tokens where method = 'paths' limit 1", ""),
+    ],
+)
+def test_methods_that_no_run_has_are_told(
+    sql: str, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_query(folder, sql, out=StringIO())
+    err = capsys.readouterr().err
+    assert said in err if said else err == ""
