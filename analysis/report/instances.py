@@ -12,6 +12,7 @@ from attribeam.analysis.instances.pieces import pieces
 from attribeam.analysis.pictures.drawing import INK
 from attribeam.analysis.plots.figures import Row
 from attribeam.analysis.report.values import Array, finite, query_rows
+from attribeam.analysis.report.verdict import ranked
 from attribeam.schemas import UsageError
 from attribeam.schemas.manifest import Manifest
 
@@ -116,7 +117,11 @@ def _packed_methods(
     special: Array,
 ) -> Iterator[dict[str, Any]]:
     """The scores of each method that has scores of tokens."""
-    for name, method in sorted(manifest["methods"].items()):
+    places = {row["method"]: place for place, row in enumerate(ranked(connection))}
+    methods = manifest["methods"]
+    # The most faithful first; those without curves after them.
+    for name in sorted(methods, key=lambda name: (places.get(name, len(places)), name)):
+        method = methods[name]
         if "attributions" not in method["tables"]:
             continue
         table = connection.sql(

@@ -8,6 +8,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from attribeam.analysis.plots.figures import COLOURS, Row, styled
 from attribeam.analysis.report.values import Array
+from attribeam.analysis.report.verdict import CONTROL
 
 HEIGHT = 450
 _LABELLED = 15  # Methods in an agreement matrix whose cells have their numbers in them.
@@ -27,6 +28,8 @@ def cost_scatter(rows: list[Row], measure: str, name: str) -> go.Figure:
     """
     front: list[Row] = []
     for row in rows:
+        if row["method"] == CONTROL:  # Cheapest of all, and no method.
+            continue
         if not front or row[measure] > front[-1][measure]:
             if front and row["seconds_per_instance"] == front[-1]["seconds_per_instance"]:
                 front.pop()
@@ -34,7 +37,7 @@ def cost_scatter(rows: list[Row], measure: str, name: str) -> go.Figure:
     best = {row["method"] for row in front}
     figure = go.Figure()
     for own, mode, says in (
-        ([row for row in rows if row["method"] not in best], "markers", "others"),
+        ([row for row in rows if row["method"] not in best], "markers+text", "others"),
         (front, "lines+markers+text", "no other is cheaper and better"),
     ):
         if own:
@@ -45,9 +48,12 @@ def cost_scatter(rows: list[Row], measure: str, name: str) -> go.Figure:
                 text=[row["method"] for row in own],
                 # Each is above and to the right of the one before: so their names don't meet.
                 textposition=[
-                    "bottom right" if (len(own) - at) % 2 == 0 else "top left"
+                    ("bottom right" if (len(own) - at) % 2 == 0 else "top left")
+                    if own is front
+                    else "middle right"
                     for at in range(len(own))
                 ],
+                textfont={"size": 12 if own is front else 10},
                 cliponaxis=False,
                 name=says,
                 mode=mode,

@@ -31,6 +31,7 @@ from attribeam.analysis.report.instances import STEPS, pack_instances
 from attribeam.analysis.report.metrics import metric_sheets
 from attribeam.analysis.report.overview import failure_table, run_facts, run_groups, run_tiles
 from attribeam.analysis.report.values import of_patches, query_count
+from attribeam.analysis.report.verdict import ranked, verdict
 from attribeam.schemas import UsageError
 from attribeam.schemas.manifest import Manifest
 
@@ -92,6 +93,7 @@ def _page(
         script=Markup(script),
         lacking=lacking
         and f"This run is {lacking}. What is missing is in none of the numbers here.",
+        verdict=verdict(ranked(connection)),
         tiles=run_tiles(connection, total),
         facts=list(run_facts(connection, manifest)),
         groups=list(run_groups(connection, manifest)),

@@ -85,6 +85,56 @@ function sortBy(table, column, direction) {
   });
 }
 
+/* A table's cells as texts, without marks and intervals. */
+function cellTexts(table) {
+  return [...table.rows].map((row) => [...row.cells].map((cell) => {
+    const copy = cell.cloneNode(true);
+    copy.querySelectorAll("small, .mark, [aria-label$=better]").forEach((part) => part.remove());
+    return copy.textContent.replaceAll("\u00ad", "").replace(/\s+/g, " ").trim();
+  }));
+}
+
+const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+const escapedTex = (text) => text.replace(/[&%$#_{}]/g, "\\$&");
+
+const COPIES = {
+  CSV: (rows) => rows.map((row) => row.map(quoted).join(",")).join("\n"),
+  Markdown: ([head, ...rows]) => [head, head.map(() => "---"), ...rows]
+    .map((row) => `| ${row.map((text) => text.replace(/[|\\]/g, "\\$&")).join(" | ")} |`).join("\n"),
+  LaTeX: ([head, ...rows]) => [`\\begin{tabular}{l${"r".repeat(head.length - 1)}}`, "\\toprule",
+    `${head.map(escapedTex).join(" & ")} \\\\`, "\\midrule",
+    ...rows.map((row) => `${row.map(escapedTex).join(" & ")} \\\\`), "\\bottomrule",
+    "\\end{tabular}"].join("\n"),
+};
+
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // A page from a file may have no clipboard.
+    const area = element("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+function offerCopies(table) {
+  const line = element("div", "copies", "Copy as ");
+  for (const [name, written] of Object.entries(COPIES)) {
+    const button = element("button", "", name);
+    button.type = "button";
+    button.addEventListener("click", async () => {
+      await copyText(written(cellTexts(table)));
+      button.textContent = `${name} ✓`;
+      setTimeout(() => { button.textContent = name; }, 1500);
+    });
+    line.append(button);
+  }
+  table.closest(".scroll").after(line);
+}
+
 function makeSortable(table) {
   [...table.tHead.rows[0].cells].forEach((cell, column) => {
     const button = element("button");
@@ -162,6 +212,7 @@ function startFigure(place, figures) {
 // Instances -----------------------------------------------------------------------------------
 
 const PAGE = 25;
+const FIRST = 6; // Methods that are shown at first.
 const SPECIAL = 1, GLUED = 2;
 const NOT_A_NUMBER = -128;
 
@@ -401,7 +452,10 @@ function drawHead(corpus, instance) {
     part.append(element("span", className, value));
     head.append(part);
   };
-  head.append(element("span", "id", corpus.ids[instance]));
+  const name = element("a", "id", corpus.ids[instance]);
+  name.href = `#instance=${encodeURIComponent(corpus.ids[instance])}`;
+  name.title = "link to this instance";
+  head.append(name);
   const correct = corpus.correct[instance];
   const sure = corpus.probability[instance];
   const percent = sure === null ? "" : ` (${(100 * sure).toFixed(1)} %)`;
@@ -459,6 +513,8 @@ class Browser {
     this.addChoices();
     this.listen();
     this.search();
+    addEventListener("hashchange", () => this.follow());
+    this.follow();
   }
 
   addChoices() {
@@ -483,7 +539,8 @@ class Browser {
       const label = element("label");
       const box = element("input");
       box.type = "checkbox";
-      box.checked = box.defaultChecked = true;
+      // They come the most faithful first; all at once would be a screen for each instance.
+      box.checked = box.defaultChecked = at < FIRST;
       box.value = String(at);
       label.append(box, method.name);
       byId("methods").append(label);
@@ -518,6 +575,18 @@ class Browser {
     };
     document.querySelectorAll(".before").forEach((b) => b.addEventListener("click", turn(-1)));
     document.querySelectorAll(".after").forEach((b) => b.addEventListener("click", turn(1)));
+  }
+
+  /* Shows the one instance that the address names. */
+  follow() {
+    const named = /^#instance=(.*)$/.exec(location.hash);
+    let at = -1;
+    try { at = this.corpus.ids.indexOf(decodeURIComponent(named?.[1] ?? "")); } catch { /* no name */ }
+    if (at < 0) return;
+    this.found = [at];
+    this.page = 0;
+    this.draw();
+    byId("browser").scrollIntoView();
   }
 
   search() {
@@ -592,6 +661,7 @@ class Browser {
 
 startTheme();
 document.querySelectorAll("table[data-sortable]").forEach(makeSortable);
+document.querySelectorAll("table[data-sortable]").forEach(offerCopies);
 const figures = parsed("figures-data");
 document.querySelectorAll(".figure").forEach((place) => startFigure(place, figures[place.dataset.figure]));
 if (byId("instances-data")) new Browser(new Corpus(parsed("instances-data")));

@@ -446,7 +446,7 @@ def test_scores_come_back(run: SyntheticRun, page: Page) -> None:
     ends = np.cumsum(lengths)
     found = {(row["instance_id"], row["method"]): row for row in run.attributions}
     special = {row["instance_id"]: row["special"] for row in run.instances}
-    assert [method["name"] for method in packed["methods"]] == sorted(METHODS)
+    assert sorted(method["name"] for method in packed["methods"]) == sorted(METHODS)
     for method in packed["methods"]:
         assert method["signed"] == METHODS[method["name"]]["signed"]
         values, scales = numbers("i1", method["scores"]), numbers("<f4", method["scales"])

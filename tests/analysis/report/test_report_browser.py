@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -177,11 +178,42 @@ def test_pages(page: Any, run: SyntheticRun) -> None:
     assert found == sorted(found) and found[0] == min(surest.values())
 
 
+def test_an_address_names_an_instance(page: Any) -> None:
+    wanted = listed(page)[2]
+    link = page.locator("#instances .id").nth(2)
+    assert link.get_attribute("href") == f"#instance={quote(wanted)}"
+    link.click()
+    counts(page, "1–1 of 1 instances")
+    assert listed(page) == [wanted]
+    page.click("#reset")
+    assert len(listed(page)) > 1
+
+
+def test_tables_are_copied_and_sections_stay_at_hand(page: Any) -> None:
+    page.evaluate("() => { window.copied = []; copyText = async (t) => window.copied.push(t); }")
+    for name in ("CSV", "Markdown", "LaTeX"):
+        page.locator("#faithfulness .copies button", has_text=name).click()
+    comma, mark, tex = page.evaluate("() => window.copied")
+    rows = page.locator("#faithfulness tbody tr").count()
+    assert len(comma.splitlines()) == rows + 1 and comma.startswith("method,")
+    assert mark.splitlines()[1].startswith("| --- |") and len(mark.splitlines()) == rows + 2
+    assert tex.startswith(r"\begin{tabular}") and tex.count(r"\\") == rows + 1
+    page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
+    assert page.locator("nav.sections").bounding_box()["y"] == pytest.approx(0, abs=1)
+
+
 def test_methods_side_by_side(page: Any, run: SyntheticRun) -> None:
     card = first_card(page)
-    assert card.locator(".name").all_inner_texts() == sorted(METHODS)
+    # As the table of faithfulness has them: the best first.
+    names = card.locator(".name").all_inner_texts()
+    assert sorted(names) == sorted(METHODS)
+    areas = {
+        row.locator("th").inner_text(): float(row.locator("td").nth(5).get_attribute("data-value"))
+        for row in page.locator("#faithfulness tbody tr").all()
+    }
+    assert names == sorted(names, key=lambda name: -areas[name])
     instance = next(r for r in run.instances if r["instance_id"] == listed(page)[0])
-    for at, method in enumerate(sorted(METHODS)):
+    for at, method in enumerate(names):
         scores = next(
             row["scores"]
             for row in run.attributions
