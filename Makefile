@@ -52,7 +52,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-bench: $(READY)  ## The figures that the README quotes
+bench: $(READY)  ## The figures of docs/figures.md
 	$(BIN)/python -m benchmarks
 
 # What each extra is by itself, and all of them together, with the newest packages that go together:
