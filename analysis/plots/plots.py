@@ -77,7 +77,7 @@ def check_plot(name: str) -> None:
     if name not in PLOTS:
         meant = get_close_matches(name, PLOTS, 1)
         hint = f"did you mean {meant[0]}? " if meant else ""
-        raise UsageError(f"there is no plot {name!r}: {hint}there are {', '.join(PLOTS)}")
+        raise UsageError(f"there is no plot {name!r}; {hint}there are {', '.join(PLOTS)}")
 
 
 def draw(
