@@ -302,7 +302,6 @@ def _add_check(commands: Any) -> None:
         "and has views. The same command goes on where it stopped, and adds methods, draws and "
         "seeds to what is there.",
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = check.add_argument
     add("folder", metavar="DIR", help="folder of a run")

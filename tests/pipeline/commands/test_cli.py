@@ -555,7 +555,7 @@ def test_a_bad_configuration_is_named(
     assert outcome.status == USAGE
     assert outcome.out == ""
     assert message in outcome.err
-    assert outcome.err.startswith(("attribeam: ", "usage: "))
+    assert outcome.err.startswith(("attribeam: ", "attribeam run: error: "))
 
 
 def test_a_configured_number_is_checked_as_on_the_command_line(

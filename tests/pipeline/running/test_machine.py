@@ -79,7 +79,9 @@ class Machine(RuleBasedStateMachine):
         assert outcome.status in (0, 1, 2)
         assert "Traceback" not in outcome.err
         if outcome.status == 2:
-            assert outcome.err.startswith(("attribeam: ", "usage: "))
+            assert outcome.err.startswith(
+                ("attribeam: ", "attribeam run: error: ", "attribeam plan: error: ")
+            )
         return outcome
 
     def done(self, methods: set[str], *, repair: bool, outcome: Outcome) -> None:
