@@ -28,7 +28,7 @@ from attribeam.pipeline.running.prepare import (
 from attribeam.pipeline.settings import Settings
 from attribeam.pipeline.store.files import join, list_files, read_parquet
 from attribeam.pipeline.workers.devices import check_precision
-from attribeam.schemas import Unit, UsageError, unit_path
+from attribeam.schemas import UsageError
 from attribeam.schemas.layout import parse_unit_path
 from attribeam.schemas.manifest import Manifest
 from attribeam.transforms import Chosen, EncodeOptions, Instance, Model
@@ -42,7 +42,8 @@ class _Place(NamedTuple):
     order: bytes
     instance_id: str
     row_id: str
-    shard: int
+    path: str
+    shards: range
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +222,8 @@ def _instances(settings: Settings, model: Model, limit: int) -> list[Instance]:
             f"{root} has no copy of its corpus any more: `attribeam run` makes it again"
         )
     found: dict[str, Instance] = {}
-    for shard in sorted({place.shard for place in chosen}):
-        ids = {place.row_id for place in chosen if place.shard == shard}
+    for shard in sorted({shard for place in chosen for shard in place.shards}):
+        ids = {place.row_id for place in chosen if shard in place.shards}
         rows = [row for row in read_rows(root, shard) if row.instance_id in ids]
         encoded, _ = encode_rows(model, rows, settings.encoding)
         found |= {instance.instance_id: instance for instance in encoded}
@@ -244,14 +245,14 @@ def _places(root: str) -> Iterator[_Place]:
             continue
         table = read_parquet(join(root, f"instances/{path}"), ["instance_id", "row_id"])
         for name, row in zip(*(table[c].to_pylist() for c in table.column_names), strict=True):
-            yield _Place(md5(name.encode(), usedforsecurity=False).digest(), name, row, place[1])
+            digest = md5(name.encode(), usedforsecurity=False).digest()
+            yield _Place(digest, name, row, f"instances/{path}", place.shards)
 
 
 def _tokens(settings: Settings, chosen: Sequence[_Place]) -> dict[str, list[int]]:
     """Vocabulary ids by instance, as the run has them."""
     tokens: dict[str, list[int]] = {}
-    for shard in {place.shard for place in chosen}:
-        path = unit_path(Unit("instances"), shard, settings.num_shards)
+    for path in {place.path for place in chosen}:
         table = read_parquet(join(settings.output, path), ["instance_id", "input_ids"])
         tokens |= dict(
             zip(table["instance_id"].to_pylist(), table["input_ids"].to_pylist(), strict=True)
