@@ -6,6 +6,7 @@
     OUT/corpus/rows-00012.parquet                                   the corpus, normalised
     OUT/corpus/continuations-00012.parquet                          what a language model has said
     OUT/statistics/sample-01000.parquet                             what some methods need of it
+    OUT/given/theirs-3f0c9a7d52e1b846/rows-00012.parquet            scores of `--scores theirs=`
     OUT/model/3f0c9a7d52e1b846/config.json                          only for workers elsewhere
     OUT/instances/shard-00012-of-00100.parquet
     OUT/attributions/method=saliency/shard-00012-of-00100.parquet
@@ -38,6 +39,7 @@ FORMAT = 5  # That is written.
 FORMATS = (4, 5)  # That are read; docs/tables.md says for how long.
 CORPUS = "corpus"
 STATISTICS = "statistics"
+GIVEN = "given"
 MODEL = "model"
 FAILURES = "failures"
 
@@ -58,13 +60,17 @@ GLOBS = (
 # And in what `attribeam publish` writes, whose manifest names this folder as its layout.
 PUBLISHED = "data"
 PUBLISHED_GLOBS = {table: f"{PUBLISHED}/{table}/**/*.parquet" for table in GLOBS}
-OVERLAYS = "overlays"  # A folder there, of pictures with maps over them.
+WIDE = "wide"  # A folder there: a row of each instance with all that is said of it, for people.
+OVERLAYS = "overlays"  # What it was called, of pictures alone.
 CARD = "README.md"  # Its card, whose name is the hub's.
+REPRODUCE = "reproduce.yaml"  # Beside it: how the run is made again.
 UNFINISHED = "UPLOAD-NOT-FINISHED.md"  # There while it is uploaded in more than one commit.
 
 _PART_LOCK = re.compile(rf"{re.escape(LOCK)}\.(\d{{5,}})-of-(\d{{5,}})", re.ASCII)
 # What a file of several shards says of itself: how many rows each of them has.
 SHARD_ROWS = "attribeam.shard_rows"
+# What a file that was made of several others says of them: paths and rows, in order.
+JOINED_FILES = "attribeam.files"
 _SHARD = re.compile(r"shard-(\d{5,})(?:\.\.(\d{5,}))?-of-(\d{5,})\.parquet", re.ASCII)
 
 
@@ -140,6 +146,11 @@ def corpus_path(shard: int) -> str:
 def continuations_path(shard: int) -> str:
     """Path of what a language model said after the prompts of one shard that had nothing."""
     return f"{CORPUS}/continuations-{shard:05d}.parquet"
+
+
+def given_path(name: str, digest: str, shard: int) -> str:
+    """Path of the scores that were given for the rows of one shard, under a method's name."""
+    return f"{GIVEN}/{name}-{digest[:16]}/rows-{shard:05d}.parquet"
 
 
 def statistics_path(sample: int) -> str:

@@ -25,7 +25,7 @@ from attribeam.schemas.layout import FORMAT, FORMATS, PUBLISHED
 from attribeam.schemas.tables import TABLES
 
 # A method's name is a part of paths.
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+METHOD_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 # A manifest may come from anyone, and what it names is to be installed.
 _VERSION = re.compile(r"\d[\w.+!-]{0,40}", re.ASCII)
 _MOST_SHARDS = 10_000_000
@@ -165,11 +165,26 @@ class Execution(TypedDict, total=False):
     versions: dict[str, str]
 
 
+class FileRecord(TypedDict):
+    """A file of a published run, as it was when it was published."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
 class Manifest(TypedDict):
-    """``run.json``; a ``layout`` has that of a published run alone."""
+    """``run.json``; ``layout``, ``files`` by path and ``incomplete`` has that of a published run.
+
+    ``incomplete`` says what the run lacked when it was published, if it did. ``left`` has what a
+    published folder, which has become a run, is yet to lose.
+    """
 
     format: int
     layout: NotRequired[str]
+    files: NotRequired[dict[str, FileRecord]]
+    incomplete: NotRequired[str]
+    left: NotRequired[list[str]]
     identity: Identity
     methods: dict[str, MethodRecord]
     evaluation: EvaluationRecord | None
@@ -217,6 +232,8 @@ def parse(content: bytes) -> Manifest:
     if type(found.get("format")) is not int or found["format"] not in FORMATS:
         raise FormatError(found)
     translated = found if found["format"] == FORMAT else _translated(found)
+    if translated.get("layout") == PUBLISHED:
+        translated = _known(translated)
     if wrong := misshapen(translated):
         raise ShapeError(wrong)
     return cast(Manifest, translated)
@@ -261,6 +278,22 @@ def _last_version(manifest: Mapping[str, Any]) -> str | None:
     return version if isinstance(version, str) and _VERSION.fullmatch(version) else None
 
 
+def _known(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A published manifest without the tables that a later version has added: nobody asks them."""
+    methods = manifest.get("methods")
+    if not isinstance(methods, dict):
+        return manifest
+
+    def trimmed(record: Any) -> Any:
+        tables = record.get("tables") if isinstance(record, dict) else None
+        if not isinstance(tables, list):
+            return record
+        names = [n for n in tables if not (isinstance(n, str) and METHOD_NAME.fullmatch(n))]
+        return {**record, "tables": [n for n in tables if n in TABLES or n in names]}
+
+    return {**manifest, "methods": {name: trimmed(record) for name, record in methods.items()}}
+
+
 # The shape --------------------------------------------------------------------------------------
 
 
@@ -270,7 +303,7 @@ def _problems(manifest: Mapping[str, Any]) -> Iterator[str]:
     if not 0 <= (shards := manifest["identity"]["settings"]["num_shards"]) <= _MOST_SHARDS:
         yield f"identity.settings.num_shards is {shards}"
     for name, method in manifest["methods"].items():
-        if not _NAME.fullmatch(name):
+        if not METHOD_NAME.fullmatch(name):
             yield f"a method is called {name!r}"
         for table in method["tables"]:
             if table not in TABLES:
@@ -309,7 +342,7 @@ def _parts(value: Any, kind: Any, inner: tuple[Any, ...]) -> Iterator[tuple[str,
                 yield key, value.get(key), own if key in value else object
     elif get_origin(kind) is dict:
         for key, entry in value.items():
-            yield key if _NAME.fullmatch(key) else _short(key), entry, inner[1]
+            yield key if METHOD_NAME.fullmatch(key) else _short(key), entry, inner[1]
     else:
         for number, entry in enumerate(value):
             yield str(number), entry, inner[0]

@@ -12,7 +12,7 @@ from attribeam.analysis.opening.spill import spill_to_temporary
 from attribeam.schemas import TABLES, VIEWS, table_schema
 from attribeam.schemas.layout import GLOBS, PUBLISHED_GLOBS
 from attribeam.schemas.manifest import Manifest
-from attribeam.schemas.tables import EVALUATIONS, added
+from attribeam.schemas.tables import EVALUATIONS
 
 _HIVE = "/method=*/"  # In the globs of tables whose files lie apart by their method.
 _TYPE_NAMES = {
@@ -80,9 +80,9 @@ def add_table(
 ) -> None:
     """Adds a table of the contract, a view over the files that there are when it is asked.
 
-    It has the table's columns even where there are no files. A file that was written before a
-    column was thought of has null there, whatever the files beside it have. Of files that lie in
-    folders by their method, those of the methods that are asked for are opened.
+    It has the table's columns even where there are no files, and no others. A file that was written
+    before a column was thought of has null there, whatever the files beside it have. Of files that
+    lie in folders by their method, those of the methods that are asked for are opened.
 
     Args:
         connection: Where to.
@@ -93,8 +93,7 @@ def add_table(
     schema = table_schema(table, double=double)
     columns = {field.name: _type_name(field.type) for field in schema}
     by_path = _method_by_path(table, patterns)
-    # Columns are named where files may lack some, since to bind them takes its time.
-    files = _files(patterns, columns if added(schema) else None, named=by_path is not None)
+    files = _files(patterns, columns, named=by_path is not None)
     chosen = "*" if by_path is None else f"* exclude (filename) replace ({by_path} as method)"
     # One file is opened, so that who opens a damaged run is told at once. Where there is none,
     # DuckDB has nothing but a column "empty".

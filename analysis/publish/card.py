@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jinja2
 import pyarrow as pa
@@ -18,12 +18,23 @@ import yaml
 
 from attribeam.analysis.opening.database import _METHOD_COMMENTS as METHOD_COMMENTS
 from attribeam.analysis.opening.manifest import devices, of_pictures, rows_of, stretched, versions
+from attribeam.analysis.publish.example import Example
+from attribeam.analysis.publish.reproduce import is_hub_id, requirements
 from attribeam.schemas import TABLES, VIEWS, table_schema
+from attribeam.schemas.layout import WIDE
 from attribeam.schemas.manifest import Manifest, ModelIdentity
+from attribeam.schemas.papers import papers_in
 from attribeam.schemas.tables import EVALUATIONS, IMAGE
 
+# What a row of `wide` is, of pictures.
+_PICTURED = (
+    "a picture with the map of each method over it, to be looked at: scores of patches over the "
+    "map's largest, blue for the class and orange against it, or red where there is no sign; a "
+    "white line is the mask's"
+)
 # What a row of each table is. The columns speak for themselves: their comments are in the schemas.
 ROWS = {
+    "wide": "an instance with the scores of every method",
     "instances": "an instance and what the model says of it",
     "attributions": "the scores of a method for an instance",
     "layers": "the scores of a method for an instance, of one encoder layer",
@@ -43,9 +54,6 @@ ROWS = {
     "noised": "scores of a method for an instance with noise on its input",
     "subsets": "the prediction without a random subset of an instance's tokens",
     "repeats": "scores of a stochastic method for an instance under another seed",
-    "overlays": "a picture with the map of each method over it, to be looked at: scores of patches "
-    "over the map's largest, blue for the class and orange against it, or red where there is no "
-    "sign; a white line is the mask's",
     "methods": "a method, its parameters and its properties",
     "run": "the run: model, corpus and settings",
 }
@@ -67,7 +75,7 @@ _CLASSES = {
     "localisation": ("target",),
     "curves": ("prediction",),
     "attacks": ("explained", "gold"),
-    "overlays": ("label", "prediction"),
+    "wide": ("label", "prediction", "target"),
 }
 _SIZES = {
     name: 10**power
@@ -109,32 +117,53 @@ class Config(NamedTuple):
     memory: int
 
 
-@dataclass(frozen=True)
-class Card:
-    """What a card says.
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a data set is said to be by who publishes it, beside what its run knows.
 
     Attributes:
         repo_id: The data set's name on the hub: ``user/name``.
+        license: Its id on the hub; None if unknown.
+        corpus_license: That of the texts or pictures, in words; None if unknown.
+        model_license: That of the model, in words; None if unknown.
+        languages: Codes of the corpus's languages.
+        creators: Who made it.
+        title: The name that people read; None takes the repository's.
+    """
+
+    repo_id: str
+    license: str | None = None
+    corpus_license: str | None = None
+    model_license: str | None = None
+    languages: Sequence[str] = ()
+    creators: Sequence[str] = ()
+    title: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card(Said):
+    """What a card says.
+
+    Attributes:
         manifest: The manifest as it is published.
         split: Name of the only split.
         configs: What can be loaded; the first is the default.
         metrics: Rows of the view ``faithfulness``, by column.
         costs: Mean seconds an instance, by method.
-        license: Its id on the hub; None if unknown.
-        languages: Their codes.
-        title: The name that people read; None takes the repository's.
+        counts: Numbers of rows, instances, failures and texts that were cut.
+        left_out: What failed, by stage, method and error: how often, and a message.
+        example: An instance to be shown; None for none.
         incomplete: What the run lacked, to be read after "the run was"; empty if nothing.
     """
 
-    repo_id: str
     manifest: Manifest
     split: str
     configs: Sequence[Config]
     metrics: Sequence[Mapping[str, Any]]
     costs: Mapping[str, float]
-    license: str | None = None
-    languages: Sequence[str] = ()
-    title: str | None = None
+    counts: Mapping[str, int]
+    left_out: Sequence[Mapping[str, Any]] = ()
+    example: Example | None = None
     incomplete: str = ""
 
     @property
@@ -170,8 +199,15 @@ def render(card: Card) -> str:
         repo=Markdown(card.repo_id),
         split=Markdown(card.split),
         default=Markdown(card.configs[0].name),
-        scored=[Markdown(c.name) for c in card.configs if c.name.startswith("attributions--")],
+        scored=any(config.table == "attributions" for config in card.configs),
         key=Markdown(re.sub(r"\W", "_", card.repo_id)),
+        counts=card.counts,
+        left_out=card.left_out,
+        example=card.example,
+        papers=papers_in(method.get("paper") or "" for method in card.manifest["methods"].values()),
+        links=_links(card),
+        requirements=requirements(card.manifest),
+        unknown=_unknown(card),
     )
     # Nothing about the text depends on how many of the template's conditions were false.
     body = re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
@@ -188,6 +224,7 @@ def _template() -> jinja2.Template:
         finalize=_finalized,
     )
     environment.filters |= {"code": _code, "params": _params, "count": _count, "rows_of": rows_of}
+    environment.filters |= {"markdown": Markdown, "bibtex": _bibtex}
     source = (files("attribeam.analysis") / "templates" / "card.md.jinja").read_text(
         encoding="utf-8"
     )
@@ -211,6 +248,8 @@ def front_matter(card: Card) -> str:
         task = "zero-shot-image-classification"
     if task:
         content["task_categories"] = [task]
+    if is_hub_id(source := _source(card, "corpus")):
+        content["source_datasets"] = [_Quoted(source)]
     content["size_categories"] = [size_category(card.configs[0].rows)]
     content["tags"] = ["attribeam", "explainability", "feature-attribution", "interpretability"]
     content["configs"] = [
@@ -334,6 +373,32 @@ def _code(text: object) -> Markdown:
     return Markdown(f"{fence}{space}{line}{space}{fence}" if line else "")
 
 
+def _bibtex(text: object) -> Markdown:
+    """A text as a value of BibTeX in a block of code: without what would end either."""
+    return Markdown(re.sub(r"[{}\\`]", "", _line(str(text))))
+
+
+def _links(card: Card) -> dict[str, Markdown]:
+    """Where model and corpus are, after their names; nothing where that isn't known."""
+    places = {"model": "https://huggingface.co/", "corpus": "https://huggingface.co/datasets/"}
+    sources = {"model": _source(card, "model"), "corpus": _source(card, "corpus")}
+    return {
+        name: Markdown(f", {place}{sources[name]}" if is_hub_id(sources[name]) else "")
+        for name, place in places.items()
+    }
+
+
+def _unknown(card: Card) -> list[str]:
+    """Which of model and corpus nobody else finds by its name."""
+    names: tuple[Literal["model", "corpus"], ...] = ("model", "corpus")
+    return [name for name in names if not is_hub_id(_source(card, name))]
+
+
+def _source(card: Card, name: Literal["model", "corpus"]) -> str:
+    """The name of the model's or the corpus's repository."""
+    return card.manifest["identity"][name]["source"].partition(":")[0]
+
+
 def _params(params: Mapping[str, Any]) -> Markdown:
     texts = [
         f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
@@ -361,13 +426,16 @@ def _tables(card: Card) -> list[_Table]:
         columns = [(f.name, _shown_type(f.type), _comment(config, f)) for f in config.schema]
         if not any(comment for _, _, comment in columns):
             columns = []
-        table = _Table(config.table, ROWS.get(config.table, ""), [], columns)
+        row = ROWS.get(config.table, "")
+        if config.table == WIDE and of_pictures(card.manifest):
+            row = _PICTURED
+        table = _Table(config.table, row, [], columns)
         tables.setdefault(config.table, table).configs.append(config)
     return list(tables.values())
 
 
 def _comment(config: Config, field: pa.Field) -> str:
-    if config.table == "overlays":
+    if config.table == WIDE:
         told: bytes = (field.metadata or {}).get(b"comment", b"")
         return told.decode()
     if config.table == "methods":

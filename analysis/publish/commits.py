@@ -10,7 +10,7 @@ Wherever that breaks off, what is there has no card and no manifest, and the not
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, UNFINISHED
+from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, REPRODUCE, UNFINISHED
 
 # What huggingface_hub, too, begins with; the hub takes about half a minute for them.
 FILES_OF_COMMIT = 250
@@ -24,7 +24,7 @@ with the last of them, and this note goes then. The `attribeam publish` command 
 continues it.
 """
 
-_LAST = (CARD, MANIFEST)
+_LAST = (CARD, MANIFEST, REPRODUCE)
 
 
 class Commit(NamedTuple):

@@ -1,4 +1,4 @@
-"""The overlays of a published run: a table of pictures, one column for each method.
+"""The first config of a published run of pictures: the picture with each method's map over it.
 
 It is for people, in the hub's viewer: what it shows is made of ``instances`` and ``attributions``.
 """
@@ -17,7 +17,7 @@ from attribeam.analysis.opening.database import dict_rows
 from attribeam.analysis.pictures.overlays import OVERLAID, drawn
 from attribeam.analysis.publish.tables import table_path
 from attribeam.schemas.encoding import parquet_options
-from attribeam.schemas.layout import OVERLAYS
+from attribeam.schemas.layout import WIDE
 from attribeam.schemas.tables import IMAGE
 
 _GROUP_ROWS = 100  # Pictures in a row group, which the viewer reads at a time.
@@ -47,7 +47,7 @@ def write_overlays(
     schema = _schema([method for method in methods if method in scored])
     parts = [ids[start : start + _FILE_ROWS] for start in range(0, len(ids), _FILE_ROWS)]
     for number, part in enumerate(parts):
-        target = table_path(stage, OVERLAYS, None, split, number, len(parts))
+        target = table_path(stage, WIDE, None, split, number, len(parts))
         with pq.ParquetWriter(target, schema, **parquet_options(schema)) as writer:
             for start in range(0, len(part), _GROUP_ROWS):
                 rows = [*_rows(connection, part[start : start + _GROUP_ROWS])]

@@ -3,12 +3,13 @@
 ::
 
     README.md                                            the card
+    reproduce.yaml                                       what `run --config` takes
     run.json                                             the manifest, without anything local
-    data/instances/train-00000-of-00100.parquet
-    data/attributions/saliency/train-00000-of-00100.parquet
-    data/curves/saliency/train-00000-of-00100.parquet    and so the other tables
+    data/instances/train-00000-of-00001.parquet          files of about 128 MB
+    data/attributions/saliency/train-00000-of-00001.parquet
+    data/curves/saliency/train-00000-of-00001.parquet    and so the other tables
     data/failures/train-00000-of-00001.parquet
-    data/overlays/train-00000-of-00001.parquet           of pictures, with maps over them
+    data/wide/train-00000-of-00001.parquet               a row of each instance, for people
     data/methods/train-00000-of-00001.parquet
     data/run/train-00000-of-00001.parquet
 
@@ -31,14 +32,23 @@ from huggingface_hub import get_token
 
 from attribeam.analysis.local import local_names
 from attribeam.analysis.opening.database import add_manifest, add_table, add_views, escape_glob
+from attribeam.analysis.opening.manifest import of_pictures
 from attribeam.analysis.opening.spill import spill_to_temporary
-from attribeam.analysis.publish.card import Card, Config, render
+from attribeam.analysis.publish.card import Card, Config, Said, render
+from attribeam.analysis.publish.example import example_of
 from attribeam.analysis.publish.hub import check_token, upload
 from attribeam.analysis.publish.overlays import write_overlays
 from attribeam.analysis.publish.publishable import Publishable, open_publishable
-from attribeam.analysis.publish.tables import table_path, write_query, write_tables
+from attribeam.analysis.publish.reproduce import reproduction
+from attribeam.analysis.publish.tables import (
+    file_records,
+    table_path,
+    write_query,
+    write_tables,
+)
+from attribeam.analysis.publish.wide import write_wide
 from attribeam.schemas import TABLES, UsageError
-from attribeam.schemas.layout import CARD, MANIFEST, OVERLAYS, PUBLISHED, PUBLISHED_GLOBS
+from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, PUBLISHED_GLOBS, REPRODUCE, WIDE
 from attribeam.schemas.manifest import Manifest, encode, is_double
 from attribeam.schemas.tables import EVALUATIONS
 
@@ -47,6 +57,17 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual")
 # What the card asks, and what it reads: to add all views would take longer than to write the files.
 _VIEWS = ("compared", "compared_curves", "degradation", "faithfulness", "cost_faithfulness")
+
+
+_COUNTS = (
+    "select count(*) as instances, count(*) filter (truncated) as truncated,"
+    " (select count(*) from failures) as failures from instances"
+)
+# The reasons that are met most often; a message of each.
+_LEFT_OUT = (
+    "select stage, method, error, count(*) as times, left(min(message), 120) as message"
+    " from failures group by all order by times desc, stage, method, error limit 20"
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +99,10 @@ def publish(
     *,
     methods: Sequence[str] | None = None,
     license: str | None = None,
+    corpus_license: str | None = None,
+    model_license: str | None = None,
     languages: Sequence[str] = (),
+    creators: Sequence[str] = (),
     title: str | None = None,
     private: bool = False,
     allow_incomplete: bool = False,
@@ -94,7 +118,10 @@ def publish(
             replaced, and anything else refused.
         methods: The methods to publish; None for all.
         license: Id of the data set's licence on the hub (``apache-2.0``); None says it is unknown.
+        corpus_license: The licence of the texts or pictures, in words; None says it is unknown.
+        model_license: That of the model, which is its output's too, likewise.
         languages: Codes of the corpus's languages (``en``).
+        creators: Names of those who made it.
         title: A name for people; None takes the repository's.
         private: Make the data set private. One that is public already is refused.
         allow_incomplete: Publish the whole shards of a run that isn't finished or sound.
@@ -107,6 +134,15 @@ def publish(
             the hub refuses or can't be reached.
     """
     _check_options(repo_id, license, languages)
+    said = Said(
+        repo_id=repo_id,
+        license=license,
+        corpus_license=corpus_license,
+        model_license=model_license,
+        languages=languages,
+        creators=creators,
+        title=title,
+    )
     if dry_run is None:
         check_token(endpoint)
     elif Path(dry_run).exists() and (not Path(dry_run).is_dir() or any(Path(dry_run).iterdir())):
@@ -116,7 +152,7 @@ def publish(
     for warning in warnings:
         tell(warning)
     with _stage(dry_run) as stage:
-        card = _write(run, stage, repo_id, license, languages, title, link=dry_run is None)
+        card = _write(run, stage, said, link=dry_run is None)
         found = [path for path in stage.rglob("*") if path.is_file()]
         published = Published(
             repo_id,
@@ -189,45 +225,56 @@ def _stage(dry_run: str | Path | None) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _write(
-    run: Publishable,
-    stage: Path,
-    repo_id: str,
-    license: str | None,
-    languages: Sequence[str],
-    title: str | None,
-    *,
-    link: bool,
-) -> Card:
+def _write(run: Publishable, stage: Path, said: Said, *, link: bool) -> Card:
     """Writes all files of the data set to a folder; returns what the card says."""
     write_tables(run, stage, link=link)
+    found = _write_summaries(run, stage)
+    if not of_pictures(run.manifest):
+        write_wide(
+            [*run.manifest["methods"]],
+            *(stage, run.split),
+            double=is_double(run.manifest),
+            sound=not run.problems,
+        )
+    run.manifest["files"] = file_records(stage)
     (stage / MANIFEST).write_bytes(encode(run.manifest))
+    (stage / REPRODUCE).write_text(reproduction(run.manifest), encoding="utf-8")
+    card = Card(
+        **vars(said),
+        **found,
+        manifest=run.manifest,
+        split=run.split,
+        configs=_configs(stage),
+        example=example_of(stage, run.manifest),
+        incomplete=run.incomplete,
+    )
+    (stage / CARD).write_text(render(card), encoding="utf-8")
+    _check_local(stage, run.root)
+    return card
+
+
+def _write_summaries(run: Publishable, stage: Path) -> dict[str, Any]:
+    """Writes what is made of the tables; returns what the card says of them."""
     with _connect(stage, run.manifest) as connection:
         for table in ("methods", "run"):
             write_query(connection, table, table_path(stage, table, None, run.split, 0, 1))
-        write_overlays(connection, [*run.manifest["methods"]], stage, run.split)
+        if of_pictures(run.manifest):
+            write_overlays(connection, [*run.manifest["methods"]], stage, run.split)
         metrics = _dictionaries(connection, "from faithfulness")
+        (counts,) = _dictionaries(connection, _COUNTS)
+        left_out = _dictionaries(connection, _LEFT_OUT)
         # On the same instances as the metrics.
         costs = _dictionaries(
             connection,
             "select method, any_value(seconds_per_instance) as seconds_per_instance"
             " from cost_faithfulness group by method",
         )
-    card = Card(
-        repo_id=repo_id,
-        manifest=run.manifest,
-        split=run.split,
-        configs=_configs(stage, run),
-        metrics=metrics,
-        costs={row["method"]: row["seconds_per_instance"] for row in costs},
-        license=license,
-        languages=languages,
-        title=title,
-        incomplete=run.incomplete,
-    )
-    (stage / CARD).write_text(render(card), encoding="utf-8")
-    _check_local(stage, run.root)
-    return card
+    return {
+        "metrics": metrics,
+        "costs": {row["method"]: row["seconds_per_instance"] for row in costs},
+        "counts": {"rows": int(run.manifest["identity"]["corpus"]["rows"]), **counts},
+        "left_out": left_out,
+    }
 
 
 def _connect(stage: Path, manifest: Manifest) -> duckdb.DuckDBPyConnection:
@@ -266,22 +313,19 @@ def _asked(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
         raise _unreadable(error) from error
 
 
-def _configs(stage: Path, run: Publishable) -> list[Config]:
-    """A config per table with rows and one per method with scores; the scores come first."""
-    configs = []
-    for table in (*TABLES, *EVALUATIONS, OVERLAYS, "methods", "run"):
+def _configs(stage: Path) -> list[Config]:
+    """A config per table with rows; what people look at comes first."""
+    configs: list[Config] = []
+    for table in (WIDE, "attributions", *TABLES, *EVALUATIONS, "methods", "run"):
+        if table in (config.name for config in configs):
+            continue
         files = sorted((stage / PUBLISHED / table).rglob("*.parquet"))
         if not files:
             continue
         nested = files[0].parent.name != table
         path = f"{PUBLISHED}/{table}/{'*/' if nested else ''}*.parquet"
         configs.append(_config(table, table, path, files))
-    for method in run.manifest["methods"]:
-        files = sorted((stage / PUBLISHED / "attributions" / method).glob("*.parquet"))
-        if files:
-            path = f"{PUBLISHED}/attributions/{method}/*.parquet"
-            configs.append(_config(f"attributions--{method}", "attributions", path, files))
-    return sorted(configs, key=lambda config: config.name != "attributions")
+    return configs
 
 
 def _config(name: str, table: str, path: str, files: Sequence[Path]) -> Config:
@@ -303,7 +347,7 @@ def _check_local(stage: Path, root: Path) -> None:
     names = [str(root), *local_names(), *filter(None, [get_token()])]
     # Parts of a data set's paths may have the same names: run/data/heads is not /data/heads.
     pattern = "|".join(rf"(?<![\w.-]){re.escape(name)}" for name in names)
-    for name in (CARD, MANIFEST):
+    for name in (CARD, MANIFEST, REPRODUCE):
         if re.search(pattern, (stage / name).read_text(encoding="utf-8")):
             raise UsageError(
                 f"{name} would name a folder of this machine or its token: look for it in "

@@ -80,6 +80,8 @@ def open_publishable(
         raise UsageError(f"{folder} has no instances to publish: run `attribeam run` first.")
     split = _split(manifest, files["instances", None])
     clean = published_manifest(manifest, chosen)
+    if incomplete:
+        clean["incomplete"] = incomplete
     return Publishable(report.folder, clean, split, files, report.problems, incomplete)
 
 
@@ -115,7 +117,10 @@ def _committed(root: Path, table: str) -> list[str]:
 def _files(
     root: Path, sound: Mapping[str, Sequence[str]], methods: Sequence[str]
 ) -> dict[tuple[str, str | None], list[Path]]:
-    """Files with rows, by table and method, in the order of tables, methods and shards."""
+    """Files by table and method, in the order of tables, methods and shards.
+
+    Of a table without rows there are none; one of the files of another may have none.
+    """
     files: dict[tuple[str, str | None], list[Path]] = {("instances", None): []}
     for table in TABLES:
         for path in sorted(sound[table]):
@@ -127,9 +132,12 @@ def _files(
         for file in sorted(root.glob(GLOBS[table])):
             files.setdefault((table, None), []).append(file)
     order = {name: number for number, name in enumerate([*TABLES, *EVALUATIONS, *methods])}
-    with_rows = {key: [file for file in found if _rows(file)] for key, found in files.items()}
-    kept = sorted(with_rows, key=lambda key: (order[key[0]], order.get(key[1] or "", -1)))
-    return {key: with_rows[key] for key in kept if with_rows[key]}
+    kept = sorted(files, key=lambda key: (order[key[0]], order.get(key[1] or "", -1)))
+    with_rows = {key: [file for file in files[key] if _rows(file)] for key in kept}
+    of_shards = {key for key in kept if key[0] not in EVALUATIONS}
+    return {
+        key: files[key] if key in of_shards else with_rows[key] for key in kept if with_rows[key]
+    }
 
 
 def _rows(file: Path) -> int:

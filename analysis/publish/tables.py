@@ -1,26 +1,27 @@
 """Writing the tables of a run as the Parquet files of a data set that the hub's viewer can show."""
 
+import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import file_digest
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from attribeam.analysis import joining
 from attribeam.analysis.local import without_paths
 from attribeam.analysis.publish.publishable import Publishable, published_name
 from attribeam.schemas import UsageError, table_schema
 from attribeam.schemas.encoding import is_plain, parquet_options
-from attribeam.schemas.layout import FAILURES, PUBLISHED
-from attribeam.schemas.manifest import is_double
+from attribeam.schemas.layout import FAILURES, JOINED_FILES, PUBLISHED, SHARD_ROWS
+from attribeam.schemas.manifest import FileRecord, is_double
 from attribeam.schemas.tables import EVALUATIONS, completed
 
-# The viewer reads a row group at a time; files of a unit are joined beyond this many, since the hub
-# holds 100,000 and is slow with many.
+# The viewer reads a row group at a time.
 _MOST_GROUP_BYTES = 100 << 20
-_GROUP_BYTES = 32 << 20
-_MOST_FILES = 100
 
 
 def write_tables(run: Publishable, stage: Path, *, link: bool) -> None:
@@ -32,11 +33,15 @@ def write_tables(run: Publishable, stage: Path, *, link: bool) -> None:
                 _write_cleaned(run, files, stage, table, double=double)
                 continue
             schema = table_schema(table, double=double)
-            for part, target in _parts(files, stage, table, method, run.split):
-                if len(part) == 1 and _suits(part[0], schema):
-                    _place(part[0], target, link=link)
+            parts = joining.groups([file.stat().st_size for file in files], joining.FILE_BYTES)
+            for number, part in enumerate(parts):
+                target = table_path(stage, table, method, run.split, number, len(parts))
+                own = files[part.start : part.stop]
+                if len(own) == 1 and _suits(own[0], schema):
+                    _place(own[0], target, link=link)
                 else:
-                    rewrite(part, target, schema)
+                    size = joining.GROUP_BYTES
+                    joining.join_files(own, target, schema, _metadata(own), group_bytes=size)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(
             f"{run.root} can't be published: {str(error).splitlines()[0]}. Is there room on the "
@@ -49,16 +54,6 @@ def table_path(stage: Path, table: str, method: str | None, split: str, part: in
     folder = stage / PUBLISHED / table / (method or "")
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{split}-{part:05d}-of-{of:05d}.parquet"
-
-
-def _parts(
-    files: Sequence[Path], stage: Path, table: str, method: str | None, split: str
-) -> Iterator[tuple[Sequence[Path], Path]]:
-    """Yields the shards of a table and method that become a file, and that file."""
-    size = -(-len(files) // _MOST_FILES)
-    parts = [files[start : start + size] for start in range(0, len(files), size)]
-    for number, part in enumerate(parts):
-        yield part, table_path(stage, table, method, split, number, len(parts))
 
 
 def _suits(file: Path, schema: pa.Schema) -> bool:
@@ -89,64 +84,42 @@ def _place(file: Path, target: Path, *, link: bool) -> None:
         shutil.copyfile(file, target)
 
 
-def rewrite(files: Sequence[Path], target: Path, schema: pa.Schema) -> None:
-    """Writes the rows of some files, one after another, in row groups that suit the viewer.
-
-    Args:
-        files: Parquet files of a table.
-        target: The file to write, encoded as the pipeline does (``schemas.encoding``).
-        schema: The table's columns: null where a file is older than one.
-    """
-    footers = [pq.read_metadata(file) for file in files]
-    rows = sum(footer.num_rows for footer in footers)
-    size = sum(f.row_group(n).total_byte_size for f in footers for n in range(f.num_row_groups))
-    most = max(1, min(rows, rows * _GROUP_BYTES // max(size, 1)))
-    metadata = {
-        key: without_paths(value.decode("utf-8", "replace"))
-        for key, value in (pq.read_schema(files[0]).metadata or {}).items()
-    }
-    schema = schema.with_metadata(metadata)
-    with pq.ParquetWriter(target, schema, **parquet_options(schema)) as writer:
-        held: list[pa.RecordBatch] = []
-        for batch in _batches(files, most, schema):
-            # Batches are of so many rows at most: what is held is never more than two groups.
-            held.append(batch)
-            if sum(map(len, held)) >= most:
-                held = [*_write_group(writer, schema, held, most)]
-        if held:
-            _write_group(writer, schema, held, most)
-
-
-def _batches(files: Sequence[Path], most: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for file in files:
-        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-            for batch in parquet.iter_batches(min(most, 8192)):
-                yield from completed(pa.Table.from_batches([batch]), schema).to_batches()
-
-
-def _write_group(
-    writer: pq.ParquetWriter, schema: pa.Schema, held: Sequence[pa.RecordBatch], most: int
-) -> list[pa.RecordBatch]:
-    """Writes a row group; returns what is too much for it."""
-    table = pa.Table.from_batches(held).unify_dictionaries()
-    table = table.replace_schema_metadata(schema.metadata)
-    writer.write_table(table.slice(0, most), row_group_size=most)
-    return list(table.slice(most).to_batches())
+def _metadata(files: Sequence[Path]) -> dict[str, str]:
+    """What a file says of itself that is made of some shards: what they say, and their rows."""
+    rows: list[int] = []
+    said: dict[str, str] = {}
+    for number, file in enumerate(files):
+        footer = pq.read_metadata(file)
+        own = joining.metadata_of(footer)
+        rows += json.loads(own.get(SHARD_ROWS, f"[{footer.num_rows}]"))
+        said = said or (
+            {key: without_paths(text) for key, text in own.items()} if not number else {}
+        )
+    return {**said, SHARD_ROWS: json.dumps(rows)} if len(rows) > 1 else said
 
 
 def _write_cleaned(
     run: Publishable, files: Sequence[Path], stage: Path, table_name: str, *, double: bool
 ) -> None:
-    """Writes a small table whose texts may name local files, of the chosen methods."""
+    """Writes a small table whose texts may name local files, of the chosen methods.
+
+    It says of itself which files it is of, and how many rows of each there are.
+    """
     schema = table_schema(table_name, double=double)
-    tables = (completed(pq.ParquetFile(file).read(), schema) for file in files)
+    chosen = pa.array([None, *run.manifest["methods"]], pa.string())
+    tables, joined = [], []
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            read = completed(parquet.read(), schema)
+            said = joining.metadata_of(parquet.metadata)
+        kept = read.filter(_of_methods(read, chosen))
+        if len(kept):
+            tables.append(kept.replace_schema_metadata(None))
+            path = file.relative_to(run.root).as_posix()
+            joined.append({"path": path, "rows": len(kept), **_kept_rows(said, read, chosen)})
+    if not tables:
+        return
     table = pa.concat_tables(tables).unify_dictionaries()
-    table = table.replace_schema_metadata(None)
-    if "method" in table.column_names:
-        chosen = [None, *run.manifest["methods"]]
-        table = table.filter(
-            pa.array([method in chosen for method in table["method"].to_pylist()], pa.bool_())
-        )
     texts_of = ("message", without_paths), ("failure", without_paths), ("corpus", published_name)
     for name, clean in texts_of:
         if name in table.column_names:
@@ -154,9 +127,27 @@ def _write_cleaned(
             texts = [None if text is None else clean(text) for text in table[name].to_pylist()]
             column = pa.array(texts, pa.string()).cast(kind.type)
             table = table.set_column(table.column_names.index(name), kind, column)
-    if len(table):
-        target = table_path(stage, table_name, None, run.split, 0, 1)
-        pq.write_table(table, target, **parquet_options(table.schema))
+    table = table.replace_schema_metadata({JOINED_FILES: json.dumps(joined)})
+    target = table_path(stage, table_name, None, run.split, 0, 1)
+    pq.write_table(table, target, **parquet_options(table.schema))
+
+
+def _of_methods(rows: pa.Table, chosen: pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Which rows are of the chosen methods; all of a table that is of no method."""
+    if "method" not in rows.column_names:
+        return pa.array([True] * len(rows), pa.bool_())
+    return pc.is_in(rows["method"].cast(pa.string()), value_set=chosen)
+
+
+def _kept_rows(said: Mapping[str, str], read: pa.Table, chosen: pa.Array) -> dict[str, list[int]]:
+    """How many rows are kept of each shard of a file of several shards; nothing of one shard."""
+    if SHARD_ROWS not in said:
+        return {}
+    kept, start = [], 0
+    for rows in json.loads(said[SHARD_ROWS]):
+        kept.append(pc.sum(_of_methods(read.slice(start, rows), chosen)).as_py() or 0)
+        start += rows
+    return {"shard_rows": kept}
 
 
 def write_query(connection: duckdb.DuckDBPyConnection, table: str, target: Path) -> None:
@@ -168,3 +159,17 @@ def write_query(connection: duckdb.DuckDBPyConnection, table: str, target: Path)
     )
     rows = connection.sql(f"select {columns} from {table}").to_arrow_table()
     pq.write_table(rows.replace_schema_metadata(None), target, **parquet_options(rows.schema))
+
+
+def file_records(stage: Path) -> dict[str, FileRecord]:
+    """What ``run.json`` says of the files of a published run, by which anybody can check them."""
+    records: dict[str, FileRecord] = {}
+    for file in sorted((stage / PUBLISHED).rglob("*.parquet")):
+        with file.open("rb") as handle:
+            digest = file_digest(handle, "sha256").hexdigest()
+        records[file.relative_to(stage).as_posix()] = {
+            "rows": pq.read_metadata(file).num_rows,
+            "bytes": file.stat().st_size,
+            "sha256": digest,
+        }
+    return records

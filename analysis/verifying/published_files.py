@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from hashlib import file_digest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from attribeam.analysis.opening.files import Survey, unfollowed
 from attribeam.analysis.opening.reading import content_problems
 from attribeam.analysis.opening.runs import linked_folders
 from attribeam.schemas import TABLES, Unit, table_schema
-from attribeam.schemas.layout import OVERLAYS, PUBLISHED, UNFINISHED
+from attribeam.schemas.layout import OVERLAYS, PUBLISHED, UNFINISHED, WIDE
 from attribeam.schemas.manifest import Manifest, is_double
 from attribeam.schemas.tables import EVALUATIONS
 
@@ -50,11 +51,14 @@ def survey_published(root: Path, manifest: Manifest) -> Survey:
         for table in _SUMMARIES
         if not any((root / PUBLISHED / table).glob("*.parquet"))
     ]
+    problems += _unlike(root, manifest)
     there = expected = 0
     sound: dict[str, list[str]] = {table: [] for table in TABLES}
     for folder in sorted({path.parent for path in (root / PUBLISHED).rglob("*.parquet")}):
         name = folder.relative_to(root).as_posix()
         unit = _unit(folder.relative_to(root / PUBLISHED).parts, manifest)
+        if unit is None and any(path.startswith(f"{name}/") for path in manifest.get("files", {})):
+            continue  # Of a later version; its files are what was published.
         if unit is None:
             problems.append(f"{name}: run.json has no such table or method. Move it elsewhere")
             continue
@@ -85,10 +89,30 @@ def survey_published(root: Path, manifest: Manifest) -> Survey:
     return Survey(problems, there, expected, shards, sound)
 
 
+def _unlike(root: Path, manifest: Manifest) -> Iterator[str]:
+    """Yields which files are not those that were published, by their checksums."""
+    records = manifest.get("files") or {}
+    for path, record in records.items():
+        file = root / path
+        if not file.is_file():
+            yield f"{path}: is missing. {_AGAIN}"
+            continue
+        with file.open("rb") as handle:
+            if handle.read(len(_POINTER)) == _POINTER:
+                continue  # What is told of it in its turn.
+            handle.seek(0)
+            digest = file_digest(handle, "sha256").hexdigest()
+        if digest != record["sha256"]:
+            yield f"{path}: is not what was published: its sha256 is another. {_AGAIN}"
+    there = {path.relative_to(root).as_posix() for path in (root / PUBLISHED).rglob("*.parquet")}
+    for path in sorted(there - records.keys() if records else ()):
+        yield f"{path}: run.json has no such file. Move it elsewhere"
+
+
 def _unit(folders: tuple[str, ...], manifest: Manifest) -> Unit | None:
     """What the files of a folder below ``data`` are of; None if run.json knows nothing of it."""
     match folders:
-        case ["instances" | "failures" | "methods" | "run" | "overlays" as table]:
+        case ["instances" | "failures" | "methods" | "run" | "wide" | "overlays" as table]:
             return Unit(table)
         case [table] if table in EVALUATIONS:
             return Unit(table)
@@ -114,8 +138,8 @@ def _problems(file: Path, unit: Unit, manifest: Manifest) -> Iterator[str]:
         if unit.table in _SUMMARIES:
             yield from _summary_problems(file, unit.table, manifest)
             return
-        if unit.table == OVERLAYS:
-            yield from _overlay_problems(file)
+        if unit.table in (WIDE, OVERLAYS):
+            yield from _wide_problems(file)
             return
         double = is_double(manifest)
         for problem in content_problems(file, unit, table_schema(unit.table, double=double)):
@@ -133,11 +157,11 @@ def _summary_problems(file: Path, table: str, manifest: Manifest) -> Iterator[st
         yield f"has other methods than run.json. {_AGAIN}"
 
 
-def _overlay_problems(file: Path) -> Iterator[str]:
-    """Reads a file of overlays to its end, and yields which of its columns are lacking."""
+def _wide_problems(file: Path) -> Iterator[str]:
+    """Reads a file for people to its end, and yields which of its columns are lacking."""
     with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
         for batch in parquet.iter_batches(100):
-            lacking = {"instance_id", "label", "prediction", "image"} - {*batch.schema.names}
+            lacking = {"instance_id", "label", "prediction"} - {*batch.schema.names}
             if lacking:
                 yield f"has no column {', '.join(sorted(lacking))}. {_AGAIN}"
                 return

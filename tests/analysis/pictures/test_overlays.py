@@ -63,8 +63,8 @@ def test_the_plot(folder: Path, tmp_path: Path) -> None:
 def test_what_is_published(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "page"
     published = publish(folder, "user/name", dry_run=page, license="mit")
-    assert "overlays" in published.configs and verify(page).problems == []
-    loaded = load_dataset(str(page), "overlays", split="train", cache_dir=str(tmp_path / "cache"))
+    assert published.configs[0] == "wide" and verify(page).problems == []
+    loaded = load_dataset(str(page), "wide", split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded.column_names == ["instance_id", "label", "prediction", "image", *METHODS]
     assert all(loaded.features[name] == Image() for name in ("image", *METHODS))
     assert isinstance(loaded.features["label"], ClassLabel)
@@ -79,7 +79,7 @@ def test_what_is_published(folder: Path, tmp_path: Path) -> None:
 def test_those_of_some_methods(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "page"
     publish(folder, "user/name", methods=["saliency"], dry_run=page)
-    (file,) = (page / "data" / "overlays").iterdir()
+    (file,) = (page / "data" / "wide").iterdir()
     found = pq.read_table(file)
     assert found.column_names[4:] == ["saliency"] and len(found) == 4
     pq.write_table(found.drop_columns(["prediction"]), file)

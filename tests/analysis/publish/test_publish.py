@@ -18,14 +18,13 @@ from typing import Any
 import datasets
 import duckdb
 import huggingface_hub
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import ClassLabel, List, Value
 from markdown_it import MarkdownIt
 
-from attribeam.analysis import open_run, verify
+from attribeam.analysis import joining, open_run, verify
 from attribeam.analysis.local import without_paths
 from attribeam.analysis.opening.database import add_manifest, add_table, add_views
 from attribeam.analysis.opening.manifest import rows_of
@@ -36,7 +35,8 @@ from attribeam.analysis.publish.hub import upload as upload_folder
 from attribeam.analysis.publish.publish import Published, publish
 from attribeam.analysis.publish.publishable import published_manifest
 from attribeam.analysis.verifying.verify import Report
-from attribeam.schemas import TABLES, UsageError, table_schema
+from attribeam.schemas import TABLES, UsageError
+from attribeam.schemas.encoding import is_plain
 from attribeam.schemas.layout import PUBLISHED_GLOBS, UNFINISHED
 from attribeam.schemas.tables import EVALUATIONS
 from tests.support.models import save_tiny
@@ -140,9 +140,9 @@ def test_the_card_names_every_config(dry: Path, offline: Path) -> None:
     content = front_matter(dry)
     names = [config["config_name"] for config in content["configs"]]
     tables = ["attributions", "instances", "layers", "information", "curves", "failures"]
-    assert names == [*tables, "methods", "run", *(f"attributions--{name}" for name in METHODS)]
+    assert names == ["wide", *tables, "methods", "run"]
     assert datasets.get_dataset_config_names(str(dry)) == names
-    assert datasets.get_dataset_default_config_name(str(dry)) == "attributions"
+    assert datasets.get_dataset_default_config_name(str(dry)) == "wide"
     assert [info["config_name"] for info in content["dataset_info"]] == names
     assert content["license"] == "cc-by-4.0"
     assert content["language"] == ["en"]
@@ -162,7 +162,7 @@ def test_every_file_belongs_to_a_config_and_is_counted(dry: Path) -> None:
         assert info["splits"][0]["num_examples"] == sum(pq.read_metadata(f).num_rows for f in files)
         assert info["download_size"] == sum(file.stat().st_size for file in files)
         matched |= {*files}
-    others = {dry / "README.md", dry / "run.json"}
+    others = {dry / "README.md", dry / "run.json", dry / "reproduce.yaml"}
     assert {path for path in dry.rglob("*") if path.is_file()} == matched | others
 
 
@@ -174,11 +174,24 @@ def test_datasets_loads_what_the_run_has(
     assert sorted_rows(loaded) == sorted_rows(run_rows(folder, table))
 
 
-def test_datasets_loads_a_method(folder: Path, dry: Path, offline: Path) -> None:
-    for method in METHODS:
-        loaded = load(dry, f"attributions--{method}", offline)
-        expected = [r for r in run_rows(folder, "attributions") if r["method"] == method]
-        assert sorted_rows(list(loaded)) == sorted_rows(expected)
+def test_a_row_has_all_scores_of_an_instance(folder: Path, dry: Path, offline: Path) -> None:
+    loaded = load(dry, "wide", offline)
+    assert loaded.features["target"] == ClassLabel(names=LABELS)
+    rows = list(loaded)
+    assert [row["instance_id"] for row in rows] == [
+        row["instance_id"] for row in load(dry, "instances", offline)
+    ]
+    instances = {row["instance_id"]: row for row in run_rows(folder, "instances")}
+    scored = {(r["instance_id"], r["method"]): r for r in run_rows(folder, "attributions")}
+    assert len(rows) == len(instances) and len(scored) < len(rows) * len(METHODS)
+    for row in rows:
+        own = instances[row["instance_id"]]
+        assert all(row[name] == own[name] for name in ("text", "tokens", "label", "prediction"))
+        found = {m: scored.get((row["instance_id"], m)) for m in METHODS}
+        for method, one in found.items():
+            assert row[method] == (None if one is None else one["scores"])
+        targets = {one["target"] for one in found.values() if one} - {None}
+        assert row["target"] == (targets.pop() if len(targets) == 1 else None)
 
 
 def test_features_have_the_right_types(dry: Path, offline: Path) -> None:
@@ -224,9 +237,9 @@ def test_labels_that_were_given_by_name_keep_it(tmp_path: Path, offline: Path) -
 
 
 def test_streaming_gives_the_same_rows(dry: Path, offline: Path) -> None:
-    streamed = load(dry, "attributions--paths", offline, streaming=True)
+    streamed = load(dry, "wide", offline, streaming=True)
     assert streamed.features["target"] == ClassLabel(names=LABELS)
-    assert list(streamed) == list(load(dry, "attributions--paths", offline))
+    assert list(streamed) == list(load(dry, "wide", offline))
 
 
 def test_the_manifest_is_in_tables(dry: Path, offline: Path) -> None:
@@ -275,6 +288,80 @@ def test_the_card_shows_the_metrics(folder: Path, dry: Path) -> None:
     assert "comprehensiveness ↑ | sufficiency ↓ | aopc ↑ | log odds ↓ | auc difference ↑" in text
 
 
+def card_of(folder: Path) -> str:
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_card_says_how_the_run_is_made_again(dry: Path) -> None:
+    options = yaml.safe_load((dry / "reproduce.yaml").read_text(encoding="utf-8"))
+    assert (options["model"], options["corpus"]) == ("some/model", "corpus.jsonl")
+    assert options["methods"] == [*METHODS] and options["set"]["paths"] == {"steps": 20}
+    text = card_of(dry)
+    assert f"hf download {REPO} reproduce.yaml --repo-type dataset" in text
+    # The model is on the hub, as far as its name tells, and the corpus is not.
+    assert "attribeam run --config reproduce.yaml --output OUT --corpus PATH\n" in text
+    assert "https://huggingface.co/some/model |" in text
+
+
+def test_the_card_says_what_is_left_out(folder: Path, dry: Path) -> None:
+    text, failures = card_of(dry), run_rows(folder, "failures")
+    for stage, method, error in {(f["stage"], f["method"], f["error"]) for f in failures}:
+        alike = [
+            f for f in failures if (f["stage"], f["method"], f["error"]) == (stage, method, error)
+        ]
+        shown = f"`{method}`" if method else "all"
+        message = min(f["message"] for f in alike)
+        assert f"| {stage} | {shown} | `{error}` | {len(alike)} | {message} |" in text
+    instances = len(run_rows(folder, "instances"))
+    assert f"| instances | {instances}, of 60 rows" in text
+
+
+def test_the_card_names_papers_licences_and_people(tmp_path: Path) -> None:
+    run = synthetic_run()
+    # Not into the record that is there: all synthetic runs share it.
+    run.manifest["methods"]["paths"] = {
+        **run.manifest["methods"]["paths"],
+        "paper": "Sundararajan et al. 2017, equation 1",
+    }
+    publish(
+        write_run(run, tmp_path / "run"),
+        REPO,
+        license="cc-by-4.0",
+        corpus_license="CC0",
+        creators=["Ann {Other}", "B"],
+        dry_run=tmp_path / "dry",
+    )
+    text = card_of(tmp_path / "dry")
+    assert (
+        "Axiomatic Attribution for Deep Networks (ICML 2017): https://arxiv.org/abs/1703.01365"
+        in text
+    )
+    assert "@misc{sundararajan2017axiomatic," in text
+    assert "| the texts, which are the corpus's | CC0 |" in text
+    assert "which are output of the model | unknown |" in text
+    assert "| the data set as a whole | cc-by-4.0 |" in text
+    assert "author = {Ann Other and B}" in text and "| creators | Ann \\{Other\\}, B |" in text
+
+
+def test_the_card_shows_an_instance(folder: Path, dry: Path) -> None:
+    text = card_of(dry).split("## An example")[1].split("## Uses")[0]
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert re.findall("`([^`]+)`", lines[0]) == [*METHODS]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
+    instances = {row["instance_id"]: row for row in run_rows(folder, "instances")}
+    scored = {
+        (r["instance_id"], r["method"]): r["scores"] for r in run_rows(folder, "attributions")
+    }
+    (shown,) = (
+        name
+        for name, row in instances.items()
+        if all((name, method) in scored for method in METHODS)
+        and [[f"{scored[name, m][at]:.3g}" for m in METHODS] for at in range(len(row["tokens"]))]
+        == [row[1:] for row in rows]
+    )
+    assert [row[0] for row in rows] == [escaped(token) for token in instances[shown]["tokens"]]
+
+
 def test_the_same_run_makes_the_same_files(folder: Path, dry: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     again.mkdir()
@@ -304,7 +391,7 @@ def test_without_scores_or_evaluation(tmp_path: Path, offline: Path) -> None:
     published = publish(
         write_run(run, tmp_path / "run"), REPO, dry_run=tmp_path / "dry", allow_incomplete=True
     )
-    assert published.configs == ("instances", "layers", "methods", "run")
+    assert published.configs == ("wide", "instances", "layers", "methods", "run")
     assert len(load(tmp_path / "dry", "instances", offline)) == 9
     assert "Faithfulness" not in (tmp_path / "dry" / "README.md").read_text(encoding="utf-8")
 
@@ -320,15 +407,43 @@ def test_float64_stays(tmp_path: Path, offline: Path) -> None:
 # Files
 
 
-def test_files_that_suit_are_taken_as_they_are(folder: Path, dry: Path) -> None:
+@pytest.fixture
+def unjoined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves every file of the run by itself, as if it were large."""
+    monkeypatch.setattr(joining, "FILE_BYTES", 1)
+
+
+def test_large_files_that_suit_are_taken_as_they_are(
+    folder: Path, tmp_path: Path, verified: None, unjoined: None
+) -> None:
+    publish(folder, REPO, dry_run=tmp_path / "dry")
     for shard in range(3):
         name = f"{shard:05d}-of-00003.parquet"
         original = folder / "attributions" / "method=paths" / f"shard-{name}"
-        assert (dry / "data" / "attributions" / "paths" / f"test-{name}").samefile(original)
+        placed = tmp_path / "dry" / "data" / "attributions" / "paths" / f"test-{name}"
+        assert placed.samefile(original)
+
+
+def test_files_that_not_everybody_can_read_are_written_again(
+    folder: Path, tmp_path: Path, unjoined: None
+) -> None:
+    run = shutil.copytree(folder, tmp_path / "run")
+    path = run / "attributions" / "method=paths" / "shard-00001-of-00003.parquet"
+    rows = pq.ParquetFile(path).read()
+    split = {"scores.list.element": "BYTE_STREAM_SPLIT"}
+    pq.write_table(
+        rows, path, use_dictionary=["instance_id"], column_encoding=split, write_page_checksum=True
+    )
+    assert not is_plain(pq.read_metadata(path))
+    publish(run, REPO, dry_run=tmp_path / "dry")
+    files = list((tmp_path / "dry" / "data").rglob("*.parquet"))
+    assert all(is_plain(pq.read_metadata(file)) for file in files)
+    (placed,) = (tmp_path / "dry" / "data" / "attributions" / "paths").glob("test-00001-*")
+    assert pq.ParquetFile(placed).read().equals(rows)
 
 
 def test_files_are_copied_where_links_cant_be(
-    folder: Path, dry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, dry: Path, tmp_path: Path, verified: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError("another disk")
@@ -341,7 +456,7 @@ def test_files_are_copied_where_links_cant_be(
         assert not copied.samefile(file) and not copied.is_symlink()
 
 
-@pytest.mark.parametrize(("files", "size"), [(2, 100 << 20), (100, 2000), (1, 2000)])
+@pytest.mark.parametrize(("files", "size"), [(1, 100 << 20), (3, 2000), (1, 2000)])
 def test_shards_are_joined_and_row_groups_cut(
     files: int,
     size: int,
@@ -351,15 +466,15 @@ def test_shards_are_joined_and_row_groups_cut(
     verified: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(publish_tables, "_MOST_FILES", files)
+    monkeypatch.setattr(joining, "FILE_BYTES", 1 if files == 3 else 100 << 20)
     monkeypatch.setattr(publish_tables, "_MOST_GROUP_BYTES", size)
-    monkeypatch.setattr(publish_tables, "_GROUP_BYTES", size)
+    monkeypatch.setattr(joining, "GROUP_BYTES", size)
     target = tmp_path / "dry"
     publish(folder, REPO, dry_run=target)
     for table in ("instances", "attributions", "curves"):
         found = sorted((target / "data" / table).rglob("*.parquet"))
         units = 1 if table == "instances" else len(METHODS)
-        assert len(found) == units * min(files, 3)
+        assert len(found) == units * files
         for file in found:
             footer = pq.read_metadata(file)
             groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
@@ -460,8 +575,7 @@ def test_the_split_is_the_corpus_s(split: str | None, name: str, tmp_path: Path)
         instance["split"] = split
     publish(write_run(run, tmp_path / "run"), REPO, dry_run=tmp_path / "dry")
     assert {p.name for p in (tmp_path / "dry" / "data" / "instances").iterdir()} == {
-        f"{name}-00000-of-00002.parquet",
-        f"{name}-00001-of-00002.parquet",
+        f"{name}-00000-of-00001.parquet"
     }
 
 
@@ -902,7 +1016,7 @@ def test_an_upload_that_broke_off_continues(hub: Hub, upload: Upload) -> None:
     assert [*hub.repos[REPO]] == [".gitattributes"]
     hub.refuse.clear()
     upload()
-    assert "data/attributions/paths/test-00000-of-00003.parquet" in hub.repos[REPO]
+    assert "data/attributions/paths/test-00000-of-00001.parquet" in hub.repos[REPO]
 
 
 Content = dict[str, bytes]
@@ -923,8 +1037,8 @@ def send(dry: Path, hub: Hub) -> Send:
 
 @pytest.fixture
 def small_commits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub that takes few files at a time: the run has some 30."""
-    monkeypatch.setattr(commits, "FILES_OF_COMMIT", 7)
+    """A hub that takes few files at a time: the run has some 15."""
+    monkeypatch.setattr(commits, "FILES_OF_COMMIT", 4)
 
 
 def check_whole_or_marked(content: Content, whole: list[Content]) -> None:
@@ -973,7 +1087,7 @@ def test_card_and_manifest_come_last(hub: Hub, send: Send, small_commits: None) 
     first, *middle, last = hub.committed
     assert first == [UNFINISHED]
     assert all(path.startswith("data/") for commit in middle for path in commit)
-    assert sorted(last) == [f"-{UNFINISHED}", "README.md", "run.json"]
+    assert sorted(last) == [f"-{UNFINISHED}", "README.md", "reproduce.yaml", "run.json"]
 
 
 def test_an_unchanged_card_comes_back(hub: Hub, send: Send, small_commits: None) -> None:
@@ -1007,7 +1121,7 @@ def test_what_goes_to_the_store_is_sent_once(
     files = [path for path in dry.rglob("*") if path.is_file()]
     assert found == {path.relative_to(dry).as_posix(): path.read_bytes() for path in files}
     puts = [path for verb, path, *_ in hub.requests if verb == "PUT"]
-    assert len(puts) == len({*puts}) == len(hub.stored) > 20
+    assert len(puts) == len({*puts}) == len(hub.stored) > 10
 
 
 def test_few_files_are_one_commit(hub: Hub, send: Send) -> None:
@@ -1141,11 +1255,3 @@ def test_no_folder_is_left_behind(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     upload()
     assert not [*tmp_path.glob("attribeam-publish*")]
-
-
-def test_schema_of_a_rewritten_file_is_the_table_s(folder: Path, tmp_path: Path) -> None:
-    shards = sorted((folder / "attributions" / "method=paths").iterdir())
-    publish_tables.rewrite(shards, tmp_path / "all.parquet", table_schema("attributions"))
-    written = pq.ParquetFile(tmp_path / "all.parquet")
-    assert written.schema_arrow.equals(pq.read_schema(shards[0]))
-    assert written.read().equals(pa.concat_tables(pq.ParquetFile(s).read() for s in shards))

@@ -5,16 +5,17 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from attribeam.analysis import open_run, verify
-from attribeam.analysis.publish import tables as publish_tables
+from attribeam.analysis import joining, open_run, verify
 from attribeam.analysis.publish.publish import publish
-from attribeam.schemas import UsageError
+from attribeam.schemas import UsageError, table_schema
 from attribeam.schemas.layout import UNFINISHED
 from tests.support.synthetic_run import SyntheticRun, synthetic_run, write_run
 from tests.support.tiny import command
@@ -30,8 +31,10 @@ def published(run: SyntheticRun, parent: Path, **options: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A published run that nobody changes; row 1 failed."""
-    return published(synthetic_run(rows=12, shard_size=4), tmp_path_factory.mktemp("original"))
+    """A published run of several files that nobody changes; row 1 failed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joining, "FILE_BYTES", 1)
+        return published(synthetic_run(rows=12, shard_size=4), tmp_path_factory.mktemp("original"))
 
 
 @pytest.fixture
@@ -66,10 +69,7 @@ def test_some_methods_are_sound(options: dict[str, Any], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_joined_files_are_sound(
-    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(publish_tables, "_MOST_FILES", 2)
+def test_joined_files_are_sound(dtype: str, tmp_path: Path) -> None:
     folder = published(synthetic_run(rows=20, shard_size=4, dtype=dtype), tmp_path)
     assert verify(folder).problems == []
 
@@ -170,6 +170,8 @@ def break_off(folder: Path) -> None:
     ("change", "problem"),
     [
         (lose_a_row, "layers: 1 belong to no attribution"),
+        (lose_a_row, "is not what was published: its sha256 is another"),
+        (bring_a_stranger, "more.parquet: run.json has no such file"),
         (leave_a_pointer, "git lfs pull"),
         (bring_another_version, "data/instances: 4 files, which are not parts 0 to 2 of 3"),
         (bring_a_stranger, "data/instances/more.parquet: no file of a table is named so"),
@@ -204,17 +206,23 @@ def test_an_incomplete_run_does_not_add_up(tmp_path: Path) -> None:
 FOREIGN = ["--model", "no-model", "--corpus", "no-corpus"]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["run", *FOREIGN, "--output", "FOLDER"],
-        ["run", *FOREIGN, "--output", "FOLDER/", "--repair"],
-        ["prune", "FOLDER", *FOREIGN],
-        ["attack", "FOLDER", *FOREIGN],
-    ],
-    ids=lambda arguments: arguments[0] + "-" * ("--repair" in arguments),
+RUN, PRUNE, ATTACK = (
+    ["run", *FOREIGN, "--output", "FOLDER"],
+    ["prune", "FOLDER", *FOREIGN],
+    ["attack", "FOLDER", *FOREIGN],
 )
-@pytest.mark.parametrize("where", ["copy", "clone", "links"])
+
+
+@pytest.mark.parametrize(
+    ("where", "arguments"),
+    [
+        *((where, words) for where in ("copy", "clone", "links") for words in (PRUNE, ATTACK)),
+        # A run makes a run of files, but not of links (``test_restoring``).
+        ("links", RUN),
+        ("links", [*RUN, "--repair"]),
+    ],
+    ids=str,
+)
 def test_nothing_is_written_between_its_files(
     where: str, arguments: list[str], original: Path, tmp_path: Path
 ) -> None:
@@ -263,3 +271,56 @@ def test_a_published_run_is_not_published_again(folder: Path, tmp_path: Path) ->
     with pytest.raises(UsageError, match="is published already"):
         publish(folder, REPO, dry_run=tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def rewritten(folder: Path, change: Callable[[Any], Any]) -> None:
+    """Changes the columns of one file of each table, and what ``run.json`` says of it."""
+    manifest = json.loads((folder / "run.json").read_text())
+    for table in (folder / "data").iterdir():
+        if table.name in ("methods", "run", "wide"):
+            continue
+        path = next(table.rglob("*.parquet"))
+        pq.write_table(change(pq.ParquetFile(path).read()), path, write_page_checksum=True)
+        record = manifest["files"][path.relative_to(folder).as_posix()]
+        record["sha256"] = sha256(path.read_bytes()).hexdigest()
+    (folder / "run.json").write_text(json.dumps(manifest))
+
+
+def faithful(folder: Path) -> list[Any]:
+    with open_run(folder, commented=False) as connection:
+        return connection.sql("from faithfulness_by_instance order by all").fetchall()
+
+
+def test_what_a_later_version_adds_is_ignored(original: Path, folder: Path) -> None:
+    """Columns in some files, a table, and keys of every part of the manifest."""
+    rewritten(folder, lambda t: t.append_column("tomorrow", pa.array([1.0] * len(t))))
+    manifest = json.loads((folder / "run.json").read_text())
+    manifest |= {"new": {"a": 1}}
+    for part in (manifest["identity"], *manifest["identity"].values(), *manifest["files"].values()):
+        if part is not None:
+            part["new"] = 1
+    del manifest["identity"]["new"]
+    manifest["methods"]["paths"]["new"] = [1]
+    manifest["methods"]["paths"]["tables"].append("prophecies")
+    new = folder / "data" / "prophecies" / "paths" / "test-00000-of-00001.parquet"
+    new.parent.mkdir(parents=True)
+    shutil.copyfile(next((folder / "data" / "curves" / "paths").iterdir()), new)
+    record = {"rows": 1, "bytes": 1, "sha256": sha256(new.read_bytes()).hexdigest()}
+    manifest["files"][new.relative_to(folder).as_posix()] = record
+    (folder / "run.json").write_text(json.dumps(manifest))
+    assert faithful(folder) == faithful(original) != []
+    with open_run(folder, commented=False) as connection:
+        columns = [name for name, *_ in connection.execute("describe attributions").fetchall()]
+        assert columns == table_schema("attributions").names
+    assert verify(folder).problems == []
+
+
+def test_columns_that_came_later_are_null(original: Path, folder: Path) -> None:
+    for_later = {"instances": "corpus_row", "attributions": "pixels", "failures": "corpus_row"}
+    later = {*for_later.values()}
+    rewritten(folder, lambda t: t.drop_columns([*later.intersection(t.column_names)]))
+    assert faithful(folder) == faithful(original)
+    assert verify(folder).problems == []
+    with open_run(folder, commented=False) as connection:
+        for table, column in for_later.items():
+            connection.execute(f"select {column} from {table}").fetchall()
