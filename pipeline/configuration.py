@@ -24,14 +24,30 @@ def run_options(arguments: argparse.Namespace, params: Mapping[str, Any], others
     from attribeam.pipeline.options import Options
 
     given = vars(arguments)
-    same = [name for name in Options.__dataclass_fields__ if name in given]
+    same = [name for name in Options.__dataclass_fields__ if name in given and name != "scores"]
     return Options(
         **{name: given[name] for name in same},
         params=set_params(params, arguments.set),
+        scores=given_scores(getattr(arguments, "scores", [])),
         columns=columns_of(given),
         evaluation=_evaluation(arguments) if arguments.evaluate else None,
         beam=others,
     )
+
+
+def given_scores(texts: Sequence[str]) -> dict[str, str]:
+    """Files of scores by the names that they are to have as methods.
+
+    Raises:
+        UsageError: If one is no NAME=FILE, or two have the same name.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, place = (part.strip() for part in text.partition("="))
+        if not (name and equals and place) or name in found:
+            raise UsageError(f"--scores takes NAME=FILE, each name once, and not {text!r}")
+        found[name] = place
+    return found
 
 
 def columns_of(given: Mapping[str, Any]) -> dict[str, str]:
@@ -153,6 +169,8 @@ def _yaml(path: str) -> Any:
 def _config_value(path: str, action: argparse.Action, value: Any) -> Any:
     """A value as the command line would have it, so that it is checked just the same."""
     flag = action.nargs == 0
+    if action.dest == "scores" and isinstance(value, dict):
+        return [f"{name}={place}" for name, place in value.items()]
     if isinstance(value, list) and action.dest in _LISTS:
         return ",".join(map(str, value))
     if isinstance(value, bool) != flag or not isinstance(value, bool | int | float | str):

@@ -71,6 +71,7 @@ class Options:
 
     Attributes:
         params: Parameters by method.
+        scores: Files of scores that others computed, by the name that they are to have as a method.
         columns: Column by role (``columns.ROLES``) where the guess is wrong; ``none`` for none.
         evaluation: What is perturbed; None for no curves.
         beam: Further Beam options, as on the command line.
@@ -107,6 +108,7 @@ class Options:
         "auto",
         metavar="SCALAR",
     )
+    scores: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str | None] = field(default_factory=dict)
     delimiter: str | None = _in_corpus(
         "between the fields of CSV and TSV (by the name)", None, metavar="CHARACTER"

@@ -124,7 +124,7 @@ class Settings:
 
     def word_score(self, method: str) -> WordScore:
         """What a word's score is of its tokens' under a method, where words are removed."""
-        (choice,) = choose([method])
+        (choice,) = choose([method], {method: self.methods.get(method, {})})
         return "max" if method in self.by_largest else choice.word_score
 
     @property

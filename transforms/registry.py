@@ -205,6 +205,7 @@ class Method:
         former: What parameters that it hasn't always had were when it hadn't, so that older runs
             can go on.
         earlier: Defaults that it once had, with which runs that were begun so go on.
+        kin: Its family, if that isn't its file.
     """
 
     name: str
@@ -231,11 +232,12 @@ class Method:
     former: Mapping[str, ParamValue] = field(default_factory=dict)
     by_input: bool = False
     earlier: Mapping[str, ParamValue] = field(default_factory=dict)
+    kin: str | None = None
 
     @property
     def family(self) -> str:
-        """The methods that it is alike to: those of its file."""
-        return self.compute.__module__.rpartition(".")[2]
+        """The methods that it is alike to: those of its file, if not its kin."""
+        return self.kin or self.compute.__module__.rpartition(".")[2]
 
     def params(self, given: Mapping[str, Any]) -> dict[str, ParamValue]:
         """Default parameters with the given ones put in, as the types of the defaults.
@@ -322,6 +324,18 @@ def methods() -> dict[str, Method]:
     for module in iter_modules(package.__path__):
         import_module(f"attribeam.transforms.methods.{module.name}")
     return dict(sorted(_METHODS.items()))
+
+
+# The parameter that says of a method that its scores were given, and not computed here.
+IMPORTED = "imported"
+
+
+def _with_imported(given: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
+    """All methods by name, and those that parameters say to be imported."""
+    known = methods()
+    make = import_module("attribeam.transforms.methods.imported").imported
+    named = {name: params for name, params in given.items() if name not in known}
+    return known | {name: make(name, of) for name, of in named.items() if IMPORTED in of}
 
 
 @dataclass(frozen=True)
@@ -479,7 +493,7 @@ def choose(
             isn't among those chosen.
         UsageTypeError: If names aren't texts, or parameters no mappings.
     """
-    known, given = methods(), given or {}
+    given = given or {}
     if not isinstance(given, Mapping) or not all(isinstance(g, Mapping) for g in given.values()):
         raise UsageTypeError(
             f'parameters are given by method, as {{"lime": {{"samples": 50}}}}, not as {given!r}'
@@ -489,7 +503,8 @@ def choose(
     if not all(isinstance(name, str) for name in wanted):
         raise UsageTypeError(f"methods are given by their names, and not as {names!r}")
     wanted = [name.strip() for name in wanted if name.strip()]
-    everything = [name for name, method in known.items() if method.opt_in is None]
+    known = _with_imported(given)
+    everything = [name for name, method in methods().items() if method.opt_in is None]
     named = {*wanted, *given}
     wanted = [one for name in wanted for one in (everything if name == "all" else [name])]
     check_names([*wanted, *given], known)

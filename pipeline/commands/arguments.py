@@ -128,6 +128,14 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         allow_abbrev=False,
     )
     _add_run_options(run)
+    run.add_argument(
+        "--scores",
+        action="append",
+        default=[],
+        metavar="NAME=FILE[#METHOD]",
+        help="scores that others computed, to be put to the same tests as a method NAME: Parquet, "
+        "JSON lines, inseq's JSON, an .npz file, or a run (of its METHOD); repeatable",
+    )
     plan = _add_plan(commands)
     query = commands.add_parser("query", help="ask a run in SQL", allow_abbrev=False)
     query.add_argument(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attribeam.pipeline.configuration import listed, set_params
+from attribeam.pipeline.configuration import given_scores, listed, set_params
 from attribeam.pipeline.options import check_option, declared
 from attribeam.pipeline.places import check_corpus, check_model_folder
 from attribeam.schemas.catalogue import catalogue, check_names
@@ -27,7 +27,8 @@ def check_early(arguments: argparse.Namespace, params: Mapping[str, Any]) -> Non
     for name, (said, _) in declared().items():
         check_option(f"--{name.replace('_', '-')}", getattr(arguments, name), said)
     named = [*listed(arguments.methods), *set_params(params, arguments.set)]
-    check_names((name for name in named if name != "all"), catalogue())
+    given = {"all", *given_scores(getattr(arguments, "scores", []))}
+    check_names((name for name in named if name not in given), catalogue())
     if not Path(arguments.model).is_dir():
         check_model_folder(arguments.model)
     check_corpus(arguments.corpus)

@@ -14,6 +14,8 @@ from apache_beam.io.filesystem import BeamIOError
 from huggingface_hub import snapshot_download
 
 from attribeam.analysis.opening.runs import linked_folders
+from attribeam.pipeline.corpus.foreign import Foreign, read_foreign
+from attribeam.pipeline.corpus.given import stage_given
 from attribeam.pipeline.corpus.padding import count_padding, said
 from attribeam.pipeline.corpus.prompts import read_prompts
 from attribeam.pipeline.corpus.staging import (
@@ -41,8 +43,8 @@ from attribeam.pipeline.workers.devices import check_precision
 from attribeam.pipeline.workers.engines import Workers, asks_for_gpu
 from attribeam.pipeline.workers.model_files import copy_of
 from attribeam.schemas import UsageError
-from attribeam.schemas.layout import CORPUS, LOCK, MANIFEST, MODEL, STATISTICS
-from attribeam.schemas.manifest import CorpusIdentity, Manifest
+from attribeam.schemas.layout import CORPUS, GIVEN, LOCK, MANIFEST, MODEL, STATISTICS
+from attribeam.schemas.manifest import METHOD_NAME, CorpusIdentity, Manifest
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
 from attribeam.transforms.inputs.row import Target
@@ -58,6 +60,7 @@ _OWN = (
     f"{CORPUS}/rows-",
     f"{CORPUS}/continuations-",
     f"{STATISTICS}/sample-",
+    f"{GIVEN}/",
     f"{MODEL}/",
     f"{MANIFEST}.",
     LOCK,
@@ -101,6 +104,7 @@ class Loaded:
         target: Class to explain.
         scalar: Which scalar of it.
         evaluation: What is perturbed.
+        foreign: Scores that others computed, which are methods too.
     """
 
     folder: Path
@@ -112,6 +116,7 @@ class Loaded:
     target: str | int
     scalar: Scalar
     evaluation: Evaluation | None
+    foreign: list[Foreign]
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ def load(options: Options, workers: Workers) -> Loaded:
     device = resolve_device(options.device if here else "auto")
     if here:
         check_precision(options.dtype, device)
-    chosen = choose(options.methods, options.params)
+    chosen = _chosen(options)
     _check_layers(options, chosen)
     folder = resolve_model(
         options.model,
@@ -198,6 +203,12 @@ def load(options: Options, workers: Workers) -> Loaded:
     model = load_checked(folder, options)
     if options.layers and model.beside is not None:
         raise UsageError("--layers: pairs are run by two networks, whose layers aren't the same")
+    foreign = [read_foreign(name, place, model.labels) for name, place in options.scores.items()]
+    chosen += (
+        choose([one.name for one in foreign], {f.name: f.params for f in foreign})
+        if foreign
+        else []
+    )
     target = parse_target(options.target, model)
     scalar = parse_explain(options.explain, model)
     evaluation = _evaluation(options, model)
@@ -212,6 +223,7 @@ def load(options: Options, workers: Workers) -> Loaded:
         target=target,
         scalar=scalar,
         evaluation=evaluation,
+        foreign=foreign,
     )
 
 
@@ -223,6 +235,20 @@ def _evaluation(options: Options, model: Model) -> Evaluation | None:
     if options.perturb_dtype == "bfloat16":
         asked = replace(asked, dtype="bfloat16")
     return _in_order(asked.checked(model))
+
+
+def _chosen(options: Options) -> list[Chosen]:
+    """The methods that are computed; names of scores that are given are none of these."""
+    for name in options.scores:
+        if name in methods():
+            raise UsageError(f"--scores {name}: there is a method of that name: give another")
+        if not METHOD_NAME.fullmatch(name):
+            raise UsageError(f"--scores {name}: a name is made of letters, digits, _, . and -")
+    names = [name.strip() for name in options.methods.split(",") if name.strip()]
+    computed = [name for name in names if name not in options.scores]
+    if options.scores and names and not computed:
+        return []
+    return choose(computed, options.params)
 
 
 def check(
@@ -343,6 +369,9 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
             discard(join(root, path))
         copy()
         check_again(root, settings.num_shards)
+    given: list[str] = []
+    for foreign in checked.foreign:
+        stage_given(foreign, root, settings.num_shards, given.append)
     passing = passing_parts(root, run, kept, part) if options.retry_failed else NOTHING
     everything = options.repair or options.retry_failed
     work = run.work(kept, damage, passing, part, everything=everything)
@@ -353,7 +382,7 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
     if checked.left_out:
         manifest["executions"][-1]["left_out"] = checked.left_out
     ensure_statistics(replace(work.settings, device=checked.device), model, damage.samples)
-    guessed = [*checked.notes, *said(padding, model.of_texts), *([told] if told else [])]
+    guessed = [*checked.notes, *said(padding, model.of_texts), *given, *([told] if told else [])]
     notes = [*other_versions(old, new)]
     return Prepared(work, rows, size, manifest, notes, guessed, begun=old is not None)
 
@@ -414,7 +443,7 @@ def _undone(root: str, old: Manifest | None) -> Iterator[None]:
         root: The run's folder.
         old: The manifest that was there; without one, all that a run begins with goes.
     """
-    folders = {name: join(root, name) for name in (CORPUS, STATISTICS)}
+    folders = {name: join(root, name) for name in (CORPUS, STATISTICS, GIVEN)}
     before = {name: set(list_files(path)) for name, path in folders.items()}
     try:
         yield
@@ -532,7 +561,8 @@ def _open_output(root: str) -> Manifest | None:
     """The manifest that is in the output folder, if any.
 
     Raises:
-        UsageError: If the folder holds something that isn't a run, or a published one.
+        UsageError: If the folder holds something that isn't a run, or a published one that can't
+            become a run again.
     """
     try:
         if is_local(root) and Path(root).exists() and not Path(root).is_dir():

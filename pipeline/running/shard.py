@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attribeam.pipeline.corpus.given import with_given
 from attribeam.pipeline.running.missing import Task
 from attribeam.pipeline.running.said import said_rows
 from attribeam.pipeline.running.statistics import read_statistics
@@ -149,8 +150,14 @@ class ShardWork:
         """Computes a result per unit, in the order of the task's units."""
         units = self.shard.task.units
         rows = said_rows(self.settings, self.model, self.shard.task.shard, self.shard.rows)
-        self.instances, unread = encode_rows(self.model, rows, self.settings.encoding)
         wanted = {unit.method for unit in units if unit.table not in _OF_SCORES}
+        rows = with_given(
+            rows,
+            self.settings.output,
+            {name: of for name, of in self.settings.methods.items() if name in wanted},
+            self.shard.task.shard,
+        )
+        self.instances, unread = encode_rows(self.model, rows, self.settings.encoding)
         found = attribute(
             self.model,
             self.instances,
