@@ -34,6 +34,7 @@ class Failure(NamedTuple):
     """A row of ``failures``: an instance, or an instance under one method, that gave no result.
 
     ``row_id`` is the row of the corpus whose window it is; None where it is the whole row.
+    ``corpus_row`` is the number of that row.
     """
 
     instance_id: str
@@ -42,6 +43,13 @@ class Failure(NamedTuple):
     error: str
     message: str
     row_id: str | None = None
+    corpus_row: int | None = None
+
+
+# Of all the rows that are read: of the split, if one was named, and of its files in their order.
+_CORPUS_ROW = (
+    "Number of its row in the corpus, from 0, as that is read; null where it wasn't stored"
+)
 
 
 def _column(name: str, kind: pa.DataType, comment: str, *, added: bool = False) -> pa.Field:
@@ -215,6 +223,7 @@ _INSTANCES = (
         "removed (special tokens, the one that is read)",
         added=True,
     ),
+    _column("corpus_row", pa.int64(), _CORPUS_ROW, added=True),
 )
 
 _ATTRIBUTIONS = (
@@ -521,6 +530,7 @@ _FAILURES = (
     _column("error", pa.string(), "Class of the error"),
     _column("message", pa.string(), "What went wrong"),
     _column("row_id", pa.string(), "Row of the corpus that it is, or is a window of"),
+    _column("corpus_row", pa.int64(), _CORPUS_ROW, added=True),
 )
 
 _PRUNING = (

@@ -494,5 +494,5 @@ def _unbatched_layers(layers: LayerScores, lengths: Sequence[int]) -> list[list[
 def failure(instance: Instance, stage: str, method: str | None, error: Exception) -> Failure:
     """A failures row for an error, its message cut to a sensible length."""
     message = one_line(str(error)) or one_line(repr(error))
-    name, row = instance.instance_id, instance.row_id
-    return Failure(name, stage, method, type(error).__name__, message, row)
+    name, row, at = instance.instance_id, instance.row_id, instance.corpus_row
+    return Failure(name, stage, method, type(error).__name__, message, row, at)

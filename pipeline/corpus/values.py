@@ -18,6 +18,7 @@ _EXTENT = pa.struct([("kind", pa.string()), ("start", pa.int64()), ("end", pa.in
 SCHEMA = pa.schema(
     [
         ("instance_id", pa.string()),
+        ("corpus_row", pa.int64()),
         ("text", pa.string()),
         ("text_pair", pa.string()),
         ("split", pa.string()),
@@ -89,7 +90,7 @@ class Normaliser:
     def row(self, position: int, record: Record) -> dict[str, Any]:
         """The normalised row of a record; ``problem`` says what is wrong with it if anything."""
         row: dict[str, Any] = dict.fromkeys(SCHEMA.names)
-        row["problem"] = record.problem
+        row["corpus_row"], row["problem"] = position, record.problem
         record = self._with_paths(record)
         row["files"] = self._files(record)
         for role, column in self.columns.items():

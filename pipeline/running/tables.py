@@ -29,6 +29,7 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
         name: [getattr(instance, name) for instance in instances]
         for name in ("segment", "truncated", "readout", "label", "rationale", "roles", "subset")
     }
+    columns["corpus_row"] = [instance.corpus_row for instance in instances]
     for name in ("word_ids", "char_start", "char_end"):
         columns[name] = _with_nulls([getattr(instance, name) for instance in instances])
     first = _firsts(instances)

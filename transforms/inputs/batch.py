@@ -5,7 +5,7 @@ same on every runner; results don't depend on them anyway, beyond the rounding o
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any, ClassVar, Literal
@@ -75,6 +75,8 @@ class Instance:
         source_kinds: What each segment is: a sentence, a document, a message of the user's.
         noise: What is added to its input where gradients are taken: of a text [T, d], of a picture
             [C, H, W]; None for nothing.
+        corpus_row: Number of its row in the corpus, from 0, or None.
+        given: Scores that others computed for its row, by method (``given_scores.Given``).
         modality: The kind of input that it is (``kinds``).
     """
 
@@ -113,6 +115,8 @@ class Instance:
     sources: Ints | None = None
     source_kinds: tuple[str, ...] = ()
     noise: NDArray[np.floating[Any]] | None = None
+    corpus_row: int | None = None
+    given: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     modality: ClassVar[str] = "text"
 
     def __len__(self) -> int:

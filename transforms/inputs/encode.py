@@ -1,6 +1,7 @@
 """From rows of a corpus to encoded instances, one for each question about each window."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from attribeam.schemas import Failure
 from attribeam.schemas.errors import one_line
@@ -89,8 +90,8 @@ def encode_rows(
             try:
                 inputs_of(model).check(instance)
             except RowError as error:
-                name, of = instance.instance_id, instance.row_id
-                failures.append(Failure(name, "encode", None, "RowError", str(error), of))
+                name, of, at = instance.instance_id, instance.row_id, instance.corpus_row
+                failures.append(Failure(name, "encode", None, "RowError", str(error), of, at))
             else:
                 instances.append(instance)
     return instances, failures
@@ -129,10 +130,12 @@ def _failure(row: Row, error: RowError) -> Failure:
     cause = error.__cause__
     if isinstance(error, ModelRowError) and cause is not None:
         message = one_line(str(cause)) or one_line(repr(cause))
-        return Failure(row.instance_id, "forward", None, type(cause).__name__, message)
+        kind, at = type(cause).__name__, row.corpus_row
+        return Failure(row.instance_id, "forward", None, kind, message, corpus_row=at)
     stage = "encode" if row.problem is None else "read"
     where = "" if row.files is None or row.problem is not None else f" ({row.files})"
-    return Failure(row.instance_id, stage, None, "RowError", f"{error}{where}")
+    message, at = f"{error}{where}", row.corpus_row
+    return Failure(row.instance_id, stage, None, "RowError", message, corpus_row=at)
 
 
 def encode_row(model: Model, row: Row, options: EncodeOptions) -> Instance:
@@ -173,7 +176,12 @@ def encode_windows(model: Model, row: Row, options: EncodeOptions) -> list[Insta
     return [
         question
         for instance in found
-        for question in questions(model, instance, options.target, objects=options.objects)
+        for question in questions(
+            model,
+            replace(instance, corpus_row=row.corpus_row, given=row.given),
+            options.target,
+            objects=options.objects,
+        )
     ]
 
 

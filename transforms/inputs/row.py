@@ -1,7 +1,7 @@
 """A row of a corpus before it is encoded, and how it is to be encoded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -34,6 +34,8 @@ class Row:
     and its ``content``, in place of a text; ``segments`` where parts of it are, each with a
     ``kind``, its ``start`` and its ``end``, in characters of the text or in ids. ``problem`` says
     what was wrong with the row when it was read; such a row fails with that message.
+    ``corpus_row`` is its number in the corpus, from 0. ``given`` has scores that others computed
+    for it, by method (``given_scores.Given``).
     """
 
     instance_id: str
@@ -65,6 +67,8 @@ class Row:
     other_label: Sequence[int | None] | None = None
     files: str | None = None
     problem: str | None = None
+    corpus_row: int | None = None
+    given: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

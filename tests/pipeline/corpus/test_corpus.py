@@ -324,6 +324,7 @@ def test_a_file_a_shard_in_order(classifier: Model, tmp_path: Path) -> None:
     found = staged(classifier, tmp_path, given_rows, shard_size=3)
     assert [row.instance_id for row in found] == [row["id"] for row in given_rows]
     assert [row.label for row in found] == [row["label"] for row in given_rows]
+    assert [row.corpus_row for row in found] == [*range(7)]
     sizes = {path.name: pq.read_metadata(path).num_rows for path in (tmp_path / "corpus").iterdir()}
     assert sizes == {f"rows-0000{n}.parquet": size for n, size in enumerate((3, 3, 1))}
 
