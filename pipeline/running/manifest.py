@@ -5,6 +5,7 @@ to it, and anything else is refused, with the difference named.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 from attribeam.pipeline.running.differences import (
     evaluation_differences,
@@ -101,8 +102,10 @@ def merged(root: str, old: Manifest | None, new: Manifest) -> Manifest:
         name: _with_method(old["methods"].get(name), new["methods"][name])
         for name in new["methods"]
     }
+    # What only a published folder has.
+    own = {key: value for key, value in old.items() if key not in ("layout", "files")}
     return {
-        **old,
+        **cast(Manifest, own),
         "identity": _with_hashes(old["identity"], new["identity"]),
         "methods": {**old["methods"], **methods},
         "evaluation": old["evaluation"] or new["evaluation"],

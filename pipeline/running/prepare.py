@@ -32,8 +32,9 @@ from attribeam.pipeline.parts import check_part, part_of
 from attribeam.pipeline.places import check_model_folder
 from attribeam.pipeline.running.again import NOTHING, Run, Work, passing_parts
 from attribeam.pipeline.running.identity import base_name, record
-from attribeam.pipeline.running.manifest import check_is_own, merged, other_versions, read_manifest
+from attribeam.pipeline.running.manifest import merged, other_versions, read_manifest
 from attribeam.pipeline.running.perturbing import decided
+from attribeam.pipeline.running.restoring import check_restorable, clear, restore
 from attribeam.pipeline.running.statistics import ensure_statistics
 from attribeam.pipeline.settings import ModelCopy, Settings
 from attribeam.pipeline.store.connecting import options_of_stores
@@ -44,7 +45,7 @@ from attribeam.pipeline.workers.engines import Workers, asks_for_gpu
 from attribeam.pipeline.workers.model_files import copy_of
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import CORPUS, GIVEN, LOCK, MANIFEST, MODEL, STATISTICS
-from attribeam.schemas.manifest import METHOD_NAME, CorpusIdentity, Manifest
+from attribeam.schemas.manifest import METHOD_NAME, CorpusIdentity, Manifest, is_published
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
 from attribeam.transforms.inputs.row import Target
@@ -359,6 +360,9 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
     padding = _padding(root, old, settings, model.of_texts) if ids else None
     new = record(options, settings, model, corpus, rows, checked.chosen, padding)
     manifest = merged(root, old, new)
+    if old is not None and is_published(old):
+        # Nothing of what was asked for is refused any more.
+        restore(root, old, note)
     settings = settings.as_begun(manifest)
     run = Run.of(settings, manifest, model)
     kept, damaged = sweep(root, old if options.repair else None, part)
@@ -574,8 +578,11 @@ def _open_output(root: str) -> Manifest | None:
                 "nothing that reads a run follows: put the folders themselves there, or make "
                 f"{root} as a whole a link"
             )
-        if manifest is not None:
-            check_is_own(f"--output {root}", manifest)
+        if manifest is not None and "left" in manifest:
+            clear(root, manifest)
+            manifest = read_manifest(root)
+        if manifest is not None and is_published(manifest):
+            check_restorable(f"{root}", manifest)
     except UsageError:
         raise
     except (OSError, BeamIOError, ValueError) as error:
