@@ -10,7 +10,7 @@ LM     := demo-lm-out
 # Threads that spin while they wait make torch many times slower on a machine that is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo demo-images demo-lm test processors lint bench extras clean
+.PHONY: demo demo-images demo-lm test processors lint bench extras readers dist collection clean
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,12 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
+readers: $(READY)  ## Whether other libraries, old and new, read what is published (READERS="polars" for some)
+	$(BIN)/python -m tests.readers $(READERS)
+
+collection: $(READY)  ## The bundled corpora as data sets to be published, each opened again (in collection/)
+	$(BIN)/python -m examples.collection collection
+
 bench: $(READY)  ## The figures of docs/figures.md
 	$(BIN)/python -m benchmarks
 
@@ -70,5 +76,22 @@ extras:  ## Whether pip finds a solution for every extra without constraints.txt
 	        for each in json.load(open("build/extras/report.json"))["install"]), sep=", ")'; \
 	done
 
+# Without constraints.txt, as anybody installs it. Of the Pythons, those that are there.
+dist:  ## The archives of a release, in dist/, each tried in an environment of its own
+	rm -rf dist build
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/pip install --quiet build
+	build/tools/bin/python -m build --outdir dist .
+	@for python in python3.11 python3.12 python3.13; do \
+	    command -v $$python > build/found || { echo "$$python: not here"; continue; }; \
+	    for archive in dist/*; do \
+	        rm -rf build/tried && $$python -m venv build/tried || exit 1; \
+	        build/tried/bin/pip install --quiet $$archive || exit 1; \
+	        (cd build && tried/bin/attribeam --version && tried/bin/attribeam methods saliency \
+	            > tried.txt) || exit 1; \
+	        echo "$$python: $$archive"; \
+	    done; \
+	done
+
 clean:
-	rm -rf $(VENV) $(OUT) $(IMAGES) $(LM) build src/*.egg-info
+	rm -rf dist collection $(VENV) $(OUT) $(IMAGES) $(LM) build src/*.egg-info
