@@ -121,13 +121,15 @@ def _write(chunks: Iterator[pa.Table], schema: pa.Schema, stage: Path, split: st
             pa.OSFile(str(parts[-1]), "wb") as sink,
             pq.ParquetWriter(sink, schema, **parquet_options(schema)) as writer,
         ):
-            while chunk is not None and sink.tell() < joining.FILE_BYTES:
+            while chunk is not None:
                 group = [chunk]
                 chunk = next(chunks, None)
                 while chunk is not None and sum(c.nbytes for c in group) < joining.GROUP_BYTES:
                     group.append(chunk)
                     chunk = next(chunks, None)
                 writer.write_table(pa.concat_tables(group))
+                if sink.tell() >= joining.FILE_BYTES:
+                    break
     return parts
 
 
