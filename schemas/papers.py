@@ -130,6 +130,13 @@ PAPERS = (
         url="https://openreview.net/forum?id=rm0zIzlhcX",
     ),
     Paper(
+        "Cohen-Wang et al. 2024",
+        "Cohen-Wang, Benjamin and Shah, Harshay and Georgiev, Kristian and Madry, Aleksander",
+        "ContextCite: Attributing Model Generation to Context",
+        "NeurIPS 2024",
+        "2409.00729",
+    ),
+    Paper(
         "Denil et al. 2014",
         "Denil, Misha and Demiraj, Alban and de Freitas, Nando",
         "Extraction of Salient Sentences from Labelled Documents",
@@ -230,6 +237,14 @@ PAPERS = (
         "Quantifying Context Mixing in Transformers",
         "EACL 2023",
         "2301.12971",
+    ),
+    Paper(
+        "Park et al. 2023",
+        "Park, Sung Min and Georgiev, Kristian and Ilyas, Andrew and Leclerc, Guillaume and Madry, "
+        "Aleksander",
+        "TRAK: Attributing Model Behavior at Scale",
+        "ICML 2023",
+        "2303.14186",
     ),
     Paper(
         "Ribeiro et al. 2016",

@@ -81,6 +81,8 @@ def _settings(manifest: Manifest) -> dict[str, Any]:
             names["stride"] = "stride"
         if manifest["identity"]["tokenizer"] is None:
             names["mask_token_id"] = "mask_token_id"
+    # Of language models alone.
+    names |= {name: name for name in ("max_new_tokens", "segments") if name in settings}
     found = {option: settings.get(name) for option, name in names.items()}
     return {option: value for option, value in found.items() if value is not None}
 
