@@ -10,7 +10,7 @@ from typing import Any
 from attribeam.pipeline.commands.early import check_early
 from attribeam.pipeline.commands.saying import counted, loading, quiet, tell
 from attribeam.pipeline.commands.status import DONE, FAILED
-from attribeam.pipeline.configuration import read_config, run_options
+from attribeam.pipeline.configuration import listed, read_config, run_options
 from attribeam.schemas import UsageError
 from attribeam.schemas.errors import cut
 
@@ -57,7 +57,12 @@ def configured(
     for name in needed:
         if not getattr(arguments, name):
             raise UsageError(f"--{name} is needed (`{parser.prog} --help`)")
-    return arguments, config.get("set", {})
+    own = config.get("set", {})
+    chosen = listed(arguments.methods)
+    if "methods" in config and arguments.methods != config["methods"] and "all" not in chosen:
+        # Of a configuration's methods others were named here: it says nothing of these.
+        own = {name: params for name, params in own.items() if name in chosen}
+    return arguments, own
 
 
 def _check_others(parser: argparse.ArgumentParser, others: Sequence[str]) -> None:

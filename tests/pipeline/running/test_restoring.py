@@ -41,7 +41,7 @@ def add(place: Path, tiny_folder: Callable[..., Path]) -> Add:
 def run(place: Path, add: Add) -> Path:
     """A run, which is published beside it."""
     more = ("--shard-size", "3", "--fractions", "0.5", "--orders", "morf", "--seed", "3")
-    assert add(place / "run", "raw_attention,random", *more).status == 1
+    assert add(place / "run", "raw_attention,lime", *more, "--set", "lime.samples=4").status == 1
     done = command("publish", place / "run", "user/name", "--dry-run", place / "published")
     assert done.status == 0, done.err
     return place / "run"
@@ -54,7 +54,7 @@ def published(run: Path, tmp_path: Path) -> Path:
 
 def test_the_configuration_makes_the_same_run(run: Path, published: Path, add: Add) -> None:
     """It is refused where one setting differs."""
-    outcome = add(run, "raw_attention,random", "--config", published / "reproduce.yaml")
+    outcome = add(run, "raw_attention,lime", "--config", published / "reproduce.yaml")
     assert outcome.out.startswith("nothing left to do"), outcome.err
 
 
@@ -94,7 +94,7 @@ def test_other_settings_leave_it_as_it_is(published: Path, add: Add) -> None:
 
 
 def test_what_is_not_whole_is_refused(published: Path, add: Add) -> None:
-    path = "data/curves/random/train-00000-of-00001.parquet"
+    path = "data/curves/lime/train-00000-of-00001.parquet"
     (published / path).unlink()
     outcome = add(published, "saliency")
     assert outcome.status == 2 and f"{path} is missing or another one" in outcome.err
