@@ -85,6 +85,8 @@ _USUAL_HEAD = 64
 Whole = NDArray[np.signedinteger[Any]]
 
 _NOTHING = Watch()
+# Most logits of all words that are held at a time.
+_MOST_LOGITS = 1 << 26
 
 
 # Keys and values of T positions that each layer holds, [1 or B, G, T, d/H] both.
@@ -606,9 +608,12 @@ class Model:
                     left = step(left)
                 steps = steps[self.anatomy.spread :]
             state = rows.read.gather(left)
-        for step in steps:
-            state = step(state)
-        return self._asked(_compared(state, rows.against), rows.outputs)
+        if self.task == "causal_lm" and rows.outputs is not None:
+            # Logits of all words are many more than what is kept of them.
+            some = max(1, _MOST_LOGITS // self.vocabulary)
+            parts = zip(state.split(some), rows.outputs.split(some), strict=True)
+            return torch.cat([self._asked(_through(steps, x), asked) for x, asked in parts])
+        return self._asked(_compared(_through(steps, state), rows.against), rows.outputs)
 
     def _asked(self, logits: torch.Tensor, outputs: torch.Tensor | None) -> torch.Tensor:
         """What is asked for of all logits there are, [Q, N] to [Q, C]."""
@@ -643,6 +648,13 @@ class Model:
         """What transformers' own code gives."""
         with borrowed(self.network), self.autocast():
             return self.network(**self._inputs(rows))
+
+
+def _through(steps: Sequence[HeadStep], state: torch.Tensor) -> torch.Tensor:
+    """What steps of a head make of a state, one after the other."""
+    for step in steps:
+        state = step(state)
+    return state
 
 
 def _remembered(rows: Rows, past: Past) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from attribeam.transforms import EncodeOptions, Model, Row, RowError, attribute,
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.targets import Explained, parse_explain, parse_target
 from attribeam.transforms.inputs.variants import Variants
+from attribeam.transforms.network import model as network_model
 from attribeam.transforms.network.loading import load_model
 from attribeam.transforms.network.rows import Rows
 from attribeam.transforms.passes.captured import Captured, Share
@@ -391,6 +392,28 @@ def test_a_row_is_run_once_for_all_that_follows(
             assert len(ours.scores) == len(instance)
             limit = 1e-9 * np.abs(row.scores).max()
             np.testing.assert_allclose(ours.scores, row.scores, rtol=0, atol=limit, err_msg=name)
+
+
+def test_few_logits_of_all_words_are_held_at_a_time(
+    tiny: LoadTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("llama", "causal_lm", "float64")
+    asked = [one for one in random_questions(model, [(7, 5)]) if not one.of_all]
+    expected = attribute(model, asked, "grad_x_input").rows["grad_x_input"]
+    sizes: list[int] = []
+    told = network_model.next_tokens
+
+    def counted(logits: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(logits))
+        return told(logits, outputs)
+
+    monkeypatch.setattr(network_model, "next_tokens", counted)
+    monkeypatch.setattr(network_model, "_MOST_LOGITS", 2 * model.vocabulary)
+    found = attribute(model, asked, "grad_x_input").rows["grad_x_input"]
+    assert sizes == [2, 2, 1]
+    for ours, whole in zip(found, expected, strict=True):
+        assert ours is not None and whole is not None
+        assert relative_error(ours.scores, whole.scores) < 1e-12
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "qwen3", "phi3"])
