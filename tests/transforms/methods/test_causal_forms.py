@@ -213,7 +213,8 @@ def feedback(network: Any, instance: Instance) -> torch.Tensor:
 def test_beyond_intuition(golden: LoadTiny, name: str) -> None:
     model, network = golden(f"{name}-golden", "float64"), plain(name)
     by_token, by_head = (
-        rows_of(model, method, steps=5, start_layer=1) for method in ("bt_token", "bt_head")
+        rows_of(model, method, steps=5, rule="endpoints", start_layer=1)
+        for method in ("bt_token", "bt_head")
     )
     for (instance, token), (_, head) in zip(by_token, by_head, strict=True):
         run, looked_for = Run(network, instance), feedback(network, instance)
@@ -290,7 +291,7 @@ def test_norms(golden: LoadTiny, name: str) -> None:
 def test_influence_is_of_the_contrast_that_is_asked_for(golden: LoadTiny) -> None:
     model, network = golden("gpt2-golden", "float64"), plain("gpt2")
     shares, weights = quadrature("trapezoid", 6)
-    for instance, row in rows_of(model, "influence", points=6, baseline="zero"):
+    for instance, row in rows_of(model, "influence", points=6, rule="trapezoid", baseline="zero"):
         end, total = words(network, instance), 0.0
         for share, weight in zip(shares, weights, strict=True):
             point = (float(share) * end).requires_grad_()
