@@ -26,10 +26,11 @@ from attribeam.pipeline.running.prepare import (
     resolve_model,
 )
 from attribeam.pipeline.settings import Settings
-from attribeam.pipeline.store.files import join, list_files, read_parquet
+from attribeam.pipeline.store.files import join, list_files
+from attribeam.pipeline.store.joined import each_shard, read_unit
 from attribeam.pipeline.workers.devices import check_precision
-from attribeam.schemas import UsageError
-from attribeam.schemas.layout import parse_unit_path
+from attribeam.schemas import Unit, UsageError
+from attribeam.schemas.layout import Place, parse_unit_path
 from attribeam.schemas.manifest import Manifest
 from attribeam.transforms import Chosen, EncodeOptions, Instance, Model
 from attribeam.transforms.inputs.encode import encode_rows
@@ -42,8 +43,7 @@ class _Place(NamedTuple):
     order: bytes
     instance_id: str
     row_id: str
-    path: str
-    shards: range
+    shard: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +222,8 @@ def _instances(settings: Settings, model: Model, limit: int) -> list[Instance]:
             f"{root} has no copy of its corpus any more: `attribeam run` makes it again"
         )
     found: dict[str, Instance] = {}
-    for shard in sorted({shard for place in chosen for shard in place.shards}):
-        ids = {place.row_id for place in chosen if shard in place.shards}
+    for shard in sorted({place.shard for place in chosen}):
+        ids = {place.row_id for place in chosen if place.shard == shard}
         rows = [row for row in read_rows(root, shard) if row.instance_id in ids]
         encoded, _ = encode_rows(model, rows, settings.encoding)
         found |= {instance.instance_id: instance for instance in encoded}
@@ -243,17 +243,17 @@ def _places(root: str) -> Iterator[_Place]:
         place = parse_unit_path(f"instances/{path}")
         if place is None:
             continue
-        table = read_parquet(join(root, f"instances/{path}"), ["instance_id", "row_id"])
-        for name, row in zip(*(table[c].to_pylist() for c in table.column_names), strict=True):
-            digest = md5(name.encode(), usedforsecurity=False).digest()
-            yield _Place(digest, name, row, f"instances/{path}", place.shards)
+        for shard, table in each_shard(root, f"instances/{path}", place, ["instance_id", "row_id"]):
+            for name, row in zip(*(table[c].to_pylist() for c in table.column_names), strict=True):
+                yield _Place(md5(name.encode(), usedforsecurity=False).digest(), name, row, shard)
 
 
 def _tokens(settings: Settings, chosen: Sequence[_Place]) -> dict[str, list[int]]:
     """Vocabulary ids by instance, as the run has them."""
     tokens: dict[str, list[int]] = {}
-    for path in {place.path for place in chosen}:
-        table = read_parquet(join(settings.output, path), ["instance_id", "input_ids"])
+    for shard in {place.shard for place in chosen}:
+        place = Place.of(Unit("instances"), shard, settings.num_shards)
+        table = read_unit(settings.output, place, ["instance_id", "input_ids"])
         tokens |= dict(
             zip(table["instance_id"].to_pylist(), table["input_ids"].to_pylist(), strict=True)
         )
