@@ -185,7 +185,10 @@ function template() {
 /* A copy in the page's colours. Black lines and dark grey names would vanish on a dark page. */
 function themed(figure) {
   let text = JSON.stringify(figure);
-  if (isDark()) text = text.replaceAll('"#000000"', '"#f0f0f0"').replaceAll('"#666"', '"#aab2bb"');
+  if (isDark()) {
+    text = text.replaceAll('"#000000"', '"#f0f0f0"').replaceAll('"#666"', '"#aab2bb"')
+      .replaceAll('"#F7F7F7"', '"#2a2f36"'); // The middle of a scale would glare.
+  }
   const copy = JSON.parse(text);
   copy.layout.template = template();
   return copy;
