@@ -134,7 +134,7 @@ def test_sections(page: Page) -> None:
     for text in ("28", "some/model", "corpus.jsonl", "negative, neutral, positive"):
         assert any(text in found for found in page.texts), text
     links = {str(given["href"]) for tag, given in page.tags if tag == "a"}
-    assert links == {f"#{section}" for section in page.sections}
+    assert links == {f"#{section}" for section in page.sections} | {"#top"}
 
 
 def test_nothing_is_fetched_and_no_other_script_runs(page: Page) -> None:
