@@ -1,6 +1,7 @@
 """The report's tables of what `attribeam check` has found, with what fools each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import duckdb
 from markupsafe import escape
@@ -84,7 +85,7 @@ def _randomisation_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[She
                 continue
             parts = {row["part"]: row["stage"] for row in own}
             named = sorted(parts, key=lambda part: int(parts[part]))
-            by_method: dict[str, Row] = {}
+            by_method: dict[str, dict[str, Any]] = {}
             for row in own:
                 pivot = by_method.get(row["method"], {"method": row["method"]})
                 pivot = {**pivot, row["part"]: row["spearman"]}
@@ -118,7 +119,7 @@ def _of_largest(connection: duckdb.DuckDBPyConnection, view: str) -> list[Row]:
 
 
 def _sheet(
-    rows: list[Row],
+    rows: Sequence[Row],
     view: str,
     metrics: dict[str, tuple[str, str]],
     first: str,
