@@ -48,8 +48,8 @@ LINEAR: tuple[Scalar, ...] = ("logit", "contrast", "value")
 SEVERAL: tuple[Task, ...] = ("multi_label", "causal_lm", *VALUES)
 _RULES = ("auto", "predicted", "gold", "runner_up", "each", "objects")
 # The class that each instance brings along (``Instance.own_target``): nobody's rule, but that of
-# another model, or of the same before its weights were changed.
-GIVEN = "given"
+# another model, or of the same before its weights were changed. No class can be called so.
+GIVEN = "\0given"
 
 
 def parse_explain(explain: str, model: Model) -> Scalar:
