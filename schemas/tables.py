@@ -175,6 +175,13 @@ _INSTANCES = (
         added=True,
     ),
     _column(
+        "text_rationale",
+        pa.list_(pa.int8()),
+        "Per word of the whole first text: 1 where it is in the rationale; of texts that are cut "
+        "or in windows, with the first of them, else null",
+        added=True,
+    ),
+    _column(
         "mask",
         IMAGE,
         "Of pictures: where the class is seen, as a PNG file of a bit a pixel in the size of "

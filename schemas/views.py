@@ -58,6 +58,8 @@ _NAMES = (
     "plausibility_by_instance",
     "plausibility",
     "plausibility_intervals",
+    "document_word_ranks",
+    "document_plausibility",
     "pointing_by_instance",
     "pointing",
     "segmentation_by_instance",

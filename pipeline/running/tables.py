@@ -39,6 +39,10 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
         "text_pair": [
             i.text_pair if own else None for i, own in zip(instances, first, strict=True)
         ],
+        "text_rationale": [
+            i.text_rationale if own and (i.truncated or i.window is not None) else None
+            for i, own in zip(instances, first, strict=True)
+        ],
         "contrast": [instance.contrast_words for instance in instances],
         "prediction": [prediction.predicted for prediction in predictions],
         "probabilities": [prediction.probabilities for prediction in predictions],

@@ -44,6 +44,8 @@ class Instance:
         split: Split of the corpus.
         label: Gold class, None if unknown.
         rationale: 1 where the token's word is in the gold rationale, [T], or None.
+        text_rationale: 1 for each word of the whole first text that is in the gold rationale, or
+            None; of parts of texts too, which lack some of the words.
         roles: Role of the token's word in the sentence, None for none, [T], or None.
         subset: Subset of the corpus that it is of, or None.
         truncated: Whether the text was longer than the limit, and this is what is left of it.
@@ -94,6 +96,7 @@ class Instance:
     split: str | None = None
     label: int | None = None
     rationale: Ints | None = None
+    text_rationale: tuple[int, ...] | None = None
     roles: tuple[str | None, ...] | None = None
     subset: str | None = None
     truncated: bool = False

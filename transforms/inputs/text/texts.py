@@ -90,6 +90,7 @@ def of_encoding(
         split=row.split,
         label=row.label,
         rationale=spread_rationale(row, word_ids, sequence, options),
+        text_rationale=None if row.rationale is None else tuple(row.rationale),
         roles=spread_roles(row, word_ids, sequence, options),
         subset=row.subset,
         truncated=truncated,
