@@ -40,6 +40,7 @@ CASES = (
     Case("agreement-bert", "agreement"),
     Case("shapes-vit", "shapes"),
     Case("shapes-clip", "shapes", _PROMPTS),
+    Case("notes-llama", "notes"),
 )
 
 
