@@ -111,7 +111,7 @@ def differences(here: Path, there: Path) -> Iterator[tuple[str, Floats]]:
     """
     folders = sorted({path.parent.relative_to(here) for path in here.rglob("*.parquet")})
     for folder in folders:
-        if folder.parts[0] != "corpus":
+        if folder.parts and folder.parts[0] != "corpus":  # At the root is the index of files.
             yield str(folder), _of_tables(*(_rows(root / folder) for root in (here, there)))
 
 
