@@ -46,6 +46,7 @@ FEW: dict[str, dict[str, Any]] = {
     "bt_head": {"steps": 3},
     "lime": {"samples": 8},
     "kernel_shap": {"samples": 8},
+    "context_cite": {"samples": 8, "unit": "token"},
 }
 
 pytestmark = pytest.mark.usefixtures("padding_at_will")

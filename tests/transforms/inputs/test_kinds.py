@@ -202,8 +202,9 @@ def test_all_methods_give_what_they_give_for_tokens(of_tokens: Model, of_vectors
         name: {"steps": 3} | ({"baseline": "mask"} if name == "integrated_gradients" else {})
         for name in few
     }
-    given |= {name: {"operation": "mask"} for name in ("occlusion", "lime", "kernel_shap")}
-    given["lime"]["unit"] = "token"
+    removing = ("occlusion", "lime", "kernel_shap", "context_cite", "random_masks")
+    given |= {name: {"operation": "mask"} for name in removing}
+    given["lime"]["unit"] = given["context_cite"]["unit"] = "token"
     given |= {name: {"steps": 2, "copies": 2} for name in ("iba", "iba_released")}
     given["smoothgrad"] = {"samples": 3}
     chosen, _ = fit_all(choose(list(USUAL_METHODS), given), of_tokens, "logit")

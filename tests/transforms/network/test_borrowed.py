@@ -49,6 +49,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "pattern_ablation": {"points": 3},
     "lime": {"samples": 10},
     "kernel_shap": {"samples": 10},
+    "context_cite": {"samples": 10, "unit": "token"},
 }
 
 
