@@ -261,7 +261,10 @@ def test_each_picture_and_each_text_is_run_once(double: Model, most_rows: list[i
 def test_a_backward_pass_is_of_a_question_about_each_input(
     double: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 4 pictures with 3 texts each, and of 3 texts with 4 pictures, there are 12 questions."""
+    """Of 4 pictures with 3 texts each, and of 3 texts with 4 pictures, there are 12 questions.
+
+    The budget has room for the passes of a tower side by side.
+    """
     instances = encode(double, rows())
     graded: list[int] = []
     grad = torch.autograd.grad

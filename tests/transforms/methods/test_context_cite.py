@@ -20,6 +20,7 @@ from tests.support.authors import golden_numbers
 from tests.support.models import GOLDENS, random_instances
 
 PARAMS = {"samples": 64, "keep": 0.5}
+OF_SEGMENTS = choose("context_cite", {"context_cite": {"unit": "segment"}})
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_scores_by_hand(llama: Model) -> None:
         answer = torch.tensor(ids[prompt:], dtype=torch.long)
         log_probs = logits[first - 1 : -1].gather(1, answer[:, None])[:, 0]
         outputs.append([float(log_probs.sum()), *log_probs.tolist()])
-    found = attribute(llama, asked, "context_cite")
+    found = attribute(llama, asked, OF_SEGMENTS)
     assert found.failures == []
     order = {None: 0} | {number: number + 1 for number in range(len(ids) - prompt)}
     for instance, row in zip(asked, found.rows["context_cite"], strict=True):
@@ -124,7 +125,7 @@ def test_each_ablation_is_run_once_for_all_tokens(llama: Model, most_rows: list[
     asked = [one for one in asked if (inputs_of(one).units_of(one, "segment").max() == 3)]
     assert len(asked) >= 2
     del most_rows[1:]
-    attribute(llama, asked, "context_cite")
+    attribute(llama, asked, OF_SEGMENTS)
     distinct = np.unique(masks(4, 0, PARAMS), axis=0)
     assert distinct.all(1).any()
     assert sum(most_rows[1:]) == 1 + len(distinct)
@@ -132,7 +133,7 @@ def test_each_ablation_is_run_once_for_all_tokens(llama: Model, most_rows: list[
 
 def test_what_it_is_not_defined_for(tiny: LoadTiny) -> None:
     model = tiny("bert")
-    (failure,) = attribute(model, random_instances(model, [9]), "context_cite").failures
+    (failure,) = attribute(model, random_instances(model, [9]), OF_SEGMENTS).failures
     assert "nothing to remove" in failure.message
     for wrong, said in (({"keep": 1.0}, "keep is between"), ({"samples": 1}, "at least 2")):
         with pytest.raises(UsageError, match=said):
