@@ -73,7 +73,9 @@ def test_methods_are_added_to_a_published_data_set(
     for path in files(run) - {"run.json"}:
         if not path.startswith("corpus/"):
             ours, theirs = (pq.ParquetFile(folder / path) for folder in (published, run))
-            assert ours.read().equals(theirs.read()), path
+            assert ours.schema_arrow.equals(theirs.schema_arrow), path
+            # Names may have come from a larger dictionary.
+            assert ours.read().to_pylist() == theirs.read().to_pylist(), path
     assert "layout" not in json.loads((published / "run.json").read_text())
     # And published again, the methods that were there are what they were.
     done = command("publish", published, "user/name", "--dry-run", tmp_path / "again")
