@@ -453,8 +453,7 @@ def _curve(
 
 def _read(variants: Variants, point: Point, at: int, whole: int, target: int) -> CurvePoint:
     """The curve point that an input's logits give, ``whole`` being the unperturbed one."""
-    single = variants.model.num_single
-    prediction = int(variants.logits[at, :single].argmax())
+    prediction = int(variants.logits[at, : variants.single].argmax())
     return CurvePoint(
         order=point.order,
         operation=point.operation,
@@ -464,7 +463,7 @@ def _read(variants: Variants, point: Point, at: int, whole: int, target: int) ->
         probability=float(variants.probabilities[at, target]),
         logit=float(variants.logits[at, target]),
         prediction=prediction,
-        flipped=prediction != int(variants.logits[whole, :single].argmax()),
+        flipped=prediction != int(variants.logits[whole, : variants.single].argmax()),
         target=target,
         log_prob=_log_prob(variants.model, variants.logits[at], target),
         foil_log_prob=_log_prob(variants.model, variants.logits[at], FOIL),

@@ -92,10 +92,12 @@ class Variants:
         logits: Logits of each copy, [N, C], once run; NaN where it failed.
         probabilities: Their softmax, [N, C].
         errors: What went wrong, by number of the copy.
+        single: How many of the logits are of one output each (``Model.num_single``).
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self.single = model.num_single
         self._kind = inputs_of(model)
         self.instances: list[Instance] = []
         self.errors: dict[int, Exception] = {}
