@@ -63,6 +63,13 @@ pytestmark = pytest.mark.usefixtures("padding_at_will")
 
 
 DTYPES = ("float32", "float64")
+# Three families have RoBERTa's code: of two of them double precision shows what there is to show.
+IN_TYPES = [
+    (family, dtype)
+    for family in FAMILIES
+    for dtype in DTYPES
+    if dtype == "float64" or family not in ("xlm-roberta", "camembert")
+]
 ALL_METHODS = tuple(methods())
 
 
@@ -741,10 +748,9 @@ def of_some(limits: Limits, numbers: Sequence[int]) -> Limits:
     return {method: [of[n] for n in numbers] for method, of in limits.items()}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("method", USUAL_METHODS)
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "dtype"), IN_TYPES)
 def test_batch_mates_do_not_matter(
     tiny: LoadTiny, family: str, task: str, method: str, dtype: str
 ) -> None:
