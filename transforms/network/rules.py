@@ -116,7 +116,8 @@ def part(x: torch.Tensor, share: float) -> torch.Tensor:
 def sloped(entered: torch.Tensor, left: torch.Tensor, beside: float = 0) -> torch.Tensor:
     """What left an activation, of the shape of what entered it, as a product of that and a slope.
 
-    The slope is fixed; where nothing entered it is 1, which none asks for.
+    The slope is fixed; where nothing entered it is 1, which none asks for. What is added to what
+    entered moves the slope alone: what left stays as it is, to the last bit.
 
     Args:
         entered: What entered it.
@@ -126,7 +127,8 @@ def sloped(entered: torch.Tensor, left: torch.Tensor, beside: float = 0) -> torc
     below = entered.detach() + beside
     # Below the smallest normal number the quotient is no slope any more.
     none = below.abs() < torch.finfo(below.dtype).tiny
-    return entered * (left.detach() / below.masked_fill(none, 1)).masked_fill(none, 1)
+    slope = (left.detach() / below.masked_fill(none, 1)).masked_fill(none, 1)
+    return left.detach() + (entered - entered.detach()) * slope
 
 
 def normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:
