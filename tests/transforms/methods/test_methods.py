@@ -37,10 +37,11 @@ from attribeam.transforms import (
     load_model,
     methods,
 )
+from attribeam.transforms.inputs.batch import Batch
 from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network.anatomy import Anatomy
 from attribeam.transforms.network.parts import Affine, Attention, Branch, Layer, Step
-from attribeam.transforms.network.rows import Read
+from attribeam.transforms.network.rows import Read, Rows
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.statistics import CorpusStatistics
 from attribeam.transforms.registry import Chosen
@@ -282,7 +283,9 @@ class ToyLayer(nn.Module):
 
 def toy_layer(module: Any, heads: int) -> Layer:
     unused = Affine(module.unused)
-    attention = Attention(unused, unused, unused, unused, heads, heads, moves=True)
+    # It has no attention that could come by: the last layer is run to its end.
+    dropout = nn.Identity()
+    attention = Attention(unused, unused, unused, unused, heads, heads, moves=True, dropout=dropout)
     return Layer((Step((Branch(attention),)),), module)
 
 
@@ -411,10 +414,11 @@ def test_more_copies_are_more_of_the_same(tiny: LoadTiny) -> None:
 def captured_attention(layers: list[torch.Tensor], readout: list[int]) -> Captured:
     """As much of a capture as attention methods read."""
     size, _, length, _ = layers[0].shape
-    rows = SimpleNamespace(read=Read(torch.tensor(readout)), length=length, device="cpu")
+    read = Read(torch.tensor(readout))
+    rows = cast(Rows, SimpleNamespace(read=read, length=length, device="cpu"))
     found = SimpleNamespace(
         attention=layers,
-        batch=SimpleNamespace(rows=rows),
+        batch=Batch((), rows, torch.ones(size, length, dtype=torch.bool), rows),
         logits=torch.zeros(size, 2),
         layered=False,
     )
@@ -433,10 +437,10 @@ def test_attention_methods_by_hand() -> None:
     # ((0.75, 0.25), (0.125, 0.875)), so the row of the product is
     # 0.2 * (0.75, 0.25) + 0.8 * (0.125, 0.875) = (0.25, 0.75).
     rollout = methods()["attention_rollout"].compute
-    values = rollout(captured, {"start_layer": 0}).values
+    values = rollout(captured, {"start_layer": 0, "first": "kept"}).values
     torch.testing.assert_close(values, torch.tensor([[0.25, 0.75]]))
     # From the second layer on it is the last factor's row.
-    values = rollout(captured, {"start_layer": 1}).values
+    values = rollout(captured, {"start_layer": 1, "first": "kept"}).values
     torch.testing.assert_close(values, torch.tensor([[0.2, 0.8]]))
 
 
