@@ -252,9 +252,9 @@ def test_parameters_of_a_method_that_is_new_are_no_difference() -> None:
 def test_parameters_of_a_later_version_were_something_before() -> None:
     """A product of layers had all of them before it could begin at a later one."""
     old, same = manifest("attention_rollout"), manifest("attention_rollout")
-    same["methods"]["attention_rollout"]["params"]["start_layer"] = 0
+    same["methods"]["attention_rollout"]["params"] |= {"start_layer": 0, "first": "kept"}
     found = merged("out", old, same)["methods"]["attention_rollout"]
-    assert found["params"] == {"steps": 20, "start_layer": 0}
+    assert found["params"] == {"steps": 20, "start_layer": 0, "first": "kept"}
     other = changed(1, "methods", "attention_rollout", "params", "start_layer", base=same)
     with pytest.raises(UsageError, match=r"attention_rollout\.start_layer was 0, now 1"):
         merged("out", old, other)

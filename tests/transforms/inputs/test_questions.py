@@ -371,7 +371,8 @@ def test_a_row_is_run_once_for_all_that_follows(
     instances = random_questions(model, [(7, 3), (9, 4)])
     asked = [one for one in instances if not one.of_all]
     assert len(asked) == 7
-    steps = {name: {"steps": 4} for name in ("integrated_gradients", "bt_head")}
+    rules = {"integrated_gradients": "gauss_legendre", "bt_head": "endpoints"}
+    steps = {name: {"steps": 4, "rule": rule} for name, rule in rules.items()}
     chosen = choose(["saliency", "occlusion", *steps], steps)
     rows = []
     for choice in chosen:
