@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from attribeam.analysis import open_run, verify
 from attribeam.pipeline import Options, run
 from attribeam.schemas import Failure, Unit, UsageError, unit_path
+from attribeam.schemas.index import INDEX
 from attribeam.schemas.layout import statistics_path
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, RowError, encode, load_model
 from attribeam.transforms.evaluate import Evaluation
@@ -477,6 +478,8 @@ def test_another_stride_is_another_run(model_folder: Path, corpus: Path, out: Pa
 def test_windows_that_are_lost(out: Path, tmp_path: Path, change: str, problem: str) -> None:
     folder = tmp_path / "out"
     shutil.copytree(out, folder)
+    # By the index the file would be another one, whose rows nobody counts.
+    (folder / INDEX).unlink()
     path = folder / unit_path(Unit("instances"), 0, 2)
     original = pq.ParquetFile(path)
     where = change if change.startswith("where") else ""
