@@ -171,9 +171,19 @@ def _column(values: Sequence[Any]) -> pa.Array:
 
 
 def _unpacked(row: Any) -> dict[str, Any]:
-    """The values of a ``Row`` that are given, by names that a corpus has for them."""
-    given = {name: value for name, value in vars(row).items() if value is not None}
-    return {_RENAMED.get(name, name): value for name, value in given.items()}
+    """The values of a ``Row`` that are given, by names that a corpus has for them.
+
+    Raises:
+        UsageError: If it has scores that others computed, for which a corpus has no column.
+    """
+    if row.given:
+        raise UsageError(
+            f"{row.instance_id} has scores that others computed ({', '.join(row.given)}): "
+            "`attribeam run --scores` takes these"
+        )
+    values = {name: value for name, value in vars(row).items() if value is not None}
+    del values["given"]
+    return {_RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def _image(value: Any) -> dict[str, Any]:

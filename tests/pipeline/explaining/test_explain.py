@@ -17,6 +17,7 @@ from attribeam.pipeline.explaining.explanation import Explanation
 from attribeam.pipeline.explaining.given import corpus_of, model_folder
 from attribeam.schemas import table_schema
 from attribeam.schemas.errors import UsageTypeError
+from attribeam.transforms.inputs.given_scores import Given
 
 MODEL = Path("examples/models/sentiment-bert").absolute()
 TEXTS = ["I did not find the sound mediocre.", "the plot is <b>dull</b>"]
@@ -161,6 +162,9 @@ def test_other_mistakes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ab.explain(MODEL, TEXTS, "random", devise="cpu")
     with pytest.raises(ab.UsageError, match="has its own"):
         model_folder(str(MODEL), tmp_path, object())
+    scored = ab.Row("x", text="a", given={"theirs": [Given([0.5])]})
+    with pytest.raises(ab.UsageError, match=r"x has scores that others computed \(theirs\)"):
+        corpus_of([scored], tmp_path)
     monkeypatch.chdir(tmp_path)
     Path("a.csv").touch()
     with pytest.raises(ab.UsageError, match=r"pathlib\.Path\('a.csv'\)"):
