@@ -31,7 +31,7 @@ from attribeam.pipeline.store.files import (
 )
 from attribeam.schemas import TABLES, Failure, Unit, table_schema, unit_path
 from attribeam.schemas.encoding import is_plain
-from attribeam.schemas.tables import IMAGE
+from attribeam.schemas.tables import IMAGE, SEGMENT
 from tests.support.tiny import files
 
 ROWS = 4000
@@ -45,6 +45,11 @@ def example(schema: pa.Schema, rows: int, seed: int = 0) -> pa.Table:
     items: dict[pa.DataType, Callable[[], Any]] = {
         pa.string(): lambda: f"w{rng.integers(50)}",
         IMAGE: lambda: {"bytes": rng.bytes(9), "path": None},
+        SEGMENT: lambda: {
+            "kind": f"k{rng.integers(3)}",
+            **{name: int(rng.integers(9)) for name in ("first", "last")},
+            "removable": bool(rng.integers(2)),
+        },
         pa.bool_(): lambda: bool(rng.integers(2)),
         pa.float32(): lambda: float(np.float32(rng.normal())),
         pa.float64(): lambda: float(rng.normal()),
