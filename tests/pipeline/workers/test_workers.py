@@ -53,6 +53,7 @@ class TwoGpus(AttributionHandler):
             return load(replace(given, device="cpu"), advance)
 
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", lambda: True)
             patch.setattr(torch.cuda, "device_count", lambda: 2)
             patch.setattr(torch.cuda, "set_device", lambda device: None)
             patch.setattr(Attributor, "load", noted)
