@@ -7,18 +7,26 @@ from attribeam.schemas.tables import EVALUATIONS
 _TOPICS = {
     "faithfulness": (
         *("faithfulness", "degradation", "perturbation_auc", "area_under_curve", "cost_faith"),
-        *("compared", "inversions", "ranking"),
+        *("compared", "inversions", "ranking", "datamodeling"),
     ),
+    "continuations": ("continuation",),
     "cost": ("cost",),
     "agreement": ("agreement", "consensus", "grad_x_input"),
     "plausibility": (
         *("plausibility", "word_ranks", "pointing", "segmentation", "localisation"),
-        "class_discrimination",
+        *("class_discrimination", "evidence"),
     ),
-    "scores": ("tokens", "words", "document", "complexity", "completeness", "layer_tokens"),
+    "scores": (
+        *("tokens", "words", "document", "complexity", "completeness", "quadrature"),
+        "layer_tokens",
+    ),
     "inside the model": (
         *("mixing", "information", "head", "interaction", "receptive", "attribution_tree"),
         *("trigger", "attack", "pattern", "skip_share", "path_share"),
+    ),
+    "checks": (
+        *("randomisation", "efficient_randomisation", "random_logit", "subset_drops"),
+        *("infidelity", "sensitivity", "reliability"),
     ),
     "failures": ("failure",),
 }
