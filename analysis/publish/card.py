@@ -45,6 +45,7 @@ ROWS = {
     "tree_nodes": "a token under an attribution tree",
     "patterns": "the path through the layers that most of a token's influence takes",
     "pattern_ablation": "the output with some nodes of the paths alone",
+    "masks": "what a method left out of an instance at once, and what the model said of the rest",
     "localisation": "how well a method's map of a picture finds what a mask shows",
     "curves": "the prediction at one point of a perturbation curve",
     "failures": "an instance that failed: for all methods (method is null) or for one",
