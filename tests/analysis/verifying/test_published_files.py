@@ -137,6 +137,16 @@ def lose_a_row(folder: Path) -> None:
     pq.write_table(table.slice(1), path, write_page_checksum=True)
 
 
+def publish_without_a_row(folder: Path) -> None:
+    """As if the set had been made so: its ``run.json`` has the file's checksum."""
+    lose_a_row(folder)
+    path = folder / "data" / "attributions" / "paths" / "test-00001-of-00003.parquet"
+    manifest = json.loads((folder / "run.json").read_text())
+    record = manifest["files"][path.relative_to(folder).as_posix()]
+    record["sha256"] = sha256(path.read_bytes()).hexdigest()
+    (folder / "run.json").write_text(json.dumps(manifest))
+
+
 def leave_a_pointer(folder: Path) -> None:
     path = folder / "data" / "instances" / "test-00000-of-00003.parquet"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
@@ -169,7 +179,7 @@ def break_off(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lose_a_row, "layers: 1 belong to no attribution"),
+        (publish_without_a_row, "layers: 1 belong to no attribution"),
         (lose_a_row, "is not what was published: its sha256 is another"),
         (bring_a_stranger, "more.parquet: run.json has no such file"),
         (leave_a_pointer, "git lfs pull"),
