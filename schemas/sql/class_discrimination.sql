@@ -3,7 +3,7 @@
 --
 -- Over the instances of which a mask is known to be of the explained class and another one is not.
 -- `--target objects` explains every class that a mask of a picture is of. A method that knows no
--- class gives all of them one map, and comes to 0.5 exactly where every class is explained.
+-- class gives all of them one map, and comes to 0.5, but for rounding, where all are explained.
 --
 -- What fools it: things of different sizes hold different shares of any map, which evens out only
 -- where every class of a picture is explained. Shares are of positive scores alone.

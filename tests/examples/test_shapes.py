@@ -237,5 +237,7 @@ class TestDemo:
         answer = command("query", out, EXAMPLES / "images.sql", "--format", "csv")
         rows = list(csv.DictReader(io.StringIO(answer.out)))
         assert [row["method"] for row in rows] == ["decompx", "attention_rollout"]
-        assert float(rows[0]["own_share"]) > float(rows[1]["own_share"]) == 0.5
+        # A method that knows no class halves it, but for the rounding of the masses to float32.
+        assert float(rows[1]["own_share"]) == pytest.approx(0.5, abs=1e-6)
+        assert float(rows[0]["own_share"]) > 0.5 + 1e-6
         assert all(0 < float(row["miou"]) < 1 for row in rows)
