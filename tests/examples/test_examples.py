@@ -261,7 +261,7 @@ class TestSplits:
 
 class TestSamples:
     def test_bundled_samples_are_what_the_generators_give(self, tmp_path: Path) -> None:
-        sizes = {"sentiment": 400, "agreement": 400, "influence": 240}
+        sizes = {"sentiment": 400, "agreement": 400, "influence": 240, "notes": 120}
         names = {path.stem for path in (EXAMPLES / "data").iterdir()}
         assert names == set(data.SAMPLES) == {*sizes, "shapes"}
         for name, size in sizes.items():
