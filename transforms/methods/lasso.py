@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 # Rounds over all coefficients, and how little of the largest may change in the last.
 _ROUNDS, _TIGHT = 100_000, 1e-13
+# How close to it the solution is, as a share of the largest, unless equations are about singular.
+_CLOSE = 1e-6
 
 
 def lasso(features: Floats, targets: Floats, alpha: float) -> tuple[Floats, float]:
@@ -38,5 +40,23 @@ def lasso(features: Floats, targets: Floats, alpha: float) -> tuple[Floats, floa
             found[at] = new
         if change <= _TIGHT * np.abs(found).max(initial=0):
             break
-    weights = found / deviation
+    weights = _settled(products, towards, found, alpha) / deviation
     return weights, float(level - weights @ centre)
+
+
+def _settled(products: Floats, towards: Floats, found: Floats, alpha: float) -> Floats:
+    """Where coordinate descent leads, so that the round that was its last leaves no trace.
+
+    With it known which coefficients are above 0 and which are below, they solve linear equations.
+    If by these one changed its sign, or they have many solutions, it is what was found.
+    """
+    some, signs = found != 0, np.sign(found)
+    try:
+        solved = np.linalg.solve(products[np.ix_(some, some)], (towards - alpha * signs)[some])
+    except np.linalg.LinAlgError:
+        return found
+    if not np.allclose(solved, found[some], rtol=0, atol=_CLOSE * np.abs(found).max(initial=0)):
+        return found
+    settled = np.zeros_like(found)
+    settled[some] = solved
+    return settled if (np.sign(settled) == signs).all() else found

@@ -160,3 +160,13 @@ def test_the_lasso_is_the_optimum() -> None:
         else:
             assert abs(slope) <= 0.05 + 1e-10
     assert (lasso(features.astype(float), targets, 1e3)[0] == 0).all()
+
+
+def test_the_lasso_doesnt_know_in_which_order_it_went() -> None:
+    """Of nearly as many features as samples descent is slow, and stops before it is there."""
+    random = np.random.default_rng(0)
+    features = (random.random((20, 21)) < 0.5).astype(float)
+    targets = random.standard_normal(20)
+    there, back = lasso(features, targets, 0.01)[0], lasso(features[:, ::-1], targets, 0.01)[0]
+    assert ((there != 0) == (back[::-1] != 0)).all()
+    np.testing.assert_allclose(there, back[::-1], rtol=0, atol=1e-13 * np.abs(there).max())
