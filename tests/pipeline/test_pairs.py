@@ -39,7 +39,7 @@ def test_the_authors_scores_of_mixed_batches(tmp_path: Path, dtype: str) -> None
     """Of ``bt_head`` and texts see ``tests/transforms``: theirs count padding."""
     out, limit = tmp_path / "out", 1e-12 if dtype == "float64" else 1e-5
     command = f"run --model {MODEL} --corpus {CORPUS} --output {out} --dtype {dtype} --shard-size 7"
-    methods = f"--methods {','.join(KEYS)} --set bt_token.preset=code --set bt_head.preset=code"
+    methods = f"--methods {','.join(KEYS)}"
     assert main(shlex.split(f"{command} {methods} --no-evaluate")) == 0
     assert verify(out).problems == []
     with open_run(out) as connection:

@@ -1,8 +1,6 @@
 """What tests against the authors' numbers share (see goldens/README.md)."""
 
-from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -47,9 +45,3 @@ def golden_rows() -> list[Row]:
         Row(row["id"], input_ids=row["input_ids"], token_type_ids=row["token_type_ids"])
         for row in pq.read_table(GOLDENS / "corpus.parquet").to_pylist()
     ]
-
-
-def as_theirs(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a method with the points that its authors' code takes along a path."""
-    own = {"preset": "code"} if method in ("bt_head", "bt_token") else {}
-    return {**own, **params}

@@ -19,6 +19,9 @@ from attribeam.transforms.passes.path import Moves, Path
 from attribeam.transforms.registry import Choice, ChoiceByKind, Method, Params, Scores, register
 
 _AUTO = "auto"
+# What is taken with a number of points of one's own, and the most that are taken without.
+_FIXED: Rule = "gauss_legendre"
+_MOST = 97
 
 
 def saliency(captured: Captured, params: Params) -> Scores:
@@ -70,7 +73,8 @@ def integrated_gradients(captured: Captured, params: Params) -> Scores:
     A nested rule takes as many of the ``steps`` points as an instance needs: until the gap, and
     what twice the points changed, are at most ``tolerance`` of the largest score. Other rules take
     all of them. ``rule=auto`` is ``nested_early`` from zeros, where gradients are largest near the
-    baseline, and ``nested`` from others.
+    baseline, and ``nested`` from others; and ``gauss_legendre`` where another number of ``steps``
+    is given, of which all are taken.
 
     The preset ``iba`` has the settings that Jiang et al. (2020) compare with. Their code explains
     class 0 of every text and divides by the scores' l2 norm; here the explained class is explained,
@@ -104,7 +108,8 @@ def _path(params: Params) -> Path:
     rule: Rule = params["rule"]
     moves: Moves = params["moves"]
     if params["rule"] == _AUTO:
-        rule = "nested_early" if baseline == "zero" else "nested"
+        early = baseline == "zero"
+        rule = _FIXED if params["steps"] != _MOST else "nested_early" if early else "nested"
     tolerance = checked("integrated_gradients", rule, params["tolerance"])
     return Path(
         baseline,
@@ -170,7 +175,7 @@ register(
             "baseline": ChoiceByKind(
                 "starts", ("pad", "mask", "zero", "black", "blur", "unk", "id0")
             ),
-            "steps": 97,
+            "steps": _MOST,
             "rule": Choice(_AUTO, *get_args(Rule)),
             "tolerance": 0.005,
             "output": Choice(*get_args(Output)),

@@ -19,7 +19,7 @@ from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.row import RowError
 from attribeam.transforms.registry import fit_all
 from tests.conftest import LoadTiny
-from tests.support.authors import as_theirs, golden_numbers
+from tests.support.authors import golden_numbers
 from tests.support.models import GOLDENS, relative_error
 
 WITH_GOLDENS, LENGTH, ENDS = 3, 12, 99
@@ -46,7 +46,7 @@ def pairs(model: Model) -> list[Instance]:
 
 def scores_of(model: Model, method: str, **params: Any) -> dict[str, Any]:
     """Scores by instance."""
-    chosen = choose(method, {method: as_theirs(method, params)})
+    chosen = choose(method, {method: params} if params else {})
     found = attribute(model, pairs(model), chosen)
     assert found.failures == []
     return {
@@ -109,7 +109,7 @@ def test_padding_is_what_the_authors_head_wise_scores_of_texts_count(double: Mod
     """Gradients of attention to what comes later, and to padding, are not zero there."""
     text_tower = double.towers["text"]
     texts = [one for one in pairs(double) if one.side == "text"]
-    chosen = choose("bt_head", {"bt_head": {"start_layer": 0, "preset": "code"}})
+    chosen = choose("bt_head", {"bt_head": {"start_layer": 0}})
     cut = attribute(text_tower, texts, chosen).rows["bt_head"]
     whole = attribute(text_tower, [padded(one) for one in texts], chosen).rows["bt_head"]
     for instance, ours, theirs in zip(texts, cut, whole, strict=True):

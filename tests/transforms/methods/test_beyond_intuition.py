@@ -17,7 +17,6 @@ from tests.support.authors import (
     ALL_AT_ONCE,
     VARIANTS,
     WITH_GOLDENS,
-    as_theirs,
     golden_numbers,
     golden_rows,
 )
@@ -56,7 +55,7 @@ SETTINGS: dict[str, Settings] = {
 def results(
     model: Model, instances: list[Instance], method: str, params: dict[str, Any], **more: Any
 ) -> list[Attribution]:
-    found = attribute(model, instances, choose(method, {method: as_theirs(method, params)}), **more)
+    found = attribute(model, instances, choose(method, {method: params}), **more)
     assert found.failures == []
     return [row for row in found.rows[method] if row is not None]
 
@@ -78,7 +77,7 @@ def golden_scores(
 
     Those of the first method come first.
     """
-    params = {method: as_theirs(method, given) for method, (given, _) in SETTINGS[name].items()}
+    params = {method: given for method, (given, _) in SETTINGS[name].items()}
     chosen = choose(list(params), params)
     found = attribute(
         model, encode(model, golden_rows()), chosen, target=target, token_budget=budget

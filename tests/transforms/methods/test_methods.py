@@ -571,7 +571,9 @@ def cheap(method: str) -> list[Chosen]:
     params = methods()[method].defaults
     # Rows have no parts here.
     parts = {"unit": "token"} if method == "context_cite" else {}
-    return chosen(method, **parts, **{name: few[name] for name in few if name in params})
+    # As many points as an instance needs, where steps alone would be a fixed number of them.
+    own = {"rule": "nested"} if method == "integrated_gradients" else {}
+    return chosen(method, **parts, **own, **{name: few[name] for name in few if name in params})
 
 
 class Number(NamedTuple):

@@ -1,6 +1,7 @@
 """Nested rules, and integrals that take as many points as each instance needs."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from attribeam.transforms.passes.ladder import ladder
 from tests.conftest import LoadTiny
 from tests.support.models import random_instances
 
+# As many points as are needed, whatever the most is.
+BY_NEED: dict[str, Any] = {"rule": "nested"}
 RULES = pytest.mark.parametrize("rule", NESTED)
 
 
@@ -81,9 +84,9 @@ def test_each_instance_takes_as_many_points_as_it_needs(
     model: Model, instances: list[Instance], name: str
 ) -> None:
     # In the middle of the errors of 11 points, so that some need more than that.
-    first = [row.error for row in _rows(model, instances, name, steps=11, tolerance=0)]
+    first = [row.error for row in _rows(model, instances, name, **BY_NEED, steps=11, tolerance=0)]
     tolerance = float(np.median(np.array(first, float)))
-    found = _rows(model, instances, name, steps=321, tolerance=tolerance)
+    found = _rows(model, instances, name, **BY_NEED, steps=321, tolerance=tolerance)
     exact = _rows(model, instances, name, steps=400, rule="gauss_legendre")
     assert len({row.steps for row in found}) > 1
     for row, other in zip(found, exact, strict=True):
@@ -91,7 +94,7 @@ def test_each_instance_takes_as_many_points_as_it_needs(
         assert np.abs(row.scores - other.scores).max() <= tolerance * np.abs(other.scores).max()
     for row, (alone,) in zip(
         found,
-        (_rows(model, [i], name, steps=321, tolerance=tolerance) for i in instances),
+        (_rows(model, [i], name, **BY_NEED, steps=321, tolerance=tolerance) for i in instances),
         strict=True,
     ):
         assert row.steps == alone.steps
@@ -103,15 +106,15 @@ def test_what_rounding_could_decide_is_decided_alone(
 ) -> None:
     """With a tolerance that is an instance's own error, to the last digit."""
     name = "integrated_gradients"
-    error = _rows(model, instances[1:2], name, steps=11, tolerance=0)[0].error
+    error = _rows(model, instances[1:2], name, **BY_NEED, steps=11, tolerance=0)[0].error
     assert error is not None
     alone = []
     collate = "attribeam.transforms.passes.path.collate"
     made = __import__("attribeam.transforms.inputs.kinds", fromlist=["collate"]).collate
     monkeypatch.setattr(collate, lambda *args: alone.append(args[1]) or made(*args))
-    together = _rows(model, instances, name, steps=41, tolerance=error)
+    together = _rows(model, instances, name, **BY_NEED, steps=41, tolerance=error)
     assert [len(one) for one in alone] == [1] and alone[0][0] is instances[1]
-    by_itself = _rows(model, instances[1:2], name, steps=41, tolerance=error)
+    by_itself = _rows(model, instances[1:2], name, **BY_NEED, steps=41, tolerance=error)
     assert together[1].steps == by_itself[0].steps
     assert together[1].error == by_itself[0].error
     assert (together[1].scores == by_itself[0].scores).all()
@@ -140,7 +143,9 @@ def test_what_has_one_rung_knows_its_gap_alone(model: Model, instances: list[Ins
 def test_half_precision_decides_nothing(tiny: LoadTiny) -> None:
     model = tiny("bert", "classification", "bfloat16")
     for steps, taken in ((21, 11), (1, 1)):
-        found = _rows(model, random_instances(model, [5, 7]), "integrated_gradients", steps=steps)
+        found = _rows(
+            model, random_instances(model, [5, 7]), "integrated_gradients", **BY_NEED, steps=steps
+        )
         assert [row.steps for row in found] == [taken, taken]
 
 

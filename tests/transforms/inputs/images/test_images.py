@@ -31,7 +31,7 @@ from attribeam.transforms.localise import localise
 from attribeam.transforms.network.loading import load_model
 from attribeam.transforms.registry import fit_all, methods
 from tests.conftest import LoadTiny
-from tests.support.authors import as_theirs, golden_numbers
+from tests.support.authors import golden_numbers
 from tests.support.models import GOLDENS, plain, relative_error
 
 PICTURES, PATCHES, SIDE = 4, 16, 8
@@ -62,7 +62,7 @@ def pictures(model: Model) -> tuple[Instance, ...]:
 
 
 def scores_of(model: Model, method: str, target: str | int = "predicted", **params: Any) -> Any:
-    chosen = choose(method, {method: as_theirs(method, params)})
+    chosen = choose(method, {method: params} if params else {})
     found = attribute(model, pictures(model), chosen, target=target)
     assert found.failures == []
     return [row.scores for row in found.rows[method] if row is not None]

@@ -16,7 +16,7 @@ from attribeam.transforms.evaluate import Evaluation, Ranking, curves
 from attribeam.transforms.network.anatomy.clip import end_of
 from attribeam.transforms.network.loading import load_model
 from attribeam.transforms.registry import fit_all
-from tests.support.authors import as_theirs, golden_numbers
+from tests.support.authors import golden_numbers
 from tests.support.clip import TEXTS, clip_folder, pictures
 from tests.support.models import GOLDENS, relative_error, save_tiny
 
@@ -72,7 +72,7 @@ def test_the_authors_scores(model: Model, method: str, key: str, params: dict[st
     """By their ``num_layers`` the layers after it; the last one alone where nothing is said."""
     limit = 1e-12 if model.dtype == torch.float64 else 1e-5
     for target in range(len(TEXTS)):
-        chosen = choose(method, {method: as_theirs(method, params)})
+        chosen = choose(method, {method: params} if params else {})
         found = attribute(model, instances_of(model), chosen, target=target)
         for number in range(WITH_GOLDENS):
             row = found.rows[method][number]
