@@ -5,7 +5,7 @@ processor than it runs on, and without any. Whether a setting changes anything i
 gives the same bits as no setting at all is ignored on this machine, which is said, and its tests
 are those without it.
 
-    python -m tests.processors [SETTING=VALUE | unset | test_FILE ...]
+    python -m tests.processors [SETTING=VALUE[,SETTING=VALUE] | unset | test_FILE ...]
 """
 
 import json
@@ -86,9 +86,10 @@ def measured(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def environment_of(setting: str, names: set[str]) -> dict[str, str]:
-    """The environment of this process with one setting and none of the others."""
+    """The environment of this process with one setting, or several at once, and no others."""
     kept = {name: value for name, value in os.environ.items() if name not in names}
-    return kept if setting == UNSET else kept | dict([setting.split("=", 1)])
+    several = () if setting == UNSET else setting.split(",")
+    return kept | dict(one.split("=", 1) for one in several)  # type: ignore[misc]
 
 
 def changed(setting: str, names: set[str]) -> str:
@@ -110,7 +111,8 @@ def main(words: list[str]) -> int:
     if wrong:
         print(f"{wrong[0]} is neither {UNSET}, SETTING=VALUE nor one of TESTS", file=sys.stderr)
         return 2
-    names = {one.split("=")[0] for one in (*SETTINGS, *settings)}
+    every = ",".join((*SETTINGS, *settings)).split(",")
+    names = {one.split("=")[0] for one in every}
     files = [str(next((ROOT / "tests").rglob(f"{name}.py"))) for name in tests or TESTS]
     pytest = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "worksteal"]
     told, failed, done = [], False, set[str]()
