@@ -55,6 +55,6 @@ def test_methods_are_listed_without_torch() -> None:
 
 def test_a_method_is_described() -> None:
     done = call("methods", "bt_head", "attention_flow")
-    assert "--set bt_head.steps=65" in done.stdout
+    assert "--set bt_head.steps=20" in done.stdout
     assert "not among `all`: " in done.stdout
     assert "did you mean lime?" in call("methods", "limes").stderr
