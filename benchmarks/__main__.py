@@ -41,6 +41,7 @@ def main() -> int:
             "norms": ("norms", ()),
             "beyond": ("beyond", ()),
             "pictures": ("pictures", ()),
+            "decoders": ("decoders", ()),
             "decompx": ("decompx", ()),
             "bottleneck": ("bottleneck", (few,)),
             "beta": ("bottleneck_beta", (few,)),
