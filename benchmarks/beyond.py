@@ -37,7 +37,7 @@ def _ratio(folder: Path, length: int) -> bool:
     model = load_model(folder)
     instance = random_instance(model, length)
     # As many points as there are bare passes.
-    chosen = choose(METHODS, {name: {"preset": "code"} for name in ("bt_token", "bt_head")})
+    chosen = choose(METHODS)
     timing = in_turn(
         {
             "methods": lambda: attribute(model, [instance], chosen),

@@ -29,7 +29,6 @@ from transformers import (
 )
 
 from attribeam.transforms import (
-    Chosen,
     EncodeOptions,
     Instance,
     Model,
@@ -54,12 +53,6 @@ RELEVANCE_LIMIT = 10.0  # Forward passes in float64.
 # Texts asked about a picture, and at most so many forward passes for the picture and for each text.
 TEXTS = (1, 2, 4, 8, 16)
 PICTURE_LIMIT, TEXT_LIMIT = 20.0, 1.5
-
-
-def _theirs(names: str) -> list[Chosen]:
-    """Methods with the points that the authors of Beyond Intuition take along a path."""
-    given = {name: {"preset": "code"} for name in BOTH.split(",")}
-    return choose(names, given)
 
 
 def main() -> bool:
@@ -98,7 +91,7 @@ def _texts() -> bool:
         pixels = collate(tower, asked[1]).rows.inputs["pixel_values"]
         work: dict[str, Callable[[], object]] = {"forward": partial(_features, model, pixels)}
         for count, instances in asked.items():
-            work[str(count)] = partial(attribute, tower, instances, _theirs(SIX))
+            work[str(count)] = partial(attribute, tower, instances, choose(SIX))
         timing = in_turn(work, ROUNDS)
     good = True
     for count in TEXTS:
@@ -164,8 +157,8 @@ def _work(folder: Path, model: Model, pictures: list[Instance]) -> dict[str, Cal
 
     return {
         "forward": _forward(_plain(folder, torch.float32), pixels),
-        "six": lambda: attribute(model, pictures, _theirs(SIX)),
-        "both": lambda: attribute(model, pictures, _theirs(BOTH)),
+        "six": lambda: attribute(model, pictures, choose(SIX)),
+        "both": lambda: attribute(model, pictures, choose(BOTH)),
         "authors": _authors(_plain(folder, torch.float32, attention="eager"), pixels),
         "forward in float64": _forward(_plain(folder, torch.float64), pixels.double()),
         **{rules: walk(rules) for rules in RULES},

@@ -291,6 +291,17 @@ class Captured:
         share = Share(self, rank, numbers)
         return replace(self, batch=self.batch.part(numbers), share=share, seconds={})
 
+    def read_of(self, of_inputs: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        """What inputs have of attention, of some questions by their numbers.
+
+        Of all positions, [n, H, T, T], it is what is read of them, [b, H, T]; of means all is.
+        """
+        read = self.batch.inputs.read
+        rows = of_inputs if read.row is None else of_inputs[read.row[own]]
+        if read.at is None or rows.dim() == 3:
+            return rows
+        return rows.transpose(1, 2)[torch.arange(len(own), device=own.device), read.at[own]]
+
     @property
     def of_last_attention(self) -> torch.Tensor | None:
         """Gradient with respect to the last layer's attention of what is read, [B, H, T], if any.
@@ -303,14 +314,11 @@ class Captured:
             return found if read.at is None else self.at_readout(found)
         if self._graph is None or not self._graph.attention:
             return None
-        explained, last, row = self._graph.explained, self._graph.attention[-1], read.row
-        assert row is not None
+        explained, last = self._graph.explained, self._graph.attention[-1]
         for own in self.batch.ranks:
             ((gradient,),) = by_rank([own], explained, [last], again=True)
-            rows = gradient[row[own]]
-            if read.at is not None:
-                rows = rows.transpose(1, 2)[torch.arange(len(own), device=own.device), read.at[own]]
-            found = rows.new_empty(len(row), *rows.shape[1:]) if found is None else found
+            rows = self.read_of(gradient, own)
+            found = rows.new_empty(len(self.batch), *rows.shape[1:]) if found is None else found
             found[own] = rows
         return found
 

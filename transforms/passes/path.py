@@ -289,24 +289,19 @@ class _Walk:
         for own, gradients in _in_chunks(batch.ranks, outputs, wanted, at_once):
             for of, gradient in zip(kinds, gradients, strict=True):
                 by_rule = _weighted(shares, gradient.unflatten(0, (count, -1)))
-                rows = torch.stack([self._of_questions(batch, of, each, own) for each in by_rule])
+                rows = torch.stack([self._of_questions(of, each, own) for each in by_rule])
                 found = totals.setdefault(
                     of, rows.new_empty(len(rows), len(batch), *rows.shape[2:])
                 )
                 found[:, own] = rows
         return totals
 
-    @staticmethod
-    def _of_questions(
-        batch: Batch, of: Of, of_inputs: torch.Tensor, own: torch.Tensor
-    ) -> torch.Tensor:
+    def _of_questions(self, of: Of, of_inputs: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         """Gradients of some questions, by their numbers, of those by input."""
-        read = batch.inputs.read
-        rows = of_inputs if read.row is None else of_inputs[read.row[own]]
-        if of == "input" or read.at is None or rows.dim() == 3:
-            return rows
-        # All of an input's attention was looked at: its questions are read at several positions.
-        return rows.transpose(1, 2)[torch.arange(len(own), device=own.device), read.at[own]]
+        if of == "attention":
+            return self.captured.read_of(of_inputs, own)
+        row = self.captured.batch.inputs.read.row
+        return of_inputs if row is None else of_inputs[row[own]]
 
 
 def _some(captured: "Captured", numbers: torch.Tensor) -> "Captured":
