@@ -6,7 +6,8 @@ in forward passes in float64, which its rules need.
 
 The authors' procedure takes pictures one at a time, and for each of the two methods one forward and
 full backward pass on the picture and 20 on its path, gradients of weights included. What is made of
-the gradients afterwards is left out here.
+the gradients afterwards is left out here. Ours runs the layers below the last one for the path's
+start once for all pictures of a model.
 
 A picture may be asked about several texts (CLIP): what that costs on a tower of pictures of the
 same geometry, which is what one costs, and little more than a backward pass for each.

@@ -121,6 +121,9 @@ class Inputs(Protocol):
             UsageError: If it hasn't.
         """
 
+    def same_start(self, start: str) -> bool:
+        """Whether paths of all inputs of a model start at the same place there."""
+
     def summed(self, model: Model, rows: Rows) -> torch.Tensor:
         """What is added up to enter the first layer, or the norm before it, [B, T, n] in float64.
 

@@ -1,6 +1,6 @@
 """A frozen transformer that can be looked into: logits out, with or without attention."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -320,6 +320,25 @@ class Model:
         weight: torch.Tensor = attrgetter(self.anatomy.patches)(self.network).weight
         places: torch.Tensor = attrgetter(self.anatomy.places)(self.network)
         return weight.flatten(1), places[0]
+
+    def kept(self, what: Hashable, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What depends on the weights alone, computed once while these stay as they are.
+
+        Args:
+            what: What it is, as nothing else.
+            compute: Computes it.
+        """
+        version = sum(weights._version for weights in self.network.parameters())
+        known = self._kept.get(what)
+        if known is None or known[0] != version:
+            with torch.no_grad():
+                known = self._kept[what] = version, compute()
+        return known[1]
+
+    @cached_property
+    def _kept(self) -> dict[Hashable, tuple[int, torch.Tensor]]:
+        """What is kept, and of which version of the weights."""
+        return {}
 
     @property
     def causal(self) -> bool:

@@ -185,6 +185,7 @@ class Captured:
         *,
         watch: Watch = _NOTHING,
         enter: torch.Tensor | None = None,
+        start: int = 0,
         rules: Rules | None = None,
     ) -> tuple[torch.Tensor, Recorder]:
         """Runs copies of the inputs, and reads all that is asked of them.
@@ -192,7 +193,8 @@ class Captured:
         Args:
             count: How many copies, one after the other.
             watch: What to look at.
-            enter: Replaces what enters the first layer, [count * n, T, d].
+            enter: Replaces what enters a layer, [count * n, T, d].
+            start: The layer; those below it are not run.
             rules: Rules that gradients are to follow.
 
         Returns:
@@ -201,10 +203,10 @@ class Captured:
         batch, model = self.batch, self.model
         if self.single or watch.whole or not batch.read_alike:
             inputs = batch.inputs.repeated(count)
-            return model.run(inputs, watch=watch, enter=enter, rules=rules)
+            return model.run(inputs, watch=watch, enter=enter, start=start, rules=rules)
         # Nothing but what is read need come out of the last layer.
         once = batch.once.rows.repeated(count)
-        _, recorder = model.run(once, watch=watch, enter=enter, rules=rules)
+        _, recorder = model.run(once, watch=watch, enter=enter, start=start, rules=rules)
         rows, left = replace(batch.inputs, inputs={}).repeated(count), recorder.left
         assert rows.read.row is not None and left is not None
         read = replace(batch.rows, inputs={}).repeated(count)

@@ -242,14 +242,14 @@ class _Walk:
     def sums(self, points: Floats, weights: Floats) -> dict[Of, torch.Tensor]:
         """Sums of the gradients at K points, by R kinds of weights [R, K]: [R, B, ...] each."""
         captured, totals = self.captured, dict[Of, torch.Tensor]()
-        last = np.flatnonzero(points == 1)
-        if len(last) and self.kinds == ["attention"] and self.path.output == "logit":
-            # The base pass, which is the path's end, may have left its gradients.
-            at_input = captured.of_last_attention
-            if at_input is not None:
-                share = torch.from_numpy(weights[:, last[:1]]).to(at_input)
-                totals["attention"] = torch.tensordot(share, at_input[None], 1)
-                points, weights = (np.delete(of, last[0], -1) for of in (points, weights))
+        if self.kinds == ["attention"]:
+            for point, known in ((1, self._at_input), (0, self._at_start)):
+                here = np.flatnonzero(points == point)[:1]
+                shares = torch.tensor(weights[:, here], device=self.space.end.device)
+                gradient = known(shares) if len(here) else None
+                if gradient is not None:
+                    totals = _added(totals, {"attention": gradient})
+                    points, weights = (np.delete(of, here[0], -1) for of in (points, weights))
         cost = len(self.space.end) * row_cost(captured.batch.rows.length, captured.model.head_size)
         at_once, done = min(max(1, int(captured.budget / cost)), max(1, len(points))), 0
 
@@ -260,26 +260,70 @@ class _Walk:
 
         while done < len(points):
             found, at_once = fitting(some, at_once)
-            totals = {of: totals[of] + found[of] if of in totals else found[of] for of in found}
+            totals = _added(totals, found)
             done += at_once
         return totals
 
+    def _at_input(self, shares: torch.Tensor) -> torch.Tensor | None:
+        """Gradients of attention at the path's end, if the base pass left any, [R, B, ...]."""
+        found = self.captured.of_last_attention if self.path.output == "logit" else None
+        return None if found is None else _weighted(shares, found[None])
+
+    def _at_start(self, shares: torch.Tensor) -> torch.Tensor | None:
+        """Those where all paths start, if that is one place: only the last layer is run."""
+        model, rows = self.captured.model, self.captured.batch.once.rows
+        if not inputs_of(model).same_start(self.path.baseline):
+            return None
+        alone, last = rows.alone(0), model.num_layers - 1
+
+        def enters_last() -> torch.Tensor:
+            entered = [self.space.enter(alone, self.space.start[:1])]
+
+            def leaving(_: int, state: torch.Tensor) -> torch.Tensor:
+                entered.append(state)
+                return state
+
+            model.run(alone, enter=entered[0], leaving=leaving)
+            return entered[last]
+
+        what = "enters the last layer from", self.path.baseline, rows.length
+        entered = model.kept(what, enters_last).expand(len(rows), -1, -1)
+        return self._differentiated(entered, shares, start=last)["attention"]
+
     def _gradients(self, alphas: torch.Tensor, shares: torch.Tensor) -> dict[Of, torch.Tensor]:
-        """Weighted sums of the gradients at some points, [R, B, ...] of each kind.
+        """Weighted sums of the gradients at K points, [R, B, ...] of each kind."""
+        difference = self.space.end - self.space.start
+        steps = alphas.view(-1, *[1] * difference.dim())
+        points = (self.space.start + steps * difference).flatten(0, 1)
+        points.requires_grad_("input" in self.kinds)
+        with torch.enable_grad():
+            rows = self.captured.batch.once.rows.repeated(len(alphas))
+            return self._differentiated(self.space.enter(rows, points), shares, points)
+
+    def _differentiated(
+        self,
+        entered: torch.Tensor,
+        shares: torch.Tensor,
+        points: torch.Tensor | None = None,
+        start: int = 0,
+    ) -> dict[Of, torch.Tensor]:
+        """Weighted sums of the gradients at K points, [R, B, ...] of each kind.
 
         No row's gradient depends on another's, so that of the sum of all outputs is all of them.
         Questions about an input are differentiated one after the other, each with one about all
         others.
+
+        Args:
+            entered: What enters a layer at the points of n inputs, [K n, T, d].
+            shares: What each point counts, [R, K].
+            points: What gradients of the input are with respect to.
+            start: The layer.
         """
-        captured, kinds, count = self.captured, self.kinds, len(alphas)
-        batch, difference = captured.batch, self.space.end - self.space.start
-        steps = alphas.view(-1, *[1] * difference.dim())
-        points = (self.space.start + steps * difference).flatten(0, 1)
-        points.requires_grad_("input" in kinds)
+        captured, kinds, count = self.captured, self.kinds, shares.shape[1]
+        batch = captured.batch
         with torch.enable_grad():
             watch = Watch(readout_attention="attention" in kinds)
-            entered = self.space.enter(batch.once.rows.repeated(count), points)
-            logits, recorder = captured.run_inputs(count, watch=watch, enter=entered)
+            logits, recorder = captured.run_inputs(count, watch=watch, enter=entered, start=start)
             outputs = captured.output(logits, self.path.output).view(count, -1)
         sources = {"input": points, "attention": recorder.readout_attention}
         wanted = [cast(torch.Tensor, sources[of]) for of in kinds]
@@ -312,6 +356,11 @@ def _some(captured: "Captured", numbers: torch.Tensor) -> "Captured":
     some.logits, some.question = captured.logits[numbers], captured.question.chosen(numbers)
     some.attention_gradient, some._graph, some.share = [], None, None
     return some
+
+
+def _added(totals: dict[Of, torch.Tensor], more: dict[Of, torch.Tensor]) -> dict[Of, torch.Tensor]:
+    """Sums of each kind, with more of it."""
+    return {of: totals[of] + found if of in totals else found for of, found in more.items()}
 
 
 def _weighted(shares: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:

@@ -103,6 +103,9 @@ class Vectors:
     def check_start(self, model: Model, start: str, wish: str, remedy: str) -> None:
         pass
 
+    def same_start(self, start: str) -> bool:
+        return False
+
     @torch.no_grad()
     def summed(self, model: Model, rows: Rows) -> torch.Tensor:
         tables = model.network.get_submodule("bert.embeddings")

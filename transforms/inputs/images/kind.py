@@ -168,6 +168,10 @@ class Images:
         if start == "black":
             _check_black(model, wish, remedy)
 
+    def same_start(self, start: str) -> bool:
+        """True of one colour: all pictures of a model are of one size."""
+        return start != "blur"
+
     def summed(self, model: Model, rows: Rows) -> torch.Tensor:
         """What enters the first layer, in float64: relevance divides by sums of it near zero."""
         pixels = rows.inputs["pixel_values"].double()

@@ -215,6 +215,10 @@ class Text:
         """
         _check_token(model, start.removesuffix("_words"), wish, remedy)
 
+    def same_start(self, start: str) -> bool:
+        """False: even zeros are as many as there are tokens."""
+        return False
+
     @torch.no_grad()
     def summed(self, model: Model, rows: Rows) -> torch.Tensor:
         """What tokens, positions and types look up, added up, [B, T, E] in float64.

@@ -29,6 +29,7 @@ from attribeam.transforms.inputs.images.picture import Picture
 from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.localise import localise
 from attribeam.transforms.network.loading import load_model
+from attribeam.transforms.network.randomised import drawn, parts_of, randomised
 from attribeam.transforms.registry import fit_all, methods
 from tests.conftest import LoadTiny
 from tests.support.authors import golden_numbers
@@ -66,6 +67,34 @@ def scores_of(model: Model, method: str, target: str | int = "predicted", **para
     found = attribute(model, pictures(model), chosen, target=target)
     assert found.failures == []
     return [row.scores for row in found.rows[method] if row is not None]
+
+
+@pytest.mark.parametrize("method", ["bt_token", "bt_head"])
+def test_where_all_paths_start_is_known_while_weights_stay(
+    double: Model, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    run = Model.run
+
+    def counted(self: Model, rows: Any, **more: Any) -> Any:
+        runs.append(len(rows) * (self.num_layers - more.get("start", 0)))
+        return run(self, rows, **more)
+
+    monkeypatch.setattr(Model, "run", counted)
+    known = scores_of(double, method)
+    runs.clear()
+    scores_of(double, method)
+    again = sum(runs)
+    change = drawn(double, "init", seed=1)
+    with randomised(parts_of(double)[-2:], change):
+        others = scores_of(double, method)
+        monkeypatch.setattr(Images, "same_start", lambda *_: False)
+        expected = scores_of(double, method)
+    assert relative_error(others, expected) < 1e-12
+    assert relative_error(others, known) > 1e-3
+    runs.clear()
+    assert relative_error(known, scores_of(double, method)) < 1e-12
+    assert again == sum(runs) - PICTURES * (double.num_layers - 1)
 
 
 # The authors' numbers -------------------------------------------------------------------------
