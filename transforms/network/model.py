@@ -324,11 +324,14 @@ class Model:
     def kept(self, what: Hashable, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What depends on the weights alone, computed once while these stay as they are.
 
+        Weights that are others now, or that were changed by any operation, are noticed; a change
+        of their `.data` in place is not, since torch does not count it: then make a new model.
+
         Args:
             what: What it is, as nothing else.
             compute: Computes it.
         """
-        version = sum(weights._version for weights in self.network.parameters())
+        version = tuple((each.data_ptr(), each._version) for each in self.network.parameters())
         known = self._kept.get(what)
         if known is None or known[0] != version:
             with torch.no_grad():
@@ -336,7 +339,7 @@ class Model:
         return known[1]
 
     @cached_property
-    def _kept(self) -> dict[Hashable, tuple[int, torch.Tensor]]:
+    def _kept(self) -> dict[Hashable, tuple[Hashable, torch.Tensor]]:
         """What is kept, and of which version of the weights."""
         return {}
 
