@@ -10,7 +10,7 @@ LM     := demo-lm-out
 # Threads that spin while they wait make torch many times slower on a machine that is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo demo-images demo-lm test processors lint bench extras readers dist collection clean
+.PHONY: demo demo-images demo-lm test processors lint bench extras faults readers dist collection clean
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
+
+faults: $(READY)  ## Parts on hosts that share a store alone, killed and cut off 200 times (FAULTS=20 for fewer)
+	$(BIN)/python -m tests.faults $(FAULTS)
 
 readers: $(READY)  ## Whether other libraries, old and new, read what is published (READERS="polars" for some)
 	$(BIN)/python -m tests.readers $(READERS)

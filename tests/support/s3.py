@@ -13,7 +13,7 @@ import pytest
 
 BUCKET = "bucket"
 # Nothing of the machine's own configuration.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "key",
     "AWS_SECRET_ACCESS_KEY": "secret",
     "AWS_DEFAULT_REGION": "us-east-1",
@@ -76,7 +76,7 @@ def served() -> Iterator[Store]:
     # What other servers of this process were given, they all have.
     urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
     try:
-        with mock.patch.dict(os.environ, _ENVIRONMENT):
+        with mock.patch.dict(os.environ, ENVIRONMENT):
             yield Store(url)
     finally:
         server.stop()
