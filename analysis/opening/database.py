@@ -26,6 +26,7 @@ _TYPE_NAMES = {
     pa.string(): "varchar",
     pa.binary(): "blob",
 }
+_WORD = re.compile(r"[a-z_]\w*", re.ASCII)
 _VIEW = re.compile(r"^create view \w+", re.MULTILINE)
 _GLOB = str.maketrans({character: f"[{character}]" for character in "*?["})
 
@@ -162,18 +163,7 @@ def add_manifest(
         source = f"(select {literal(json.dumps(manifest))} as content)"
     else:
         source = f"read_text({literal(path)})"
-    named = f"(select content, unnest(json_keys(content, '/methods')) as method from {source})"
-    # A method's name is a part of paths, and so can be of these.
-    of_method = "'/methods/' || method || '/"
-    columns = ", ".join(
-        _entry(f"{of_method}{name}'", _METHOD_TYPES.get(name, "varchar"), name)
-        for name in tuple(_METHOD_COMMENTS)[1:]
-    )
-    # Before there was a choice, a word's score was the largest.
-    replaced = "replace (coalesce(word_score, 'max') as word_score)"
-    connection.execute(
-        f"create view methods as select * {replaced} from (select method, {columns} from {named})"
-    )
+    _add_methods(connection, source)
     entries: dict[str, tuple[str, object]] = {"format": ("/format", manifest["format"])}
     for section, values in manifest["identity"].items():
         # Only the tokenizer may be missing.
@@ -186,6 +176,40 @@ def add_manifest(
         for name, (pointer, value) in entries.items()
     )
     connection.execute(f"create view run as select {columns} from {source}")
+
+
+def add_empty(connection: duckdb.DuckDBPyConnection, *, double: bool) -> list[str]:
+    """Adds all that views read, with no rows, of the types that it has in every run.
+
+    Args:
+        connection: Where to.
+        double: Whether scores are float64.
+
+    Returns:
+        The names of what was added.
+    """
+    for table in GLOBS:
+        add_table(connection, table, [], double=double)
+    _add_methods(connection, "(select null::varchar as content where false)")
+    sizes = "null::bigint as model_num_heads, null::bigint as model_num_layers"
+    connection.execute(f"create view run as select {sizes} where false")
+    return [*GLOBS, "methods", "run"]
+
+
+def _add_methods(connection: duckdb.DuckDBPyConnection, source: str) -> None:
+    """Adds ``methods`` of the manifest that is the column ``content`` of some SQL."""
+    named = f"(select content, unnest(json_keys(content, '/methods')) as method from {source})"
+    # A method's name is a part of paths, and so can be of these.
+    of_method = "'/methods/' || method || '/"
+    columns = ", ".join(
+        _entry(f"{of_method}{name}'", _METHOD_TYPES.get(name, "varchar"), name)
+        for name in tuple(_METHOD_COMMENTS)[1:]
+    )
+    # Before there was a choice, a word's score was the largest.
+    replaced = "replace (coalesce(word_score, 'max') as word_score)"
+    connection.execute(
+        f"create view methods as select * {replaced} from (select method, {columns} from {named})"
+    )
 
 
 def _entry(pointer: str, kind: str, name: str) -> str:
@@ -233,11 +257,32 @@ def add_views(
         connection.execute(sql if main else called.sub(r"\1__inside", sql))
 
 
-def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
-    """Comments every view, macro and column.
+def named_views(sql: str) -> set[str]:
+    """The views and macros that some SQL names, and all that these read.
+
+    A word that is no name of one there, but a column's or a text, is taken for it.
+    """
+    found: set[str] = set()
+    words = set(_WORD.findall(sql.lower()))
+    for view in reversed(VIEWS):  # Each follows those that it reads.
+        if words & {view.name, *(name for _, name in view.created)}:
+            found.add(view.name)
+            words |= set(_WORD.findall(view.sql.lower()))
+    return found
+
+
+def add_comments(
+    connection: duckdb.DuckDBPyConnection, *, tables: bool = True, views: bool = True
+) -> None:
+    """Comments every table, view, macro and column.
 
     A column that a view's comment does not explain has the comment of the table's column of the
     same name.
+
+    Args:
+        connection: Where to.
+        tables: Whether the columns of the tables and of ``methods`` are commented.
+        views: Whether views, macros and the columns of views are commented.
     """
     explained = {"methods": _METHOD_COMMENTS}
     inherited: dict[str, str] = {}
@@ -245,7 +290,9 @@ def add_comments(connection: duckdb.DuckDBPyConnection) -> None:
         explained[table] = {f.name: f.metadata[b"comment"].decode() for f in table_schema(table)}
         inherited |= explained[table]
     statements = []
-    for view in VIEWS:
+    if not tables:
+        explained = {}
+    for view in VIEWS if views else ():
         for kind, name in view.created:
             statements.append(f"comment on {kind} {name} is {literal(view.comment)}")
         explained[view.name] = inherited | view.columns

@@ -2,13 +2,14 @@
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 
+from attribeam.analysis.opening.copied import copy_views
 from attribeam.analysis.opening.database import (
     add_comments,
     add_manifest,
@@ -18,6 +19,7 @@ from attribeam.analysis.opening.database import (
     identifier,
     literal,
     lock,
+    named_views,
 )
 from attribeam.analysis.opening.readonly import LOCAL, LocalFiles, ReadOnlyFiles, RenamedFiles
 from attribeam.analysis.opening.remote import PROTOCOLS, RemoteFiles, is_remote
@@ -119,6 +121,7 @@ def open_run(
     others: Mapping[str, str | Path] | None = None,
     settings: Mapping[str, str | int | float | bool] | None = None,
     commented: bool = True,
+    asked: str | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Opens a run as an in-memory database over its Parquet files.
 
@@ -143,8 +146,10 @@ def open_run(
         others: Other runs, each with a name: the tables and views of ``{"other": FOLDER}`` are
             ``other.attributions`` and so on. Table macros are those of the main one.
         settings: DuckDB's settings, such as ``threads`` and ``memory_limit``.
-        commented: Whether views and columns are commented. Without, a run is opened in half the
-            time.
+        commented: Whether views and columns are commented. Without, the first run that a process
+            opens is opened in a third of the time.
+        asked: SQL of all that will be asked, if that is known: no views and macros are there but
+            those that it names and what these read, without comments. None for all.
 
     Raises:
         UsageError: If it is no run folder, or a folder of it is a link, or a file damaged, or an
@@ -161,10 +166,11 @@ def open_run(
     for each in (run, *named.values()):
         if each.files is not None:
             connection.register_filesystem(each.files)
-    _fill(connection, run, commented=commented)
+    views = None if asked is None else named_views(asked)
+    _fill(connection, run, commented=commented, only=views)
     for name, other in named.items():
         connection.execute(f"attach ':memory:' as {identifier(name)}; use {identifier(name)}")
-        _fill(connection, other, main=False, commented=False)
+        _fill(connection, other, main=False, commented=False, only=views)
     connection.execute("use memory")
     if not external_access:
         lock(connection, [each.files.root for each in (run, *named.values()) if each.files])
@@ -286,18 +292,26 @@ def _unreadable(path: str | Path, error: Exception) -> UsageError:
 
 
 def _fill(
-    connection: duckdb.DuckDBPyConnection, run: _Run, *, main: bool = True, commented: bool = True
+    connection: duckdb.DuckDBPyConnection,
+    run: _Run,
+    *,
+    main: bool = True,
+    commented: bool = True,
+    only: Collection[str] | None = None,
 ) -> None:
-    """Adds the tables of a run, the views over them, and perhaps what they mean."""
+    """Adds the tables of a run, the views over them (or some alone), and perhaps what they mean."""
     double = is_double(run.manifest)
     globs = PUBLISHED_GLOBS if is_published(run.manifest) else GLOBS
     try:
         for table, pattern in globs.items():
             add_table(connection, table, [f"{run.prefix}{pattern}"], double=double)
         add_manifest(connection, run.manifest, f"{run.prefix}{MANIFEST}")
-        add_views(connection, main=main)
+        if only is not None:
+            add_views(connection, main=main, only=only)
+            return
+        copy_views(connection, main=main, double=double, commented=commented)
         if commented:
-            add_comments(connection)
+            add_comments(connection, views=False)
     except duckdb.Error as error:
         connection.close()
         raise UsageError(

@@ -3,7 +3,8 @@
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +27,9 @@ from attribeam.analysis.query.terminal import harmless, print_rows
 from attribeam.analysis.query.values import python_rows
 from attribeam.schemas import UsageError
 
-_WRITERS: dict[str, Callable[[pa.Schema, Iterator[pa.RecordBatch], IO[Any]], None]] = {
+Writer = Callable[[pa.Schema, Iterator[pa.RecordBatch], IO[Any]], None]
+
+_WRITERS: dict[str, Writer] = {
     "csv": write_csv,
     "json": write_json,
     "jsonl": write_json_lines,
@@ -50,6 +53,10 @@ TABLE_ROWS = 40
 _FILE_WIDTH = 120
 # Whatever comments can be read from, or what it is named by may be put together.
 _COMMENTS = re.compile(r"duckdb_|information_schema|pg_|\b(query|database)\b", re.IGNORECASE)
+# Whatever says what views there are, or reads one by a name that is put together.
+_LISTS = re.compile(
+    r"\b(show|describe|desc|summarize|pragma|sqlite_\w+|query_table)\b", re.IGNORECASE
+)
 _BATCH = 10_000
 _ERROR_LINES = 6
 
@@ -90,20 +97,25 @@ def run_query(
     if format == "parquet":
         stream = _binary(stream)
     text = _statements(sql)
+    writer = partial(_write_table, width=width) if format == "table" else _WRITERS[format]
+    answer = partial(_answer, sql=text, others=others or (), writer=writer, out=stream)
+    # With access to other files, statements do more than to answer, and are run once.
+    if not (external_access or _COMMENTS.search(text) or _LISTS.search(text)):
+        # What isn't found may be there under a name that isn't plain, or have been meant.
+        with (
+            suppress(duckdb.CatalogException),
+            open_run(folder, others=others, commented=False, asked=text) as connection,
+        ):
+            answer(connection)
+            return
+    commented = bool(_COMMENTS.search(text))
     with open_run(
-        folder,
-        external_access=external_access,
-        others=others,
-        commented=bool(_COMMENTS.search(text)),
+        folder, external_access=external_access, others=others, commented=commented
     ) as connection:
-        for sentence in unknown_methods(text, connection, others or ()):
-            print(f"attribeam: {harmless(sentence)}", file=sys.stderr)
         try:
-            reader = _execute(connection, text)
-        except duckdb.Error as error:
+            answer(connection)
+        except duckdb.CatalogException as error:
             raise UsageError(_explained(error, connection)) from error
-        writer = partial(_write_table, width=width) if format == "table" else _WRITERS[format]
-        writer(reader.schema, _batches(reader), stream)
 
 
 def run_query_to(
@@ -162,6 +174,26 @@ def _binary(stream: IO[Any]) -> IO[bytes]:
         raise UsageError("Parquet is no text: redirect the output to a file.")
     binary: IO[bytes] = getattr(stream, "buffer", stream)
     return binary
+
+
+def _answer(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    others: Collection[str],
+    writer: Writer,
+    out: IO[Any],
+) -> None:
+    """Writes what the last statement gives, unless DuckDB's catalogue lacks something of it."""
+    try:
+        reader = _execute(connection, sql)
+    except duckdb.CatalogException:
+        raise
+    except duckdb.Error as error:
+        raise UsageError(_explained(error, connection)) from error
+    with connection.cursor() as beside:
+        for sentence in unknown_methods(sql, beside, others):
+            print(f"attribeam: {harmless(sentence)}", file=sys.stderr)
+    writer(reader.schema, _batches(reader), out)
 
 
 def _execute(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:

@@ -38,7 +38,9 @@ def test_all_tables_and_views_of_the_other_run(
         open_run(other, commented=False) as alone,
         open_run(folder, commented=False) as main,
     ):
-        for name in (*TABLES, "methods", "run", *(v.name for v in VIEWS if not v.is_macro)):
+        # With access, other files are read by something else, and the views are the same.
+        views = ["words"] if external_access else [v.name for v in VIEWS if not v.is_macro]
+        for name in (*TABLES, "methods", "run", *views):
             sql = "select count(*) from {}" + name
             theirs = connection.execute(sql.format("o.")).fetchall()
             assert theirs == alone.execute(sql.format("")).fetchall(), name
