@@ -50,7 +50,7 @@ def test_what_is_copied_is_what_was_made(
 
 
 def _ordered(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """With the columns that a statement leaves out, of which DuckDB keeps no order, in one order."""
+    """With the columns that a statement leaves out in one order, of which DuckDB keeps none."""
     return [
         tuple(
             _EXCLUDED.sub(lambda found: str(sorted(found[1].split(", "))), entry)
