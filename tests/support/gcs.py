@@ -44,6 +44,7 @@ def served() -> Iterator[GoogleStore]:
     """Serves a bucket that is empty; skips the test if the packages for that aren't installed."""
     for package in ("google.cloud.storage", "gcp_storage_emulator"):
         pytest.importorskip(package)
+    from apache_beam.internal.gcp.auth import _Credentials
     from gcp_storage_emulator.server import create_server
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -52,7 +53,11 @@ def served() -> Iterator[GoogleStore]:
     server.start()
     told = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "GOOGLE_CLOUD_PROJECT": "project"}
     try:
-        with mock.patch.dict(os.environ, told):
+        # Beam looks for credentials five times, with half a minute between them.
+        with (
+            mock.patch.dict(os.environ, told),
+            mock.patch.multiple(_Credentials, _credentials_init=True, _credentials=None),
+        ):
             yield GoogleStore()
     finally:
         server.stop()
