@@ -53,6 +53,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Lets go of all at the end: of what is frozen, libraries say that it leaked."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
     """Saves a tiny model of a family and task, once: ``tiny_folder("bert", "masked_lm")``."""

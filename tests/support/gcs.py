@@ -53,7 +53,7 @@ def served() -> Iterator[GoogleStore]:
     server.start()
     told = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "GOOGLE_CLOUD_PROJECT": "project"}
     try:
-        # Beam looks for credentials five times, with half a minute between them.
+        # Beam looks for credentials for half a minute.
         with (
             mock.patch.dict(os.environ, told),
             mock.patch.multiple(_Credentials, _credentials_init=True, _credentials=None),
