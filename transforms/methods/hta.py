@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from attribeam.transforms.network.capture import Watch
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Forward
 from attribeam.transforms.registry import Method, Params, Scores, register
@@ -41,7 +42,8 @@ def hta_x_input(captured: Captured, params: Params) -> Scores:
 def _last_hidden(captured: Captured, entered: torch.Tensor) -> torch.Tensor:
     """Last hidden state of the position read out, [B, 1, d], of what enters the first layer."""
     rows = captured.batch.rows
-    left = captured.model.run(rows, enter=entered)[1].left
+    watch = Watch(whole=not rows.read.alone)
+    left = captured.model.run(rows, watch=watch, enter=entered)[1].left
     assert left is not None
     return left if rows.read.alone else rows.read.gather(left)[:, None]
 

@@ -124,13 +124,14 @@ def _may_end_early(recorder: Recorder, layer: Layer) -> bool:
     """Whether nothing of the last layer is looked at but what is read, at its positions."""
     watch = recorder.watch
     looked_at = watch.whole or watch.layers or watch.outputs or recorder.leaving is not None
-    return not looked_at and recorder.read.at is not None and layer.attention.dropout is None
+    apart = recorder.read.at is not None or recorder.spoken is not None
+    return apart and not looked_at and layer.attention.dropout is None
 
 
 def _ended_early(
     recorder: Recorder, layer: Layer, entered: torch.Tensor, run: Callable[[], Any]
 ) -> torch.Tensor:
-    """What leaves the last layer at the positions that are read, [Q, 1, d].
+    """What leaves the last layer at the positions that are read, [Q, 1, d] or [B, C, d].
 
     Attention is the network's own, whatever its scores are of. What follows it, most of the layer,
     is done for these positions alone.
@@ -142,12 +143,13 @@ def _ended_early(
     try:
         run()
     except MixedError as ended:
-        mixed, own = (recorder.read.of(x)[:, None] for x in (ended.mixed, entered))
+        mixed, own = (recorder.apart(x) for x in (ended.mixed, entered))
     else:
         raise RuntimeError(f"attention of {type(layer.module).__name__} is not looked up")
     finally:
         recorder.ends_early = False
-    recorder.ended, recorder.gathered = True, recorder.read.row is not None
+    recorder.ended = True
+    recorder.gathered = recorder.read.row is not None or recorder.spoken is not None
     if recorder.rules is None:
         return layer.finish(mixed, own)
     return recorder.rules.finish(layer, mixed, own)

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from attribeam.transforms.network.parts import Attention, Layer
-from attribeam.transforms.network.rows import Read
+from attribeam.transforms.network.rows import Read, Spoken
 from attribeam.transforms.network.rules import Rules, sloped
 
 IMPLEMENTATION = "attribeam"
@@ -97,6 +97,7 @@ class Recorder:
         leaving: What is done to what leaves a layer, of its number; None leaves it.
         rules: What relevance passes the layers by, where gradients are to be relevance.
         noise: What is added to what enters the first layer unless it is replaced, [B, T, d].
+        spoken: What is read, where that is several tokens that follow one another.
         number: How many layers have been called.
         ends_early: Whether the layer that is being run ends where its values are mixed.
         ended: Whether the last one has ended so.
@@ -106,8 +107,9 @@ class Recorder:
             and of several that are read from a row those of all, [B, H, T, T]; differentiable, even
             where nothing below them is.
         entered: What entered the first layer (``hidden_states[0]``), [B, T, d].
-        left: What left the last one: [B, 1, d] where one position of each row is all that is read,
-            [Q, 1, d] of several (``gathered``), else [B, T, d]; differentiable.
+        left: What left the last one: [B, 1, d] where one position of each row is all that is read;
+            [Q, 1, d] of several, or [B, C, d] of what follows one another (``gathered``); else
+            [B, T, d]. Differentiable.
         outputs: What came out of each layer, [B, T, d], without a graph.
         hidden: What entered each layer, as ``LayerStates.entered``.
         values: Its values.
@@ -125,6 +127,7 @@ class Recorder:
     leaving: Callable[[int, torch.Tensor], torch.Tensor] | None = None
     rules: Rules | None = None
     noise: torch.Tensor | None = None
+    spoken: Spoken | None = None
     number: int = 0
     ends_early: bool = False
     ended: bool = False
@@ -162,6 +165,12 @@ class Recorder:
         if self.read.alone and left.shape[1] > 1:
             left = self.read.of(left)[:, None]
         self.left = left
+
+    def apart(self, positions: torch.Tensor) -> torch.Tensor:
+        """What is read of what all positions have, [B, T, n]: [Q, 1, n], or [B, C, n]."""
+        if self.spoken is not None:
+            return self.spoken.of(positions)
+        return self.read.of(positions)[:, None]
 
     @property
     def looks_at_attention(self) -> bool:

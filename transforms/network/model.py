@@ -36,7 +36,7 @@ from attribeam.transforms.network.parts import (
     Softcap,
     unit,
 )
-from attribeam.transforms.network.rows import Read, Rows, Spoken
+from attribeam.transforms.network.rows import Rows, Spoken
 from attribeam.transforms.network.rules import Rules, following
 
 Task = Literal[
@@ -557,7 +557,16 @@ class Model:
         if self.anatomy.closed:
             return self._run_closed(rows, enter)
         recorder = Recorder(
-            self.layers, watch, rows.read, self.dtype, enter, start, leaving, rules, rows.noise
+            self.layers,
+            watch,
+            rows.read,
+            self.dtype,
+            enter,
+            start,
+            leaving,
+            rules,
+            rows.noise,
+            rows.spoken,
         )
         with borrowed(self.network), self.autocast(), recording(recorder), self._following(rules):
             if enter is not None and start == self.num_layers:
@@ -567,7 +576,7 @@ class Model:
             assert recorder.left is not None
             asked = rows
             if recorder.gathered:
-                asked = replace(rows, inputs={}, read=Read(at=rows.read.at))
+                asked = rows.read_apart
             logits = self.logits_of(recorder.left, asked, rules)
         if watch.attention and len(recorder.attention) != self.num_layers - start:
             raise RuntimeError(
@@ -714,7 +723,7 @@ def spoken_log_probs(
         steps: What makes logits of that.
         spoken: The tokens.
     """
-    state = hidden.gather(1, spoken.at[..., None].expand(-1, -1, hidden.shape[-1]))
+    state = spoken.of(hidden)
     for step in steps:
         state = step(state)
     log_probs = state.log_softmax(-1).gather(-1, spoken.ids.clamp(min=0)[..., None])[..., 0]

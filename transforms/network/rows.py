@@ -105,6 +105,10 @@ class Spoken:
     at: torch.Tensor
     ids: torch.Tensor
 
+    def of(self, positions: torch.Tensor) -> torch.Tensor:
+        """What is read of what all positions have, [B, T, n] to [B, C, n]."""
+        return positions.gather(1, self.at[..., None].expand(-1, -1, positions.shape[-1]))
+
     def each(self, change: Change) -> "Spoken":
         """The same of rows that are changed alike."""
         return Spoken(change(self.at), change(self.ids))
@@ -158,6 +162,18 @@ class Rows:
             ValueError: If they are read from means.
         """
         return self.read.position
+
+    @property
+    def read_apart(self) -> "Rows":
+        """What is asked of the rows, where nothing is left of them but what is read.
+
+        That is [Q, 1, n] of one position each, and [B, C, n] of what follows one another.
+        """
+        spoken = self.spoken
+        if spoken is not None:
+            order = torch.arange(spoken.at.shape[1], device=self.device)
+            spoken = Spoken(order.expand_as(spoken.at), spoken.ids)
+        return replace(self, inputs={}, read=Read(at=self.read.at), spoken=spoken)
 
     def repeated(self, times: int) -> "Rows":
         """The rows ``times`` over, with all that is read: row b of copy k is row k * B + b."""
