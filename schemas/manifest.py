@@ -28,6 +28,13 @@ from attribeam.schemas.tables import TABLES
 METHOD_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 # A manifest may come from anyone, and what it names is to be installed.
 _VERSION = re.compile(r"\d[\w.+!-]{0,40}", re.ASCII)
+# What stands for a model's task where scores were imported without it, and what is said then.
+IMPORTED_TASK = "imported"
+NO_MODEL = (
+    "holds scores that were imported without a model, and this needs it: give the model, the "
+    "corpus and their files to `attribeam run --model M --corpus C --scores NAME=FILE --output "
+    "FOLDER`, which makes a run of them"
+)
 _MOST_SHARDS = 10_000_000
 
 
@@ -248,6 +255,11 @@ def encode(manifest: Manifest) -> bytes:
 def is_published(manifest: Manifest) -> bool:
     """Whether the files beside a manifest lie as those of a published run do."""
     return manifest.get("layout") == PUBLISHED
+
+
+def is_imported(manifest: Manifest) -> bool:
+    """Whether a run's scores were imported without a model, which nothing then is known of."""
+    return manifest["identity"]["model"]["task"] == IMPORTED_TASK
 
 
 def is_double(manifest: Manifest) -> bool:

@@ -21,6 +21,7 @@ from attribeam.analysis.plots.page import write_page
 from attribeam.analysis.plots.patterns import PATTERN_PLOTS
 from attribeam.analysis.plots.static import ENDINGS, static
 from attribeam.schemas import UsageError
+from attribeam.schemas.manifest import IMPORTED_TASK, NO_MODEL
 
 PLOTS: dict[str, Plot] = {**FLOW_PLOTS, **HEAD_PLOTS, **PATTERN_PLOTS, **OVERLAY_PLOTS}
 
@@ -96,6 +97,8 @@ def draw(
     wanted = PLOTS[name]
     rows = rows_of(connection, wanted, method, subset)
     if not rows:
+        if connection.execute("select model_task from run").fetchall() == [(IMPORTED_TASK,)]:
+            raise UsageError(f"{name}: {folder} {NO_MODEL}")
         of = " and ".join(given for given in (method, subset) if given is not None)
         what = f"nothing of {of}" if of else "nothing"
         raise UsageError(f"{folder} has {what} to plot as {name}: {wanted.lacking}")

@@ -22,7 +22,7 @@ from attribeam.analysis.publish.example import Example
 from attribeam.analysis.publish.reproduce import is_hub_id, requirements
 from attribeam.schemas import TABLES, VIEWS, table_schema
 from attribeam.schemas.layout import WIDE
-from attribeam.schemas.manifest import Manifest, ModelIdentity
+from attribeam.schemas.manifest import Manifest, ModelIdentity, is_imported
 from attribeam.schemas.papers import papers_in
 from attribeam.schemas.tables import EVALUATIONS, IMAGE
 
@@ -194,6 +194,7 @@ def render(card: Card) -> str:
         devices=devices(card.manifest),
         pictures=of_pictures(card.manifest),
         stretched=stretched(card.manifest),
+        imported=is_imported(card.manifest),
         tables=_tables(card),
         metrics=list(_metrics(card)),
         meanings=_meanings(),

@@ -49,8 +49,11 @@ def example_of(stage: Path, manifest: Manifest) -> Example | None:
         return None  # Of pictures, which a table can't show.
     with pq.ParquetFile(files[0]) as parquet:
         rows = next(parquet.iter_batches(_LOOKED_AT)).to_pylist()
-    short = [row for row in rows if len(row["tokens"]) <= _TOKENS and _scored(row, manifest)]
-    row = (short or rows)[0]
+    named = [row for row in rows if row["tokens"] is not None]
+    short = [row for row in named if len(row["tokens"]) <= _TOKENS and _scored(row, manifest)]
+    if not named:
+        return None
+    row = (short or named)[0]
     scored = _scored(row, manifest)
     if not scored:
         return None

@@ -49,7 +49,7 @@ from attribeam.analysis.publish.tables import (
 from attribeam.analysis.publish.wide import write_wide
 from attribeam.schemas import TABLES, UsageError
 from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, PUBLISHED_GLOBS, REPRODUCE, WIDE
-from attribeam.schemas.manifest import Manifest, encode, is_double
+from attribeam.schemas.manifest import Manifest, encode, is_double, is_imported
 from attribeam.schemas.tables import EVALUATIONS
 
 _REPO = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -238,7 +238,8 @@ def _write(run: Publishable, stage: Path, said: Said, *, link: bool) -> Card:
         )
     run.manifest["files"] = file_records(stage)
     (stage / MANIFEST).write_bytes(encode(run.manifest))
-    (stage / REPRODUCE).write_text(reproduction(run.manifest), encoding="utf-8")
+    if not is_imported(run.manifest):
+        (stage / REPRODUCE).write_text(reproduction(run.manifest), encoding="utf-8")
     card = Card(
         **vars(said),
         **found,
@@ -347,7 +348,7 @@ def _check_local(stage: Path, root: Path) -> None:
     names = [str(root), *local_names(), *filter(None, [get_token()])]
     # Parts of a data set's paths may have the same names: run/data/heads is not /data/heads.
     pattern = "|".join(rf"(?<![\w.-]){re.escape(name)}" for name in names)
-    for name in (CARD, MANIFEST, REPRODUCE):
+    for name in (name for name in (CARD, MANIFEST, REPRODUCE) if (stage / name).exists()):
         if re.search(pattern, (stage / name).read_text(encoding="utf-8")):
             raise UsageError(
                 f"{name} would name a folder of this machine or its token: look for it in "

@@ -1,12 +1,16 @@
-"""What was meant by a name that a query has and the run hasn't."""
+"""What was meant by a name that a query has and the run hasn't, or can't have anything of."""
 
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import cache
 
 import duckdb
 
 from attribeam.analysis.opening.database import identifier
+from attribeam.schemas import VIEWS, UsageError
+from attribeam.schemas.manifest import IMPORTED_TASK, NO_MODEL
+from attribeam.schemas.tables import EVALUATIONS
 
 _TABLE = re.compile(r"Catalog Error: Table with name (\S+) does not exist")
 _COLUMN = re.compile(r'Binder Error: Referenced column "([^"]+)" not found in FROM clause')
@@ -57,6 +61,40 @@ def unknown_methods(
         for text in dict.fromkeys(texts)
         if text not in known
     ]
+
+
+@cache
+def _of_models() -> frozenset[str]:
+    """Tables that a model is asked for, and the views and macros that have nothing without them."""
+    found = {"curves", *EVALUATIONS}
+    for view in VIEWS:  # Each follows those that it reads.
+        read = {*re.findall(r"\b(?:from|join)\s+(\w+)", view.sql)}
+        if not found.isdisjoint(read):
+            found |= {name for _, name in view.created}
+    return frozenset(found)
+
+
+def check_curves(sql: str, connection: duckdb.DuckDBPyConnection, others: Iterable[str]) -> None:
+    """Refuses to ask scores that were imported without a model for what a model has to answer.
+
+    Args:
+        sql: The query.
+        connection: The runs.
+        others: Names of other runs that are opened.
+
+    Raises:
+        UsageError: If the query has such a table or view, of which there would be no rows.
+    """
+    bare = re.sub(r"'(?:[^']|'')*'|--[^\n]*", "", sql)
+    named = re.findall(r'(?:(?:(\w+)|"([^"]+)")\s*\.\s*)?\b(\w+)\b', bare)
+    for one, other, name in named:
+        run = one or other
+        if name not in _of_models() or (run and run not in {*others}):
+            continue
+        table = f"{identifier(run)}.run" if run else "run"
+        task = connection.execute(f"select model_task from {table}").fetchall()
+        if task == [(IMPORTED_TASK,)]:
+            raise UsageError(f"{name}: {run or 'the run'} {NO_MODEL}")
 
 
 def _near(name: str, known: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from attribeam.analysis.opening.replacing import replacing
 from attribeam.analysis.opening.runs import open_run, said
-from attribeam.analysis.query.meant import explained, unknown_methods
+from attribeam.analysis.query.meant import check_curves, explained, unknown_methods
 from attribeam.analysis.query.output import (
     write_csv,
     write_json,
@@ -184,6 +184,8 @@ def _answer(
     out: IO[Any],
 ) -> None:
     """Writes what the last statement gives, unless DuckDB's catalogue lacks something of it."""
+    with connection.cursor() as beside:
+        check_curves(sql, beside, others)
     try:
         reader = _execute(connection, sql)
     except duckdb.CatalogException:

@@ -8,7 +8,7 @@ import duckdb
 from attribeam.analysis.local import without_paths
 from attribeam.analysis.opening.manifest import devices, of_pictures, rows_of, versions
 from attribeam.analysis.report.values import counted, plural, query_count, query_rows
-from attribeam.schemas.manifest import Manifest, SettingsIdentity
+from attribeam.schemas.manifest import Manifest, SettingsIdentity, is_imported
 
 
 class Fact(NamedTuple):
@@ -37,7 +37,7 @@ def run_tiles(connection: duckdb.DuckDBPyConnection, total: int) -> list[Fact]:
         Fact(plural(total, "instance"), f"{total:,}"),
         Fact(plural(methods, "method"), str(methods)),
     ]
-    if labelled:
+    if labelled and accuracy is not None:
         of = "" if labelled == total else f" of the {labelled:,} with a label"
         tiles.append(Fact(f"accuracy{of}", f"{accuracy:.1%}"))
     return [*tiles, Fact(plural(failures, "failure"), f"{failures:,}")]
@@ -49,8 +49,12 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
     settings = manifest["identity"]["settings"]
     numbers = {"layers": model["num_layers"], "heads": model["num_heads"]}
     size = [f"{number} {what}" for what, number in numbers.items() if number]
-    yield Fact("model", ", ".join([model["source"], model.get("architecture") or "", *size]))
-    yield Fact("weights", f"sha256 {model['weights_sha256'][:16]}…")
+    known = [model["source"], *filter(None, [model.get("architecture")]), *size]
+    yield Fact("model", ", ".join(known))
+    if is_imported(manifest):
+        yield Fact("scores", "of others: imported without the model, so that there are no curves")
+    else:
+        yield Fact("weights", f"sha256 {model['weights_sha256'][:16]}…")
     speaks = model.get("task") == "causal_lm"  # What is asked for is any token.
     asked = [] if speaks else [name for (name,) in connection.execute(_ASKED).fetchall()]
     if names := asked or (model["labels"] if not speaks else None):
@@ -68,8 +72,10 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
         yield Fact("truncated", counted(truncated, "instance"))
     if rationales:
         yield Fact("rationales", f"of {counted(rationales, 'instance')}")
-    yield Fact("explained", _explained(model.get("task") or "", settings))
-    yield Fact("numbers", f"{settings['dtype']}, seed {settings['seed']}")
+    if not is_imported(manifest):
+        yield Fact("explained", _explained(model.get("task") or "", settings))
+    seed = f", seed {settings['seed']}" if "seed" in settings else ""
+    yield Fact("numbers", f"{settings['dtype']}{seed}")
     if evaluation := manifest.get("evaluation"):
         orders, operations = ", ".join(evaluation["orders"]), ", ".join(evaluation["operations"])
         units = f"a {evaluation['protocol']} at a time"

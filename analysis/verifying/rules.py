@@ -74,16 +74,19 @@ INSTANCES = (
         "instances: {count} have lists of different lengths, such as {example}",
         """
         select count(*), min(instance_id)
-        from instances
-        where input_ids is null
-            or len(coalesce(tokens, input_ids::varchar[])) <> len(input_ids)
-            or len(coalesce(word_ids, input_ids)) <> len(input_ids)
-            or len(coalesce(char_start, input_ids)) <> len(input_ids)
-            or len(coalesce(char_end, input_ids)) <> len(input_ids)
-            or len(coalesce(special, input_ids::boolean[])) <> len(input_ids)
-            or len(coalesce(segment::int[], input_ids)) <> len(input_ids)
-            or len(coalesce(rationale::int[], input_ids)) <> len(input_ids)
-            or len(coalesce(roles, input_ids::varchar[])) <> len(input_ids)
+        from (select *, coalesce(len(input_ids), len(tokens)) as length from instances)
+        cross join run
+        where length is null
+            -- Of scores that were imported, the vocabulary may be unknown.
+            or (input_ids is null and model_task <> 'imported')
+            or len(tokens) <> length
+            or len(word_ids) <> length
+            or len(char_start) <> length
+            or len(char_end) <> length
+            or len(special) <> length
+            or len(segment) <> length
+            or len(rationale) <> length
+            or len(roles) <> length
         """,
     ),
     Check(
@@ -100,7 +103,11 @@ INSTANCES = (
         """
         select count(*), min(instance_id)
         from instances
-        where not coalesce(isfinite(list_sum(logits)) and isfinite(list_sum(probabilities)), false)
+        cross join run
+        where not coalesce(
+                isfinite(list_sum(logits)) and isfinite(list_sum(probabilities)),
+                model_task = 'imported'
+            )
             or list_count(logits) <> len(logits)
             or list_count(probabilities) <> len(probabilities)
         """,
@@ -119,11 +126,12 @@ INSTANCES = (
         """
         select count(*), min(instance_id)
         from instances
+        cross join run
         -- The last of a language model's is of many tokens.
         where not coalesce(
             logits[prediction + 1]
                 = list_max(if(question_kind = 'next', logits[: len(logits) - 1], logits)),
-            false
+            model_task = 'imported'
         )
         """,
     ),
@@ -153,7 +161,7 @@ ATTRIBUTIONS = (
         select count(*), min(instance_id || ' under ' || method)
         from attributions
         join instances using (instance_id)
-        where coalesce(len(scores), -1) <> len(input_ids)
+        where coalesce(len(scores), -1) <> coalesce(len(input_ids), len(tokens))
         """,
     ),
     Check(

@@ -17,6 +17,10 @@ _EXAMPLES = {
         "run --model folder --corpus reviews.csv --output out --methods lime,occlusion",
     ),
     "plan": ("plan --model folder --corpus reviews.csv --device a100",),
+    "import": (
+        "import --output out --scores theirs=theirs.jsonl --scores captum=captum.npz",
+        "import --output out --scores ig=hf://datasets/user/name#integrated_gradients",
+    ),
     "query": (
         'query out "from ranking"',
         "query out \"from tokens where instance_id = 'r1' and method = 'lime'\"",
@@ -137,6 +141,7 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         "JSON lines, inseq's JSON, an .npz file, or a run (of its METHOD); repeatable",
     )
     plan = _add_plan(commands)
+    _add_import(commands)
     query = commands.add_parser("query", help="ask a run in SQL", allow_abbrev=False)
     query.add_argument(
         "folder", metavar="DIR", help="folder or address (hf://, s3://, gs://) of a run"
@@ -258,6 +263,43 @@ def _add_plan(commands: Any) -> argparse.ArgumentParser:
     add("--format", choices=("table", "json"), default="table")
     _add_run_options(plan, devices="auto|cpu|cuda|t4|l4|a100|a100-80gb|h100")
     return plan
+
+
+def _add_import(commands: Any) -> None:
+    """The command that makes a run of scores alone."""
+    command = commands.add_parser(
+        "import",
+        help="make a run of scores that others computed, without their model",
+        description="Writes attributions that others computed as a run's folder, which query, "
+        "report, publish and verify take. No model is asked, so that there are no curves: "
+        "`attribeam run --scores` puts the same files to the test, with the model.",
+        allow_abbrev=False,
+    )
+    add = command.add_argument
+    add("--output", metavar="DIR", required=True, help="a new folder")
+    add(
+        "--scores",
+        action="append",
+        default=[],
+        required=True,
+        metavar="NAME=FILE[#METHOD]",
+        help="a file of scores, as of `attribeam run`: Parquet, JSON lines, inseq's JSON, an .npz "
+        "file, or a run or published data set (of its METHOD); repeatable",
+    )
+    add(
+        "--corpus",
+        metavar="FILE",
+        help="records of the instances, where scores have none: id, text, tokens, label; Parquet "
+        "or JSON lines",
+    )
+    add("--labels", metavar="A,B,...", help="names of the classes (those that files name)")
+    add("--model", metavar="NAME", help="what the model is called, for people")
+    add(
+        "--pad-id",
+        type=whole,
+        metavar="N",
+        help="vocabulary id that is padding where rows of input_ids end in it",
+    )
 
 
 def _add_head_commands(commands: Any) -> None:

@@ -19,6 +19,7 @@ from attribeam.pipeline.commands.experiments import (
     prune_command,
     triggers_command,
 )
+from attribeam.pipeline.commands.importing import import_command
 from attribeam.pipeline.commands.methods import methods_command
 from attribeam.pipeline.commands.plan import plan_command
 from attribeam.pipeline.commands.results import (
@@ -84,6 +85,7 @@ def _main(given: list[str]) -> int:
     if arguments.command == "plan":
         return plan_command(plan_parser, given[given.index("plan") + 1 :], others)
     commands = {
+        "import": import_command,
         "query": query_command,
         "show": show_command,
         "verify": verify_command,

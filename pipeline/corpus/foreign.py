@@ -9,12 +9,13 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,19 +24,54 @@ from attribeam.analysis import open_run
 from attribeam.analysis.opening.remote import is_remote
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import MANIFEST
+from attribeam.schemas.manifest import METHOD_NAME
 from attribeam.transforms.inputs.given_scores import Given, GivenUnit
-from attribeam.transforms.registry import IMPORTED
+from attribeam.transforms.registry import IMPORTED, methods
 
 Key = tuple[Literal["id", "row", "text"], str | int]
+Record = Mapping[str, Any]
 _IDS, _ROWS = ("instance_id", "id", "row_id"), ("corpus_row", "row", "idx")
 _KNOWN = ".parquet, .jsonl, .json, .npz, or the folder or address of a run"
 
 
+# The scores of a method of a run, and all its instances with them or why they are not there.
+_SCORED = """
+select instance_id, i.row_id = instance_id, i.tokens, a.target, a.scores
+from attributions as a
+join instances as i using (instance_id)
+where a.method = $method
+order by instance_id
+"""
+_OF_EACH = """
+select i, case when a.method is not null then a end, f.message
+from instances as i
+left join (from attributions where method = $method) as a using (instance_id)
+left join (
+    select instance_id, min(message) as message
+    from failures
+    where method = $method and stage = 'attribute'
+    group by instance_id
+) as f using (instance_id)
+order by corpus_row, instance_id
+"""
+_LOST = """
+select instance_id, row_id, corpus_row, message
+from failures
+where method is null
+order by instance_id
+"""
+
+
 class Found(NamedTuple):
-    """A set of scores, and what it is of."""
+    """A set of scores, and what it is of.
+
+    ``record`` is what the file, or the run, says beside it, if that was asked for: of a run the row
+    of its ``instances`` and that of its ``attributions``.
+    """
 
     key: Key
     given: Given
+    record: Record | None = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +101,31 @@ class Foreign:
         return {IMPORTED: self.digest, "source": self.source, **facts, **self.facts}
 
 
-class _FormError(ValueError):
+class FormError(ValueError):
     """Something in a file that can't be scores; the message says what."""
 
 
-def read_foreign(name: str, place: str, labels: Sequence[str] | None) -> Foreign:
+def check_names(names: Iterable[str]) -> None:
+    """Checks that names can be those of methods whose scores are given.
+
+    Raises:
+        UsageError: If one can't, or is that of a method that is computed.
+    """
+    for name in names:
+        if name in methods():
+            raise UsageError(f"--scores {name}: there is a method of that name: give another")
+        if not METHOD_NAME.fullmatch(name):
+            raise UsageError(f"--scores {name}: a name is made of letters, digits, _, . and -")
+
+
+def is_run(path: str) -> bool:
+    """Whether scores at a path are those of a run, or of a published one."""
+    return is_remote(path) or (Path(path) / MANIFEST).is_file()
+
+
+def read_foreign(
+    name: str, place: str, labels: Sequence[str] | None, *, whole: bool = False
+) -> Foreign:
     """Reads scores that others computed.
 
     Args:
@@ -77,18 +133,21 @@ def read_foreign(name: str, place: str, labels: Sequence[str] | None) -> Foreign
         place: Their file, or the folder or address of a run; what follows a ``#`` is the name that
             the method has there, if it isn't the same.
         labels: Names of the model's classes, by which files may call them.
+        whole: Whether what is said beside the scores is kept (``Found.record``).
 
     Raises:
         UsageError: If it can't be read, or is of no form that is known.
     """
     path, _, other = place.partition("#")
     try:
-        if is_remote(path) or (Path(path) / MANIFEST).is_file():
-            return _of_run(name, path, other or name)
+        if is_run(path):
+            return _of_run(name, path, other or name, whole=whole)
         content = Path(path).read_bytes()
-        records = [*_records(path, content, other or name)]
+        records = [*records_of(path, content, other or name)]
         found = [_found(number, record, labels) for number, record in enumerate(records)]
-    except _FormError as error:
+        if whole:
+            found = [one._replace(record=of) for one, of in zip(found, records, strict=True)]
+    except FormError as error:
         raise UsageError(f"--scores {name}: {path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
@@ -98,7 +157,7 @@ def read_foreign(name: str, place: str, labels: Sequence[str] | None) -> Foreign
     return Foreign(name, Path(path).name, sha256(content).hexdigest(), found, {})
 
 
-def _of_run(name: str, folder: str, method: str) -> Foreign:
+def _of_run(name: str, folder: str, method: str, *, whole: bool) -> Foreign:
     """The scores of a method of a run, or of a published one."""
     columns = ["signed", "additive", "class_dependent"]
     with open_run(folder, commented=False) as connection:
@@ -106,33 +165,52 @@ def _of_run(name: str, folder: str, method: str) -> Foreign:
             f"select {', '.join(columns)} from methods where method = $method", {"method": method}
         ).fetchone()
         if record is None:
-            raise _FormError(f"the run has no method {method}")
-        rows = connection.execute(
-            "select instance_id, i.row_id = instance_id as whole, i.tokens, a.target, a.scores"
-            " from attributions as a join instances as i using (instance_id)"
-            " where a.method = $method order by instance_id",
-            {"method": method},
-        ).fetchall()
+            raise FormError(f"the run has no method {method}")
+        rows = connection.execute(_SCORED, {"method": method}).fetchall()
+        rest = _of_each(connection, method) if whole else []
     digest = sha256()
     found = []
-    for instance, whole, tokens, target, scores in rows:
+    for instance, of_row, tokens, target, scores in rows:
         digest.update(json.dumps([instance, target, scores]).encode())
-        of = None if whole else instance
+        of = None if of_row else instance
         given = Given(scores, tokens=tokens, target=target, instance_id=of)
         found.append(Found(("id", instance), given))
     if not found:
-        raise _FormError(f"the run has no scores of {method}")
+        raise FormError(f"the run has no scores of {method}")
     facts = {column: bool(fact) for column, fact in zip(columns, record, strict=True)}
     source = f"{folder.rstrip('/').rpartition('/')[2]}#{method}"
-    return Foreign(name, source, digest.hexdigest(), found, facts)
+    return Foreign(name, source, digest.hexdigest(), rest or found, facts)
+
+
+def _of_each(connection: duckdb.DuckDBPyConnection, method: str) -> list[Found]:
+    """All instances of a run with their scores under a method, or with why there are none."""
+    found = []
+    for one, scores, message in connection.execute(_OF_EACH, {"method": method}).fetchall():
+        problem = (message or "the run has no scores of it") if scores is None else None
+        given = Given(
+            scores["scores"] if scores else (),
+            tokens=one["tokens"],
+            target=scores["target"] if scores else None,
+            problem=problem,
+        )
+        record = {"instance": one, "attribution": scores or {}}
+        found.append(Found(("id", one["instance_id"]), given, record))
+    for name, row, number, message in connection.execute(_LOST).fetchall():
+        record = {"failed": message, "row_id": row, "corpus_row": number}
+        found.append(Found(("id", name), Given((), problem=message), record))
+    return found
 
 
 # Files to records --------------------------------------------------------------------------------
 
 
-def _records(path: str, content: bytes, method: str) -> Iterator[Mapping[str, Any]]:
-    """Yields the records of a file; of one with several methods, those of one of them."""
-    readers: dict[str, Callable[[bytes], Iterator[Mapping[str, Any]]]] = {
+def records_of(path: str, content: bytes, method: str | None = None) -> Iterator[Record]:
+    """Yields the records of a file; of one with several methods, those of one of them.
+
+    Raises:
+        FormError: If it is of no form that is known, or a record is no object.
+    """
+    readers: dict[str, Callable[[bytes], Iterator[Record]]] = {
         ".parquet": _of_parquet,
         ".jsonl": _of_lines,
         ".json": _of_json,
@@ -140,26 +218,26 @@ def _records(path: str, content: bytes, method: str) -> Iterator[Mapping[str, An
     }
     reader = readers.get(Path(path).suffix.lower())
     if reader is None:
-        raise _FormError(f"scores are read from {_KNOWN}")
+        raise FormError(f"scores are read from {_KNOWN}")
     for record in reader(content):
         if not isinstance(record, Mapping):
-            raise _FormError(f"a record is {str(record)[:40]!r}, and no object")
-        if record.get("method") in (None, method):
+            raise FormError(f"a record is {str(record)[:40]!r}, and no object")
+        if method is None or record.get("method") in (None, method):
             yield record
 
 
-def _of_parquet(content: bytes) -> Iterator[Mapping[str, Any]]:
+def _of_parquet(content: bytes) -> Iterator[Record]:
     for batch in pq.ParquetFile(pa.BufferReader(content)).iter_batches(4096):
         yield from batch.to_pylist()
 
 
-def _of_lines(content: bytes) -> Iterator[Mapping[str, Any]]:
+def _of_lines(content: bytes) -> Iterator[Record]:
     for line in content.decode().splitlines():
         if line.strip():
             yield json.loads(line)
 
 
-def _of_json(content: bytes) -> Iterator[Mapping[str, Any]]:
+def _of_json(content: bytes) -> Iterator[Record]:
     """A list of records, JSON lines by another name, or what inseq has saved."""
     try:
         read = json.loads(content)
@@ -174,30 +252,28 @@ def _of_json(content: bytes) -> Iterator[Mapping[str, Any]]:
         yield from read if isinstance(read, list) else [read]
 
 
-def _of_inseq(number: int, sequence: Mapping[str, Any]) -> Mapping[str, Any]:
+def _of_inseq(number: int, sequence: Record) -> Record:
     """A sequence of inseq's: of the one token that was explained, the scores of those before it."""
     source = sequence.get("source_attributions") is not None
     side = "source" if source else "target"
     tokens = [_plain(token)["token"] for token in sequence[side]]
     scores = _array(sequence[f"{side}_attributions"])
     if scores.ndim != 2:
-        raise _FormError(
+        raise FormError(
             f"sequence {number} has scores of {scores.ndim} dimensions: aggregate them to one of "
             "each token before they are saved"
         )
     if scores.shape[1] != 1:
-        raise _FormError(
-            f"sequence {number} explains {scores.shape[1]} tokens: save one step of it"
-        )
+        raise FormError(f"sequence {number} explains {scores.shape[1]} tokens: save one step of it")
     column = scores[:, 0]
     # What comes after what was explained has no score.
     last = len(column) - int(np.isnan(column[::-1]).argmin()) if np.isnan(column).any() else None
     return {"row": number, "scores": column[:last].tolist(), "tokens": tokens[:last]}
 
 
-def _plain(value: Mapping[str, Any]) -> Mapping[str, Any]:
+def _plain(value: Record) -> Record:
     """An object of inseq's without what it says of its class."""
-    plain: Mapping[str, Any] = value.get("attributes", value)
+    plain: Record = value.get("attributes", value)
     return plain
 
 
@@ -216,14 +292,14 @@ def _array(value: Any) -> Any:
     return flat.reshape(value["shape"], order=order).astype(np.float64)
 
 
-def _of_arrays(content: bytes) -> Iterator[Mapping[str, Any]]:
+def _of_arrays(content: bytes) -> Iterator[Record]:
     """Captum's attributions, [N, T], with what tells padding and rows apart, if that is there."""
     with np.load(pa.BufferReader(content), allow_pickle=False) as arrays:
         every = {name: arrays[name] for name in arrays.files}
     scores = every.get("attributions", every.get("scores"))
     if scores is None or scores.ndim != 2:
         shape = "none" if scores is None else f"of {scores.ndim} dimensions"
-        raise _FormError(
+        raise FormError(
             f"`attributions` is {shape}: it is [rows, tokens], summed over the embeddings"
         )
     lengths = every.get("lengths")
@@ -233,10 +309,11 @@ def _of_arrays(content: bytes) -> Iterator[Mapping[str, Any]]:
         record: dict[str, Any] = {"row": row, "scores": own.tolist()}
         if "ids" in every:
             record["id"] = str(every["ids"][row])
-        if lengths is not None:
-            record["scores"] = record["scores"][: int(lengths[row])]
-        elif "input_ids" in every:
-            record["input_ids"] = every["input_ids"][row].tolist()
+        length = None if lengths is None else int(lengths[row])
+        record["scores"] = record["scores"][:length]
+        for name in ("input_ids", "tokens"):
+            if name in every:
+                record[name] = every[name][row].tolist()[:length]
         if "targets" in every:
             record["target"] = int(every["targets"][row])
         yield record
@@ -245,13 +322,13 @@ def _of_arrays(content: bytes) -> Iterator[Mapping[str, Any]]:
 # Records to scores -------------------------------------------------------------------------------
 
 
-def _found(number: int, record: Mapping[str, Any], labels: Sequence[str] | None) -> Found:
+def _found(number: int, record: Record, labels: Sequence[str] | None) -> Found:
     """The scores of a record, which says what they are of."""
     if "rationales" in record and "annotation_id" in record:
         return _of_eraser(record, labels)
     scores = record.get("scores", record.get("attributions"))
     if not isinstance(scores, list):
-        raise _FormError(f"record {number} has no list `scores` or `attributions`")
+        raise FormError(f"record {number} has no list `scores` or `attributions`")
     target = record.get("target")
     if target is None and "attributions" in record and record.get("predictions"):
         # Thermostat explains the largest logit.
@@ -262,23 +339,23 @@ def _found(number: int, record: Mapping[str, Any], labels: Sequence[str] | None)
         "span" if spans is not None else "word" if record.get("words") else "token"
     )
     if unit not in get_args(GivenUnit):
-        raise _FormError(f"record {number}: unit is token, word or span, not {unit!r}")
+        raise FormError(f"record {number}: unit is token, word or span, not {unit!r}")
     given = Given(
         [_number(score) for score in scores],
         unit=unit,
         tokens=named,
         input_ids=record.get("input_ids"),
         spans=None if spans is None else [(int(start), int(end)) for start, end in spans],
-        target=_class(target, labels),
+        target=class_of(target, labels),
     )
-    return Found(_key(number, record), _checked(given))
+    return Found(key_of(number, record), _checked(given))
 
 
-def _of_eraser(record: Mapping[str, Any], labels: Sequence[str] | None) -> Found:
+def _of_eraser(record: Record, labels: Sequence[str] | None) -> Found:
     """A line of ERASER's predictions: soft scores of the words of one document."""
     name, rationales = str(record["annotation_id"]), record["rationales"]
     soft = [one.get("soft_rationale_predictions") for one in rationales]
-    given = Given((), unit="word", target=_class(record.get("classification"), labels))
+    given = Given((), unit="word", target=class_of(record.get("classification"), labels))
     if len(soft) != 1 or soft[0] is None:
         why = f"has soft_rationale_predictions of {sum(s is not None for s in soft)} documents"
         return Found(("id", name), replace(given, problem=f"{why}, not of one"))
@@ -298,7 +375,7 @@ def _checked(given: Given) -> Given:
     return replace(given, problem=f"{bad} of its {len(given.scores)} scores are no numbers")
 
 
-def _class(value: Any, labels: Sequence[str] | None) -> int | None:
+def class_of(value: Any, labels: Sequence[str] | None) -> int | None:
     """The number of a class that a file names."""
     if value is None or isinstance(value, bool):
         return None
@@ -307,10 +384,10 @@ def _class(value: Any, labels: Sequence[str] | None) -> int | None:
     try:
         return int(value)
     except ValueError:
-        raise _FormError(f"the model has no class {value!r}; it has {labels}") from None
+        raise FormError(f"the model has no class {value!r}; it has {labels}") from None
 
 
-def _key(number: int, record: Mapping[str, Any]) -> Key:
+def key_of(number: int, record: Record) -> Key:
     """By what a record says which row it is of: an id, a number or the text."""
     for name in _IDS:
         if record.get(name) is not None:
@@ -320,6 +397,6 @@ def _key(number: int, record: Mapping[str, Any]) -> Key:
             return "row", int(record[name])
     if isinstance(record.get("text"), str):
         return "text", str(record["text"])
-    raise _FormError(
+    raise FormError(
         f"record {number} doesn't say what it is of: {', '.join((*_IDS, *_ROWS))} or text"
     )

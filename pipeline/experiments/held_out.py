@@ -24,7 +24,7 @@ from attribeam.pipeline.corpus.staging import Corpus, open_corpus, read_rows, st
 from attribeam.pipeline.options import Options
 from attribeam.pipeline.running.fingerprint import model_differences
 from attribeam.pipeline.running.identity import base_name
-from attribeam.pipeline.running.manifest import check_is_own
+from attribeam.pipeline.running.manifest import check_asks_model, check_is_own
 from attribeam.pipeline.running.prepare import (
     check_numbers,
     load_checked,
@@ -147,7 +147,9 @@ def check_folder(folder: str) -> None:
     Raises:
         UsageError: If it is no run, or a published one.
     """
-    check_is_own(folder, load_manifest(folder))
+    manifest = load_manifest(folder)
+    check_asks_model(folder, manifest)
+    check_is_own(folder, manifest)
 
 
 def hold_out(options: HeldOutOptions) -> HeldOut:

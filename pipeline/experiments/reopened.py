@@ -18,7 +18,7 @@ from attribeam.pipeline.corpus.staging import read_rows, staged
 from attribeam.pipeline.options import Options
 from attribeam.pipeline.running.again import Run
 from attribeam.pipeline.running.fingerprint import model_differences
-from attribeam.pipeline.running.manifest import check_is_own
+from attribeam.pipeline.running.manifest import check_asks_model, check_is_own
 from attribeam.pipeline.running.prepare import (
     check_numbers,
     load_checked,
@@ -131,6 +131,7 @@ def own_options(folder: str, model: str | None, **more: Any) -> Options:
         UsageError: If it is no run on this machine, a published one, or its model isn't known.
     """
     manifest = load_manifest(folder)
+    check_asks_model(folder, manifest)
     check_is_own(folder, manifest)
     settings, known = manifest["identity"]["settings"], manifest["identity"]["model"]
     if model is None:

@@ -16,6 +16,7 @@ from attribeam.pipeline.store.files import exists, join, open_read, write_atomic
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import FORMAT, MANIFEST
 from attribeam.schemas.manifest import (
+    NO_MODEL,
     FormatError,
     Identity,
     Manifest,
@@ -23,6 +24,7 @@ from attribeam.schemas.manifest import (
     ModelIdentity,
     SettingsIdentity,
     encode,
+    is_imported,
     parse,
 )
 from attribeam.transforms import methods
@@ -65,6 +67,16 @@ def check_is_own(root: str, manifest: Manifest) -> None:
             f"{root} is a published data set, which nothing can be added to: give the folder of "
             "the run that it was made of, or a new one, and publish that"
         )
+
+
+def check_asks_model(root: str, manifest: Manifest) -> None:
+    """Checks that a run is of a model, which can be asked again.
+
+    Raises:
+        UsageError: If its scores were imported without one.
+    """
+    if is_imported(manifest):
+        raise UsageError(f"{root} {NO_MODEL}")
 
 
 def write_manifest(root: str, manifest: Manifest) -> None:

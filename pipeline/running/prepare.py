@@ -14,7 +14,7 @@ from apache_beam.io.filesystem import BeamIOError
 from huggingface_hub import snapshot_download
 
 from attribeam.analysis.opening.runs import linked_folders
-from attribeam.pipeline.corpus.foreign import Foreign, read_foreign
+from attribeam.pipeline.corpus.foreign import Foreign, check_names, read_foreign
 from attribeam.pipeline.corpus.given import stage_given
 from attribeam.pipeline.corpus.padding import count_padding, said
 from attribeam.pipeline.corpus.prompts import read_prompts
@@ -45,7 +45,13 @@ from attribeam.pipeline.workers.engines import Workers, asks_for_gpu
 from attribeam.pipeline.workers.model_files import copy_of
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import CORPUS, GIVEN, LOCK, MANIFEST, MODEL, STATISTICS
-from attribeam.schemas.manifest import METHOD_NAME, CorpusIdentity, Manifest, is_published
+from attribeam.schemas.manifest import (
+    NO_MODEL,
+    CorpusIdentity,
+    Manifest,
+    is_imported,
+    is_published,
+)
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
 from attribeam.transforms.inputs.row import Target
@@ -240,11 +246,7 @@ def _evaluation(options: Options, model: Model) -> Evaluation | None:
 
 def _chosen(options: Options) -> list[Chosen]:
     """The methods that are computed; names of scores that are given are none of these."""
-    for name in options.scores:
-        if name in methods():
-            raise UsageError(f"--scores {name}: there is a method of that name: give another")
-        if not METHOD_NAME.fullmatch(name):
-            raise UsageError(f"--scores {name}: a name is made of letters, digits, _, . and -")
+    check_names(options.scores)
     names = [name.strip() for name in options.methods.split(",") if name.strip()]
     computed = [name for name in names if name not in options.scores]
     if options.scores and names and not computed:
@@ -581,6 +583,8 @@ def _open_output(root: str) -> Manifest | None:
         if manifest is not None and "left" in manifest:
             clear(root, manifest)
             manifest = read_manifest(root)
+        if manifest is not None and is_imported(manifest):
+            raise UsageError(f"--output {root} {NO_MODEL}")
         if manifest is not None and is_published(manifest):
             check_restorable(f"{root}", manifest)
     except UsageError:
