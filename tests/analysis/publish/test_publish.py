@@ -1,17 +1,13 @@
 """Publishing: what is written loads with datasets and DuckDB, tells nothing local, and uploads."""
 
-import base64
 import io
 import json
 import re
 import shutil
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
-from hashlib import sha1, sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +35,7 @@ from attribeam.schemas import TABLES, UsageError
 from attribeam.schemas.encoding import is_plain
 from attribeam.schemas.layout import PUBLISHED_GLOBS, UNFINISHED
 from attribeam.schemas.tables import EVALUATIONS
+from tests.support.hub import TOKEN, Hub, served
 from tests.support.models import save_tiny
 from tests.support.synthetic_run import METHODS, SyntheticRun, synthetic_run, write_run
 from tests.support.tiny import command
@@ -47,7 +44,6 @@ REPO = "someone/some-run"
 LABELS = ["negative", "neutral", "positive"]
 # As a folder of the run that must show up nowhere.
 SECRET_FOLDER = "zoltana-private-folder"
-TOKEN = "hf_thisIsTheTokenThatNobodySees"
 ODD_LABELS = [
     "no",
     "0o7",
@@ -764,198 +760,13 @@ def test_no_run(tmp_path: Path) -> None:
 # Uploading
 
 
-class Hub(ThreadingHTTPServer):
-    """As much of the hub as making a data set and uploading files needs.
-
-    ``repos`` has the files of each data set by path, ``private`` whether it is and ``heads`` its
-    newest revision; ``refuse`` maps the beginning of a path to the status that is answered instead.
-    Of the commits, ``cut`` is the number of the one that breaks off: unmade, or with ``lost`` made
-    while its answer is lost; before that with the number ``other`` somebody else makes one.
-    ``commits`` has the files of the data set after each. ``bad_card`` is what is wrong with cards.
-    With ``lfs`` Parquet files go to a store, ``stored``, as the hub has it, and else along with
-    their commits, which is simpler.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.repos: dict[str, dict[str, bytes]] = {}
-        self.private: dict[str, bool] = {}
-        self.heads: dict[str, int] = {}
-        self.refuse: dict[str, int] = {}
-        self.cut: int | None = None
-        self.lost = False
-        self.other: int | None = None
-        self.bad_card: str | None = None
-        self.lfs = False
-        self.stored: dict[str, bytes] = {}
-        self.commits: list[dict[str, bytes]] = []
-        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.committed: list[list[str]] = []
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_GET(self) -> None:
-        self._answer("GET", b"")
-
-    def do_POST(self) -> None:
-        self._answer("POST", self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-    def do_PUT(self) -> None:
-        self._answer("PUT", self._body())
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def _body(self) -> bytes:
-        if "Content-Length" in self.headers:
-            return self.rfile.read(int(self.headers["Content-Length"]))
-        data = b""
-        while size := int(self.rfile.readline(), 16):
-            data += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return data
-
-    def _answer(self, verb: str, body: bytes) -> None:
-        hub = self.server
-        hub.requests.append((verb, self.path, dict(self.headers), body))
-        path = self.path.split("?")[0]
-        for prefix, status in hub.refuse.items():
-            if path.startswith(prefix):
-                return self._send(status, {"error": f"no, {TOKEN}"})
-        if path == "/api/repos/create":
-            return self._create(json.loads(body))
-        if path == "/api/validate-yaml":
-            errors = [{"message": hub.bad_card}] if hub.bad_card else []
-            return self._send(400 if errors else 200, {"errors": errors, "warnings": []})
-        if path.startswith("/store/"):
-            assert sha256(body).hexdigest() == path.removeprefix("/store/")
-            hub.stored[path.removeprefix("/store/")] = body
-            return self._send(200, {})
-        if path.endswith(".git/info/lfs/objects/batch"):
-            return self._send(200, {"objects": [*map(self._action, json.loads(body)["objects"])]})
-        found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(\w+)/main)?", path)
-        if found is None or found[1] not in hub.repos:
-            return self._send(404, {"error": "Repository not found"})
-        return self._repo(found[1], found[2], body)
-
-    def _create(self, asked: dict[str, Any]) -> None:
-        name = f"{asked['organization']}/{asked['name']}"
-        url = {"url": f"{self.server.endpoint}/datasets/{name}", "name": name}
-        if name in self.server.repos:
-            return self._send(409, {"error": "You already created this dataset repo", **url})
-        assert asked["type"] == "dataset"
-        self.server.repos[name] = {".gitattributes": b"*.parquet filter=lfs\n"}
-        self.server.private[name] = asked.get("visibility") == "private"
-        return self._send(200, url)
-
-    def _repo(self, name: str, action: str | None, body: bytes) -> None:
-        files = self.server.repos[name]
-        match action:
-            case None | "revision":
-                siblings = [{"rfilename": path} for path in files]
-                private = self.server.private[name]
-                sha = f"{self.server.heads.get(name, 0):040x}"
-                answer = {"id": name, "private": private, "siblings": siblings, "sha": sha}
-                return self._send(200, {**answer, "tags": [], "downloads": 0, "likes": 0})
-            case "tree":
-                return self._send(
-                    200,
-                    [self._entry(path, data) for path, data in files.items()],
-                )
-            case "preupload":
-                asked = json.loads(body)["files"]
-                return self._send(200, {"files": [self._mode(files, f["path"]) for f in asked]})
-            case "commit":
-                return self._committed(name, body)
-        return self._send(404, {"error": action})
-
-    def _entry(self, path: str, data: bytes) -> dict[str, Any]:
-        lfs = {"oid": sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-        entry = {"type": "file", "path": path, "size": len(data), "oid": _oid(data)}
-        return {**entry, "oid": "f" * 40, "lfs": lfs} if self._is_lfs(path) else entry
-
-    def _is_lfs(self, path: str) -> bool:
-        return self.server.lfs and path.endswith(".parquet")
-
-    def _mode(self, files: dict[str, bytes], path: str) -> dict[str, Any]:
-        mode = {"path": path, "uploadMode": "regular", "shouldIgnore": False}
-        if self._is_lfs(path):
-            oid = {"oid": sha256(files[path]).hexdigest()} if path in files else {}
-            return {**mode, "uploadMode": "lfs", **oid}
-        return {**mode, "oid": _oid(files[path])} if path in files else mode
-
-    def _action(self, asked: dict[str, Any]) -> dict[str, Any]:
-        if asked["oid"] in self.server.stored:
-            return asked
-        store = {"href": f"{self.server.endpoint}/store/{asked['oid']}"}
-        return {**asked, "actions": {"upload": store}}
-
-    def _committed(self, name: str, body: bytes) -> None:
-        hub = self.server
-        header = json.loads(body.splitlines()[0])["value"]
-        hub.heads[name] = hub.heads.get(name, 0) + (len(hub.committed) == hub.other)
-        if header.get("parentCommit") != f"{hub.heads[name]:040x}":
-            return self._send(412, {"error": "A commit has happened since"})
-        is_cut = len(hub.committed) == hub.cut
-        if is_cut and not hub.lost:
-            return self._send(503, {"error": "cut"})
-        self._commit(hub.repos[name], body)
-        hub.commits.append(dict(hub.repos[name]))
-        hub.heads[name] += 1
-        if is_cut:
-            return self._send(504, {"error": "too slow"})
-        oid = f"{hub.heads[name]:040x}"
-        commit = {"commitUrl": f"{hub.endpoint}/datasets/{name}/commit/{oid}"}
-        return self._send(200, {**commit, "commitOid": oid, "hookOutput": ""})
-
-    def _commit(self, files: dict[str, bytes], body: bytes) -> None:
-        changed = []
-        for line in map(json.loads, body.splitlines()):
-            value = line["value"]
-            if line["key"] == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
-                changed.append(value["path"])
-            elif line["key"] == "lfsFile":
-                files[value["path"]] = self.server.stored[value["oid"]]
-                changed.append(value["path"])
-            elif line["key"] == "deletedFile":
-                del files[value["path"]]
-                changed.append(f"-{value['path']}")
-        self.server.committed.append(changed)
-
-    def _send(self, status: int, content: Any) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-def _oid(data: bytes) -> str:
-    return sha1(b"blob %d\0" % len(data) + data).hexdigest()
-
-
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_XET_CACHE", str(tmp_path / "xet"))
-    with Hub() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with served() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 Upload = Callable[..., Published]
@@ -1081,6 +892,68 @@ def test_an_upload_continues_wherever_it_is_cut(
         # What has come is not sent again.
         sent = [path for commit in hub.committed for path in commit if path.startswith("data/")]
         assert len(sent) == len({*sent}) == sum(path.startswith("data/") for path in whole)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["not done", "answer lost"])
+@pytest.mark.parametrize("former", [False, True], ids=["new", "replacing"])
+def test_any_request_may_be_the_last(
+    former: bool, lost: bool, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From each request on in turn, the hub is gone; the same command then ends as if it never was.
+
+    What is met in between is whole, or says that it isn't.
+    """
+    monkeypatch.setattr(commits, "FILES_OF_COMMIT", 2)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # huggingface_hub waits and tries again.
+    hub.lfs, hub.lost = True, lost
+    folder = small_data_set(tmp_path / "small", 3)
+    before: Content = {".gitattributes": b"*.parquet filter=lfs\n"}
+    if former:
+        old = small_data_set(tmp_path / "old", 4)
+        before |= {name: b"old" + data for name, data in contents(old).items()}
+        before["LICENSE"] = b"mine"
+    whole = {**before, **contents(folder)} if not former else {**contents(folder)}
+    whole |= {name: before[name] for name in (".gitattributes", "LICENSE") if name in before}
+
+    def begin() -> None:
+        hub.repos, hub.private, hub.heads, hub.stored = {}, {}, {}, {}
+        hub.committed.clear(), hub.commits.clear(), hub.requests.clear()
+        if former:
+            hub.repos[REPO], hub.private[REPO], hub.heads[REPO] = dict(before), False, 0
+
+    begin()
+    upload_folder(folder, REPO, False, hub.endpoint)
+    assert hub.repos[REPO] == whole
+    number = len(hub.requests)
+    assert number > 10 and len(hub.committed) > 2
+    for dead in range(number):
+        begin()
+        hub.dead = dead
+        with pytest.raises(UsageError, match="the same command continues"):
+            upload_folder(folder, REPO, False, hub.endpoint)
+        hub.dead = None
+        upload_folder(folder, REPO, False, hub.endpoint)
+        assert hub.repos[REPO] == whole, dead
+        for content in hub.commits:
+            check_whole_or_marked(content, [before, whole])
+
+
+def small_data_set(folder: Path, files: int) -> Path:
+    """A folder as a dry run writes it, of a few bytes."""
+    (folder / "data" / "curves").mkdir(parents=True)
+    for number in range(files):
+        name = f"test-{number:05d}-of-{files:05d}.parquet"
+        (folder / "data" / "curves" / name).write_bytes(b"PAR1" + bytes([number]))
+    for name in ("run.json", "reproduce.yaml"):
+        (folder / name).write_text(name, encoding="utf-8")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    return folder
+
+
+def contents(folder: Path) -> Content:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_card_and_manifest_come_last(hub: Hub, send: Send, small_commits: None) -> None:
