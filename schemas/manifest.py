@@ -180,8 +180,17 @@ class FileRecord(TypedDict):
     sha256: str
 
 
+class VersionRecord(TypedDict):
+    """A version of a published run after the first: its tag, and what it changed."""
+
+    version: str
+    changes: list[str]
+
+
 class Manifest(TypedDict):
     """``run.json``; ``layout``, ``files`` by path and ``incomplete`` has that of a published run.
+
+    So it is with ``versions``, what versions after the first one changed.
 
     ``incomplete`` says what the run lacked when it was published, if it did. ``left`` has what a
     published folder, which has become a run, is yet to lose.
@@ -191,6 +200,7 @@ class Manifest(TypedDict):
     layout: NotRequired[str]
     files: NotRequired[dict[str, FileRecord]]
     incomplete: NotRequired[str]
+    versions: NotRequired[list[VersionRecord]]
     left: NotRequired[list[str]]
     identity: Identity
     methods: dict[str, MethodRecord]

@@ -205,6 +205,7 @@ def render(card: Card) -> str:
         key=Markdown(re.sub(r"\W", "_", card.repo_id)),
         counts=card.counts,
         left_out=card.left_out,
+        versions_of=card.manifest.get("versions", []),
         example=card.example,
         papers=papers_in(method.get("paper") or "" for method in card.manifest["methods"].values()),
         links=_links(card),

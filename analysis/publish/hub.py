@@ -1,10 +1,13 @@
 """Uploading a folder to the Hugging Face hub as a data set, and saying why where it would not."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -17,9 +20,11 @@ from huggingface_hub import (
 from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 from huggingface_hub.hf_api import RepoFile
 
-from attribeam.analysis.publish.commits import NOTE, commits, parts
+from attribeam.analysis.publish.commits import NOTE, Commit, commits, parts
+from attribeam.analysis.publish.versions import Former, changes, newest, next_name, said_of
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import CARD, MANIFEST, UNFINISHED
+from attribeam.schemas.manifest import VersionRecord
 
 _CONTINUES = "the same command continues"
 _MAY_NOT = (
@@ -56,14 +61,36 @@ def check_token(endpoint: str | None) -> None:
         )
 
 
-def upload(stage: Path, repo_id: str, private: bool, endpoint: str | None) -> str:
+class Uploaded(NamedTuple):
+    """What was uploaded: where the data set is, and the tag of its version."""
+
+    url: str
+    version: str
+
+
+def upload(
+    stage: Path,
+    repo_id: str,
+    private: bool,
+    endpoint: str | None,
+    *,
+    finish: Callable[[list[VersionRecord]], None] = lambda _: None,
+    collection: str | None = None,
+) -> Uploaded:
     """Uploads a folder; what is there already isn't sent again.
 
     What files hold is sent first, and shows nowhere before it is committed
-    (``attribeam.analysis.publish.commits``).
+    (``attribeam.analysis.publish.commits``). What is new then is a version, which is tagged.
 
-    Returns:
-        Where the data set is.
+    Args:
+        stage: The folder.
+        repo_id: The data set; it is made if there is none.
+        private: Make it private.
+        endpoint: Address of the hub; None for the usual one.
+        finish: Writes what versions after the first one changed into the folder's manifest and
+            card.
+        collection: The hub's collection that it is added to: its slug, or the title of one of the
+            data set's owner, which is made if there is none.
 
     Raises:
         UsageError: If the hub refuses or can't be reached, or the data set is something else.
@@ -78,8 +105,95 @@ def upload(stage: Path, repo_id: str, private: bool, endpoint: str | None) -> st
         listed = api.list_repo_tree(repo_id, recursive=True, repo_type="dataset")
         there = {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
         _check_repo(there, info, repo_id, private)
-        _commit(api, repo_id, stage, there, info.sha)
-    return f"{api.endpoint}/datasets/{repo_id}"
+        repo = _Repo(api, repo_id, there, info.sha)
+        version = _upload_version(repo, stage, finish)
+        if collection is not None:
+            _collect(api, repo_id, collection, private)
+    return Uploaded(f"{api.endpoint}/datasets/{repo_id}", version)
+
+
+@dataclass(frozen=True)
+class _Repo:
+    """A data set of the hub as it was at a revision: its files by path."""
+
+    api: HfApi
+    name: str
+    there: Mapping[str, RepoFile]
+    revision: str | None
+
+    def tag(self, name: str, revision: str | None, message: str | None = None) -> None:
+        """Gives a revision a name."""
+        self.api.create_tag(
+            self.name,
+            tag=name,
+            tag_message=message,
+            revision=revision,
+            repo_type="dataset",
+            exist_ok=True,
+        )
+
+    def manifest(self, revision: str | None) -> bytes:
+        """``run.json`` at a revision."""
+        with tempfile.TemporaryDirectory(prefix="attribeam-publish-") as folder:
+            path = self.api.hf_hub_download(
+                self.name, MANIFEST, repo_type="dataset", revision=revision, local_dir=folder
+            )
+            return Path(path).read_bytes()
+
+
+def _upload_version(repo: _Repo, stage: Path, finish: Callable[[list[VersionRecord]], None]) -> str:
+    """Makes the data set what the folder holds; returns the tag of that version."""
+    tags = {tag.name for tag in repo.api.list_repo_refs(repo.name, repo_type="dataset").tags}
+    former = _former(repo, tags)
+    # As it would be if nothing had changed: a version that is there is not made again.
+    finish(former.history if former else [])
+    if former is not None and not _planned(repo, stage)[0]:
+        return former.name
+    name = next_name(former, tags)
+    message = None
+    if former is not None:
+        new: VersionRecord = {
+            "version": name,
+            "changes": changes(former.manifest, json.loads((stage / MANIFEST).read_bytes())),
+        }
+        finish([*former.history, new])
+        message = said_of(new)
+    repo.tag(name, _commit(repo, stage), message)
+    return name
+
+
+def _former(repo: _Repo, tags: Collection[str]) -> Former | None:
+    """The version that was published last, which is tagged if it isn't yet; None if there is none.
+
+    Where an upload broke off that is the last tag, since what is there is none.
+    """
+    if MANIFEST in repo.there and UNFINISHED not in repo.there:
+        former = Former.of(repo.manifest(repo.revision))
+        if former.name not in tags:
+            # Of before versions were tagged, or the answer was lost.
+            repo.tag(former.name, repo.revision, former.message)
+        return former
+    last = newest(tags)
+    return None if last is None else Former.of(repo.manifest(last))
+
+
+def _collect(api: HfApi, repo_id: str, collection: str, private: bool) -> None:
+    """Adds the data set to a collection."""
+    slug = collection
+    if "/" not in collection:
+        owner = repo_id.partition("/")[0]
+        slug = api.create_collection(
+            collection, namespace=owner, private=private, exists_ok=True
+        ).slug
+    try:
+        api.add_collection_item(slug, item_id=repo_id, item_type="dataset", exists_ok=True)
+    except HfHubHTTPError as error:
+        if error.response.status_code not in (403, 404):
+            raise
+        raise UsageError(
+            f"{repo_id} is published, but there is no collection {collection} that the token may "
+            "write to: --collection takes its slug, user/title-0123456789ab, or a title"
+        ) from error
 
 
 def _check_card(text: str, endpoint: str) -> None:
@@ -110,13 +224,17 @@ def _check_repo(there: Mapping[str, RepoFile], info: Any, repo_id: str, private:
         )
 
 
-def _commit(
-    api: HfApi, repo_id: str, stage: Path, there: Mapping[str, RepoFile], revision: str | None
-) -> None:
-    """Makes the data set what the folder holds, on top of a revision of it."""
+def _planned(repo: _Repo, stage: Path) -> tuple[list[Commit], list[str]]:
+    """The commits that make the data set what the folder holds, and the files that are sent."""
     files = sorted(p.relative_to(stage).as_posix() for p in stage.rglob("*") if p.is_file())
-    changed = [path for path in files if not _is_same(stage / path, there.get(path))]
-    planned = commits(there, files, changed)
+    changed = [path for path in files if not _is_same(stage / path, repo.there.get(path))]
+    return commits(repo.there, files, changed), changed
+
+
+def _commit(repo: _Repo, stage: Path) -> str | None:
+    """Makes the data set what the folder holds, on top of its revision; returns the new one."""
+    api, repo_id, revision = repo.api, repo.name, repo.revision
+    planned, changed = _planned(repo, stage)
     sent = {path: CommitOperationAdd(path, stage / path) for path in changed}
     for part in parts(changed):
         # In parts, since the store keeps what was sent whole, and may forget what was not.
@@ -141,6 +259,7 @@ def _commit(
             parent_commit=revision,
         )
         revision = done.oid
+    return revision
 
 
 def _is_same(file: Path, there: RepoFile | None) -> bool:

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from attribeam.analysis.publish.tables import (
 from attribeam.analysis.publish.wide import write_wide
 from attribeam.schemas import TABLES, UsageError
 from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, PUBLISHED_GLOBS, REPRODUCE, WIDE
-from attribeam.schemas.manifest import Manifest, encode, is_double, is_imported
+from attribeam.schemas.manifest import Manifest, VersionRecord, encode, is_double, is_imported
 from attribeam.schemas.tables import EVALUATIONS
 
 _REPO = re.compile(r"[A-Za-z0-9][\w-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -78,6 +79,7 @@ class Published:
         repo_id: The data set's name on the hub.
         folder: Where a dry run wrote it; else None.
         url: Where it is on the hub; None after a dry run.
+        version: The tag of its version there, such as v2; None likewise.
         configs: What can be loaded; the first is the default.
         files: Number of files.
         size: Their bytes.
@@ -87,6 +89,7 @@ class Published:
     repo_id: str
     folder: Path | None
     url: str | None
+    version: str | None
     configs: tuple[str, ...]
     files: int
     size: int
@@ -108,6 +111,7 @@ def publish(
     allow_incomplete: bool = False,
     dry_run: str | Path | None = None,
     endpoint: str | None = None,
+    collection: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Published:
     """Publishes a finished run as a data set.
@@ -127,6 +131,8 @@ def publish(
         allow_incomplete: Publish the whole shards of a run that isn't finished or sound.
         dry_run: Write what would be uploaded to this folder, which must not exist or be empty.
         endpoint: Address of the hub; None for the usual one.
+        collection: A collection of the hub that it is added to: its slug, or a title, of which one
+            is made if there is none.
         tell: Is given warnings, before anything is uploaded.
 
     Raises:
@@ -143,6 +149,8 @@ def publish(
         creators=creators,
         title=title,
     )
+    if dry_run is not None and collection is not None:
+        raise UsageError("--collection is of the hub, where a dry run puts nothing: leave it out")
     if dry_run is None:
         check_token(endpoint)
     elif Path(dry_run).exists() and (not Path(dry_run).is_dir() or any(Path(dry_run).iterdir())):
@@ -153,15 +161,22 @@ def publish(
         tell(warning)
     with _stage(dry_run) as stage:
         card = _write(run, stage, said, link=dry_run is None)
+        finish = partial(_finish, run, stage, card)
+        uploaded = (
+            upload(stage, repo_id, private, endpoint, finish=finish, collection=collection)
+            if dry_run is None
+            else None
+        )
         found = [path for path in stage.rglob("*") if path.is_file()]
         published = Published(
-            repo_id,
-            None if dry_run is None else Path(dry_run),
-            None if dry_run is not None else upload(stage, repo_id, private, endpoint),
-            tuple(config.name for config in card.configs),
-            len(found),
-            sum(path.stat().st_size for path in found),
-            tuple(warnings),
+            repo_id=repo_id,
+            folder=None if dry_run is None else Path(dry_run),
+            url=None if uploaded is None else uploaded.url,
+            version=None if uploaded is None else uploaded.version,
+            configs=tuple(config.name for config in card.configs),
+            files=len(found),
+            size=sum(path.stat().st_size for path in found),
+            warnings=tuple(warnings),
         )
     return published
 
@@ -237,7 +252,6 @@ def _write(run: Publishable, stage: Path, said: Said, *, link: bool) -> Card:
             sound=not run.problems,
         )
     run.manifest["files"] = file_records(stage)
-    (stage / MANIFEST).write_bytes(encode(run.manifest))
     if not is_imported(run.manifest):
         (stage / REPRODUCE).write_text(reproduction(run.manifest), encoding="utf-8")
     card = Card(
@@ -249,9 +263,18 @@ def _write(run: Publishable, stage: Path, said: Said, *, link: bool) -> Card:
         example=example_of(stage, run.manifest),
         incomplete=run.incomplete,
     )
+    _finish(run, stage, card, [])
+    return card
+
+
+def _finish(run: Publishable, stage: Path, card: Card, versions: list[VersionRecord]) -> None:
+    """Writes manifest and card, with what versions of the data set after the first one changed."""
+    run.manifest.pop("versions", None)
+    if versions:
+        run.manifest["versions"] = versions
+    (stage / MANIFEST).write_bytes(encode(run.manifest))
     (stage / CARD).write_text(render(card), encoding="utf-8")
     _check_local(stage, run.root)
-    return card
 
 
 def _write_summaries(run: Publishable, stage: Path) -> dict[str, Any]:

@@ -485,6 +485,11 @@ def _add_publish(commands: Any) -> None:
     add("folder", metavar="DIR", help="folder of a run")
     add("repo_id", metavar="USER/NAME", help="the data set; made if there is none")
     add("--dry-run", metavar="FOLDER", help="write what would be uploaded to a new folder instead")
+    add(
+        "--collection",
+        metavar="SLUG_OR_TITLE",
+        help="add it to a collection of the hub; by a title, one is made if there is none",
+    )
     add("--license", metavar="ID", help="the hub's id of the licence, such as cc-by-4.0")
     add("--corpus-license", metavar="TEXT", help="the licence of the corpus's texts or pictures")
     add("--model-license", metavar="TEXT", help="that of the model, whose output is published")

@@ -181,8 +181,10 @@ def publish_command(arguments: argparse.Namespace) -> int:
         private=arguments.private,
         allow_incomplete=arguments.allow_incomplete,
         dry_run=arguments.dry_run,
+        collection=arguments.collection,
         tell=lambda warning: print(f"warning: {harmless(warning)}", file=sys.stderr),
     )
     print(f"{done.files} files, {done.size / 1e6:.1f} MB, {len(done.configs)} configs")
-    print(f"folder: {done.folder}" if done.url is None else f"data set: {done.url}")
+    where = f"folder: {done.folder}" if done.url is None else f"data set: {done.url}"
+    print(where if done.version is None else f"{where} ({done.version})")
     return DONE

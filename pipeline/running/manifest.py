@@ -115,7 +115,7 @@ def merged(root: str, old: Manifest | None, new: Manifest) -> Manifest:
         for name in new["methods"]
     }
     # What only a published folder has.
-    own = {key: value for key, value in old.items() if key not in ("layout", "files")}
+    own = {key: value for key, value in old.items() if key not in ("layout", "files", "versions")}
     return {
         **cast(Manifest, own),
         "identity": _with_hashes(old["identity"], new["identity"]),

@@ -4,11 +4,13 @@ import base64
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 TOKEN = "hf_thisIsTheTokenThatNobodySees"
 
@@ -42,6 +44,9 @@ class Hub(ThreadingHTTPServer):
         self.stored: dict[str, bytes] = {}
         self.commits: list[dict[str, bytes]] = []
         self.dead: int | None = None
+        # By data set and tag: the revision, what was said of it, and the files that it had.
+        self.tags: dict[str, dict[str, tuple[str, str | None, dict[str, bytes]]]] = {}
+        self.collections: dict[str, list[str]] = {}
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.committed: list[list[str]] = []
 
@@ -56,6 +61,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer("GET", b"")
+
+    def do_HEAD(self) -> None:
+        self._answer("HEAD", b"")
 
     def do_POST(self) -> None:
         self._answer("POST", self.rfile.read(int(self.headers.get("Content-Length", 0))))
@@ -99,10 +107,86 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, {})
         if path.endswith(".git/info/lfs/objects/batch"):
             return self._send(200, {"objects": [*map(self._action, json.loads(body)["objects"])]})
-        found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(\w+)/main)?", path)
+        if path.startswith("/api/collections"):
+            return self._collect(path, json.loads(body or b"{}"))
+        if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            return self._resolve(found[1], found[2], unquote(found[3]))
+        found = re.fullmatch(
+            r"/api/datasets/([^/]+/[^/]+)(?:/([\w-]+)(?:/([^/]+)(?:/.*)?)?)?", path
+        )
         if found is None or found[1] not in hub.repos:
             return self._send(404, {"error": "Repository not found"})
-        return self._repo(found[1], found[2], body)
+        if found[2] == "tag":
+            return self._tag(found[1], found[3], json.loads(body))
+        files = self._at(found[1], found[3] or "main")
+        if files is None:
+            return self._send(404, {"error": "Revision not found"})
+        return self._repo(found[1], found[2], files, body)
+
+    def _at(self, name: str, revision: str) -> dict[str, bytes] | None:
+        """The files of a data set at a revision; None if there is none of that name."""
+        hub = self.server
+        if revision in ("main", f"{hub.heads.get(name, 0):040x}"):
+            return hub.repos[name]
+        for tag, (oid, _, files) in hub.tags.get(name, {}).items():
+            if revision in (tag, oid):
+                return files
+        return None
+
+    def _tag(self, name: str, revision: str, asked: dict[str, Any]) -> None:
+        tags = self.server.tags.setdefault(name, {})
+        files = self._at(name, revision)
+        if files is None:
+            return self._send(404, {"error": "Revision not found"})
+        if asked["tag"] in tags:
+            return self._send(409, {"error": "Tag reference exists already"})
+        oid = f"{self.server.heads.get(name, 0):040x}" if revision == "main" else revision
+        tags[asked["tag"]] = (oid, asked.get("message"), dict(files))
+        return self._send(200, {})
+
+    def _collect(self, path: str, asked: dict[str, Any]) -> None:
+        found = self.server.collections
+        if path == "/api/collections":
+            slug = f"{asked['namespace']}/{asked['title'].lower().replace(' ', '-')}-{'0' * 24}"
+            there = slug in found
+            found.setdefault(slug, [])
+            return self._send(409 if there else 200, self._collection(slug))
+        slug = path.removeprefix("/api/collections/").removesuffix("/items")
+        if slug not in found:
+            return self._send(404, {"error": "Collection not found"})
+        if path.endswith("/items"):
+            if asked["item"]["id"] in found[slug]:
+                return self._send(409, {"error": "It is there already"})
+            assert asked["item"]["type"] == "dataset"
+            found[slug].append(asked["item"]["id"])
+        return self._send(200, self._collection(slug))
+
+    def _collection(self, slug: str) -> dict[str, Any]:
+        at = "2026-01-01T00:00:00.000Z"
+        owner = {"name": slug.partition("/")[0]}
+        about = {"slug": slug, "title": slug, "owner": owner, "items": [], "lastUpdated": at}
+        return {**about, "position": 0, "private": False, "theme": "blue", "upvotes": 0}
+
+    def _resolve(self, name: str, revision: str, path: str) -> None:
+        files = self._at(name, revision) if name in self.server.repos else None
+        if files is None or path not in files:
+            code = "EntryNotFound" if files is not None else "RevisionNotFound"
+            return self._send(404, {"error": "Not found"}, {"X-Error-Code": code})
+        data = files[path]
+        whole, status = (
+            {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": self._oid_of(name, revision)},
+            200,
+        )
+        if found := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            data = data[int(found[1]) : int(found[2]) + 1 if found[2] else None]
+            status = 206
+        return self._send(status, data, whole)
+
+    def _oid_of(self, name: str, revision: str) -> str:
+        if revision in (tags := self.server.tags.get(name, {})):
+            return tags[revision][0]
+        head = f"{self.server.heads.get(name, 0):040x}"
+        return head if revision == "main" else revision
 
     def _create(self, asked: dict[str, Any]) -> None:
         name = f"{asked['organization']}/{asked['name']}"
@@ -114,8 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.private[name] = asked.get("visibility") == "private"
         return self._send(200, url)
 
-    def _repo(self, name: str, action: str | None, body: bytes) -> None:
-        files = self.server.repos[name]
+    def _repo(self, name: str, action: str | None, files: dict[str, bytes], body: bytes) -> None:
         match action:
             case None | "revision":
                 siblings = [{"rfilename": path} for path in files]
@@ -123,11 +206,20 @@ class _Handler(BaseHTTPRequestHandler):
                 sha = f"{self.server.heads.get(name, 0):040x}"
                 answer = {"id": name, "private": private, "siblings": siblings, "sha": sha}
                 return self._send(200, {**answer, "tags": [], "downloads": 0, "likes": 0})
+            case "refs":
+                tags = [
+                    {"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": oid}
+                    for tag, (oid, *_) in self.server.tags.get(name, {}).items()
+                ]
+                return self._send(200, {"branches": [], "converts": [], "tags": tags})
             case "tree":
-                return self._send(
-                    200,
-                    [self._entry(path, data) for path, data in files.items()],
-                )
+                # All below a folder, as it is always asked for.
+                below = unquote("/".join(self.path.split("?")[0].split("/")[7:]))
+                found = [path for path in files if path.startswith(below and f"{below}/")]
+                return self._send(200, [self._entry(path, files[path]) for path in found])
+            case "paths-info":
+                asked = parse_qs(body.decode())["paths"]
+                return self._send(200, [self._entry(p, files[p]) for p in asked if p in files])
             case "preupload":
                 asked = json.loads(body)["files"]
                 return self._send(200, {"files": [self._mode(files, f["path"]) for f in asked]})
@@ -189,16 +281,21 @@ class _Handler(BaseHTTPRequestHandler):
                 changed.append(f"-{value['path']}")
         self.server.committed.append(changed)
 
-    def _send(self, status: int, content: Any) -> None:
+    def _send(
+        self, status: int, content: Any, more: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         if self.gone:
             self.close_connection = True
             return
-        data = json.dumps(content).encode()
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        for name, value in more.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
 
 def _oid(data: bytes) -> str:

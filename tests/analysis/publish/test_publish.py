@@ -30,6 +30,7 @@ from attribeam.analysis.publish.card import ROWS, escaped, size_category
 from attribeam.analysis.publish.hub import upload as upload_folder
 from attribeam.analysis.publish.publish import Published, publish
 from attribeam.analysis.publish.publishable import published_manifest
+from attribeam.analysis.publish.versions import changes
 from attribeam.analysis.verifying.verify import Report
 from attribeam.schemas import TABLES, UsageError
 from attribeam.schemas.encoding import is_plain
@@ -818,7 +819,7 @@ def test_what_is_there_is_not_sent_again(hub: Hub, upload: Upload) -> None:
     upload(license="mit")
     assert hub.committed == []
     upload(license="cc0-1.0")
-    assert hub.committed == [["README.md"]]
+    assert hub.committed == [["README.md", "run.json"]]
 
 
 def test_an_upload_that_broke_off_continues(hub: Hub, upload: Upload) -> None:
@@ -841,8 +842,8 @@ Send = Callable[..., str]
 def send(dry: Path, hub: Hub) -> Send:
     """Uploads what the dry run wrote."""
 
-    def to_hub(folder: Path = dry) -> str:
-        return upload_folder(folder, REPO, False, hub.endpoint)
+    def to_hub(folder: Path = dry, **options: Any) -> str:
+        return upload_folder(folder, REPO, False, hub.endpoint, **options).url
 
     return to_hub
 
@@ -913,28 +914,38 @@ def test_any_request_may_be_the_last(
         old = small_data_set(tmp_path / "old", 4)
         before |= {name: b"old" + data for name, data in contents(old).items()}
         before["LICENSE"] = b"mine"
-    whole = {**before, **contents(folder)} if not former else {**contents(folder)}
-    whole |= {name: before[name] for name in (".gitattributes", "LICENSE") if name in before}
+
+    def finish(versions: list[Any]) -> None:
+        (folder / "run.json").write_text(json.dumps({"versions": versions}), encoding="utf-8")
+
+    def send() -> str:
+        return upload_folder(folder, REPO, False, hub.endpoint, finish=finish).version
 
     def begin() -> None:
-        hub.repos, hub.private, hub.heads, hub.stored = {}, {}, {}, {}
+        hub.repos, hub.private, hub.heads, hub.stored, hub.tags = {}, {}, {}, {}, {}
         hub.committed.clear(), hub.commits.clear(), hub.requests.clear()
         if former:
             hub.repos[REPO], hub.private[REPO], hub.heads[REPO] = dict(before), False, 0
 
     begin()
-    upload_folder(folder, REPO, False, hub.endpoint)
-    assert hub.repos[REPO] == whole
+    send()
+    whole, tags = dict(hub.repos[REPO]), dict(hub.tags[REPO])
+    kept = {name: before[name] for name in (".gitattributes", "LICENSE") if name in before}
+    assert whole == {**contents(folder), **kept}
+    assert [*tags] == (["v1", "v2"] if former else ["v1"])
     number = len(hub.requests)
     assert number > 10 and len(hub.committed) > 2
     for dead in range(number):
         begin()
         hub.dead = dead
         with pytest.raises(UsageError, match="the same command continues"):
-            upload_folder(folder, REPO, False, hub.endpoint)
+            send()
         hub.dead = None
-        upload_folder(folder, REPO, False, hub.endpoint)
+        assert send() == [*tags][-1]
         assert hub.repos[REPO] == whole, dead
+        assert {n: (message, files) for n, (_, message, files) in hub.tags[REPO].items()} == {
+            n: (message, files) for n, (_, message, files) in tags.items()
+        }
         for content in hub.commits:
             check_whole_or_marked(content, [before, whole])
 
@@ -954,6 +965,82 @@ def small_data_set(folder: Path, files: int) -> Path:
 def contents(folder: Path) -> Content:
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_each_version_is_a_tag_and_says_what_it_changed(
+    hub: Hub, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upload(license="mit", methods=["paths"]).version == "v1"
+    assert "## Versions" not in hub.repos[REPO]["README.md"].decode()
+    for _ in range(2):  # The same again is no version.
+        assert upload(license="mit").version == "v2"
+    assert upload(license="cc0-1.0").version == "v3"
+    tags = hub.tags[REPO]
+    assert [(name, message) for name, (_, message, _) in tags.items()] == [
+        ("v1", None),
+        ("v2", "added: gradient, attention"),
+        ("v3", "the same run, with another card"),
+    ]
+    card_text = hub.repos[REPO]["README.md"].decode()
+    assert "This is `v3`." in card_text and "| `v2` | added: gradient, attention |" in card_text
+    assert "| `v3` | the same run, with another card |" in card_text
+    files = huggingface_hub.HfFileSystem(endpoint=hub.endpoint, skip_instance_cache=True)
+    for tag, methods in (("v1", ["paths"]), ("v2", [*METHODS]), ("v3", [*METHODS])):
+        found = files.find(f"datasets/{REPO}@{tag}")
+        scored = {path.split("/")[-2] for path in found if "/attributions/" in path}
+        assert scored == {*methods}
+        manifest = json.loads(files.read_bytes(f"datasets/{REPO}@{tag}/run.json"))
+        assert [*manifest["methods"]] == methods
+
+
+def test_what_was_published_without_a_tag_is_the_first_version(hub: Hub, upload: Upload) -> None:
+    upload(methods=["paths"])
+    hub.tags.clear()
+    # One of somebody else is left to them.
+    hub.tags[REPO] = {"v2": ("0" * 40, None, {}), "paper": ("0" * 40, None, {})}
+    assert upload().version == "v3"
+    assert [*hub.tags[REPO]] == ["v2", "paper", "v1", "v3"]
+    assert "data/attributions/gradient/test-00000-of-00001.parquet" not in hub.tags[REPO]["v1"][2]
+
+
+def test_it_may_be_added_to_a_collection(hub: Hub, send: Send, tmp_path: Path) -> None:
+    slug = "someone/attributions-0123456789abcdef01234567"
+    hub.collections[slug] = []
+    for _ in range(2):
+        send(collection=slug)
+        send(collection="My runs")
+    made = f"someone/my-runs-{'0' * 24}"
+    assert hub.collections == {slug: [REPO], made: [REPO]}
+    with pytest.raises(UsageError, match="is published, but there is no collection no/such"):
+        send(collection="no/such")
+    with pytest.raises(UsageError, match="a dry run puts nothing"):
+        publish(tmp_path, REPO, dry_run=tmp_path / "dry", collection=slug)
+
+
+def test_changes_are_named() -> None:
+    method = {"params": {"steps": 20}}
+    before = {
+        "methods": {"a": method, "b": method},
+        "identity": {"corpus": {"rows": 60}, "settings": {"seed": 0}, "tokenizer": None},
+        "files": {"data/instances/x": {"rows": 60}, "data/curves/a": {"sha256": "1"}},
+        "incomplete": "not finished",
+    }
+    after = {
+        "methods": {"a": {"params": {"steps": 50}}, "c": method},
+        "identity": {"corpus": {"rows": 70}, "settings": {"seed": 0}, "tokenizer": None},
+        "files": {"data/instances/x": {"rows": 70}},
+    }
+    assert changes(before, after) == [
+        "added: c",
+        "left out: b",
+        "other parameters, version or tables: a",
+        "another corpus: rows 70 (was 60)",
+        "70 instances instead of 60",
+        "the run is whole",
+    ]
+    assert changes(before, before) == ["the same run, with another card"]
+    other = {**before, "files": {**before["files"], "data/curves/a": {"sha256": "2"}}}  # type: ignore[dict-item]
+    assert changes(before, other) == ["other contents of 1 of 2 files"]
 
 
 def test_card_and_manifest_come_last(hub: Hub, send: Send, small_commits: None) -> None:
@@ -1035,7 +1122,13 @@ def test_what_a_former_publication_had_more_is_deleted(hub: Hub, upload: Upload)
     hub.committed.clear()
     upload(methods=["paths"])
     assert not any("gradient" in path for path in hub.repos[REPO])
-    assert not any(b"gradient" in hub.repos[REPO][name] for name in ("README.md", "run.json"))
+    manifest = json.loads(hub.repos[REPO]["run.json"])
+    assert manifest.pop("versions") == [
+        {"version": "v2", "changes": ["left out: gradient, attention"]}
+    ]
+    assert "gradient" not in json.dumps(manifest)
+    text, _, rest = hub.repos[REPO]["README.md"].decode().partition("## Versions")
+    assert "gradient" not in text + rest.partition("## Licences")[2]
 
 
 def test_a_private_data_set_is_private(hub: Hub, upload: Upload) -> None:
