@@ -10,7 +10,7 @@ LM     := demo-lm-out
 # Threads that spin while they wait make torch many times slower on a machine that is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo demo-images demo-lm test processors lint bench extras faults readers dist collection clean
+.PHONY: demo demo-images demo-lm test processors lint bench extras readers croissant dist collection clean
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -57,6 +57,9 @@ faults: $(READY)  ## Parts on hosts that share a store alone, killed and cut off
 
 readers: $(READY)  ## Whether other libraries, old and new, read what is published (READERS="polars" for some)
 	$(BIN)/python -m tests.readers $(READERS)
+
+croissant: $(READY)  ## Whether the Croissant that the hub makes of what is published is one, by mlcroissant
+	$(BIN)/python -m tests.croissant
 
 collection: $(READY)  ## The bundled corpora as data sets to be published, each opened again (in collection/)
 	$(BIN)/python -m examples.collection collection

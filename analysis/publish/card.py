@@ -80,7 +80,9 @@ _CLASSES = {
 }
 _SIZES = {
     name: 10**power
-    for power, name in enumerate(("1K", "10K", "100K", "1M", "10M", "100M", "1B"), start=3)
+    for power, name in enumerate(
+        ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"), start=3
+    )
 }
 _TASKS = {
     "classification": "text-classification",

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import ClassLabel, List, Value
+from datasets.utils.metadata import known_task_ids
 from markdown_it import MarkdownIt
 
 from attribeam.analysis import joining, open_run, verify
@@ -577,6 +579,24 @@ def test_the_split_is_the_corpus_s(split: str | None, name: str, tmp_path: Path)
     }
 
 
+def test_the_yaml_is_what_the_hub_takes(dry: Path, tmp_path: Path) -> None:
+    """As far as libraries know without asking it: nothing is lost, and names are known."""
+    loaded = huggingface_hub.DatasetCard.load(dry / "README.md")
+    loaded.save(tmp_path / "README.md")
+    assert front_matter(tmp_path) == front_matter(dry)
+    assert loaded.data.configs[0]["config_name"] == "wide"
+    assert loaded.data.size_categories == ["n<1K"] and loaded.data.license == "cc-by-4.0"
+    resources = files(datasets) / "utils" / "resources"
+    sizes = json.loads((resources / "size_categories.json").read_text(encoding="utf-8"))
+    assert {size_category(10**power) for power in range(15)} <= {*sizes}
+    languages = json.loads((resources / "languages.json").read_text(encoding="utf-8"))
+    assert {*loaded.data.language} <= {*languages}
+    assert {*card._TASKS.values()} <= {*known_task_ids}
+    infos = datasets.info.DatasetInfosDict.from_dataset_card_data(loaded.data)
+    configs = datasets.utils.metadata.MetadataConfigs.from_dataset_card_data(loaded.data)
+    assert [*infos] == [*configs] and configs.get_default_config_name() == "wide"
+
+
 def test_several_splits_are_one(tmp_path: Path) -> None:
     run = synthetic_run()
     run.instances[0]["split"] = "dev"
@@ -591,7 +611,8 @@ def test_several_splits_are_one(tmp_path: Path) -> None:
         (999, "n<1K"),
         (1000, "1K<n<10K"),
         (5_000_000, "1M<n<10M"),
-        (10**9, "n>1B"),
+        (10**9, "1B<n<10B"),
+        (10**12, "n>1T"),
     ],
 )
 def test_size_categories(rows: int, name: str) -> None:
