@@ -15,6 +15,7 @@ from typing import Any
 
 import datasets
 import duckdb
+import yaml
 
 from attribeam.analysis import open_run, verify
 from attribeam.analysis.publish.publish import publish
@@ -33,12 +34,22 @@ class Bundled:
         model: Folder of the model, of ``examples/models``.
         corpus: File of the corpus, of ``examples/data``.
         options: What else the run is told.
+        config: File of ``examples`` with the methods, where it isn't all of them.
     """
 
     title: str
     model: str
     corpus: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    config: str | None = None
+
+    @property
+    def methods(self) -> str:
+        """Names of the methods."""
+        if self.config is None:
+            return "all"
+        content = (HERE / self.config).read_text(encoding="utf-8")
+        return ",".join(yaml.safe_load(content)["methods"])
 
 
 BUNDLED = {
@@ -47,17 +58,20 @@ BUNDLED = {
     "images": Bundled(
         "Attributions of a classifier of shapes", "shapes-vit", "shapes", {"target": "objects"}
     ),
+    "continuations": Bundled(
+        "Attributions of a language model", "notes-llama", "notes", config="lm.yaml"
+    ),
 }
 
 
-def make(name: str, parent: Path, limit: int | None = None, methods: str = "all") -> Path:
+def make(name: str, parent: Path, limit: int | None = None, methods: str | None = None) -> Path:
     """Makes a data set and opens it again.
 
     Args:
         name: One of ``BUNDLED``.
         parent: The folder that the run (``NAME-run``) and the data set (``NAME``) are written to.
         limit: The first so many rows; None for all.
-        methods: The methods.
+        methods: The methods; None for those of ``BUNDLED``.
 
     Returns:
         The folder of the data set.
@@ -71,7 +85,7 @@ def make(name: str, parent: Path, limit: int | None = None, methods: str = "all"
         corpus=HERE / "data" / f"{of.corpus}.parquet",  # type: ignore[arg-type]
         output=parent / f"{name}-run",  # type: ignore[arg-type]
         limit=limit,
-        methods=methods,
+        methods=methods or of.methods,
         **of.options,
     )
     run(options)
