@@ -56,6 +56,7 @@ def main() -> int:
             "planning": ("planning", ()),
             "quadrature": ("quadrature", (Material(model, arguments.corpus, 12),)),
             "many_files": ("many_files", ()),
+            "publishing": ("publishing", ()),
             "soak": ("soak", ()),
         }
         if arguments.other is not None:
