@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -106,6 +107,39 @@ def test_columns_that_came_later_are_null(folder: Path) -> None:
         picture = "STRUCT(bytes BLOB, path VARCHAR)"
         kinds = ["INTEGER", "VARCHAR", "VARCHAR[]", picture, *["INTEGER"] * 5, picture]
         assert [kind for _, kind, *_ in described] == kinds
+
+
+def test_what_a_later_version_adds_is_passed_over(archive: Path, tmp_path: Path) -> None:
+    """Columns, keys and tables that nobody knows yet; and files that lack what was added since."""
+    folder = extracted(archive, tmp_path) / "published"
+    with open_run(folder, commented=False) as connection:
+        before = {sql: connection.execute(sql).fetchall() for sql in _ASKED}
+    (first, *_) = sorted(folder.glob("**/instances/*.parquet"))
+    rows = pq.ParquetFile(first).read()
+    added = [c.name for c in table_schema("instances") if (c.metadata or {}).get(b"added")]
+    rows = rows.drop_columns([name for name in added if name in rows.column_names])
+    pq.write_table(rows.append_column("later", pa.array([{"a": 1}] * len(rows))), first)
+    manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    manifest["later"] = manifest["identity"]["settings"]["later"] = {"a": [1]}
+    later = folder / "data" / "later" / "train-00000-of-00001.parquet"
+    later.parent.mkdir()
+    pq.write_table(rows, later)
+    manifest["methods"]["saliency"]["tables"].append("later")
+    (folder / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with open_run(folder, commented=False) as connection:
+        assert {sql: connection.execute(sql).fetchall() for sql in _ASKED} == before
+        for name in TABLES:
+            described = connection.execute(f"describe {name}").fetchall()
+            assert [column for column, *_ in described] == table_schema(name).names
+        asked = "select count(*), count(image) from instances"
+        assert connection.execute(asked).fetchall() == [(4, 0)]
+
+
+_ASKED = (
+    "select instance_id, tokens, label, prediction from instances order by all",
+    "from attributions order by all",
+    "select method, comprehensiveness from faithfulness order by all",
+)
 
 
 def test_a_database_of_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
