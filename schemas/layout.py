@@ -64,6 +64,7 @@ WIDE = "wide"  # A folder there: a row of each instance with all that is said of
 OVERLAYS = "overlays"  # What it was called, of pictures alone.
 CARD = "README.md"  # Its card, whose name is the hub's.
 REPRODUCE = "reproduce.yaml"  # Beside it: how the run is made again.
+REPORT = "report.html"  # What `attribeam report` writes, and may lie beside a card, too.
 UNFINISHED = "UPLOAD-NOT-FINISHED.md"  # There while it is uploaded in more than one commit.
 
 _PART_LOCK = re.compile(rf"{re.escape(LOCK)}\.(\d{{5,}})-of-(\d{{5,}})", re.ASCII)

@@ -157,6 +157,7 @@ class Card(Said):
         left_out: What failed, by stage, method and error: how often, and a message.
         example: An instance to be shown; None for none.
         incomplete: What the run lacked, to be read after "the run was"; empty if nothing.
+        report: Name of the report's file beside it; None without one.
     """
 
     manifest: Manifest
@@ -168,6 +169,7 @@ class Card(Said):
     left_out: Sequence[Mapping[str, Any]] = ()
     example: Example | None = None
     incomplete: str = ""
+    report: str | None = None
 
     @property
     def model(self) -> ModelIdentity:

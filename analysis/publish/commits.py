@@ -10,7 +10,7 @@ Wherever that breaks off, what is there has no card and no manifest, and the not
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, REPRODUCE, UNFINISHED
+from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, REPORT, REPRODUCE, UNFINISHED
 
 # What huggingface_hub, too, begins with; the hub takes about half a minute for them.
 FILES_OF_COMMIT = 250
@@ -24,7 +24,7 @@ with the last of them, and this note goes then. The `attribeam publish` command 
 continues it.
 """
 
-_LAST = (CARD, MANIFEST, REPRODUCE)
+_LAST = (CARD, MANIFEST, REPRODUCE, REPORT)
 
 
 class Commit(NamedTuple):
@@ -46,7 +46,7 @@ def commits(there: Collection[str], files: Collection[str], changed: Sequence[st
     gone = [
         path
         for path in sorted(there)
-        if path not in files and (path.startswith(f"{PUBLISHED}/") or path == UNFINISHED)
+        if path not in files and (path.startswith(f"{PUBLISHED}/") or path in (UNFINISHED, REPORT))
     ]
     message = "Publish a run of attribeam"
     if len(changed) + len(gone) <= FILES_OF_COMMIT:

@@ -4,6 +4,7 @@
 
     README.md                                            the card
     reproduce.yaml                                       what `run --config` takes
+    report.html                                          if it is asked for
     run.json                                             the manifest, without anything local
     data/instances/train-00000-of-00001.parquet          files of about 128 MB
     data/attributions/saliency/train-00000-of-00001.parquet
@@ -49,7 +50,15 @@ from attribeam.analysis.publish.tables import (
 )
 from attribeam.analysis.publish.wide import write_wide
 from attribeam.schemas import TABLES, UsageError
-from attribeam.schemas.layout import CARD, MANIFEST, PUBLISHED, PUBLISHED_GLOBS, REPRODUCE, WIDE
+from attribeam.schemas.layout import (
+    CARD,
+    MANIFEST,
+    PUBLISHED,
+    PUBLISHED_GLOBS,
+    REPORT,
+    REPRODUCE,
+    WIDE,
+)
 from attribeam.schemas.manifest import Manifest, VersionRecord, encode, is_double, is_imported
 from attribeam.schemas.tables import EVALUATIONS
 
@@ -59,7 +68,8 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]+)*|code|multilingual")
 # What the card asks, and what it reads: to add all views would take longer than to write the files.
 _VIEWS = ("compared", "compared_curves", "degradation", "faithfulness", "cost_faithfulness")
 
-
+# The most instances that the report beside a card shows one by one.
+_REPORTED = 500
 _COUNTS = (
     "select count(*) as instances, count(*) filter (truncated) as truncated,"
     " (select count(*) from failures) as failures from instances"
@@ -112,6 +122,7 @@ def publish(
     dry_run: str | Path | None = None,
     endpoint: str | None = None,
     collection: str | None = None,
+    report: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Published:
     """Publishes a finished run as a data set.
@@ -133,6 +144,7 @@ def publish(
         endpoint: Address of the hub; None for the usual one.
         collection: A collection of the hub that it is added to: its slug, or a title, of which one
             is made if there is none.
+        report: Put the run's report beside the card.
         tell: Is given warnings, before anything is uploaded.
 
     Raises:
@@ -160,7 +172,7 @@ def publish(
     for warning in warnings:
         tell(warning)
     with _stage(dry_run) as stage:
-        card = _write(run, stage, said, link=dry_run is None)
+        card = _write(run, stage, said, link=dry_run is None, report=report)
         finish = partial(_finish, run, stage, card)
         uploaded = (
             upload(stage, repo_id, private, endpoint, finish=finish, collection=collection)
@@ -240,7 +252,7 @@ def _stage(dry_run: str | Path | None) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _write(run: Publishable, stage: Path, said: Said, *, link: bool) -> Card:
+def _write(run: Publishable, stage: Path, said: Said, *, link: bool, report: bool) -> Card:
     """Writes all files of the data set to a folder; returns what the card says."""
     write_tables(run, stage, link=link)
     found = _write_summaries(run, stage)
@@ -254,6 +266,8 @@ def _write(run: Publishable, stage: Path, said: Said, *, link: bool) -> Card:
     run.manifest["files"] = file_records(stage)
     if not is_imported(run.manifest):
         (stage / REPRODUCE).write_text(reproduction(run.manifest), encoding="utf-8")
+    if report:
+        _write_report(run, stage)
     card = Card(
         **vars(said),
         **found,
@@ -262,9 +276,23 @@ def _write(run: Publishable, stage: Path, said: Said, *, link: bool) -> Card:
         configs=_configs(stage),
         example=example_of(stage, run.manifest),
         incomplete=run.incomplete,
+        report=REPORT if report else None,
     )
     _finish(run, stage, card, [])
     return card
+
+
+def _write_report(run: Publishable, stage: Path) -> None:
+    """Writes the report of what is published."""
+    # plotly takes a while.
+    from attribeam.analysis.report.report import page_of  # noqa: PLC0415
+
+    with _connect(stage, run.manifest, only=None) as connection:
+        try:
+            page = page_of(connection, run.manifest, _REPORTED, run.incomplete or None)
+        except duckdb.Error as error:
+            raise _unreadable(error) from error
+    (stage / REPORT).write_text(page, encoding="utf-8")
 
 
 def _finish(run: Publishable, stage: Path, card: Card, versions: list[VersionRecord]) -> None:
@@ -301,7 +329,9 @@ def _write_summaries(run: Publishable, stage: Path) -> dict[str, Any]:
     }
 
 
-def _connect(stage: Path, manifest: Manifest) -> duckdb.DuckDBPyConnection:
+def _connect(
+    stage: Path, manifest: Manifest, only: Sequence[str] | None = _VIEWS
+) -> duckdb.DuckDBPyConnection:
     """The views over what is published, so that the card says nothing of anything else."""
     connection = duckdb.connect()
     # Not locked: links lead out of the folder, and nobody else's SQL runs here.
@@ -311,7 +341,7 @@ def _connect(stage: Path, manifest: Manifest) -> duckdb.DuckDBPyConnection:
         add_table(connection, table, [f"{escape_glob(str(stage))}/{pattern}"], double=double)
     try:
         add_manifest(connection, manifest)
-        add_views(connection, only=_VIEWS)
+        add_views(connection, only=only)
     except duckdb.Error as error:
         connection.close()
         raise _unreadable(error) from error

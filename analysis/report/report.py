@@ -33,6 +33,7 @@ from attribeam.analysis.report.overview import failure_table, run_facts, run_gro
 from attribeam.analysis.report.values import of_patches, query_count
 from attribeam.analysis.report.verdict import ranked, verdict
 from attribeam.schemas import UsageError
+from attribeam.schemas.layout import REPORT
 from attribeam.schemas.manifest import Manifest
 
 LIMIT = 5000
@@ -61,16 +62,27 @@ def write_report(
     manifest = load_manifest(folder)
     lacking = unfinished(folder)
     with reading(folder) as connection:
-        page = _page(connection, manifest, limit, lacking)
-    return write_page(folder, "report.html", output, page)
+        page = page_of(connection, manifest, limit, lacking)
+    return write_page(folder, REPORT, output, page)
 
 
-def _page(
+def page_of(
     connection: duckdb.DuckDBPyConnection,
     manifest: Manifest,
     limit: int,
     lacking: str | None,
 ) -> str:
+    """The report of a run that was opened, as HTML.
+
+    Args:
+        connection: The run, with all views.
+        manifest: Its manifest.
+        limit: As of ``write_report``.
+        lacking: What the run has not, to be read after "This run is"; None if it is whole.
+
+    Raises:
+        UsageError: If nothing has been attributed yet.
+    """
     total = query_count(connection, "select count(*) from instances")
     sections = list(figure_sections(connection))
     packed = pack_instances(connection, manifest, limit) if limit else None

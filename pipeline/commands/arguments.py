@@ -485,6 +485,7 @@ def _add_publish(commands: Any) -> None:
     add("folder", metavar="DIR", help="folder of a run")
     add("repo_id", metavar="USER/NAME", help="the data set; made if there is none")
     add("--dry-run", metavar="FOLDER", help="write what would be uploaded to a new folder instead")
+    add("--report", action="store_true", help="put the run's report beside the card")
     add(
         "--collection",
         metavar="SLUG_OR_TITLE",

@@ -182,6 +182,7 @@ def publish_command(arguments: argparse.Namespace) -> int:
         allow_incomplete=arguments.allow_incomplete,
         dry_run=arguments.dry_run,
         collection=arguments.collection,
+        report=arguments.report,
         tell=lambda warning: print(f"warning: {harmless(warning)}", file=sys.stderr),
     )
     print(f"{done.files} files, {done.size / 1e6:.1f} MB, {len(done.configs)} configs")

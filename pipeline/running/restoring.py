@@ -25,6 +25,7 @@ from attribeam.schemas.layout import (
     FAILURES,
     JOINED_FILES,
     PUBLISHED,
+    REPORT,
     REPRODUCE,
     SHARD_ROWS,
     UNFINISHED,
@@ -34,7 +35,7 @@ from attribeam.schemas.manifest import Manifest, is_double
 from attribeam.schemas.tables import EVALUATIONS, completed
 
 # What of a published folder no run has.
-_GONE = (PUBLISHED, CARD, REPRODUCE)
+_GONE = (PUBLISHED, CARD, REPRODUCE, REPORT)
 _TABLES = {*TABLES, *EVALUATIONS, "methods", "run", WIDE}
 _JOINED = re.compile(rf"({'|'.join((FAILURES, *EVALUATIONS))})(/[\w.-]+)+\.parquet", re.ASCII)
 
@@ -99,7 +100,8 @@ def restore(root: str, manifest: Manifest, tell: Callable[[str], None]) -> None:
             f"{root} is a published data set that can't become a run again ({said}): "
             f"`attribeam verify {root}` may say why"
         ) from error
-    own = {key: value for key, value in manifest.items() if key not in ("layout", "files")}
+    published = ("layout", "files", "versions")
+    own = {key: value for key, value in manifest.items() if key not in published}
     # Whoever finds it so finishes what is to be done.
     write_manifest(root, cast(Manifest, {**own, "left": [*_GONE]}))
     clear(root, cast(Manifest, own))

@@ -1024,6 +1024,19 @@ def test_what_was_published_without_a_tag_is_the_first_version(hub: Hub, upload:
     assert "data/attributions/gradient/test-00000-of-00001.parquet" not in hub.tags[REPO]["v1"][2]
 
 
+def test_a_report_may_lie_beside_the_card(hub: Hub, upload: Upload) -> None:
+    """It is of what is published, and tells nothing that isn't."""
+    upload(methods=["paths"], report=True)
+    page = hub.repos[REPO]["report.html"].decode()
+    named = {name for name in METHODS if re.search(rf'[>"]{name}[<"]', page)}
+    assert named == {"paths"}
+    assert SECRET_FOLDER not in page and TOKEN not in page
+    assert "[report.html](report.html) has figures" in hub.repos[REPO]["README.md"].decode()
+    assert len(hub.committed) == 1
+    upload(methods=["paths"])
+    assert "report.html" not in hub.repos[REPO]
+
+
 def test_it_may_be_added_to_a_collection(hub: Hub, send: Send, tmp_path: Path) -> None:
     slug = "someone/attributions-0123456789abcdef01234567"
     hub.collections[slug] = []
