@@ -36,7 +36,7 @@ _KNOWN = ".parquet, .jsonl, .json, .npz, or the folder or address of a run"
 
 # The scores of a method of a run, and all its instances with them or why they are not there.
 _SCORED = """
-select instance_id, i.row_id = instance_id, i.tokens, a.target, a.scores
+select instance_id, i.row_id = instance_id, i.tokens, a.target, a.scores, a.delta
 from attributions as a
 join instances as i using (instance_id)
 where a.method = $method
@@ -170,10 +170,10 @@ def _of_run(name: str, folder: str, method: str, *, whole: bool) -> Foreign:
         rest = _of_each(connection, method) if whole else []
     digest = sha256()
     found = []
-    for instance, of_row, tokens, target, scores in rows:
+    for instance, of_row, tokens, target, scores, delta in rows:
         digest.update(json.dumps([instance, target, scores]).encode())
         of = None if of_row else instance
-        given = Given(scores, tokens=tokens, target=target, instance_id=of)
+        given = Given(scores, tokens=tokens, target=target, instance_id=of, delta=delta)
         found.append(Found(("id", instance), given))
     if not found:
         raise FormError(f"the run has no scores of {method}")

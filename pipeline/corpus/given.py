@@ -32,6 +32,7 @@ _SCHEMA = pa.schema(
         ("spans", pa.list_(pa.list_(pa.int64()))),
         ("target", pa.int64()),
         ("problem", pa.string()),
+        ("delta", pa.float64()),
     ]
 )
 # What an id of an instance has after that of its row.

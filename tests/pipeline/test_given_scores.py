@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from attribeam.analysis import verify
 from attribeam.pipeline.corpus.foreign import read_foreign
 from attribeam.schemas import UsageError
 from examples import captum_npz
@@ -110,6 +112,28 @@ def test_a_native_method_comes_back_bit_by_bit(run: Run, native: Path, tmp_path:
         tmp_path / "run", "--methods", "theirs", "--scores", f"theirs={tmp_path}/other.jsonl"
     )
     assert other.status == 2 and "methods.theirs.imported was" in other.err
+
+
+def test_what_additive_scores_of_a_run_miss_comes_with_them(
+    run: Run, native: Path, tmp_path: Path
+) -> None:
+    """As verify wants it of them; here the native scores are said to be additive."""
+    manifest = json.loads((native / "run.json").read_text(encoding="utf-8"))
+    additive = tmp_path / "additive"
+    shutil.copytree(native, additive)
+    manifest["methods"]["grad_x_input"]["additive"] = True
+    (additive / "run.json").write_text(json.dumps(manifest), encoding="utf-8")
+    for path in (additive / "attributions" / "method=grad_x_input").iterdir():
+        rows_of = pq.ParquetFile(path).read()
+        at = rows_of.column_names.index("delta")
+        gaps = pa.array([0.25 + number for number in range(len(rows_of))], pa.float32())
+        pq.write_table(rows_of.set_column(at, rows_of.schema.field("delta"), gaps), path)
+    given = f"theirs={additive}#grad_x_input"
+    outcome = run(tmp_path / "run", "--methods", "theirs", "--scores", given, "--no-evaluate")
+    assert outcome.status == 0, outcome.err
+    found = by_instance(tmp_path / "run", "attributions", "theirs", "delta")
+    assert found == by_instance(additive, "attributions", "grad_x_input", "delta")
+    assert verify(tmp_path / "run").problems == []
 
 
 def test_what_fits_nothing_is_a_failure_that_says_why(

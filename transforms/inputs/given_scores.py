@@ -33,6 +33,7 @@ class Given:
         spans: First and end character (exclusive) of each span.
         target: Class that they explain; None where that isn't said.
         problem: What was wrong with them when they were read; they fit nothing then.
+        delta: What they miss the difference of outputs by, of an additive method; None if unknown.
     """
 
     scores: Sequence[float]
@@ -43,6 +44,7 @@ class Given:
     spans: Sequence[tuple[int, int]] | None = None
     target: int | None = None
     problem: str | None = None
+    delta: float | None = None
 
 
 def given_for(instance: Instance, method: str) -> Given:

@@ -22,6 +22,7 @@ def imported(name: str, params: Params) -> Method:
         """Looks the scores of each instance up; those that don't fit are its errors."""
         targets = captured.targets.tolist()
         values = torch.zeros(*captured.mask.shape, dtype=torch.float64)
+        deltas: dict[int, float] = {}
         errors: dict[int, Exception] = {}
         for number, instance in enumerate(captured.batch.instances):
             try:
@@ -32,9 +33,14 @@ def imported(name: str, params: Params) -> Method:
                         "(--target)"
                     )
                 values[number, : len(instance)] = torch.from_numpy(aligned(instance, given))
+                if given.delta is not None:
+                    deltas[number] = given.delta
             except UnalignedError as error:
                 errors[number] = error
-        return Scores(values, errors=errors)
+        delta = None
+        if facts["additive"] and len(deltas) + len(errors) == len(values):
+            delta = torch.tensor([deltas.get(n, 0.0) for n in range(len(values))]).to(values)
+        return Scores(values, delta, errors=errors)
 
     facts: dict[str, Any] = {
         fact: bool(params.get(fact)) for fact in ("signed", "additive", "class_dependent")
