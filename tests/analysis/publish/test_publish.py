@@ -916,8 +916,9 @@ def test_an_upload_continues_wherever_it_is_cut(
         assert len(sent) == len({*sent}) == sum(path.startswith("data/") for path in whole)
 
 
-@pytest.mark.parametrize("lost", [False, True], ids=["not done", "answer lost"])
-@pytest.mark.parametrize("former", [False, True], ids=["new", "replacing"])
+@pytest.mark.parametrize(
+    ("former", "lost"), [(False, False), (True, True)], ids=["new, not done", "replacing, lost"]
+)
 def test_any_request_may_be_the_last(
     former: bool, lost: bool, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
