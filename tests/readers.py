@@ -37,7 +37,7 @@ _DUCKDB = """
 import duckdb
 asked = duckdb.sql(f"select scores from read_parquet({files!r})").fetchall()
 rows = [{"scores": scores} for (scores,) in asked]
-text = duckdb.sql(f"select text from read_parquet({instances!r}) limit 1").fetchone()[0]
+((text,),) = duckdb.sql(f"select text from read_parquet({instances!r}) limit 1").fetchall()
 """
 _FASTPARQUET = """
 from fastparquet import ParquetFile
