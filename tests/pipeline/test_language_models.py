@@ -400,6 +400,39 @@ def test_parts_of_prompts(tmp_path: Path) -> None:
     assert found("none")["rule"] == []
 
 
+def test_scores_of_parts_of_prompts(tmp_path: Path) -> None:
+    texts = ["w9 w8. w7 w6 w5? w4 w10", "w12 w13. w14"]
+    follows = "w11 w12 w13 w14 w15"
+    rows = [{"id": str(n), "prompt": t, "completion": follows} for n, t in enumerate(texts)]
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", rows)
+
+    def ran_by(sources: str) -> Path:
+        out = tmp_path / sources
+        methods = ("grad_x_input", "cp_lrp")
+        ways = [part for name in methods for part in ("--set", f"{name}.sources={sources}")]
+        options = ("--methods", ",".join(methods), *ways, "--dtype", "float64", "--no-evaluate")
+        return ran(out, "llama", corpus, "--explain", "logit", "--segments", "sentence", *options)
+
+    by_part, by_token = ran_by("segments"), ran_by("tokens")
+    said = {one["instance_id"]: one for one in table(by_part, "instances").to_pylist()}
+    for method in ("grad_x_input", "cp_lrp"):
+        every = zip(
+            *(table(out, "attributions", method).to_pylist() for out in (by_part, by_token)),
+            strict=True,
+        )
+        for one, other in every:
+            instance, expected, total = said[one["instance_id"]], np.zeros(len(one["scores"])), 0.0
+            for part in instance["segments"]:
+                own = slice(part["first"], part["last"] + 1)
+                expected[own] = sum(other["scores"][own])
+                total += sum(other["scores"][own])
+            assert relative_error(one["scores"], expected) < 1e-9
+            if method == "cp_lrp" and instance["question"] is not None:
+                left = instance["logit"] - total
+                assert one["unattributed"] == pytest.approx(left, abs=1e-9)
+    assert "sound: everything adds up" in command("verify", by_part).out
+
+
 def test_what_is_asked_of_faithfulness(tmp_path: Path) -> None:
     """The views, held against numbers that are computed of the tables one by one."""
     texts = ("w9 w8 w7 w6. w5", "w20 w21 w22 w23 w24 w25")

@@ -9,13 +9,14 @@ import torch
 from attribeam.schemas import UsageError
 from attribeam.transforms.inputs.seam import BaselineName
 from attribeam.transforms.inputs.targets import Output
-from attribeam.transforms.methods.reducing import reduced
-from attribeam.transforms.passes.base import Rule
+from attribeam.transforms.methods.reducing import of_segments, reduced
+from attribeam.transforms.passes.base import Rule, Wish
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.forward import Backward
 from attribeam.transforms.passes.ladder import checked
 from attribeam.transforms.passes.noisy import Noisy
 from attribeam.transforms.passes.path import Moves, Path
+from attribeam.transforms.passes.segments import Segments
 from attribeam.transforms.registry import Choice, ChoiceByKind, Method, Params, Scores, register
 
 _AUTO = "auto"
@@ -39,8 +40,11 @@ def grad_x_input(captured: Captured, params: Params) -> Scores:
     """Gradient times input (Denil et al. 2014; Shrikumar et al. 2016).
 
     ``reduce=sum``: score[j] = sum_k (d f / d x[j, k]) x[j, k], signed. ``reduce=norm``: the l2 norm
-    of that product over hidden units, as GlobEnc compares itself with.
+    of that product over hidden units, as GlobEnc compares itself with. ``sources=segments``: the
+    sum over each part of a prompt, which all of its tokens have.
     """
+    if params["sources"] == "segments":
+        return of_segments(captured, None)
     assert captured.fed is not None
     product = _gradient(captured) * captured.fed
     if params["reduce"] == "norm":
@@ -97,6 +101,17 @@ def _gradient(captured: Captured) -> torch.Tensor:
     return captured.gradient
 
 
+def _of_products(params: Params) -> tuple[Wish, ...]:
+    if params["sources"] == "tokens":
+        return (Backward(),)
+    if params["reduce"] != "sum":
+        raise UsageError(
+            f"grad_x_input.reduce={params['reduce']} is of tokens alone: what parts of prompts "
+            "have is a sum (reduce=sum, or sources=tokens)"
+        )
+    return (Segments(None),)
+
+
 def _noisy(params: Params) -> Noisy:
     if params["noise"] <= 0:
         raise UsageError(f"smoothgrad.noise is more than 0, not {params['noise']}")
@@ -139,8 +154,9 @@ register(
     Method(
         name="grad_x_input",
         compute=grad_x_input,
-        needs=lambda params: (Backward(),),
-        defaults={"reduce": Choice("sum", "norm")},
+        needs=_of_products,
+        defaults={"reduce": Choice("sum", "norm"), "sources": Choice("tokens", "segments")},
+        former={"sources": "tokens"},
         signed=True,
         has_sign=lambda params: params["reduce"] == "sum",
         class_dependent=True,

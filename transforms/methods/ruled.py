@@ -6,12 +6,13 @@ from dataclasses import replace
 import torch
 
 from attribeam.transforms.inputs.targets import LINEAR
-from attribeam.transforms.methods.reducing import reduced
+from attribeam.transforms.methods.reducing import of_segments, reduced
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rules import RuleName
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.ruled import Ruled
-from attribeam.transforms.registry import Method, Params, Scores, register
+from attribeam.transforms.passes.segments import Segments
+from attribeam.transforms.registry import Choice, Method, Params, Scores, register
 
 
 def attnlrp(captured: Captured, params: Params) -> Scores:
@@ -21,7 +22,10 @@ def attnlrp(captured: Captured, params: Params) -> Scores:
     of activations fixed, the gradient of the softmax as it is, and half of what passes a product
     given to each of its factors. Relevance of biases is left out, and the softmax doesn't conserve
     it: ``unattributed`` is what scores and an explained sum of logits are apart by.
+    ``sources=segments``: the sum over each part of a prompt, which all of its tokens have.
     """
+    if params["sources"] == "segments":
+        return of_segments(captured, "attnlrp")
     found = _relevance(captured, "attnlrp")
     if captured.question.scalar not in LINEAR:
         return found
@@ -35,7 +39,11 @@ def cp_lrp(captured: Captured, params: Params) -> Scores:
     biases, first value bias included, in one backward pass. Where the model has no biases, and the
     explained scalar is a sum of logits, scores sum to that; ``delta`` is what they miss it by.
     Elsewhere what biases and positions have of such a scalar is ``unattributed``.
+    ``sources=segments``: the sum over each part of a prompt, which all of its tokens have; what is
+    of no part is ``unattributed``, too.
     """
+    if params["sources"] == "segments":
+        return of_segments(captured, "cp_lrp")
     found = _relevance(captured, "cp_lrp")
     if captured.question.scalar not in LINEAR:
         return found
@@ -83,8 +91,11 @@ def _register(
         Method(
             name=name,
             compute=compute,
-            needs=lambda params: (Ruled(name),),
-            defaults={},
+            needs=lambda params: (
+                Segments(name) if params["sources"] == "segments" else Ruled(name),
+            ),
+            defaults={"sources": Choice("tokens", "segments")},
+            former={"sources": "tokens"},
             signed=True,
             class_dependent=True,
             additive=False,

@@ -39,6 +39,7 @@ class Watch:
         whole: Let every position come out of the last layer, and not that read out alone.
         outputs: What comes out of each layer; needs ``whole``.
         readout_attention: The last layer's attention of the position that is read out, alone.
+        tangents: Let nothing be fused that carries no tangents.
     """
 
     attention: bool = False
@@ -47,6 +48,7 @@ class Watch:
     whole: bool = False
     readout_attention: bool = False
     outputs: bool = False
+    tangents: bool = False
 
 
 class LayerStates(NamedTuple):
@@ -213,7 +215,8 @@ def _attention(
         query, key, value = rules.projected(query, key, value)
     # Where they are fixed, probabilities have no backward pass, which fused attention always has.
     fixed = rules is not None and not rules.scores and key.shape[2] <= _FEW
-    if softcap is None and not looked_at and not fixed:
+    tangents = recorder is not None and recorder.watch.tangents
+    if softcap is None and not looked_at and not fixed and not tangents:
         keys, values = (_by_head(x, query) for x in (key, value))
         mixed = functional.scaled_dot_product_attention(
             query, keys, values, attn_mask=attention_mask, scale=scaling

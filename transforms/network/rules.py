@@ -110,7 +110,8 @@ def part(x: torch.Tensor, share: float) -> torch.Tensor:
     """x, of which a share is passed back, and the rest is fixed."""
     if share == 0:
         return x.detach()
-    return x if share == 1 else share * x + ((1 - share) * x).detach()
+    # What lies between a number and itself is that number, in one step.
+    return x if share == 1 else torch.lerp(x.detach(), x, share)
 
 
 def sloped(entered: torch.Tensor, left: torch.Tensor, beside: float = 0) -> torch.Tensor:

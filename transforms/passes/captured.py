@@ -12,12 +12,13 @@ from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.targets import Explained, Output, Scalar, parse_explain
 from attribeam.transforms.network.capture import LayerStates, Recorder, Watch
 from attribeam.transforms.network.model import Model
-from attribeam.transforms.network.rules import RULES, RuleName, Rules
+from attribeam.transforms.network.rules import Rules
 from attribeam.transforms.passes.base import Pass, Target, Wish
 from attribeam.transforms.passes.bottleneck import Statistics
 from attribeam.transforms.passes.forward import Backward, Forward
 from attribeam.transforms.passes.graph import AT_ONCE, Graph, by_rank
 from attribeam.transforms.passes.ruled import Left, Ruled
+from attribeam.transforms.passes.segments import Segments
 
 Result = TypeVar("Result")
 _NOTHING = Watch()
@@ -217,14 +218,16 @@ class Captured:
     def _run_base(self) -> None:
         """The real inputs, once: forward, and backward if a method asked for gradients."""
         start = self.clock()
+        if (carrying := self._carrying()) is not None:
+            self._run_carrying(carrying)
+            return
         of_input, of_attention = Backward() in self.needs, Backward("attention") in self.needs
         ruled = self._ruled()
-        graph, rules = of_input or of_attention, None if ruled is None else RULES[ruled]
+        graph, rules = of_input or of_attention, None if ruled is None else ruled.of_network
         kind, leaf, entered = inputs_of(self.model), None, None
-        with torch.set_grad_enabled(graph or rules is not None):
-            if (
-                graph or rules is not None
-            ):  # Gradients of attention need one from the first layer's attention on.
+        with torch.set_grad_enabled(graph or ruled is not None):
+            if graph or ruled is not None:
+                # Gradients of attention need one from the first layer's attention on.
                 rows = self.batch.once.rows
                 leaf, enter = kind.leaf(self.model, rows)
                 leaf = leaf.detach().requires_grad_()
@@ -233,8 +236,8 @@ class Captured:
             self.logits = logits.detach()
             self._spent(Forward(), start)
             self.question = self._question(self.target)
-            if rules is not None and leaf is not None:
-                self.of_rules = Left(rules.name, self.question(logits), leaf)
+            if ruled is not None and leaf is not None:
+                self.of_rules = Left(ruled.rules, self.question(logits), leaf)
             elif leaf is not None:
                 inputs = leaf if of_input else None
                 attention = recorder.attention if of_attention else []
@@ -252,14 +255,32 @@ class Captured:
             self._graph = None
             self._spent(Backward(), start)
 
-    def _ruled(self) -> RuleName | None:
+    def _ruled(self) -> Ruled | None:
         """The rules of relevance that one pass is to follow where nothing else is asked of it.
 
         What it computes is the same but for rounding, so that it can be the base pass.
         """
-        names = {need.rules for need in self.needs if isinstance(need, Ruled)}
+        behind = {n.rules for n in self.needs if isinstance(n, Segments) and not n.ahead(self)}
+        names = {need.rules for need in self.needs if isinstance(need, Ruled)} | behind
         plain = any(isinstance(need, Backward) or need.shared is Forward for need in self.needs)
-        return names.pop() if len(names) == 1 and not plain and not self.layered else None
+        return Ruled(names.pop()) if len(names) == 1 and not plain and not self.layered else None
+
+    def _carrying(self) -> Segments | None:
+        """The pass that carries tangents, if it can be the base: nothing else is asked for."""
+        only = next(iter(self.needs), None)
+        alone = isinstance(only, Segments) and len(self.needs) == 1 and not self.layered
+        return only if alone and isinstance(only, Segments) and only.ahead(self) else None
+
+    def _run_carrying(self, wish: Segments) -> None:
+        """The real inputs, once, with tangents."""
+        start, kind, rows = self.clock(), inputs_of(self.model), self.batch.once.rows
+        self.logits, tangents = wish.carried(self)
+        self.question = self._question(self.target)
+        leaf, enter = kind.leaf(self.model, rows)
+        with torch.no_grad():
+            self.inputs = Seen(enter(rows, leaf), [], [], [])
+        self._results[wish.shared] = frozenset({wish}), wish.of_tangents(self, tangents)
+        self._spent(wish, start)
 
     def _take(self, share: "Share") -> None:
         """What a capture has of some questions, and their gradients, if it has any."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from attribeam.transforms.inputs.kinds import inputs_of
-from attribeam.transforms.network.rules import RULES, RuleName
+from attribeam.transforms.network.rules import RULES, RuleName, Rules
 from attribeam.transforms.passes.base import Pass, Wish
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ class Left(NamedTuple):
     """What a forward pass by rules leaves to be differentiated.
 
     Attributes:
-        rules: Which rules.
+        rules: Which rules; None for none.
         explained: The explained scalar of each question, [B].
         leaf: What it is a function of, [n, T, d].
     """
 
-    rules: RuleName
+    rules: RuleName | None
     explained: torch.Tensor
     leaf: torch.Tensor
 
@@ -47,10 +47,15 @@ class Ruled(Pass[RuledGradient]):
     The forward pass is shared by all questions about an input.
 
     Attributes:
-        rules: Which rules (``network.rules``).
+        rules: Which rules (``network.rules``); None for gradients as they are.
     """
 
-    rules: RuleName
+    rules: RuleName | None
+
+    @property
+    def of_network(self) -> Rules | None:
+        """What gradients pass the network by."""
+        return None if self.rules is None else RULES[self.rules]
 
     def is_of_inputs(self, captured: "Captured") -> bool:
         """It is: the forward pass is run once for all questions about an input."""
@@ -83,5 +88,5 @@ class Ruled(Pass[RuledGradient]):
             leaf, enter = kind.leaf(model, rows)
             leaf = leaf.detach().requires_grad_()
             entered = enter(rows, leaf)
-            logits, _ = captured.run_inputs(enter=entered, rules=RULES[self.rules])
+            logits, _ = captured.run_inputs(enter=entered, rules=self.of_network)
             return Left(self.rules, captured.question(logits), leaf)
