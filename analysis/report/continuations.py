@@ -4,7 +4,7 @@ A row of the corpus is shown once, with all that follows its prompt; scores are 
 T_out x T_in under each method.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -56,7 +56,7 @@ def pack_continuations(
 _QUESTIONS = """
 select
     i.row_id, i.instance_id, question, tokens, special, token, foil, outputs, logit, foil_logit,
-    log_prob, "rank", given, prompt_length, segments, truncated
+    log_prob, "rank", given, prompt_length, segments, truncated, word_ids
 from instances as i
 join continued as c using (row_id)
 order by c.place, question nulls last
@@ -77,8 +77,26 @@ def _packed(questions: Sequence[Row]) -> dict[str, Any]:
             [segment["kind"], segment["first"], segment["last"]]
             for segment in longest["segments"] or []
         ],
+        "words": _starts_of_words(longest["word_ids"]),
         "questions": [_question(row) for row in questions],
     }
+
+
+def _starts_of_words(words: Sequence[int | None]) -> list[int]:
+    """Positions of the tokens that begin a word, or are of none."""
+    before = [None, *words[:-1]]
+    pairs = enumerate(zip(words, before, strict=True))
+    return [at for at, (own, last) in pairs if own is None or own != last]
+
+
+def shared_by(method: Mapping[str, Any]) -> str:
+    """What of a prompt has one score, which each of its tokens carries: token, word or segment."""
+    params = method.get("params") or {}
+    if method.get("additive"):  # What a unit has is shared out among its tokens.
+        return "token"
+    if params.get("unit") == "segment" or params.get("sources") == "segments":
+        return "segment"
+    return "word" if params.get("unit") in ("word", "bag") else "token"
 
 
 def _question(row: Row) -> dict[str, Any]:
@@ -117,6 +135,7 @@ def _methods(
         yield {
             "name": name,
             "signed": bool(method.get("signed")),
+            "shared": shared_by(method),
             "scores": [values for values, _ in packed],
             "scales": [scales for _, scales in packed],
         }

@@ -125,11 +125,18 @@ class Continuations {
     return parts.join(" · ");
   }
 
+  /* Whether the score of a token counts in a part: what several share counts once. */
+  counts(row, first, at) {
+    const { shared } = this.method;
+    return shared === "token" || at === first || (shared === "word" && row.words.includes(at));
+  }
+
   /* Parts of the prompt, the one of the largest sum first. */
   drawSegments(row, scores) {
     const place = byId("continuation-segments");
     const sums = row.segments.map(([kind, first, last]) => {
-      const own = scores.slice(first, last + 1).filter((s) => !Number.isNaN(s));
+      const own = scores.slice(first, last + 1)
+        .filter((s, at) => !Number.isNaN(s) && this.counts(row, first, first + at));
       const text = row.tokens.slice(first, last + 1).join(" ");
       return { kind, text, sum: own.reduce((total, s) => total + s, 0) };
     });

@@ -431,6 +431,18 @@ def test_scores_of_parts_of_prompts(tmp_path: Path) -> None:
                 left = instance["logit"] - total
                 assert one["unattributed"] == pytest.approx(left, abs=1e-9)
     assert "sound: everything adds up" in command("verify", by_part).out
+    # A part has its score once, however long it is.
+    found = {
+        out: open_run(out, commented=False).sql(
+            "select instance_id, method, segment, tokens, score, rank from continuation_sources "
+            "where segment is not null order by all"
+        )
+        for out in (by_part, by_token)
+    }
+    ours, theirs = (one.fetchall() for one in found.values())
+    assert max(row[3] for row in ours) > 2
+    for one, other in zip(ours, theirs, strict=True):
+        assert one[:4] == other[:4] and one[4] == pytest.approx(other[4], abs=1e-9)
 
 
 def test_what_is_asked_of_faithfulness(tmp_path: Path) -> None:
@@ -529,6 +541,12 @@ def test_what_is_asked_of_faithfulness(tmp_path: Path) -> None:
     for part in parts:
         own = cells["r0#0", part["method"]]
         total = sum(c["score"] for c in own if c["segment"] == part["segment"])
+        if part["method"] == "occlusion":  # What a word has stands at each of its tokens.
+            words = instances["r0#0"]["word_ids"]
+            inside = {
+                words[c["position"]]: c["score"] for c in own if c["segment"] == part["segment"]
+            }
+            total = sum(inside.values())
         assert part["score"] == pytest.approx(total)
 
 

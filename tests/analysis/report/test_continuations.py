@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attribeam.analysis.report.continuations import shared_by
 from attribeam.analysis.report.report import write_report
 from tests.support.models import GOLDENS
 from tests.support.patience import HANG
@@ -42,6 +43,23 @@ def report(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(folder, tmp_path_factory.mktemp("report") / "report.html")
 
 
+@pytest.mark.parametrize(
+    ("params", "additive", "shared"),
+    [
+        ({"unit": "segment"}, False, "segment"),
+        ({"sources": "segments"}, False, "segment"),
+        ({"sources": "tokens"}, False, "token"),
+        ({"unit": "word"}, False, "word"),
+        ({"unit": "bag"}, False, "word"),
+        ({"unit": "word"}, True, "token"),
+        ({"unit": "token"}, False, "token"),
+        ({}, False, "token"),
+    ],
+)
+def test_what_has_one_score(params: dict[str, str], additive: bool, shared: str) -> None:
+    assert shared_by({"params": params, "additive": additive}) == shared
+
+
 def unpacked(text: str, kind: type) -> Any:
     return np.frombuffer(base64.b64decode(text), kind)
 
@@ -54,6 +72,11 @@ def test_scores_are_packed_by_row(folder: Path, report: Path) -> None:
     instances = {one["instance_id"]: one for one in table(folder, "instances").to_pylist()}
     for at, row in enumerate(data["rows"]):
         every = instances[f"{row['id']}#all"]
+        words = every["word_ids"]
+        starts = [
+            n for n in range(len(words)) if not n or words[n] is None or words[n] != words[n - 1]
+        ]
+        assert row["words"] == starts
         assert row["tokens"] == every["tokens"] and row["prompt"] == every["prompt_length"]
         names = [instances[f"{row['id']}#{n}"]["token"] for n in range(len(row["questions"]) - 1)]
         assert [question["token"] for question in row["questions"]] == [*names, None]
