@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from safetensors import safe_open
 
 from attribeam.schemas import UsageError
 
@@ -46,6 +48,53 @@ def check_files(folder: Path, *, allow_pickle: bool) -> None:
             "loaded; save it again with save_pretrained (safetensors), or pass --allow-pickle if "
             "you trust its source"
         )
+
+
+# Types of weights that don't stand for other numbers, as safetensors names them.
+_WHOLE = ("F16", "BF16", "F32", "F64")
+
+
+def check_precision(folder: Path, quantised: Any) -> None:
+    """Checks that weights are what gradients can pass, before any is read.
+
+    Args:
+        folder: The model's.
+        quantised: What its configuration says of quantisation; None if that says nothing.
+
+    Raises:
+        UsageError: If they are of 8 bits or fewer; says what to do.
+    """
+    files = map(_packed, sorted(folder.glob("*.safetensors")))
+    how = _quantised(quantised) or next(filter(None, files), None)
+    if how is None:
+        return
+    raise UsageError(
+        f"the weights in {folder} are quantised ({how}): no gradient passes them, and no part of a "
+        "layer can be read from them. Use the checkpoint that they were made of, or load it with "
+        "transformers, call .dequantize() and save it again with save_pretrained (bfloat16 weights "
+        "and --dtype bfloat16 take the least memory)"
+    )
+
+
+def _quantised(config: Any) -> str | None:
+    """How a configuration says that weights are quantised."""
+    if not config:
+        return None
+    said: dict[str, Any] = config if isinstance(config, dict) else config.to_dict()
+    bits = 8 if said.get("load_in_8bit") else 4 if said.get("load_in_4bit") else said.get("bits")
+    method = str(said.get("quant_method") or "quantization_config in config.json")
+    method = "bitsandbytes" if said.get("load_in_8bit") or said.get("load_in_4bit") else method
+    return method if bits is None else f"{method}, {bits} bits"
+
+
+def _packed(path: Path) -> str | None:
+    """Which weights of a file are no numbers of 16 bits or more, whatever a configuration says."""
+    with loading(f"the weights in {path.parent}"), safe_open(path, framework="np") as weights:
+        for name in weights.keys():  # noqa: SIM118
+            kind = weights.get_slice(name).get_dtype()
+            if name.endswith("weight") and kind not in _WHOLE:
+                return f"{name} is of {kind}"
+    return None
 
 
 def _adapter(folder: Path) -> str:

@@ -23,7 +23,7 @@ from attribeam.transforms.network.anatomy import HEADS, POOLINGS, Anatomy, anato
 from attribeam.transforms.network.anatomy.closed import sized
 from attribeam.transforms.network.capture import IMPLEMENTATION
 from attribeam.transforms.network.check import check
-from attribeam.transforms.network.folder import check_files, loading
+from attribeam.transforms.network.folder import check_files, check_precision, loading
 from attribeam.transforms.network.model import Model, Task
 from attribeam.transforms.network.tokenizer import lacking, load_tokenizer, stated_limit
 from attribeam.transforms.network.towers import Tower, class_features
@@ -93,6 +93,7 @@ def load_model(
     check_files(folder, allow_pickle=allow_pickle)
     with loading(folder / "config.json"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    check_precision(folder, getattr(config, "quantization_config", None))
     anatomy = anatomy_of(config)
     class_name, task = _task_of(folder, config)
     _check_variant(folder, config, anatomy, task)

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import BertForNextSentencePrediction, BertForQuestionAnswering, BertModel
 
 from attribeam.pipeline.running.fingerprint import tokenizer_identity
@@ -557,3 +558,40 @@ def test_saved_tokenizers_are_those_of_the_model(tiny_folder: Callable[[str, str
     model = load_model(tiny_folder("electra", "classification"))
     assert model.tokenizer is not None
     assert model.tokenizer.get_vocab() == wordpiece_tokenizer().get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"load_in_8bit": True, "quant_method": "bitsandbytes"}, "bitsandbytes, 8 bits"),
+        ({"load_in_4bit": True}, "bitsandbytes, 4 bits"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq, 4 bits"),
+        ({"quant_method": "fp8"}, "fp8"),
+    ],
+)
+def test_quantised_weights_are_refused_by_configuration(
+    tiny_folder: Callable[[str, str], Path], tmp_path: Path, config: dict[str, Any], says: str
+) -> None:
+    folder = tmp_path / "model"
+    copytree(tiny_folder("gpt2", "classification"), folder)
+    change_config(folder, quantization_config=config)
+    with pytest.raises(UsageError, match=rf"quantised \({says}\).*dequantize"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused_whatever_is_said(
+    tiny_folder: Callable[[str, str], Path], tmp_path: Path, kind: torch.dtype
+) -> None:
+    folder = tmp_path / "model"
+    copytree(tiny_folder("gpt2", "classification"), folder)
+    held = load_file(weights(folder))
+    name = next(name for name in held if name.endswith("c_attn.weight"))
+    # Numbers of positions, which older checkpoints hold, are whole ones all the same.
+    held["transformer.position_ids"] = torch.arange(4)
+    save_file(held, weights(folder), metadata={"format": "pt"})
+    load_model(folder)
+    held[name] = held[name].to(kind)
+    save_file(held, weights(folder), metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=rf"quantised \({name} is of [IUF]8"):
+        load_model(folder)
