@@ -42,6 +42,7 @@ def main() -> int:
             "beyond": ("beyond", ()),
             "pictures": ("pictures", ()),
             "decoders": ("decoders", ()),
+            "long_prompts": ("long_prompts", ()),
             "decompx": ("decompx", ()),
             "bottleneck": ("bottleneck", (few,)),
             "beta": ("bottleneck_beta", (few,)),

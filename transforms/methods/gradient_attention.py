@@ -4,7 +4,7 @@ import torch
 
 from attribeam.transforms.methods.rollout import accumulate, start_row
 from attribeam.transforms.passes.captured import Captured
-from attribeam.transforms.passes.forward import Backward
+from attribeam.transforms.passes.forward import Backward, Weighed
 from attribeam.transforms.registry import LastLayers, Method, Params, Scores, register
 
 
@@ -51,9 +51,7 @@ def generic_attribution(captured: Captured, params: Params) -> Scores:
     Intuition compares with it on BERT.
     """
     start = params["start_layer"]
-    pairs = zip(captured.attention[start:], captured.attention_gradient[start:], strict=True)
-    layers = [(attention * gradient).clamp_(min=0).mean(1) for attention, gradient in pairs]
-    return Scores(accumulate(start_row(captured), layers))
+    return Scores(accumulate(start_row(captured), captured.weighed[start:]))
 
 
 register(
@@ -74,7 +72,7 @@ register(
     Method(
         name="generic_attribution",
         compute=generic_attribution,
-        needs=lambda params: (Backward("attention"),),
+        needs=lambda params: (Weighed(),),
         defaults={"start_layer": LastLayers(1)},
         signed=False,
         class_dependent=True,

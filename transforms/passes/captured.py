@@ -15,8 +15,8 @@ from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rules import Rules
 from attribeam.transforms.passes.base import Pass, Target, Wish
 from attribeam.transforms.passes.bottleneck import Statistics
-from attribeam.transforms.passes.forward import Backward, Forward
-from attribeam.transforms.passes.graph import AT_ONCE, Graph, by_rank
+from attribeam.transforms.passes.forward import Backward, Forward, Weighed
+from attribeam.transforms.passes.graph import AT_ONCE, Graph, by_rank, weighed
 from attribeam.transforms.passes.ruled import Left, Ruled
 from attribeam.transforms.passes.segments import Segments
 
@@ -102,6 +102,7 @@ class Captured:
     gradient: torch.Tensor | None = field(init=False, default=None)
     fed: torch.Tensor | None = field(init=False, default=None)
     attention_gradient: list[torch.Tensor] = field(init=False, default_factory=list)
+    _weighed: list[torch.Tensor] = field(init=False, default_factory=list)
     of_rules: "Left | None" = field(init=False, default=None)
     _graph: Graph | None = field(init=False, default=None)
     _kept: dict[Hashable, torch.Tensor] = field(init=False, default_factory=dict)
@@ -221,7 +222,7 @@ class Captured:
         if (carrying := self._carrying()) is not None:
             self._run_carrying(carrying)
             return
-        of_input, of_attention = Backward() in self.needs, Backward("attention") in self.needs
+        of_input, of_attention = Backward() in self.needs, self._of_attention
         ruled = self._ruled()
         graph, rules = of_input or of_attention, None if ruled is None else ruled.of_network
         kind, leaf, entered = inputs_of(self.model), None, None
@@ -242,7 +243,9 @@ class Captured:
                 inputs = leaf if of_input else None
                 attention = recorder.attention if of_attention else []
                 ranks, at_once = self.batch.ranks, self._ranks_at_once
-                self._graph = Graph(self.question(logits), inputs, attention, ranks, at_once)
+                weigh = weighed if of_attention and self._weighs else None
+                question = self.question(logits)
+                self._graph = Graph(question, inputs, attention, ranks, at_once, weigh)
         assert recorder.entered is not None
         self.inputs = Seen(
             entered=recorder.entered.detach(),
@@ -262,7 +265,7 @@ class Captured:
         """
         behind = {n.rules for n in self.needs if isinstance(n, Segments) and not n.ahead(self)}
         names = {need.rules for need in self.needs if isinstance(need, Ruled)} | behind
-        plain = any(isinstance(need, Backward) or need.shared is Forward for need in self.needs)
+        plain = any(need.shared in (Backward, Forward) for need in self.needs)
         return Ruled(names.pop()) if len(names) == 1 and not plain and not self.layered else None
 
     def _carrying(self) -> Segments | None:
@@ -301,7 +304,27 @@ class Captured:
             self.gradient, *found = kind.vectors(self.model, found[0]), *found[1:]
             leaf = leaf if self.share is None else self.share.of_inputs(leaf)
             self.fed = kind.vectors(self.model, leaf)
-        self.attention_gradient = list(found)
+        if graph.weigh is None:
+            self.attention_gradient = list(found)
+        else:
+            self._weighed = list(found)
+
+    @property
+    def weighed(self) -> list[torch.Tensor]:
+        """Attention of each layer weighed with its gradient (``Weighed``), [n, T, T] each."""
+        if self._weighed:
+            return self._weighed
+        return list(map(weighed, self.attention, self.attention_gradient))
+
+    @property
+    def _of_attention(self) -> bool:
+        """Whether gradients are of attention."""
+        return Backward("attention") in self.needs or Weighed() in self.needs
+
+    @property
+    def _weighs(self) -> bool:
+        """Whether these are not to be held, but weighed as they come."""
+        return Backward("attention") not in self.needs
 
     @property
     def single(self) -> bool:
@@ -350,9 +373,8 @@ class Captured:
         forwards = [need for need in self.needs if isinstance(need, Forward)]
         layers = any(need.layers for need in forwards)
         outputs = any(need.outputs for need in forwards)
-        of_attention = Backward("attention") in self.needs
         return Watch(
-            attention=layers or of_attention or any(need.attention for need in forwards),
+            attention=layers or self._of_attention or any(need.attention for need in forwards),
             layers=layers,
             whole=self.layered or outputs,
             outputs=outputs,

@@ -59,3 +59,23 @@ class Backward(Pass[None]):
     def shared(self) -> Hashable:
         """One pass gives both."""
         return Backward
+
+
+@dataclass(frozen=True)
+class Weighed(Pass[None]):
+    """E_h max(0, A_l * d f / d A_l) of every layer, [b, T, T] each, in the pass of ``Backward``.
+
+    As the backward pass comes by a layer, its gradient is weighed and let go, so that of attention
+    of all layers, the largest that there is of long inputs, no second copy is held. Where others
+    ask for the gradients themselves, it is made of these.
+    """
+
+    @property
+    def shared(self) -> Hashable:
+        """One pass gives all gradients."""
+        return Backward
+
+    @property
+    def record(self) -> str:
+        """That of the gradients that it is made of."""
+        return str(Backward("attention"))

@@ -1,6 +1,7 @@
 """One graph of a forward pass, differentiated for all that is asked of its inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -8,6 +9,8 @@ import torch
 
 from attribeam.transforms.recovery import fitting
 
+# Of a layer's attention and its gradient, [n, H, T, T] each, what is kept.
+Weigh = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # Ranks of questions that are differentiated at once, if the budget takes as many: products of
 # matrices are wider then, and beyond that processors gain no more.
 AT_ONCE = 4
@@ -25,6 +28,7 @@ class Graph:
         attention: Each layer's attention, if they are with respect to that.
         ranks: Numbers of the questions of each rank.
         at_once: How many ranks are differentiated at once.
+        weigh: What is made of each layer's attention and its gradient, if that is not to be held.
     """
 
     explained: torch.Tensor
@@ -32,6 +36,7 @@ class Graph:
     attention: list[torch.Tensor]
     ranks: Sequence[torch.Tensor]
     at_once: int
+    weigh: Weigh | None = None
     _held: dict[int, Sequence[torch.Tensor]] = field(init=False, default_factory=dict)
 
     def gradients(self, rank: int) -> Sequence[torch.Tensor]:
@@ -45,8 +50,35 @@ class Graph:
     def _of_next(self, rank: int, count: int) -> list[Sequence[torch.Tensor]]:
         """Those of so many ranks."""
         wanted = [*([] if self.leaf is None else [self.leaf]), *self.attention]
-        some = self.ranks[rank : rank + count]
-        return by_rank(some, self.explained, wanted, again=len(self.ranks) > 1)
+        some, again = self.ranks[rank : rank + count], len(self.ranks) > 1
+        if self.weigh is not None and count == 1:
+            return [self._weighed(some[0], self.weigh, again=again)]
+        found = by_rank(some, self.explained, wanted, again=again)
+        if self.weigh is None:
+            return found
+        # Where there is room for several ranks, there is for gradients of all layers.
+        before = len(wanted) - len(self.attention)
+        weigh = self.weigh
+        return [
+            [*of[:before], *map(weigh, map(torch.Tensor.detach, self.attention), of[before:])]
+            for of in found
+        ]
+
+    def _weighed(self, own: torch.Tensor, weigh: Weigh, *, again: bool) -> Sequence[torch.Tensor]:
+        """The same of a rank, of whose gradients of attention none is held but to be weighed."""
+        found: dict[int, torch.Tensor] = {}
+
+        def keep(number: int, gradient: torch.Tensor) -> None:
+            found[number] = weigh(self.attention[number].detach(), gradient)
+
+        # Gradients of what is asked for are held: of attention that is the first layer's alone.
+        wanted = [*([] if self.leaf is None else [self.leaf]), self.attention[0]]
+        with ExitStack() as hooks:
+            for number, attention in enumerate(self.attention[1:], 1):
+                hooks.callback(attention.register_hook(partial(keep, number)).remove)
+            ((*of_leaf, first),) = by_rank([own], self.explained, wanted, again=again)
+        keep(0, first)
+        return [*of_leaf, *(found[number] for number in range(len(self.attention)))]
 
 
 def by_rank(
@@ -75,3 +107,8 @@ def by_rank(
         explained, wanted, of_each, retain_graph=again, is_grads_batched=True
     )
     return [[gradients[number] for gradients in found] for number in range(len(ranks))]
+
+
+def weighed(attention: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """E_h max(0, A * G) of a layer's attention and its gradient, [n, H, T, T] to [n, T, T]."""
+    return (attention * gradient).clamp_(min=0).mean(1)
