@@ -50,6 +50,7 @@ _NAMES = (
     "complexity",
     "ranking",
     "ranking_agreement",
+    "mean_ranks",
     "grad_x_input_correlation",
     "matching_spans",
     "word_ranks",

@@ -7,7 +7,7 @@ from attribeam.schemas.tables import EVALUATIONS
 _TOPICS = {
     "faithfulness": (
         *("faithfulness", "degradation", "perturbation_auc", "area_under_curve", "cost_faith"),
-        *("compared", "inversions", "ranking", "datamodeling"),
+        *("compared", "inversions", "ranking", "mean_ranks", "datamodeling"),
     ),
     "continuations": ("continuation",),
     "cost": ("cost",),

@@ -40,7 +40,7 @@ def check_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
     """The tables of the checks that the run has; of several of a kind, that of most instances."""
     if not has_view("infidelity"):
         return
-    if rows := _of_largest(connection, "infidelity"):
+    if rows := of_largest(connection, "infidelity"):
         yield _sheet(
             rows,
             "infidelity",
@@ -53,7 +53,7 @@ def check_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
             "the model wasn't trained on.",
         )
     yield from _randomisation_sheets(connection)
-    if rows := _of_largest(connection, "sensitivity"):
+    if rows := of_largest(connection, "sensitivity"):
         yield _sheet(
             rows,
             "sensitivity",
@@ -64,7 +64,7 @@ def check_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
             "that gives the same whatever the input has 0. Lipschitz is in a method's own unit, "
             "and compares none.",
         )
-    if rows := _of_largest(connection, "reliability"):
+    if rows := of_largest(connection, "reliability"):
         yield _sheet(
             rows,
             "reliability",
@@ -77,7 +77,7 @@ def check_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
 
 
 def _randomisation_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
-    every = _of_largest(connection, "randomisation")
+    every = of_largest(connection, "randomisation")
     for kind, what in _KINDS.items():
         for weights in sorted({row["weights"] for row in every}):
             own = [row for row in every if (row["kind"], row["weights"]) == (kind, weights)]
@@ -109,7 +109,7 @@ def _randomisation_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[She
             yield sheet._replace(key=key, columns=told)
 
 
-def _of_largest(connection: duckdb.DuckDBPyConnection, view: str) -> list[Row]:
+def of_largest(connection: duckdb.DuckDBPyConnection, view: str) -> list[Row]:
     """Rows of a view, of the check of the most instances; of equals, the last by name."""
     rows = query_rows(connection, f"from {view}")
     if not rows:

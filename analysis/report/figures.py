@@ -54,7 +54,7 @@ def figure_sections(connection: duckdb.DuckDBPyConnection) -> Iterator[Section]:
     """The figures that the run has rows for."""
     made = (
         _degradation(connection),
-        _cost_scatter(connection),
+        cost_section(connection),
         _agreement(connection),
         _heads(connection),
         _plotted(connection, "pruning", "Pruned heads", "What is left as heads are pruned."),
@@ -92,7 +92,7 @@ def _degradation(connection: duckdb.DuckDBPyConnection) -> Section:
         "instances that all methods have. A good method's most relevant tokens bring it down at "
         "once, its least relevant ones hardly; the area between is its score.",
         [
-            _choice(_span(methods, part), plot.draw, [r for r in rows if r["method"] in part])
+            chosen(_span(methods, part), plot.draw, [r for r in rows if r["method"] in part])
             for part in parts
         ],
     )
@@ -105,7 +105,8 @@ def _span(methods: list[str], part: list[str]) -> str:
     return f"methods {place} of {len(methods)} by degradation"
 
 
-def _cost_scatter(connection: duckdb.DuckDBPyConnection) -> Section:
+def cost_section(connection: duckdb.DuckDBPyConnection) -> Section:
+    """Seconds an instance against each measure of faithfulness."""
     rows = query_rows(
         connection,
         "select method, protocol, operation, seconds_per_instance, degradation,"
@@ -126,7 +127,7 @@ def _cost_scatter(connection: duckdb.DuckDBPyConnection) -> Section:
         "Up and to the left is better. Joined are the methods that no other is at once as cheap "
         "as and more faithful than.",
         [
-            _choice(name, partial(cost_scatter, measure=measure, name=name), own)
+            chosen(name, partial(cost_scatter, measure=measure, name=name), own)
             for measure, name in measures.items()
             if (own := [row for row in rows if finite(row[measure]) is not None])
         ],
@@ -141,7 +142,7 @@ def _agreement(connection: duckdb.DuckDBPyConnection) -> Section:
         "Means over the instances that all methods have, between the scores of the tokens that are "
         "not special. Methods that agree stand together.",
         [
-            _choice(name, partial(agreement_map, measure=measure, name=name), own)
+            chosen(name, partial(agreement_map, measure=measure, name=name), own)
             for measure, (name, _) in AGREEMENTS.items()
             if (own := [row for row in rows if finite(row[measure]) is not None])
         ],
@@ -156,7 +157,7 @@ def _heads(connection: duckdb.DuckDBPyConnection) -> Section:
         "Attention heads",
         "How much each head matters to the predictions, averaged over the instances.",
         [
-            _choice(
+            chosen(
                 f"{method}: {name}" if len(methods) > 1 else name,
                 partial(head_map, measure=measure, name=name),
                 own,
@@ -181,7 +182,7 @@ def _receptive_field(connection: duckdb.DuckDBPyConnection) -> Section:
         "Attribution trees",
         "How far the edges of the trees reach, in tokens, layer by layer: mean, and a bar from a "
         "quarter of the edges to three quarters. The tree of an instance is with it below.",
-        [_choice("", receptive_field, rows)] if rows else [],
+        [chosen("", receptive_field, rows)] if rows else [],
     )
 
 
@@ -194,7 +195,7 @@ def _information_flow(connection: duckdb.DuckDBPyConnection) -> Section:
         "information",
         "Information flow by layer",
         "How much of what the prediction needs is at which tokens, after each layer.",
-        [_choice(method, plot.draw, rows_of(connection, plot, method)) for method in methods],
+        [chosen(method, plot.draw, rows_of(connection, plot, method)) for method in methods],
     )
 
 
@@ -212,7 +213,7 @@ def _pattern_flow(connection: duckdb.DuckDBPyConnection) -> Section:
         # Where no subset is named, the first one is shown: that is another choice's.
         if rows and rows[0]["subset"] == subset:
             name = method if subset is None else f"{method}, {subset}"
-            choices.append(_choice(name, plot.draw, rows))
+            choices.append(chosen(name, plot.draw, rows))
     return Section(
         "patterns",
         "Pattern flow",
@@ -226,11 +227,11 @@ def _plotted(connection: duckdb.DuckDBPyConnection, name: str, title: str, note:
     """A section with a plot of ``PLOTS`` as it is."""
     plot: Plot = PLOTS[name]
     rows = rows_of(connection, plot)
-    figures = [_choice("", plot.draw, rows)] if rows else []
+    figures = [chosen("", plot.draw, rows)] if rows else []
     return Section(name.replace("_", "-"), title, note, figures)
 
 
-def _choice(name: str, draw: Callable[[list[Row]], go.Figure], rows: list[Row]) -> Choice:
+def chosen(name: str, draw: Callable[[list[Row]], go.Figure], rows: list[Row]) -> Choice:
     """A figure whose texts are shown as they are: plotly takes some markup in them."""
     figure = json.loads(draw([escaped(settled(row)) for row in rows]).to_json())
     # The page has templates of its own, light and dark.

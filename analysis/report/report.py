@@ -5,13 +5,6 @@ page's script reads is JSON without a ``<``, the script sets it as text, and the
 no other script run.
 """
 
-import base64
-import gzip
-import hashlib
-import json
-from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +23,7 @@ from attribeam.analysis.report.figures import figure_sections
 from attribeam.analysis.report.instances import STEPS, pack_instances
 from attribeam.analysis.report.metrics import metric_sheets
 from attribeam.analysis.report.overview import failure_table, run_facts, run_groups, run_tiles
+from attribeam.analysis.report.shell import digest, embedded, policy, template, zipped
 from attribeam.analysis.report.values import of_patches, query_count
 from attribeam.analysis.report.verdict import ranked, verdict
 from attribeam.schemas import UsageError
@@ -90,18 +84,18 @@ def page_of(
     if not total and not query_count(connection, "select count(*) from failures"):
         raise UsageError("The run has no instances yet: nothing to report.")
     continued = pack_continuations(connection, manifest, limit) if limit else None
-    script, library = _template("report.js"), get_plotlyjs()
+    script, library = template("report.js"), get_plotlyjs()
     if continued:
-        script += "\n\n" + _template("continuations.js")
-    sources = [_digest(script), *([_digest(library)] if sections else [])]
+        script += "\n\n" + template("continuations.js")
+    sources = [digest(script), *([digest(library)] if sections else [])]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     pictures = of_pictures(manifest)
     # What is marked as HTML already stays so.
     environment.filters["said"] = lambda text: type(text)(of_patches(text)) if pictures else text
-    return environment.from_string(_template("report.html.jinja")).render(
+    return environment.from_string(template("report.html.jinja")).render(
         title=_title(manifest),
-        policy=_policy(sources),
-        style=Markup(_template("report.css")),
+        policy=policy(sources),
+        style=Markup(template("report.css")),
         script=Markup(script),
         lacking=lacking
         and f"This run is {lacking}. What is missing is in none of the numbers here.",
@@ -123,36 +117,8 @@ def page_of(
         instances=Markup(embedded(packed)),
         continued=Markup(embedded(continued)) if continued else "",
         continued_cut=_cut_rows(connection, continued),
-        plotly=Markup(_zipped(library)) if sections else "",
+        plotly=Markup(zipped(library)) if sections else "",
     )
-
-
-def embedded(data: Any) -> str:
-    """JSON that can stand in a ``<script>``, whatever texts are in it."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _policy(sources: Sequence[str]) -> str:
-    """What the page may do: run these scripts, and reach nothing."""
-    scripts = " ".join(f"'sha256-{source}'" for source in sources)
-    return (
-        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-@cache
-def _zipped(script: str) -> str:
-    return base64.b64encode(gzip.compress(script.encode(), 9, mtime=0)).decode()
-
-
-def _template(name: str) -> str:
-    return (files("attribeam.analysis") / "templates" / name).read_text(encoding="utf-8").strip()
 
 
 def _title(manifest: Manifest) -> str:

@@ -31,7 +31,7 @@ _EXAMPLES = {
     "open": ("open out",),
     "verify": ("verify out",),
     "plot": ("plot out degradation", "plot out degradation -o figure.pdf --width 600"),
-    "report": ("report out --open", "report out -o page.html"),
+    "report": ("report out --open", "report out -o page.html", "report out --reproduce"),
     "methods": ("methods", "methods lime occlusion"),
     "prune": ("prune out --corpus dev.csv",),
     "triggers": ("triggers out --limit 5",),
@@ -226,7 +226,13 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
     )
     report.add_argument("folder", metavar="DIR", help="folder of a run")
     report.add_argument(
-        "-o", "--output", metavar="FILE", help="HTML file (report.html in the folder)"
+        "more", nargs="*", metavar="OTHER", help="other runs that --reproduce holds it against"
+    )
+    report.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="HTML file (report.html, or evidence.html, in the folder)",
     )
     report.add_argument(
         "--limit",
@@ -234,6 +240,12 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
         default=5000,
         metavar="N",
         help="most instances to look at one by one",
+    )
+    report.add_argument(
+        "--reproduce",
+        action="store_true",
+        help="write what can be cited instead (evidence.html): one table with what differs for "
+        "sure, mean ranks, and papers' claims judged, each number with its SQL",
     )
     report.add_argument("--open", action="store_true", help="open it in the browser")
     _add_publish(commands)

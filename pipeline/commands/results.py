@@ -137,9 +137,17 @@ def compact_command(arguments: argparse.Namespace) -> int:
 
 def report_command(arguments: argparse.Namespace) -> int:
     """Writes the page."""
-    from attribeam.analysis.report.report import write_report  # plotly takes a while.
+    if arguments.reproduce:
+        from attribeam.analysis.evidence.page import write_evidence
 
-    path = write_report(arguments.folder, arguments.output, limit=arguments.limit)
+        others = _by_folder(arguments.more, ())
+        path = write_evidence(arguments.folder, arguments.output, others)
+    elif arguments.more:
+        raise UsageError("report takes one run, and others with --reproduce alone")
+    else:
+        from attribeam.analysis.report.report import write_report  # plotly takes a while.
+
+        path = write_report(arguments.folder, arguments.output, limit=arguments.limit)
     print(path)
     if arguments.open:
         webbrowser.open(path.resolve().as_uri())

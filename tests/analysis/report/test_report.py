@@ -20,7 +20,8 @@ from attribeam.analysis import open_run
 from attribeam.analysis.instances.pieces import pieces
 from attribeam.analysis.report.instances import NOT_A_NUMBER, quantise
 from attribeam.analysis.report.plots import agreement_map, cost_scatter, head_map
-from attribeam.analysis.report.report import embedded, write_report
+from attribeam.analysis.report.report import write_report
+from attribeam.analysis.report.shell import embedded
 from attribeam.schemas import VIEWS, UsageError, table_schema
 from tests.support.synthetic_run import METHODS, SyntheticRun, synthetic_run, write_run
 

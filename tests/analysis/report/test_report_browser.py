@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from attribeam.analysis.evidence.page import write_evidence
 from attribeam.analysis.report.report import write_report
 from tests.analysis.report.test_report import EVIL
 from tests.support.patience import HANG
@@ -313,3 +314,23 @@ def test_not_even_one_that_got_in_would_run(browser: Any, report: Path) -> None:
     )
     page.close()
     assert ran is False
+
+
+def test_evidence_page(browser: Any, report: Path) -> None:
+    """On a phone: figures are drawn, nothing is fetched or complained of or wider than that."""
+    path = write_evidence(report.parent)
+    page = browser.new_page(viewport={"width": 390, "height": 900}, color_scheme="dark")
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url))
+    page.set_default_timeout(PATIENCE)
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-ready]")
+    figure = page.locator("[data-figure='ranks']")
+    figure.scroll_into_view_if_needed()
+    playwright.expect(figure).to_have_attribute("data-drawn", "0")
+    assert page.locator(".claim").count() == 13
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+    assert [text for text in said if not text.startswith(("data:", "blob:"))] == [path.as_uri()]

@@ -1,0 +1,134 @@
+"""Whether the order of the methods survives another operation, another end, another model."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import duckdb
+
+from attribeam.analysis.evidence.statements import quoted
+from attribeam.analysis.report.values import finite, query_rows
+
+# By text first, then by what the bootstrap draws: the order of the methods' means each time.
+_OPERATIONS = """\
+with scores as (
+    select
+        f.method,
+        f.protocol,
+        f.operation,
+        i.row_id as of_text,
+        avg(f.auc_difference) as score
+    from faithfulness_by_instance as f
+    semi join (from compared_curves(true, null) where compared)
+        using (instance_id, method, protocol, operation)
+    join instances as i using (instance_id)
+    where f.method <> 'random' and f.auc_difference is not null
+    group by all
+),
+weighed as (
+    select
+        * exclude (of_text),
+        unnest(range(0, 1001)) as replicate,
+        unnest(bootstrap_weights(of_text)) as weight
+    from scores
+),
+means as (
+    select
+        method,
+        protocol,
+        operation,
+        replicate,
+        sum(weight * score) / nullif(sum(weight), 0) as mean
+    from weighed
+    group by all
+),
+orders as (
+    select
+        a.protocol,
+        a.operation as one,
+        b.operation as other,
+        replicate,
+        count(*) as methods,
+        kendall_tau(list(a.mean order by method), list(b.mean order by method)) as kendall
+    from means as a
+    join means as b using (method, protocol, replicate)
+    where a.operation < b.operation
+    group by all
+)
+select
+    protocol,
+    one,
+    other,
+    max(methods) as methods,
+    max(kendall) filter (replicate = 0) as kendall,
+    quantile_cont(kendall, 0.025) filter (replicate > 0) as low,
+    quantile_cont(kendall, 0.975) filter (replicate > 0) as high
+from orders
+group by protocol, one, other
+having max(methods) > 2
+order by protocol, one, other"""
+_ENDS = "select protocol, operation, methods, kendall from ranking_agreement where methods > 2"
+
+
+class Survival(NamedTuple):
+    """Kendall's tau b between two orders of the methods.
+
+    Attributes:
+        what: Which two.
+        methods: Number of methods.
+        kendall: -1 to 1.
+        interval: Its 95 % interval over texts, or nothing.
+        sql: What gives it.
+    """
+
+    what: str
+    methods: int
+    kendall: float
+    interval: str
+    sql: str
+
+
+def survivals(connection: duckdb.DuckDBPyConnection, others: Sequence[str]) -> list[Survival]:
+    """All pairs of orders that there are.
+
+    Args:
+        connection: The run, with the others by their names.
+        others: Names of the other runs.
+    """
+    found = []
+    for row in query_rows(connection, _OPERATIONS):
+        if (tau := finite(row["kendall"])) is not None:
+            low, high = finite(row["low"]), finite(row["high"])
+            interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+            what = f"by {row['one']} and by {row['other']}" + _of(row["protocol"])
+            found.append(Survival(what, row["methods"], tau, interval, _OPERATIONS))
+    for row in query_rows(connection, _ENDS):
+        if (tau := finite(row["kendall"])) is not None:
+            what = f"most and least relevant first, by {row['operation']}" + _of(row["protocol"])
+            found.append(Survival(what, row["methods"], tau, "", _ENDS))
+    for other in others:
+        sql = _between(other)
+        for row in query_rows(connection, sql):
+            if (tau := finite(row["kendall"])) is not None:
+                what = f"here and in {other}, {row['metric']} by {row['operation']}"
+                found.append(Survival(what + _of(row["protocol"]), row["methods"], tau, "", sql))
+    return found
+
+
+def _of(protocol: str) -> str:
+    return "" if protocol == "token" else f" ({protocol})"
+
+
+def _between(other: str) -> str:
+    """The order in another run, of the texts that both have."""
+    return f"""\
+select
+    protocol,
+    operation,
+    metric,
+    count(*) as methods,
+    kendall_tau(list(value order by method), list(other_value order by method)) as kendall
+from faithfulness_with({quoted(other)})
+where value is not null and other_value is not null and method <> 'random'
+group by all
+having count(*) > 2
+order by all"""
