@@ -19,6 +19,18 @@ _OTHER = "other"
 # How a metric is said, and whether more of it is better.
 _METRICS = {"comprehensiveness": True, "sufficiency": False, "aopc": True}
 
+_RUN = """
+    select
+        model_source as model,
+        corpus_source as corpus,
+        settings_target as target,
+        settings_dtype as dtype,
+        settings_seed as seed,
+        (select count(*) from {of}instances) as instances,
+        (select avg(correct::int) from {of}instances) as accuracy
+    from {of}run
+"""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -26,6 +38,7 @@ class Comparison:
 
     Attributes:
         names: What the two runs are called.
+        runs: A row of each: its model, its corpus, what it explains, its instances and accuracy.
         agreement: Rows of ``agreement_with``.
         faithfulness: Rows of ``faithfulness_with``, with the ``verdict`` of each: the name of the
             run that is better, or ``neither``.
@@ -35,10 +48,14 @@ class Comparison:
     """
 
     names: tuple[str, str]
+    runs: Rows
     agreement: Rows
     faithfulness: Rows
     rankings: Rows
     verdict: list[str]
+
+    def __str__(self) -> str:
+        return "\n".join(self.verdict)
 
 
 def compare(folder: str | Path, other: str | Path) -> Comparison:
@@ -93,7 +110,11 @@ def _compared(connection: duckdb.DuckDBPyConnection, names: tuple[str, str]) -> 
         """,
     )
     verdict = [*_of_agreement(agreement), *_of_faithfulness(faithfulness, rankings, names)]
-    return Comparison(names, agreement, faithfulness, rankings, verdict)
+    runs = [
+        {"name": name, **_rows(connection, _RUN.format(of=of))[0]}
+        for name, of in zip(names, ("", f"{_OTHER}."), strict=True)
+    ]
+    return Comparison(names, runs, agreement, faithfulness, rankings, verdict)
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> Rows:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 
+from attribeam.analysis import comparing
+from attribeam.analysis.comparing import Comparison
 from attribeam.analysis.notebook.topics import views_by_topic
 from attribeam.analysis.notebook.views import Instances
 from attribeam.analysis.opening import runs
@@ -123,6 +125,18 @@ class Run:
         from attribeam.analysis.plots.plots import draw  # noqa: PLC0415  plotly takes a while.
 
         return draw(self._connection, self.folder, name, method, subset)
+
+    def compare(self, other: "str | Path | Run") -> Comparison:
+        """This run beside another one: how alike methods' scores are, and which run does better.
+
+        Args:
+            other: The other run, opened, or its folder or address: another model's on the same
+                corpus, say.
+
+        Raises:
+            UsageError: If it is no run, or they have no method or no instance in common.
+        """
+        return comparing.compare(self.folder, other.folder if isinstance(other, Run) else other)
 
     def to_arrow(self, table: str = "attributions") -> "pa.Table":
         """A table or view as Arrow, with its columns.

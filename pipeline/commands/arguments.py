@@ -31,7 +31,12 @@ _EXAMPLES = {
     "open": ("open out",),
     "verify": ("verify out",),
     "plot": ("plot out degradation", "plot out degradation -o figure.pdf --width 600"),
-    "report": ("report out --open", "report out -o page.html", "report out --reproduce"),
+    "report": (
+        "report out --open",
+        "report out -o page.html",
+        "report out other",
+        "report out --reproduce",
+    ),
     "methods": ("methods", "methods lime occlusion"),
     "prune": ("prune out --corpus dev.csv",),
     "triggers": ("triggers out --limit 5",),
@@ -226,13 +231,16 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
     )
     report.add_argument("folder", metavar="DIR", help="folder of a run")
     report.add_argument(
-        "more", nargs="*", metavar="OTHER", help="other runs that --reproduce holds it against"
+        "more",
+        nargs="*",
+        metavar="OTHER",
+        help="another run to be compared with; several with --reproduce",
     )
     report.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        help="HTML file (report.html, or evidence.html, in the folder)",
+        help="HTML file (report.html, compared.html or evidence.html in the folder)",
     )
     report.add_argument(
         "--limit",

@@ -142,8 +142,14 @@ def report_command(arguments: argparse.Namespace) -> int:
 
         others = _by_folder(arguments.more, ())
         path = write_evidence(arguments.folder, arguments.output, others)
+    elif len(arguments.more) > 1:
+        raise UsageError(
+            "report compares two runs; with --reproduce, one is held against any number of others"
+        )
     elif arguments.more:
-        raise UsageError("report takes one run, and others with --reproduce alone")
+        from attribeam.analysis.report.compared import write_comparison
+
+        path = write_comparison(arguments.folder, arguments.more[0], arguments.output)
     else:
         from attribeam.analysis.report.report import write_report  # plotly takes a while.
 

@@ -1,5 +1,8 @@
 """Two runs compared: agreement and paired differences against plain Python, names, refusals."""
 
+import html
+import json
+import re
 from pathlib import Path
 from statistics import mean
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
+import attribeam as ab
 from attribeam.analysis import compare, open_run
 from attribeam.schemas import UsageError
 from tests.support.synthetic_run import SyntheticRun, synthetic_run, write_run
@@ -128,3 +132,39 @@ def test_nothing_in_common(folders: tuple[Path, Path], tmp_path: Path) -> None:
     folder = write_run(stranger, tmp_path / "stranger")
     with pytest.raises(UsageError, match="no instance in common"):
         compare(folders[0], folder)
+
+
+def test_opened_runs_compare(folders: tuple[Path, Path]) -> None:
+    with ab.open_run(folders[0]) as one, ab.open_run(folders[1]) as two:
+        found = one.compare(two)
+    assert found.names == ("one", "two-b")
+    assert str(found) == "\n".join(found.verdict)
+    assert [row["name"] for row in found.runs] == ["one", "two-b"]
+
+
+def test_page_of_two_runs(folders: tuple[Path, Path]) -> None:
+    """All differences are in the table as they are, and drawn; nothing of a run is markup."""
+    outcome = command("report", *folders)
+    path = folders[0] / "compared.html"
+    assert (outcome.status, outcome.out.strip()) == (0, str(path))
+    page = path.read_text(encoding="utf-8")
+    found = compare(*folders)
+    for sentence in found.verdict:
+        assert sentence in html.unescape(page)
+    for row in found.faithfulness:
+        interval = f"<td>{row['low']:.3f} to {row['high']:.3f}</td>"
+        assert f"<td>{row['difference']:.3f}</td>{interval}" in page
+    (data,) = re.findall(r'id="figures-data">(.*?)</script>', page)
+    figures = json.loads(data)["differences"]
+    rows = [row for row in found.faithfulness if row["metric"] == "comprehensiveness"]
+    dots = next(f for f in figures if f["layout"]["title"]["text"].startswith("compreh"))["data"][0]
+    assert sorted(dots["x"]) == pytest.approx(sorted(row["difference"] for row in rows))
+    assert (dots["marker"]["symbol"].count("circle")) == sum(
+        row["verdict"] != "neither" for row in rows
+    )
+
+
+def test_page_takes_two_runs(folders: tuple[Path, Path]) -> None:
+    outcome = command("report", *folders, folders[0])
+    assert outcome.status == 2
+    assert "--reproduce" in outcome.err
