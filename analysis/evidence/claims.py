@@ -29,6 +29,7 @@ class Seen(NamedTuple):
         other: Name of another run that has heads; None without one.
         pictures: Whether instances are pictures.
         target: Which class the run explains.
+        chance: Of the tables pruning and attacks those whose model is right no more than by chance.
     """
 
     params: Mapping[str, Mapping[str, Any]]
@@ -41,6 +42,7 @@ class Seen(NamedTuple):
     other: str | None
     pictures: bool
     target: str
+    chance: frozenset[str] = frozenset()
 
     def operation(self, *wanted: str) -> str | None:
         """The first of those that the curves have, else any."""
@@ -63,6 +65,12 @@ class Comparison(NamedTuple):
     least: int = 20
     of: str = "texts"
     below: bool = False
+
+
+_AT_CHANCE = (
+    "the model is right on the evaluation corpus no more than by chance, so that there is nothing "
+    "to lose: take a corpus of what it was trained for"
+)
 
 
 class Lacking(NamedTuple):
@@ -181,6 +189,8 @@ def _pruned(seen: Seen) -> list[Comparison] | Lacking:
     others = [name for name in ("attention", "taylor_loss", "random") if name in seen.importances]
     if "attattr" not in seen.importances or not others:
         return Lacking("needs `attribeam prune` on a run that has attattr")
+    if "pruning" in seen.chance:
+        return Lacking(_AT_CHANCE)
     return [
         Comparison(
             f"attattr less {other}, area under accuracy", statements.pruned_longer("attattr", other)
@@ -211,6 +221,8 @@ def _heads(seen: Seen) -> list[Comparison] | Lacking:
 def _attacked(seen: Seen) -> list[Comparison] | Lacking:
     if "attacks" not in seen.tables:
         return Lacking("needs `attribeam attack` on a run that has attattr")
+    if "attacks" in seen.chance:
+        return Lacking(_AT_CHANCE)
     return [Comparison("accuracy before less after", statements.attacked("attattr"))]
 
 

@@ -21,6 +21,22 @@ RULES = (
     "for the number of comparisons.",
     "A verdict is of this model and this corpus, and no word on those of the paper.",
 )
+# Evaluations, of the key that claims take, whose whole model isn't surely above an even share.
+_AT_CHANCE = """
+    with counts as (
+        select 'pruning' as of, any_value(n) as n, any_value(correct) as correct
+        from pruning
+        where rate = 0 and evaluation = (select min(evaluation) from pruning)
+        union all
+        select 'attacks' as of, sum(n) as n, sum(correct_before) as correct
+        from attacks
+        where rank = 1 and evaluation = (select min(evaluation) from attacks)
+    )
+    select of
+    from counts
+    where n > 0
+        and correct / n - 1.959964 * sqrt(correct / n * (1 - correct / n) / n) <= 1 / {classes}
+"""
 HOLDS, PARTLY, NOT_HERE, OPEN, UNJUDGED = (
     *("holds", "holds partly", "doesn't hold here", "open"),
     "not judged",
@@ -149,4 +165,12 @@ def seen_of(
         other=with_heads[0] if with_heads else None,
         pictures=pictures,
         target=str(manifest["identity"]["settings"]["target"]),
+        chance=frozenset(
+            query_column(
+                connection,
+                _AT_CHANCE.format(
+                    classes=max(2, len(manifest["identity"]["model"]["labels"] or []))
+                ),
+            )
+        ),
     )

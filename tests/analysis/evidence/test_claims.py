@@ -13,6 +13,7 @@ from attribeam.analysis import open_run
 from attribeam.analysis.evidence import statements
 from attribeam.analysis.evidence.claims import CLAIMS, Comparison, Lacking, Seen
 from attribeam.analysis.evidence.judging import (
+    _AT_CHANCE,
     HOLDS,
     NOT_HERE,
     OPEN,
@@ -240,3 +241,17 @@ def test_rank_correlation_with_the_gradient(tables: duckdb.DuckDBPyConnection) -
         for name in ("globenc", "norm_n")
     )
     assert found["value"] == pytest.approx(one - two)
+
+
+@pytest.mark.parametrize(("correct", "found"), [(50, {"pruning"}), (55, {"pruning"}), (80, set())])
+def test_models_at_chance(tables: duckdb.DuckDBPyConnection, correct: int, found: set[str]) -> None:
+    """Nothing is said of what a model loses that is right by chance."""
+    tables.execute(
+        f"create table pruning as select 'e' as evaluation, 0.0 as rate, 100 as n, {correct} as "
+        "correct; create table attacks (evaluation text, rank int, n int, correct_before int)"
+    )
+    sql = _AT_CHANCE.format(classes=2)
+    assert {of for (of,) in tables.execute(sql).fetchall()} == found
+    claim = next(claim for claim in CLAIMS if claim.key == "attattr-pruning")
+    compared = claim.compared(EVERY._replace(chance=frozenset(found)))
+    assert isinstance(compared, Lacking) == bool(found)
