@@ -86,12 +86,13 @@ def _compared(connection: duckdb.DuckDBPyConnection, names: tuple[str, str]) -> 
     agreement = _rows(connection, f"from agreement_with('{_OTHER}')")
     if not agreement:
         raise UsageError(f"{names[0]} and {names[1]} have no method in common that has scores")
-    if not any(row["n"] or row["other_class"] for row in agreement):
+    faithfulness = _rows(connection, f"from faithfulness_with('{_OTHER}')")
+    # Models of two tokenizers have curves of the same rows, though no scores of the same tokens.
+    if not faithfulness and not any(row["n"] or row["other_class"] for row in agreement):
         raise UsageError(
             f"{names[0]} and {names[1]} have no instance in common: ids and tokens are compared, "
             "which the same corpus and tokenizer give"
         )
-    faithfulness = _rows(connection, f"from faithfulness_with('{_OTHER}')")
     for row in faithfulness:
         row["verdict"] = _better(row, names)
     rankings = _rows(

@@ -168,3 +168,13 @@ def test_page_takes_two_runs(folders: tuple[Path, Path]) -> None:
     outcome = command("report", *folders, folders[0])
     assert outcome.status == 2
     assert "--reproduce" in outcome.err
+
+
+def test_runs_of_two_tokenizers(tmp_path: Path) -> None:
+    """Curves of the same rows are compared though no tokens are the same."""
+    one, other = (synthetic_run(seed=3, rows=4, failing=False) for _ in "ab")
+    for instance in other.instances:
+        instance["input_ids"] = [7 for _ in instance["input_ids"]]
+    found = compare(write_run(one, tmp_path / "one"), write_run(other, tmp_path / "other"))
+    assert {(row["n"], row["other_tokens"]) for row in found.agreement} == {(0, 4)}
+    assert {row["n"] for row in found.faithfulness} == {4}
