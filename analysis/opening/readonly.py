@@ -1,10 +1,13 @@
 """Files that DuckDB reads through Python, since what it reads by itself it could write as well."""
 
+import fnmatch
 import glob
 import io
 import os
 import stat
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -30,6 +33,20 @@ class ReadOnlyFiles(fsspec.AbstractFileSystem):
     cachable = False  # Another one of the same address lists it again.
     protocol: str
     root: str
+    _firsts: dict[str, list[str]] | None = None  # By glob, while no other files are given.
+
+    @contextmanager
+    def only_first(self) -> Iterator[None]:
+        """While the body runs a glob gives the first file that it matches, and no other.
+
+        Views and macros are made of patterns that DuckDB looks up again and again meanwhile, to
+        find columns that one file has as well as all of them.
+        """
+        self._firsts = {}
+        try:
+            yield
+        finally:
+            self._firsts = None
 
     def opened(self, path: str) -> "Positioned":
         """Opens a file to be read."""
@@ -165,8 +182,38 @@ class LocalFiles(ReadOnlyFiles):
 
     def glob(self, path: str, maxdepth: int | None = None, **_: Any) -> list[str]:
         """Addresses of what matches a glob, in order."""
-        names = glob.iglob(self._relative(path), root_dir=self._folder, recursive=True)
+        relative = self._relative(path)
+        if self._firsts is None:
+            return self._all(relative)
+        if path not in self._firsts:
+            if "**" in relative:
+                self._firsts[path] = self._all(relative)[:1]
+            else:
+                first = self._first("", relative.split("/"))
+                self._firsts[path] = [] if first is None else [self.root + first]
+        return self._firsts[path]
+
+    def _all(self, pattern: str) -> list[str]:
+        """Addresses of all that matches a glob, in order."""
+        names = glob.iglob(pattern, root_dir=self._folder, recursive=True)
         return sorted(self.root + name for name in names if self._holds(os.path.dirname(name)))
+
+    def _first(self, parent: str, parts: Sequence[str]) -> str | None:
+        """The first path that matches the parts of a glob below a folder; None if none does."""
+        pattern, *rest = parts
+        try:
+            names = os.listdir(os.path.join(self._folder, parent))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        matching = fnmatch.filter(names, pattern)
+        if not pattern.startswith("."):
+            matching = [name for name in matching if not name.startswith(".")]
+        if not self._holds(parent):
+            return None
+        if not rest:
+            return os.path.join(parent, min(matching)) if matching else None
+        below = (self._first(os.path.join(parent, name), rest) for name in sorted(matching))
+        return next((path for path in below if path is not None), None)
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Size and type of a file.
@@ -249,6 +296,12 @@ class RenamedFiles(ReadOnlyFiles):
         self.protocol = protocol
         self.root = f"{protocol}://"
         self._files = files
+
+    @contextmanager
+    def only_first(self) -> Iterator[None]:
+        """While the body runs a glob gives the first file that it matches, and no other."""
+        with self._files.only_first():
+            yield
 
     def glob(self, path: str, maxdepth: int | None = None, **_: Any) -> list[str]:
         """Addresses that match a glob, in order."""

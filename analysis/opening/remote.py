@@ -2,14 +2,17 @@
 
 import io
 import re
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 from fsspec.utils import glob_translate  # type: ignore[import-untyped]
 
+from attribeam.analysis.opening.database import escape_glob
 from attribeam.analysis.opening.google import GoogleStore
 from attribeam.analysis.opening.readonly import Positioned, ReadOnlyFiles, SharedFile
 from attribeam.schemas import UsageError
@@ -63,11 +66,27 @@ class RemoteFiles(ReadOnlyFiles):
         # Not the address as it was given: a revision may be written in more than one way.
         manifests = [name for name in self._files if name.endswith(f"/{MANIFEST}")]
         self.root = min(manifests, key=len).removesuffix(MANIFEST)
+        self._names = sorted(self._files)
+        self._matched: dict[str, list[str]] = {}  # By glob; nothing changes any more.
 
     def glob(self, path: str, maxdepth: int | None = None, **_: Any) -> list[str]:
         """Addresses that match a glob, which is one too, in order."""
+        if path not in self._matched:
+            self._matched[path] = list(self._matching(path))
+        return self._matched[path][: None if self._firsts is None else 1]
+
+    def _matching(self, path: str) -> Iterator[str]:
+        """Yields addresses that match a glob, in order, of those that begin as it does."""
         matches = re.compile(glob_translate(path)).match
-        return sorted(name for name in self._files if matches(name))
+        start = escape_glob(self.root)
+        literal = ""
+        if path.startswith(start):
+            literal = self.root + re.split(r"[*?[]", path.removeprefix(start), maxsplit=1)[0]
+        for name in islice(self._names, bisect_left(self._names, literal), None):
+            if not name.startswith(literal):
+                return
+            if matches(name):
+                yield name
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Size and type of a file.

@@ -1,9 +1,10 @@
 """Opening a run's folder: its manifest, and a DuckDB connection with its tables and views."""
 
+import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,11 +81,31 @@ def linked_folders(root: Path) -> list[str]:
     What is in them is neither found when a run goes on nor by queries, which reach nothing outside
     the run's folder.
     """
-    patterns = ("*", "*/*", f"{PUBLISHED}/*/*")
-    found = {path for pattern in patterns for path in root.glob(pattern)}
+    within: list[str | Path] = [root, *_folders(root), *_folders(root / PUBLISHED)]
     return sorted(
-        path.relative_to(root).as_posix() for path in found if path.is_symlink() and path.is_dir()
+        Path(entry.path).relative_to(root).as_posix()
+        for folder in within
+        for entry in _entries(folder)
+        if entry.is_symlink() and Path(entry.path).is_dir()
     )
+
+
+def _folders(parent: Path) -> list[str]:
+    """The folders in one, of which nothing is asked file by file."""
+    return [
+        entry.path
+        for entry in _entries(parent)
+        if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and Path(entry.path).is_dir())
+    ]
+
+
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """What is in a folder, if it is one and can be read."""
+    with (
+        suppress(FileNotFoundError, NotADirectoryError, PermissionError),
+        os.scandir(folder) as found,
+    ):
+        yield from found
 
 
 def _check_folders(root: Path) -> None:
@@ -303,15 +324,13 @@ def _fill(
     double = is_double(run.manifest)
     globs = PUBLISHED_GLOBS if is_published(run.manifest) else GLOBS
     try:
-        for table, pattern in globs.items():
-            add_table(connection, table, [f"{run.prefix}{pattern}"], double=double)
-        add_manifest(connection, run.manifest, f"{run.prefix}{MANIFEST}")
-        if only is not None:
-            add_views(connection, main=main, only=only)
-            return
-        copy_views(connection, main=main, double=double, commented=commented)
-        if commented:
-            add_comments(connection, views=False)
+        with run.files.only_first() if run.files else nullcontext():
+            for table, pattern in globs.items():
+                add_table(connection, table, [f"{run.prefix}{pattern}"], double=double)
+            add_manifest(connection, run.manifest, f"{run.prefix}{MANIFEST}")
+            add_views(connection, main=main)
+            if commented:
+                add_comments(connection)
     except duckdb.Error as error:
         connection.close()
         raise UsageError(

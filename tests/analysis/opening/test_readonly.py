@@ -170,3 +170,34 @@ def test_a_method_is_what_its_folder_says(tmp_path: Path) -> None:
     with open_run(folder, commented=False) as connection:
         query = "select method, count(*) from attributions where method like 'grad%' group by all"
         assert sorted(connection.execute(query).fetchall()) == [("gradient", 4), ("gradient-2", 4)]
+
+
+def test_who_opens_a_run_lists_none_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = synthetic_run(rows=8, shard_size=2, failing=False)
+    write_run(run, tmp_path)
+    given: list[int] = []
+    glob = LocalFiles.glob
+
+    def counting(self: LocalFiles, *args: str) -> list[str]:
+        found = glob(self, *args)
+        given.append(len(found))
+        return found
+
+    monkeypatch.setattr(LocalFiles, "glob", counting)
+    with open_run(tmp_path) as connection:
+        assert max(given) == 1
+        given.clear()
+        assert connection.execute("select count(*) from instances").fetchone() == (8,)
+        assert max(given) == 4
+
+
+@pytest.mark.parametrize("pattern", ["heads/method=*/*.parquet", "*/*/y.*", "*/n*", "o*/*", "*.p*"])
+def test_the_first_file_of_a_glob(folder: Path, pattern: str) -> None:
+    (folder / "heads/.hidden.parquet").touch()
+    files = LocalFiles(folder)
+    whole = files.glob(f"run://{pattern}")
+    with files.only_first():
+        assert files.glob(f"run://{pattern}") == whole[:1]
+    assert files.glob(f"run://{pattern}") == whole
