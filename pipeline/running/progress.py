@@ -9,7 +9,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from rich.console import Console
@@ -26,9 +27,9 @@ from rich.text import Text
 
 from attribeam.pipeline.interruption import lastly
 from attribeam.pipeline.running.missing import Task
-from attribeam.pipeline.store.files import count_rows, is_local, join, list_files, list_stamped
-from attribeam.schemas import failures_path
-from attribeam.schemas.layout import shard_name
+from attribeam.pipeline.store.files import count_rows, is_local, join, list_files, stamp
+from attribeam.schemas import unit_path
+from attribeam.schemas.layout import FAILURES, shard_name
 
 _REFRESH = 0.5
 _REFRESH_REMOTE = 15.0
@@ -47,20 +48,27 @@ def advance(instances: float) -> None:
 
 
 class _Watch:
-    """Counts what is committed of a plan, by a listing at each look and no question a file."""
+    """Counts what is committed of a plan, by a listing at each look and no question a file.
+
+    What is waited for is a byte for each unit of a shard, since a plan may be of very many.
+    """
 
     def __init__(self, root: str, tasks: Sequence[Task], sizes: Sequence[int]) -> None:
         self._root = root
-        # By folder and name: the share of a shard's instances, and where failures would be.
-        self._open: dict[str, dict[str, tuple[float, str]]] = {}
+        num_shards = tasks[0].num_shards if tasks else 0
+        self._suffix = shard_name(0, num_shards).removeprefix("shard-00000")
+        # By folder: which shards are waited for, and where their failures would be.
+        self._open: dict[str, tuple[bytearray, str]] = {}
+        self._shares = array("d", bytes(8 * num_shards))  # Of a shard's instances, for each unit.
         for task in tasks:
-            share = sizes[task.shard] / len(task.units)
+            self._shares[task.shard] = sizes[task.shard] / len(task.units)
             for unit in task.units:
-                failures = failures_path(unit, task.shard, task.num_shards)
-                name = shard_name(task.shard, task.num_shards)
-                self._open.setdefault(unit.folder, {})[name] = (share, failures)
+                if unit.folder not in self._open:
+                    self._open[unit.folder] = bytearray(num_shards), f"{FAILURES}/{unit}"
+                self._open[unit.folder][0][task.shard] = 1
         # What is damaged and made again is there before.
-        self._before = self._there() if any(task.before for task in tasks) else {}
+        replaced = (unit_path(unit, t.shard, num_shards) for t in tasks for unit, _ in t.before)
+        self._before = {path: stamp(join(root, path)) for path in replaced}
         self.total = sum(sizes[t.shard] for t in tasks)
         self.committed = 0.0
         self.failures = 0
@@ -71,58 +79,69 @@ class _Watch:
     def look(self) -> float:
         """Instances done so far: by committed files, or by what this process says it has done."""
         start = time.monotonic()
-        failed = []
-        for folder, files in self._there().items():
-            before, waiting = self._before.get(folder, {}), self._open[folder]
-            new = [name for name in files if name in waiting and files[name] != before.get(name)]
-            for share, failures in map(waiting.pop, new):
-                self.committed += share
-                failed.append(failures)
-        self._count(failed)
-        self._open = {folder: names for folder, names in self._open.items() if names}
+        new: dict[str, set[int]] = {}
+        for folder, names in self._there():
+            waiting, failures = self._open[folder]
+            for name in names:
+                shard = self._shard(name)
+                if shard is None or not waiting[shard] or self._is_as_before(f"{folder}/{name}"):
+                    continue
+                waiting[shard] = 0
+                self.committed += self._shares[shard]
+                new.setdefault(failures, set()).add(shard)
+        self._count(new)
+        self._open = {folder: found for folder, found in self._open.items() if any(found[0])}
         # A plan of very many files takes a while to look through; watching must stay cheap.
         self.pause = max(self.pause, 20 * (time.monotonic() - start))
         return min(self.total, max(self.committed, _within - self._start))
 
-    def _there(self) -> dict[str, dict[str, object]]:
-        """The files of the folders that are waited for, with what changes when one is written."""
-        if not is_local(self._root):
-            found: dict[str, dict[str, object]] = {folder: {} for folder in self._open}
-            for path, stamp in list_stamped(self._root):
-                folder, _, name = path.rpartition("/")
-                if folder in found:
-                    found[folder][name] = stamp
-            return found
-        return {folder: _scanned(f"{self._root}/{folder}") for folder in self._open}
+    def _shard(self, name: str) -> int | None:
+        """The shard whose file has a name; None if that is of no single one."""
+        number = name.removeprefix("shard-").removesuffix(self._suffix)
+        if len(number) + len("shard-") + len(self._suffix) != len(name) or not number.isdecimal():
+            return None
+        return shard if (shard := int(number)) < len(self._shares) else None
 
-    def _count(self, paths: Sequence[str]) -> None:
-        """Counts the failures of units that are committed now, of which few have any."""
-        folders = {path.rpartition("/")[0] for path in paths}
-        there = {
-            f"{folder}/{name}"
-            for folder in folders
-            for name in list_files(join(self._root, folder))
-        }
-        for path in paths:
-            if self.stop.is_set() and not is_local(self._root):
-                return
-            if path in there:
-                with suppress(OSError):  # Which is no reason for a bar to end.
-                    self.failures += count_rows(join(self._root, path))
+    def _is_as_before(self, path: str) -> bool:
+        """Whether a file that is to be replaced is still the one that was there."""
+        if path not in self._before:
+            return False
+        try:
+            return stamp(join(self._root, path)) == self._before[path]
+        except OSError:  # It may have gone.
+            return True
+
+    def _there(self) -> Iterator[tuple[str, Iterable[str]]]:
+        """The folders that are waited for, and the names in each."""
+        if is_local(self._root):
+            for folder in self._open:
+                yield folder, _scanned(f"{self._root}/{folder}")
+            return
+        for path in list_files(self._root):
+            folder, _, name = path.rpartition("/")
+            if folder in self._open:
+                yield folder, (name,)
+
+    def _count(self, new: Mapping[str, Collection[int]]) -> None:
+        """Counts the failures of units that are committed now, of which few have any.
+
+        Args:
+            new: Shards by the folder where their failures would be.
+        """
+        for folder, shards in new.items():
+            for name in list_files(join(self._root, folder)):
+                if self.stop.is_set() and not is_local(self._root):
+                    return
+                if self._shard(name) in shards:
+                    with suppress(OSError):  # Which is no reason for a bar to end.
+                        self.failures += count_rows(join(self._root, f"{folder}/{name}"))
 
 
-def _scanned(folder: str) -> dict[str, object]:
-    """The names in a folder, with what changes when a file is written."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return {}
-    found: dict[str, object] = {}
-    for entry in entries:
-        with suppress(OSError):  # It may have gone.
-            about = entry.stat()
-            found[entry.name] = (about.st_ino, about.st_mtime_ns)
-    return found
+def _scanned(folder: str) -> Iterator[str]:
+    """The names in a folder, if it is there by now."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry.name
 
 
 class _Rate(ProgressColumn):

@@ -324,14 +324,6 @@ def list_sized(root: str) -> list[tuple[str, int]]:
     return [(path, Path(f"{root}/{path}").stat().st_size) for path in _walk(root, "")]
 
 
-def list_stamped(root: str) -> list[tuple[str, Stamp]]:
-    """Paths of all files at a URL, relative to it, and what changes when one is written."""
-    return [
-        (path, (metadata.size_in_bytes, metadata.last_updated_in_seconds))
-        for path, metadata in _matched(root)
-    ]
-
-
 def _listed(root: str) -> list[tuple[str, int]]:
     """Paths and sizes of the files at a URL."""
     return [(path, metadata.size_in_bytes) for path, metadata in _matched(root)]
