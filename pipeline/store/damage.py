@@ -21,7 +21,7 @@ from attribeam.pipeline.store.files import (
     open_read,
     read_parquet,
 )
-from attribeam.pipeline.store.records import checksums
+from attribeam.pipeline.store.records import IndexedSizes, checksums
 from attribeam.pipeline.store.replacing import settle
 from attribeam.schemas import Unit, parse_unit_path, table_schema
 from attribeam.schemas.layout import (
@@ -82,20 +82,25 @@ def sweep(root: str, manifest: Manifest | None = None, part: RunPart = WHOLE) ->
     Args:
         root: The run's folder.
         manifest: Its ``run.json``, to read every file to its last page; None to look only for
-            those that are cut short.
+            those that are cut short: that have neither the size that the index says nor a footer.
         part: The part of the run that this call is for: the shards of others, who may be at work,
             are left alone.
     """
     settle(root)
-    known = {} if manifest is None else checksums(root)
+    if manifest is None:
+        known, listed = {}, list_checked(root, IndexedSizes(root))
+    else:
+        known, listed = checksums(root), list_checked(root)
     kept, damaged = [], []
-    for path, ends_well in list_checked(root):
-        if not _is_of(path, part):
+    for path, is_whole in listed:
+        if part != WHOLE and not _is_of(path, part):
             continue
         if path.endswith(TEMPORARY):
             discard(join(root, path))
+        elif is_whole and manifest is None:
+            kept.append(path)
         elif is_own(path) and not (
-            ends_well and (manifest is None or _is_sound(root, path, manifest, known.get(path)))
+            is_whole and manifest is not None and _is_sound(root, path, manifest, known.get(path))
         ):
             damaged.append(path)
         else:

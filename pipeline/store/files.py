@@ -6,8 +6,8 @@ place and renamed. Renaming is atomic on a local disk and per object on the clou
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -303,18 +303,49 @@ def list_files(root: str) -> list[str]:
     return list(_walk(root, "")) if is_local(root) else [path for path, _ in _listed(root)]
 
 
-def list_checked(root: str) -> Iterator[tuple[str, bool]]:
+def list_checked(
+    root: str, sizes_in: Callable[[str], Mapping[str, int]] = lambda _: {}
+) -> Iterator[tuple[str, bool]]:
     """Paths of all files below a folder, and whether those that are Parquet are whole.
 
     At a URL, where a file is written whole or not at all, only the sizes in the listing are looked
     at.
+
+    Args:
+        root: The folder.
+        sizes_in: Gives the sizes of files in a folder, relative to the root, that were whole when
+            they had these; the others are opened, to see whether they end in a footer.
     """
     if is_local(root):
-        for path in _walk(root, ""):
-            yield path, not path.endswith(".parquet") or _ends_well(f"{root}/{path}")
+        yield from _checked(root, "", sizes_in)
     else:
         for path, size in _listed(root):
             yield path, not path.endswith(".parquet") or size >= _LEAST
+
+
+def _checked(
+    folder: str, prefix: str, sizes_in: Callable[[str], Mapping[str, int]]
+) -> Iterator[tuple[str, bool]]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    sizes = sizes_in(prefix.rstrip("/"))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _checked(entry.path, f"{prefix}{entry.name}/", sizes_in)
+        else:
+            is_table = entry.name.endswith(".parquet")
+            yield prefix + entry.name, not is_table or _is_whole(entry, sizes.get(entry.name))
+
+
+def _is_whole(entry: os.DirEntry[str], size: int | None) -> bool:
+    """Whether a local file has the size of a whole one, or ends as one does."""
+    if size is not None:
+        with suppress(OSError):  # It may have gone, which is seen when it is opened.
+            if entry.stat().st_size == size:
+                return True
+    return _ends_well(entry.path)
 
 
 def list_sized(root: str) -> list[tuple[str, int]]:

@@ -5,14 +5,17 @@ ends or it has many. What a worker that is killed has not said is read from the 
 """
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from attribeam.pipeline.store.files import (
     DamagedError,
     discard,
     exists,
+    is_local,
     join,
     list_files,
     read_parquet,
@@ -45,6 +48,30 @@ def checksums(root: str) -> dict[str, str]:
     for entry in read_records(root)[0]:
         found.setdefault(entry.path, set()).add(entry.sha256)
     return {path: each.pop() for path, each in found.items() if len(each) == 1}
+
+
+class IndexedSizes:
+    """The sizes that the index of a run says of its files, a folder at a time.
+
+    They stay in Arrow's memory, since as objects of Python those of very many files are large.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._index = pa.table(
+            {"path": pa.array([], pa.string()), "bytes": pa.array([], pa.int64())}
+        )
+        # At a URL a listing has all that is to be known.
+        if is_local(root) and exists(join(root, INDEX)):
+            # What is damaged says nothing: the files themselves are looked at.
+            with suppress(DamagedError, KeyError, pa.ArrowException):
+                self._index = read_parquet(join(root, INDEX), self._index.column_names)
+
+    def __call__(self, folder: str) -> dict[str, int]:
+        """Sizes by the names of the files below a folder, which is relative to the run's."""
+        start = f"{folder}/"
+        found = self._index.filter(pc.starts_with(self._index["path"], start))
+        names = pc.utf8_slice_codeunits(found["path"], len(start))
+        return dict(zip(names.to_pylist(), found["bytes"].to_pylist(), strict=True))
 
 
 def forget(root: str, paths: Collection[str]) -> None:

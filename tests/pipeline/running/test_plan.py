@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attribeam.pipeline.running.missing import Task, plan, units_of_run
+from attribeam.pipeline.store import files as store
 from attribeam.pipeline.store.damage import Swept, sorted_out, sweep
+from attribeam.pipeline.store.records import write_index
 from attribeam.schemas import Unit, failures_path, parse_unit_path, unit_path
+from attribeam.schemas.index import INDEX, Entry
 from attribeam.schemas.layout import Place, parse_failures_path, shards_path
 from tests.support.tiny import files
 
@@ -224,3 +227,31 @@ def test_what_is_made_again_is_planned_though_it_is_there() -> None:
 
 def test_there_is_nothing_to_sweep_where_there_is_nothing(tmp_path: Path) -> None:
     assert sweep(str(tmp_path / "none")) == Swept([], [])
+
+
+def test_files_of_the_size_that_the_index_says_are_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = Unit("attributions", "a")
+    paths = [unit_path(unit, shard, 4) for shard in range(4)]
+    for path in paths:
+        put(tmp_path, path)
+    entries = [Entry(p, *unit, n, n, 1, len(FOOTER), "") for n, p in enumerate(paths)]
+    write_index(str(tmp_path), entries[:3], ())
+    put(tmp_path, paths[1], FOOTER[:-1])  # Cut short.
+    put(tmp_path, paths[2], FOOTER[:4] + FOOTER)  # Written anew since then.
+    opened: list[str] = []
+
+    def looking(path: str) -> bool:
+        opened.append(Path(path).relative_to(tmp_path).as_posix())
+        return ends_well(path)
+
+    ends_well = store._ends_well
+    monkeypatch.setattr(store, "_ends_well", looking)
+    swept = sweep(str(tmp_path))
+    assert swept.damaged == [paths[1]]
+    assert set(swept.kept) == {paths[0], *paths[2:], INDEX}
+    assert sorted(opened) == [*paths[1:], INDEX]
+    # An index that can't be read says nothing.
+    (tmp_path / INDEX).write_bytes(b"PAR1")
+    assert sweep(str(tmp_path)).damaged == [paths[1]]
