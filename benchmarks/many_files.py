@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from attribeam.pipeline.running import progress
 from attribeam.pipeline.running.compacting import compact
 from attribeam.pipeline.running.missing import Task, plan
 from attribeam.pipeline.store.damage import sweep
+from attribeam.pipeline.store.files import count_rows
+from attribeam.pipeline.store.records import write_index
 from attribeam.schemas import unit_path
+from attribeam.schemas.index import Entry
 from attribeam.schemas.layout import MANIFEST
 from tests.support.synthetic_run import synthetic_run, write_run
 
@@ -63,21 +67,31 @@ def write_links(out: Path, shards: int) -> int:
     content["identity"]["corpus"]["rows"] = shards * ROWS
     (out / MANIFEST).write_text(json.dumps(content))
     manifest = load_manifest(out)
-    count = 0
+    entries: list[Entry] = []
     for unit in units(manifest):
         sources = [out / unit_path(unit, shard, 2) for shard in range(2)]
         own = list(sources)
+        said = [
+            (
+                count_rows(str(source)),
+                source.stat().st_size,
+                sha256(source.read_bytes()).hexdigest(),
+            )
+            for source in sources
+        ]
         for shard in range(shards):
             if shard and shard % _LINKS == 0:
                 own = [source.with_suffix(f".{shard}") for source in sources]
                 for source, copy in zip(sources, own, strict=True):
                     shutil.copyfile(source, copy)
-            os.link(own[shard % 2], out / unit_path(unit, shard, shards))
-            count += 1
+            path = unit_path(unit, shard, shards)
+            os.link(own[shard % 2], out / path)
+            entries.append(Entry(path, *unit, shard, shard, *said[shard % 2]))
         for path in (out / unit.folder).iterdir():
             if not path.name.endswith(f"-of-{shards:05d}.parquet"):
                 path.unlink()
-    return count
+    write_index(str(out), entries, ())
+    return len(entries)
 
 
 def _steps(out: Path, manifest: Any, shards: int) -> float:

@@ -205,11 +205,17 @@ def parse_unit_path(path: str) -> Place | None:
     return None
 
 
-def _place(unit: Unit, name: str) -> Place | None:
+def shards_of(name: str) -> tuple[range, int] | None:
+    """What the name of a unit's file says: its shards, and how many there are; None if nothing."""
     found = _SHARD.fullmatch(name)
     if found is None:
         return None
     first, last = int(found[1]), int(found[2] or found[1])
     if found[2] is not None and last <= first:
         return None
-    return Place(unit, range(first, last + 1), int(found[3]))
+    return range(first, last + 1), int(found[3])
+
+
+def _place(unit: Unit, name: str) -> Place | None:
+    found = shards_of(name)
+    return None if found is None else Place(unit, *found)

@@ -1,8 +1,10 @@
 """The files of a run: which there should be, and whether each can be read from end to end."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -22,6 +24,7 @@ from attribeam.schemas.layout import (
     STATISTICS,
     Place,
     parse_failures_path,
+    shards_of,
 )
 from attribeam.schemas.manifest import Manifest, is_published
 
@@ -67,30 +70,35 @@ def unfinished(folder: str | Path) -> str | None:
     Raises:
         UsageError: If it is no run folder.
     """
+    there: Iterator[tuple[str, str]]
     if is_remote(folder):
         files = RemoteFiles(str(folder))
         manifest = parse_manifest(files.manifest, str(folder))
-        there = {
-            path.removeprefix(files.root) for path in files.glob(f"{escape_glob(files.root)}**")
-        }
+        paths = files.glob(f"{escape_glob(files.root)}**")
+        found = (path.removeprefix(files.root).rpartition("/") for path in paths)
+        there = ((parent, name) for parent, _, name in found)
     else:
         manifest = load_manifest(folder)
-        places = [Path(folder) / unit.folder for unit in units(manifest)]
-        there = {
-            path.relative_to(folder).as_posix()
-            for place in places
-            if place.is_dir()
-            for path in place.iterdir()
-        }
+        folders = [unit.folder for unit in units(manifest)]
+        there = ((each, name) for each in folders for name in _names(Path(folder) / each))
     if is_published(manifest):
         return None
     num_shards = manifest["identity"]["settings"]["num_shards"]
-    known = set(units(manifest))
-    shards: dict[Unit, set[int]] = {}
-    for place in map(parse_unit_path, there):
-        if place and place.unit in known and place.num_shards == num_shards:
-            shards.setdefault(place.unit, set()).update(place.shards)
-    return not_finished(sum(map(len, shards.values())), len(known) * num_shards)
+    # A byte a file, since there may be very many.
+    shards = {unit.folder: bytearray(num_shards) for unit in units(manifest)}
+    for parent, name in there:
+        of = shards_of(name) if parent in shards else None
+        if of is not None and of[1] == num_shards:
+            within = range(min(of[0].start, num_shards), min(of[0].stop, num_shards))
+            shards[parent][within.start : within.stop] = b"\1" * len(within)
+    return not_finished(sum(map(sum, shards.values())), len(shards) * num_shards)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """The names in a folder, if it is one."""
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry.name
 
 
 def not_finished(there: int, expected: int) -> str | None:
