@@ -84,9 +84,11 @@ def write_links(out: Path, shards: int) -> int:
                 own = [source.with_suffix(f".{shard}") for source in sources]
                 for source, copy in zip(sources, own, strict=True):
                     shutil.copyfile(source, copy)
-            path = unit_path(unit, shard, shards)
-            os.link(own[shard % 2], out / path)
-            entries.append(Entry(path, *unit, shard, shard, *said[shard % 2]))
+            linked = unit_path(unit, shard, shards)
+            os.link(own[shard % 2], out / linked)
+            rows, size, digest = said[shard % 2]
+            of = linked, unit.table, unit.method, shard, shard
+            entries.append(Entry(*of, rows, size, digest))
         for path in (out / unit.folder).iterdir():
             if not path.name.endswith(f"-of-{shards:05d}.parquet"):
                 path.unlink()

@@ -84,7 +84,9 @@ class _Watch:
             waiting, failures = self._open[folder]
             for name in names:
                 shard = self._shard(name)
-                if shard is None or not waiting[shard] or self._is_as_before(f"{folder}/{name}"):
+                if shard is None or not waiting[shard]:
+                    continue
+                if self._before and self._is_as_before(f"{folder}/{name}"):
                     continue
                 waiting[shard] = 0
                 self.committed += self._shares[shard]
@@ -97,8 +99,8 @@ class _Watch:
 
     def _shard(self, name: str) -> int | None:
         """The shard whose file has a name; None if that is of no single one."""
-        number = name.removeprefix("shard-").removesuffix(self._suffix)
-        if len(number) + len("shard-") + len(self._suffix) != len(name) or not number.isdecimal():
+        number = name[len("shard-") : -len(self._suffix)]
+        if not (name.endswith(self._suffix) and name.startswith("shard-") and number.isdecimal()):
             return None
         return shard if (shard := int(number)) < len(self._shares) else None
 

@@ -7,7 +7,7 @@ place and renamed. Renaming is atomic on a local disk and per object on the clou
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -341,10 +341,11 @@ def _checked(
 
 def _is_whole(entry: os.DirEntry[str], size: int | None) -> bool:
     """Whether a local file has the size of a whole one, or ends as one does."""
-    if size is not None:
-        with suppress(OSError):  # It may have gone, which is seen when it is opened.
-            if entry.stat().st_size == size:
-                return True
+    try:
+        if size is not None and entry.stat().st_size == size:
+            return True
+    except OSError:
+        pass  # It may have gone, which is seen when it is opened.
     return _ends_well(entry.path)
 
 

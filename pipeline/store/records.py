@@ -70,8 +70,8 @@ class IndexedSizes:
         """Sizes by the names of the files below a folder, which is relative to the run's."""
         start = f"{folder}/"
         found = self._index.filter(pc.starts_with(self._index["path"], start))
-        names = pc.utf8_slice_codeunits(found["path"], len(start))
-        return dict(zip(names.to_pylist(), found["bytes"].to_pylist(), strict=True))
+        names = pc.utf8_slice_codeunits(found["path"], len(start)).to_numpy().tolist()
+        return dict(zip(names, found["bytes"].to_numpy().tolist(), strict=True))
 
 
 def forget(root: str, paths: Collection[str]) -> None:
