@@ -76,7 +76,6 @@ def _check_others(parser: argparse.ArgumentParser, others: Sequence[str]) -> Non
 
 
 def _report(summary: Any) -> None:
-    folder = shlex.quote(summary.output)
     print(_done(summary))
     if summary.rest is not None:
         print(_rest(summary))
@@ -85,7 +84,7 @@ def _report(summary: Any) -> None:
     if summary.damaged:
         print(f"made again, since they were damaged: {counted(summary.damaged, 'file')}")
     found = summary.outcome
-    ask = f"attribeam query {folder}"
+    ask = asked(summary.output)
     if found.failures and found.attributed:
         number = counted(found.failures, "failure")
         bare = f" ({found.bare} with nothing to remove)" if found.bare else ""
@@ -101,6 +100,15 @@ def _report(summary: Any) -> None:
         print(_reason(found, what))
         view = "failure_summary"
     print(f'next:   {ask} "from {view}"')
+
+
+def asked(output: str) -> str:
+    """The command that asks a run, which at stores that queries don't read takes a copy first."""
+    from attribeam.analysis.opening.remote import is_remote
+
+    if "://" in output and not is_remote(output):
+        return f"(of a copy of {output}) attribeam query COPY"
+    return f"attribeam query {shlex.quote(output)}"
 
 
 def _done(summary: Any) -> str:
