@@ -3,6 +3,7 @@
 ::
 
     OUT/run.json
+    OUT/README.md                                                   which files are which table
     OUT/corpus/rows-00012.parquet                                   the corpus, normalised
     OUT/corpus/continuations-00012.parquet                          what a language model has said
     OUT/statistics/sample-01000.parquet                             what some methods need of it
@@ -62,7 +63,7 @@ PUBLISHED = "data"
 PUBLISHED_GLOBS = {table: f"{PUBLISHED}/{table}/**/*.parquet" for table in GLOBS}
 WIDE = "wide"  # A folder there: a row of each instance with all that is said of it, for people.
 OVERLAYS = "overlays"  # What it was called, of pictures alone.
-CARD = "README.md"  # Its card, whose name is the hub's.
+CARD = "README.md"  # Its card, whose name is the hub's; in a run, what `datasets` is to know.
 REPRODUCE = "reproduce.yaml"  # Beside it: how the run is made again.
 REPORT = "report.html"  # What `attribeam report` writes, and may lie beside a card, too.
 UNFINISHED = "UPLOAD-NOT-FINISHED.md"  # There while it is uploaded in more than one commit.

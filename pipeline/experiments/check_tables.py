@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from attribeam.pipeline.running.loadable import describe_again
 from attribeam.pipeline.store.files import is_whole, join, list_files, open_read, write_parquet
 from attribeam.schemas import Failure, table_schema
 from attribeam.schemas.layout import evaluation_path
@@ -64,6 +65,7 @@ class Portion:
         content = [{"evaluation": self.evaluation, **row} for row in rows]
         table = pa.Table.from_pylist(content, schema).replace_schema_metadata({_METHODS: names})
         write_parquet(join(root, evaluation_path(self.table, f"{self.prefix}{digest}")), table)
+        describe_again(root)
 
 
 def score_rows(

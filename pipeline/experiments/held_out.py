@@ -24,7 +24,8 @@ from attribeam.pipeline.corpus.staging import Corpus, open_corpus, read_rows, st
 from attribeam.pipeline.options import Options
 from attribeam.pipeline.running.fingerprint import model_differences
 from attribeam.pipeline.running.identity import base_name
-from attribeam.pipeline.running.manifest import check_asks_model, check_is_own
+from attribeam.pipeline.running.loadable import describe_again
+from attribeam.pipeline.running.manifest import check_is_own
 from attribeam.pipeline.running.prepare import (
     check_numbers,
     load_checked,
@@ -138,6 +139,7 @@ class HeldOut:
         path = join(self.options.folder, evaluation_path(table, name))
         content = pa.Table.from_pylist([{**same, **row} for row in rows], table_schema(table))
         write_parquet(path, content.replace_schema_metadata({"attribeam.evaluation": key}))
+        describe_again(self.options.folder)
         return path
 
 

@@ -18,6 +18,7 @@ from attribeam.analysis.joining import groups, join_files, metadata_of
 from attribeam.analysis.opening.files import units
 from attribeam.analysis.opening.reading import rows_of_shards
 from attribeam.pipeline.running.indexing import index_run
+from attribeam.pipeline.running.loadable import describe_run
 from attribeam.pipeline.running.manifest import check_is_own, read_manifest
 from attribeam.pipeline.store.damage import sweep
 from attribeam.pipeline.store.files import (
@@ -97,6 +98,7 @@ def compact(root: str, tell: Callable[[str], None] = lambda _: None) -> Compacte
             if joined:
                 tell(f"{unit}: {sum(map(len, joined))} files became {len(joined)}")
         index_run(root, manifest, read=is_local(root))
+        describe_run(root, manifest)
         return Compacted(len(before), len(_files(root, manifest)), left)
 
 

@@ -21,6 +21,7 @@ from attribeam.pipeline.running import progress
 from attribeam.pipeline.running.again import make_room
 from attribeam.pipeline.running.graph import build
 from attribeam.pipeline.running.indexing import index_run
+from attribeam.pipeline.running.loadable import describe_run
 from attribeam.pipeline.running.manifest import read_manifest, write_manifest
 from attribeam.pipeline.running.missing import Task, plan, units_of_run
 from attribeam.pipeline.running.outcome import Outcome, outcome
@@ -169,6 +170,7 @@ def _summary(prepared: Prepared, options: Options, start: float) -> Summary:
     rest = _rest(root, shards, manifest)
     if not rest.files and not is_dry_run(options):
         index_run(root, manifest, read=bool(work.tasks) and is_local(root))
+        describe_run(root, manifest)
     return Summary(
         output=root,
         rows=prepared.rows,

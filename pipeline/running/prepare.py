@@ -32,6 +32,7 @@ from attribeam.pipeline.parts import check_part, part_of
 from attribeam.pipeline.places import check_model_folder
 from attribeam.pipeline.running.again import NOTHING, Run, Work, passing_parts
 from attribeam.pipeline.running.identity import base_name, record
+from attribeam.pipeline.running.loadable import is_described
 from attribeam.pipeline.running.manifest import merged, other_versions, read_manifest
 from attribeam.pipeline.running.perturbing import decided
 from attribeam.pipeline.running.restoring import check_restorable, clear, restore
@@ -44,14 +45,8 @@ from attribeam.pipeline.workers.devices import check_precision
 from attribeam.pipeline.workers.engines import Workers, asks_for_gpu
 from attribeam.pipeline.workers.model_files import copy_of
 from attribeam.schemas import UsageError
-from attribeam.schemas.layout import CORPUS, GIVEN, LOCK, MANIFEST, MODEL, STATISTICS
-from attribeam.schemas.manifest import (
-    NO_MODEL,
-    CorpusIdentity,
-    Manifest,
-    is_imported,
-    is_published,
-)
+from attribeam.schemas.layout import CARD, CORPUS, GIVEN, LOCK, MANIFEST, MODEL, STATISTICS
+from attribeam.schemas.manifest import METHOD_NAME, CorpusIdentity, Manifest, is_published
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
 from attribeam.transforms.inputs.row import Target
@@ -594,6 +589,8 @@ def _open_output(root: str) -> Manifest | None:
     if manifest is None:
         # What a run that was killed before it began leaves behind: its corpus, half a manifest.
         foreign = [path for path in list_files(root) if not path.startswith(_OWN)]
+        if foreign == [CARD] and is_described(root):
+            foreign = []  # And of one that was cleared away, what it said of its tables.
         if foreign:
             raise UsageError(
                 f"--output {root} is not empty and holds no run ({MANIFEST}), but {foreign[0]}: "
