@@ -7,6 +7,7 @@ is to blame stands alone. Neither changes a result, since no result depends on b
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import isnan
 from typing import Any, cast
 
@@ -129,7 +130,7 @@ def attribute(
     layers: bool = False,
     pixels: bool = False,
     statistics: Statistics | None = None,
-    progress: Callable[[int], None] = lambda count: None,
+    progress: Callable[[float], None] = lambda count: None,
 ) -> Attributions:
     """Runs methods on instances.
 
@@ -147,7 +148,8 @@ def attribute(
         layers: Give the scores by layer too, of the methods that have them.
         pixels: Give the scores by pixel too, of the methods that have them.
         statistics: Those of the corpus (``bottleneck.collect``), for the methods that need them.
-        progress: Called with the number of instances done after each batch.
+        progress: Called with the number of instances done, after each method of a batch with its
+            share of them, by what it costs (``costs.forward_passes``).
 
     Returns:
         Results aligned with ``instances``; they don't depend on their order or the budget. Under
@@ -185,6 +187,7 @@ def attribute(
         layered=layers,
         pixels=pixels,
         statistics=statistics,
+        progress=progress,
         out=Attributions(
             [None] * len(instances),
             {c.name: [None] * len(instances) for c in chosen},
@@ -196,8 +199,9 @@ def attribute(
         lengths = [len(instances[n]) for n in fitting]
         inputs = [instances[n].input_key for n in fitting]
         for batch in pack_questions(lengths, inputs, job.budget, model.head_size):
+            told = job.told
             job.run([fitting[at] for at in batch])
-            progress(len(batch))
+            job.tell(len(batch) - (job.told - told))
     progress(len(instances) - len(fitting))
     return job.out
 
@@ -280,6 +284,22 @@ class _Job:
     pixels: bool
     statistics: Statistics | None
     out: Attributions
+    progress: Callable[[float], None]
+    told: float = 0.0  # Instances that progress has been told of.
+
+    def tell(self, instances: float) -> None:
+        """Says that a share of the instances is done."""
+        self.told += instances
+        self.progress(instances)
+
+    def _tell_of(self, choice: Chosen, instances: int) -> None:
+        """Says that a method is done with some instances, of which one forward pass is all's."""
+        self.tell(instances * choice.passes / self._passes)
+
+    @cached_property
+    def _passes(self) -> float:
+        """About how many forward passes all methods take."""
+        return 1 + sum(each.passes for each in self.chosen)
 
     def fitting(self) -> list[int]:
         """Indices of the instances that the model can take; the others fail.
@@ -307,6 +327,7 @@ class _Job:
             by_input = [c for c in self.chosen if captured.single or c.method.by_input]
             for choice in by_input:
                 self._method(choice, part, captured, good)
+                self._tell_of(choice, len(part))
             others = [choice for choice in self.chosen if choice not in by_input]
             for rank in range(len(captured.batch.ranks) if others else 0):
                 self._questions(others, part, captured, rank, good)
@@ -332,6 +353,7 @@ class _Job:
             for choice in chosen:
                 if not isinstance(seen, Exception):
                     self._method(choice, part, seen, good)
+                    self._tell_of(choice, len(part))
                 elif part[0] in good:
                     self._fail(part[0], "attribute", choice.name, seen)
 

@@ -11,6 +11,7 @@ import torch
 
 from attribeam.schemas import UsageError, UsageTypeError
 from attribeam.schemas.catalogue import check_names
+from attribeam.transforms.costs import forward_passes
 from attribeam.transforms.details import Details
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.targets import LINEAR, Scalar
@@ -398,6 +399,11 @@ class Chosen:
     def needs(self) -> tuple[Wish, ...]:
         """The passes it needs with these parameters."""
         return self.method.needs(self.params)
+
+    @property
+    def passes(self) -> float:
+        """About how many forward passes of an instance it takes with these parameters."""
+        return forward_passes(self.method.cost, self.params)
 
     def spared(self, model: Model) -> str | None:
         """Why ``all`` leaves it out of a model that it is defined for; None if it doesn't."""

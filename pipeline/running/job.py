@@ -26,6 +26,7 @@ from attribeam.pipeline.running.manifest import read_manifest, write_manifest
 from attribeam.pipeline.running.missing import Task, plan, units_of_run
 from attribeam.pipeline.running.outcome import Outcome, outcome
 from attribeam.pipeline.running.prepare import Prepared, load, note, prepare
+from attribeam.pipeline.running.weighing import weigher
 from attribeam.pipeline.settings import Settings
 from attribeam.pipeline.store.files import DamagedError, is_local, list_files
 from attribeam.pipeline.store.lock import locked, locked_part
@@ -121,7 +122,7 @@ def run(options: Options, tell: Callable[[str], None] = lambda _: None) -> Summa
             sizes = [
                 min(size, prepared.rows - shard * size) for shard in range(settings.num_shards)
             ]
-            with progress.watching(settings.output, work.tasks, sizes):
+            with progress.watching(settings.output, work.tasks, sizes, weigher(settings)):
                 execute(work.tasks, settings, options)
         return _summary(prepared, options, start)
 

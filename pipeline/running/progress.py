@@ -2,34 +2,35 @@
 
 It watches the files that are committed, which works with every runner and number of processes and
 knows what an earlier run had done. Within a shard, a worker in this very process also says how far
-it is.
+it is. Parts of the work count by about how many forward passes they take: of a hundred instances,
+curves of twenty methods are most of the work, and a gradient is none to speak of.
 """
 
 import os
 import sys
 import threading
 import time
-from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
     ProgressColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Task as Bar
 from rich.text import Text
 
 from attribeam.pipeline.interruption import lastly
 from attribeam.pipeline.running.missing import Task
-from attribeam.pipeline.store.files import count_rows, is_local, join, list_files, stamp
-from attribeam.schemas import unit_path
-from attribeam.schemas.layout import FAILURES, shard_name
+from attribeam.pipeline.store.files import count_rows, is_local, join, list_files, list_stamped
+from attribeam.schemas import Unit, failures_path
+from attribeam.schemas.layout import shard_name
 
 _REFRESH = 0.5
 _REFRESH_REMOTE = 15.0
@@ -40,11 +41,11 @@ _within = 0.0
 _lock = threading.Lock()
 
 
-def advance(instances: float) -> None:
-    """Says that a share of the shards in this process is done, in instances."""
+def advance(passes: float) -> None:
+    """Says that a share of the shards in this process is done, in forward passes of rows."""
     global _within  # noqa: PLW0603  One number, shared by the threads of this process.
     with _lock:
-        _within += instances
+        _within += passes
 
 
 class _Watch:
@@ -53,23 +54,26 @@ class _Watch:
     What is waited for is a byte for each unit of a shard, since a plan may be of very many.
     """
 
-    def __init__(self, root: str, tasks: Sequence[Task], sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        root: str,
+        tasks: Sequence[Task],
+        sizes: Sequence[int],
+        weigh: Callable[[Unit], float],
+    ) -> None:
         self._root = root
-        num_shards = tasks[0].num_shards if tasks else 0
-        self._suffix = shard_name(0, num_shards).removeprefix("shard-00000")
-        # By folder: which shards are waited for, and where their failures would be.
-        self._open: dict[str, tuple[bytearray, str]] = {}
-        self._shares = array("d", bytes(8 * num_shards))  # Of a shard's instances, for each unit.
+        # By folder and name: the passes that it takes, and where failures would be.
+        self._open: dict[str, dict[str, tuple[float, str]]] = {}
         for task in tasks:
-            self._shares[task.shard] = sizes[task.shard] / len(task.units)
             for unit in task.units:
-                if unit.folder not in self._open:
-                    self._open[unit.folder] = bytearray(num_shards), f"{FAILURES}/{unit}"
-                self._open[unit.folder][0][task.shard] = 1
+                share = sizes[task.shard] * weigh(unit)
+                failures = failures_path(unit, task.shard, task.num_shards)
+                name = shard_name(task.shard, task.num_shards)
+                self._open.setdefault(unit.folder, {})[name] = (share, failures)
         # What is damaged and made again is there before.
-        replaced = (unit_path(unit, t.shard, num_shards) for t in tasks for unit, _ in t.before)
-        self._before = {path: stamp(join(root, path)) for path in replaced}
-        self.total = sum(sizes[t.shard] for t in tasks)
+        self._before = self._there() if any(task.before for task in tasks) else {}
+        self.instances = sum(sizes[t.shard] for t in tasks)
+        self.total = sum(share for of in self._open.values() for share, _ in of.values())
         self.committed = 0.0
         self.failures = 0
         self.pause = _REFRESH if is_local(root) else _REFRESH_REMOTE
@@ -77,7 +81,7 @@ class _Watch:
         self._start = _within
 
     def look(self) -> float:
-        """Instances done so far: by committed files, or by what this process says it has done."""
+        """The share that is done: by committed files, or by what this process says it has done."""
         start = time.monotonic()
         new: dict[str, set[int]] = {}
         for folder, names in self._there():
@@ -95,7 +99,7 @@ class _Watch:
         self._open = {folder: found for folder, found in self._open.items() if any(found[0])}
         # A plan of very many files takes a while to look through; watching must stay cheap.
         self.pause = max(self.pause, 20 * (time.monotonic() - start))
-        return min(self.total, max(self.committed, _within - self._start))
+        return min(1.0, max(self.committed, _within - self._start) / self.total)
 
     def _shard(self, name: str) -> int | None:
         """The shard whose file has a name; None if that is of no single one."""
@@ -146,25 +150,29 @@ def _scanned(folder: str) -> Iterator[str]:
             yield entry.name
 
 
-class _Rate(ProgressColumn):
-    """Instances a second since the start."""
+class _Left(ProgressColumn):
+    """What is left, if all goes on as it went since the start."""
 
     def render(self, task: Bar) -> Text:
-        """The rate, once there is one."""
-        rate = task.completed / task.elapsed if task.elapsed else 0.0
-        return Text(f"{rate:.1f}/s" if rate else "-/s", style="cyan")
+        """The time, once there is one."""
+        done, elapsed = task.completed, task.elapsed or 0.0
+        left = str(timedelta(seconds=round(elapsed * (1 - done) / done))) if done else "-:--:--"
+        return Text(left, style="cyan")
 
 
 @contextmanager
-def watching(root: str, tasks: Sequence[Task], sizes: Sequence[int]) -> Iterator[None]:
+def watching(
+    root: str, tasks: Sequence[Task], sizes: Sequence[int], weigh: Callable[[Unit], float]
+) -> Iterator[None]:
     """Shows progress on standard error while the body runs.
 
     Args:
         root: The run's folder.
         tasks: The plan.
         sizes: Number of instances per shard.
+        weigh: What a unit takes of an instance (``weighing.weigher``).
     """
-    watch = _Watch(root, tasks, sizes)
+    watch = _Watch(root, tasks, sizes, weigh)
     console = Console(file=sys.stderr)
     show = _bar if console.is_terminal else _log
     thread = threading.Thread(target=show, args=(watch, console), daemon=True)
@@ -182,15 +190,15 @@ def _bar(watch: _Watch, console: Console) -> None:
     columns = (
         # As wide as what the others leave: all of it fits 80 columns.
         BarColumn(bar_width=None),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} instances"),
-        _Rate(),
+        TaskProgressColumn(),
+        TextColumn(f"of {watch.instances} instances"),
         TextColumn("{task.fields[failures]} failures"),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        _Left(),
     )
     with Progress(*columns, console=console, expand=True) as progress:
-        bar = progress.add_task("", total=watch.total, failures=0)
+        bar = progress.add_task("", total=1.0, failures=0)
         last = False
         while not last:
             last = watch.stop.wait(watch.pause)
@@ -203,9 +211,10 @@ def _log(watch: _Watch, console: Console) -> None:
     while not watch.stop.wait(max(_LOG_EVERY, watch.pause)):
         done = watch.look()
         elapsed = time.monotonic() - start
-        left = f"{elapsed * (watch.total - done) / done:.0f} s left" if done else "no estimate yet"
+        left = f"{elapsed * (1 - done) / done:.0f} s left" if done else "no estimate yet"
+        rate = done * watch.instances / elapsed
         print(
-            f"attributing: {done:.0f}/{watch.total} instances, {done / elapsed:.1f} instances/s, "
+            f"attributing: {done:.0%} of {watch.instances} instances, {rate:.1f} instances/s, "
             f"{watch.failures} failures, {elapsed:.0f} s, {left}",
             file=sys.stderr,
             flush=True,

@@ -22,6 +22,7 @@ from attribeam.pipeline.running.tables import (
     localisation_table,
     with_metadata,
 )
+from attribeam.pipeline.running.weighing import OF_SCORES, weigher
 from attribeam.pipeline.settings import Settings
 from attribeam.pipeline.store.joined import read_unit
 from attribeam.pipeline.workers.devices import check_precision
@@ -48,9 +49,6 @@ Floats = NDArray[np.floating[Any]]
 # Instances whose perturbed inputs are held at a time: enough to fill batches of equal length, few
 # enough to take a few megabytes.
 _PERTURB_AT_ONCE = 64
-
-# Tables that are made of a method's scores, whether they have just been computed or not.
-_OF_SCORES = ("localisation", "curves")
 
 
 class Scored(NamedTuple):
@@ -150,7 +148,7 @@ class ShardWork:
         """Computes a result per unit, in the order of the task's units."""
         units = self.shard.task.units
         rows = said_rows(self.settings, self.model, self.shard.task.shard, self.shard.rows)
-        wanted = {unit.method for unit in units if unit.table not in _OF_SCORES}
+        wanted = {unit.method for unit in units if unit.table not in OF_SCORES}
         rows = with_given(
             rows,
             self.settings.output,
@@ -169,7 +167,7 @@ class ShardWork:
             layers=any(unit.table in BY_LAYER for unit in units),
             pixels=self.settings.pixels,
             statistics=self.attributor.statistics,
-            progress=self._stepper(sum(unit.table not in _OF_SCORES for unit in units)),
+            progress=self._stepper([unit for unit in units if unit.table not in OF_SCORES]),
         )
         self.found = found
         if Unit("instances") in units:
@@ -186,17 +184,18 @@ class ShardWork:
     @property
     def _details_missing(self) -> list[Unit]:
         """The units of other tables that methods fill beside their scores."""
-        others = ("instances", "attributions", *_OF_SCORES)
+        others = ("instances", "attributions", *OF_SCORES)
         return [unit for unit in self.shard.task.units if unit.table not in others]
 
     def _missing(self, table: str) -> list[str]:
         """The methods whose units of a table are to be made."""
         return [str(unit.method) for unit in self.shard.task.units if unit.table == table]
 
-    def _stepper(self, share: int) -> Callable[[int], None]:
-        """Reports progress of the attribution of some instances, as a share of the shard."""
-        total = max(1, len(self.shard.task.units)) * max(1, len(self.instances))
-        return lambda count: self.attributor.progress(len(self.shard) * count * share / total)
+    def _stepper(self, units: Sequence[Unit]) -> Callable[[float], None]:
+        """Reports progress of units with some instances, in forward passes of rows."""
+        weight = sum(map(weigher(self.settings), units))
+        each = len(self.shard) * weight / max(1, len(self.instances))
+        return lambda count: self.attributor.progress(count * each)
 
     def _instances(self, found: Attributions) -> pa.Table:
         pairs = [
@@ -246,7 +245,7 @@ class ShardWork:
         there = [
             unit
             for unit in units
-            if unit not in task.units and unit.table not in ("attributions", *_OF_SCORES)
+            if unit not in task.units and unit.table not in ("attributions", *OF_SCORES)
         ]
         read = (self._read(unit, ["instance_id"], failures=True) for unit in there)
         return {instance_id for table in read for instance_id in table["instance_id"].to_pylist()}
@@ -270,12 +269,11 @@ class ShardWork:
 
     def _localisation(self, found: Attributions, valid: set[str]) -> Iterator[UnitResult]:
         """How well the scores of each method find what is masked."""
-        step = self._stepper(1)
         for method in self._missing("localisation"):
             rankings = self._rankings(method, self._scores(method, found, valid), found)
             table = localisation_table(rankings.values(), method, double=self.settings.double)
             yield self._result(Unit("localisation", method), table, [])
-            step(len(self.instances))
+            self._stepper([Unit("localisation", method)])(len(self.instances))
 
     def _curves(self, found: Attributions, valid: set[str]) -> Iterator[UnitResult]:
         methods = self._missing("curves")
@@ -294,7 +292,7 @@ class ShardWork:
             ]
             for method in methods
         }
-        step = self._stepper(len(methods))
+        step = self._stepper([Unit("curves", method) for method in methods])
         for chunk in self._chunks():
             rankings = [by_method[m][i] for m in methods for i in chunk if i in by_method[m]]
             points, failed = curves(

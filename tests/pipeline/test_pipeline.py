@@ -15,6 +15,7 @@ import torch
 from apache_beam import Create
 from apache_beam.testing import test_pipeline as beam_testing
 from apache_beam.testing.util import assert_that, equal_to
+from rich.text import Text
 
 from attribeam.pipeline import Options, Summary, run
 from attribeam.pipeline.running import identity, progress
@@ -437,14 +438,21 @@ def test_progress_is_what_is_committed_or_what_this_process_says(
     done, out = tmp_path / "done", tmp_path / "out"
     run(options(model, corpus, done, methods="random", evaluation=None))
     units = tuple(units_of_run(dict.fromkeys(("random", "saliency"), ("attributions",))))
-    watch = progress._Watch(str(out), [Task(n, SHARDS, units) for n in (0, 2)], [5, 5, 2])
+    passes = {"instances": 1.0, "attributions.random": 0.5, "attributions.saliency": 3.0}
+    watch = progress._Watch(
+        str(out),
+        [Task(n, SHARDS, units) for n in (0, 2)],
+        [5, 5, 2],
+        lambda unit: passes[str(unit)],
+    )
     shutil.copytree(done, out)
-    # Two of three units of both shards are there.
-    assert watch.look() == watch.look() == pytest.approx(7 * 2 / 3)
-    progress.advance(5)
-    assert watch.look() == pytest.approx(5)
+    # Two of three units of both shards are there, which are a third of the work.
+    assert watch.look() == watch.look() == pytest.approx(1.5 / 4.5)
+    progress.advance(7 * 2.0)
+    assert watch.look() == pytest.approx(2 / 4.5)
     progress.advance(100)
-    assert watch.look() == watch.total == 7
+    assert watch.look() == 1
+    assert watch.instances == 7
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(
@@ -459,7 +467,7 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     run(options(model, corpus, tmp_path))
     lines = capsys.readouterr().err.splitlines()
     line = re.compile(
-        r"attributing: \d+/12 instances, [\d.]+ instances/s, 0 failures, \d+ s, "
+        r"attributing: \d+% of 12 instances, [\d.]+ instances/s, 0 failures, \d+ s, "
         r"(\d+ s left|no estimate yet)"
     )
     assert lines and all(line.fullmatch(found) for found in lines), lines
@@ -473,5 +481,11 @@ def test_on_a_terminal_progress_is_a_bar(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
     run(options(model, corpus, tmp_path, methods="random", evaluation=None))
-    assert "12/12 instances" in capsys.readouterr().err
+    shown = Text.from_ansi(capsys.readouterr().err).plain.replace("\r", "\n").splitlines()
+    assert any(
+        re.search(r"100% of 12 instances 0 failures 0:\d\d:\d\d left 0:00:00", line)
+        for line in shown
+    ), shown
+    assert max(map(len, shown)) <= 80

@@ -432,10 +432,21 @@ def test_targets_that_are_refused(
 
 
 def test_progress_counts_every_instance(model: Model, instances: list[Instance]) -> None:
-    counts: list[int] = []
+    counts: list[float] = []
     attribute(model, instances, "random", token_budget=20, progress=counts.append)
-    assert sum(counts) == len(instances)
+    assert sum(counts) == pytest.approx(len(instances))
     assert len(counts) > 1
+
+
+def test_progress_of_a_batch_goes_with_the_cost_of_its_methods(
+    model: Model, instances: list[Instance]
+) -> None:
+    counts: list[float] = []
+    attribute(model, instances, ["saliency", "occlusion"], progress=counts.append)
+    chosen = {choice.name: choice.passes for choice in choose("saliency,occlusion")}
+    cheap, dear = counts[:2]
+    assert dear / cheap == pytest.approx(chosen["occlusion"] / chosen["saliency"])
+    assert sum(counts) == pytest.approx(len(instances))
 
 
 def test_nothing_to_do(model: Model, instances: list[Instance]) -> None:

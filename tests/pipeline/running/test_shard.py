@@ -15,6 +15,7 @@ import torch
 from attribeam.pipeline.running.graph import write_unit
 from attribeam.pipeline.running.missing import Task, units_of_run
 from attribeam.pipeline.running.shard import Attributor, Shard, UnitResult
+from attribeam.pipeline.running.weighing import weigher
 from attribeam.pipeline.settings import Settings
 from attribeam.pipeline.store.files import Written
 from attribeam.schemas import Failure, Unit, failures_path, table_schema, unit_path
@@ -163,7 +164,8 @@ def test_progress_adds_up_to_the_shard(model: Model, corpus: list[Row], tmp_path
     worker = replace(attributor(model, tmp_path, token_budget=20), progress=steps.append)
     process(worker, corpus)
     assert len(steps) > 2
-    assert sum(steps) == pytest.approx(COUNT)
+    units = units_of_run(worker.settings.tables)
+    assert sum(steps) == pytest.approx(COUNT * sum(map(weigher(worker.settings), units)))
 
 
 def test_double_precision_is_kept(
