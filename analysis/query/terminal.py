@@ -18,6 +18,9 @@ _LONGEST_TEXT = 80
 _LONGEST_KEY = 24
 _MOST_DECIMALS = 6
 _MOST_EXPONENT = 9
+# What is looked at first of a view that has more columns than a line has room for.
+_HEADLINES = ("auc_difference", "comprehensiveness", "sufficiency", "flipped")
+_LONG = 12  # Rows, of more than which one table is enough at a time.
 # What a terminal takes for a command: colours, the cursor, its title.
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)")
 
@@ -41,8 +44,9 @@ def print_rows(
     """Prints rows under their names, numbers to the right and with as many decimals as the column.
 
     Texts are cut to fit. Where a line is still too long, columns that have one value in all rows
-    are said once, below; and what doesn't fit then follows in further tables, each of which begins
-    with the first column again. A number is never cut.
+    are said once, below. Where it still is, headline columns come first, and what doesn't fit
+    follows in further tables, each of which begins with the first column again; of many rows with
+    headline columns the others are named below instead. A number is never cut.
 
     Args:
         names: A name per column.
@@ -55,16 +59,17 @@ def print_rows(
     values = [[row[column] for row in rows] for column in range(len(names))]
     numeric = [is_numeric(column) for column in values]
     columns = [shown_column(column) for column in values]
-    same: list[int] = []
-    if _line(_fitted(names, columns, numeric, console.width)) > console.width:
-        same = _same(columns)
-    kept = [column for column in range(len(names)) if column not in same]
+    kept, same = _order(names, columns, numeric, console.width)
     once = ", ".join(f"{names[column]} {columns[column][0]}" for column in same)
     names, numeric = [names[at] for at in kept], [numeric[at] for at in kept]
     columns = [columns[at] for at in kept]
     cells = list(zip(*columns, strict=True))
     widths = _fitted(names, columns, numeric, console.width)
     blocks = _blocks(widths, console.width)
+    more = ""
+    if len(rows) > _LONG and {*names[1:]} & {*_HEADLINES}:
+        more = ", ".join(names[column] for block in blocks[1:] for column in block[1:])
+        blocks = blocks[:1]
     # Two numbers may be wider than the terminal. Then so is the line: half a number is a wrong one.
     console.width = max(console.width, *(_line([widths[i] for i in block]) for block in blocks))
     for number, block in enumerate(blocks):
@@ -84,6 +89,27 @@ def print_rows(
         console.print(table)
     if once:
         console.print(f"\nin all rows: {once}")
+    if more:
+        console.print(f"\nno room for: {more} (select them by name, or take a wider terminal)")
+
+
+def _order(
+    names: Sequence[str], columns: Sequence[Sequence[str]], numeric: Sequence[bool], limit: int
+) -> tuple[list[int], list[int]]:
+    """The columns to be shown, in order, and those that are said once instead."""
+    kept = [*range(len(names))]
+    if _line(_fitted(names, columns, numeric, limit)) <= limit:
+        return kept, []
+    same = _same(columns)
+    kept = [column for column in kept if column not in same]
+    taken = ([of[at] for at in kept] for of in (names, columns, numeric))
+    if _line(_fitted(*taken, limit)) > limit:
+
+        def place(at: int) -> int:
+            return _HEADLINES.index(names[at]) if names[at] in _HEADLINES else len(_HEADLINES)
+
+        kept = kept[:1] + sorted(kept[1:], key=place)
+    return kept, same
 
 
 def _same(columns: Sequence[Sequence[str]]) -> list[int]:

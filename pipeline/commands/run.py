@@ -1,7 +1,9 @@
 """``attribeam run``, and what it says in the end."""
 
 import argparse
+import io
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -13,6 +15,9 @@ from attribeam.pipeline.commands.status import DONE, FAILED
 from attribeam.pipeline.configuration import listed, read_config, run_options
 from attribeam.schemas import UsageError
 from attribeam.schemas.errors import cut
+
+# Rows of a corpus of whose curves a ranking takes seconds.
+_RANKED = 10_000
 
 
 def run_command(parser: argparse.ArgumentParser, given: Sequence[str], others: list[str]) -> int:
@@ -99,16 +104,31 @@ def _report(summary: Any) -> None:
         what = "nothing was attributed" if found.predicted else "every row failed"
         print(_reason(found, what))
         view = "failure_summary"
+    elif found.evaluated and summary.worked:
+        _rank(summary)
     print(f'next:   {ask} "from {view}"')
 
 
-def asked(output: str) -> str:
-    """The command that asks a run, which at stores that queries don't read takes a copy first."""
+def _rank(summary: Any) -> None:
+    """Shows which methods are the most faithful, where that takes no while."""
     from attribeam.analysis.opening.remote import is_remote
+    from attribeam.analysis.query.query import run_query
 
-    if "://" in output and not is_remote(output):
-        return f"(of a copy of {output}) attribeam query COPY"
-    return f"attribeam query {shlex.quote(output)}"
+    # While others are at work, what is there is a part of what methods are compared on.
+    if is_remote(summary.output) or summary.part is not None or summary.rows > _RANKED:
+        return
+    out = io.StringIO()
+    try:
+        run_query(summary.output, "from ranking", out=out, width=_width())
+    except UsageError as error:
+        print(f"attribeam: the methods can't be ranked: {cut(str(error))}", file=sys.stderr)
+        return
+    print(f"\n{out.getvalue()}")
+
+
+def _width() -> int:
+    """Characters of a line, which narrow pages have room for where nobody says."""
+    return shutil.get_terminal_size((80, 24)).columns
 
 
 def _done(summary: Any) -> str:

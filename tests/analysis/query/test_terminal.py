@@ -46,6 +46,49 @@ def test_what_is_the_same_in_all_rows_is_said_once() -> None:
     assert out.getvalue().count("token") == 3
 
 
+FAITHFULNESS = (
+    *("method", "protocol", "operation", "n", "comprehensiveness", "sufficiency", "aopc"),
+    *("log_odds", "auc_morf", "auc_lerf", "auc_random", "auc_difference", "flipped"),
+    *("decision_flip_fraction", "decision_flip_low", "left_out"),
+)
+
+
+def printed_faithfulness(methods: int, width: int) -> list[str]:
+    rows = [
+        [f"a_method_with_name_no_{n:02}", "token", "mask", 100]
+        + [0.1234 + n / 100 + k / 7 for k in range(11)]
+        + [0]
+        for n in range(methods)
+    ]
+    out = StringIO()
+    print_rows(FAITHFULNESS, rows, out, width=width)
+    return out.getvalue().splitlines()
+
+
+def test_many_methods_are_one_table_with_its_headline_columns() -> None:
+    lines = printed_faithfulness(28, 80)
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("a_method") for line in lines) == 28
+    heads = lines[1].split()
+    assert heads == ["method", "difference", "comprehensiveness", "sufficiency", "flipped"]
+    assert sum("─" in line for line in lines) == 1
+    (once,) = [line for line in lines if line.startswith("in all rows")]
+    assert once == "in all rows: protocol token, operation mask, n 100, left_out 0"
+    # What isn't shown is said.
+    said = " ".join(lines[lines.index(once) + 1 :])
+    shown = {"method", "protocol", "operation", "n", "left_out", "auc_difference", *heads}
+    assert all(name in said for name in {*FAITHFULNESS} - shown)
+
+
+def test_few_methods_have_all_columns_and_so_has_a_wide_terminal() -> None:
+    few = printed_faithfulness(3, 80)
+    assert sum("─" in line for line in few) > 1
+    assert sum(line.startswith("a_method_with_name_no_00") for line in few) > 1
+    wide = printed_faithfulness(28, 250)
+    assert wide[0].split() == [*FAITHFULNESS]
+    assert not any("no room" in line for line in (*few, *wide))
+
+
 @pytest.mark.parametrize(
     ("sql", "said"),
     [

@@ -94,6 +94,26 @@ def test_a_run_says_what_it_did_and_what_to_do_next(attribute: Run, out: Path) -
     assert "1 worked on (1 more were there already) in " in attribute("--shard-size", 4).out
 
 
+def test_a_run_with_curves_ends_with_its_ranking(
+    model: Path, corpus: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    given = ("--model", model, "--corpus", corpus, "--output", out, "--device", "cpu")
+    done = command("run", *given, "--methods", "random,saliency")
+    assert done.status == DONE
+    first, ranking, once, last = done.out.split("\n\n")
+    assert first.splitlines()[-1] == f"tables: {out}"
+    head, rule, *rows = ranking.splitlines()
+    assert head.split()[:3] == ["method", "rank", "auc_difference"]
+    assert {row.split()[0] for row in rows} == {"random", "saliency"}
+    assert [row.split()[1] for row in rows] == ["1", "2"]
+    assert once.startswith("in all rows: n 6")
+    assert last == f'next:   attribeam query {out} "from faithfulness"\n'
+    assert max(map(len, [head, rule, *rows, once])) <= 80
+    # What there is nothing new of isn't ranked again.
+    assert "─" not in command("run", *given, "--methods", "random,saliency").out
+
+
 def test_failures_are_told_and_make_the_status(
     attribute: Run, tmp_path: Path, tiny_folder: FolderOf
 ) -> None:
