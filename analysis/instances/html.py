@@ -10,6 +10,7 @@ from html import escape
 
 import duckdb
 
+from attribeam.analysis.instances.continued import continuation_html, groups
 from attribeam.analysis.instances.loading import Scored, Shown
 from attribeam.analysis.opening.database import dict_rows
 from attribeam.analysis.pictures.drawing import INK
@@ -23,9 +24,15 @@ _SIDE = 160  # Pixels of a picture in the page.
 
 
 def instances_html(connection: duckdb.DuckDBPyConnection, shown: Sequence[Shown]) -> str:
-    """Instances, each with a line or a map for each method."""
+    """Instances, each with a line or a map for each method.
+
+    What is asked of all that follows one prompt is a map of T_out x T_in for each method.
+    """
     maps = _maps(connection, shown)
-    cards = "".join(_card(each, maps) for each in shown)
+    cards = "".join(
+        continuation_html(group, _colour, _MOST) if len(group) > 1 else _card(group[0], maps)
+        for group in groups(shown)
+    )
     return (
         f'<div style="font:14px/1.6 system-ui,sans-serif;max-width:72em">{_legend(shown)}{cards}'
         "</div>"

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attribeam.analysis.report.continuations import shared_by
+from attribeam.analysis import open_run
+from attribeam.analysis.instances import continued
+from attribeam.analysis.instances.html import instances_html
+from attribeam.analysis.instances.loading import load_shown
 from attribeam.analysis.report.report import write_report
 from tests.support.models import GOLDENS
 from tests.support.patience import HANG
@@ -142,3 +145,74 @@ def test_tokens_are_clicked(report: Path) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         browser.close()
     assert said == []
+
+
+def in_notebook(folder: Path, ids: list[str]) -> str:
+    with open_run(folder, commented=False) as connection:
+        return instances_html(connection, load_shown(connection, ids))
+
+
+ASKED = ["first#0", "first#1", "first#2", "first#all"]
+
+
+def test_a_notebook_has_a_map_for_each_method(folder: Path) -> None:
+    html = in_notebook(folder, [*ASKED, "second#0"])
+    maps = re.findall(r'<table [^>]*aria-label="([^"]+)"', html)
+    assert sorted(maps) == ["decompx", "grad_x_input", "saliency"]
+    assert "<b>second#0</b>" in html  # One question about a row is a sentence.
+    assert "<b>first</b>" in html
+    assert "&lt;b&gt;" in html and "<b>w7" not in html
+    assert html.count("no scores") == 1  # decompx of all that follows
+
+
+def test_maps_have_the_scores(folder: Path) -> None:
+    html = in_notebook(folder, ASKED)
+    rows = table(folder, "attributions", "saliency").to_pylist()
+    scores = {row["instance_id"]: row["scores"] for row in rows}
+    (drawn,) = re.findall(r'(?s)<table [^>]*aria-label="saliency">.*?</table>', html)
+    lines = re.findall(r"<tr style.*?</tr>", drawn)
+    assert len(lines) == len(ASKED)
+    for name, row in zip(ASKED, lines, strict=True):
+        shown = [float(each) for each in re.findall(r': (\S+)"></td>', row)]
+        assert shown == pytest.approx(scores[name], rel=1e-3)
+
+
+def test_methods_without_room_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(continued, "_MOST_CELLS", 1)
+    html = in_notebook(folder, ASKED)
+    assert html.count("<table") == 1
+    assert "2 more methods (" in html
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path")
+def test_maps_in_a_browser(folder: Path, tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    said: list[str] = []
+    file = tmp_path / "notebook.html"
+    head = '<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+    file.write_text(head + in_notebook(folder, ASKED), "utf-8")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=1000 * HANG
+        )
+        for scheme, width in (("light", 1000), ("dark", 390)):
+            page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+            page.set_default_timeout(1000 * HANG)
+            page.on("console", lambda message: said.append(message.text))
+            page.on("request", lambda request: said.append(request.url))
+            page.goto(file.as_uri())
+            heat = page.locator('table[aria-label="grad_x_input"]')
+            assert heat.locator("tbody tr").count() == len(ASKED)
+            assert heat.locator("th[scope=row]").all_inner_texts()[-1] == "all"
+            # The strongest cell is seen against the page, and cells have a size.
+            opaque = heat.locator("td").evaluate_all(
+                "cells => Math.max(...cells.map(c => Number(getComputedStyle(c)"
+                ".backgroundColor.split(',')[3]?.replace(')', '') ?? 0)))"
+            )
+            assert opaque > 0.7
+            box = heat.locator("tbody td").first.bounding_box()
+            assert box["width"] >= 10 and box["height"] >= 10
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.close()
+        browser.close()
+    assert said == [file.as_uri()] * 2
