@@ -102,7 +102,7 @@ def _steps(out: Path, manifest: Any, shards: int) -> float:
     seconds = _timed("sweep", lambda: kept.extend(sweep(str(out)).kept))
     seconds += _timed("plan", lambda: plan(units(manifest), shards, kept))
     tasks = [Task(shard, shards, tuple(units(manifest))) for shard in range(shards)]
-    watch = progress._Watch(str(out), tasks, [ROWS] * shards)
+    watch = progress._Watch(str(out), tasks, [ROWS] * shards, lambda _: 1.0)
     seconds += _timed("a look of the progress bar", watch.look)
     seconds += _timed("open_run", lambda: open_run(out, commented=False).close())
     print(f"together: {seconds:.2f} s")
