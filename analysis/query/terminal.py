@@ -102,8 +102,8 @@ def _order(
         return kept, []
     same = _same(columns)
     kept = [column for column in kept if column not in same]
-    taken = ([of[at] for at in kept] for of in (names, columns, numeric))
-    if _line(_fitted(*taken, limit)) > limit:
+    heads, cells = [names[at] for at in kept], [columns[at] for at in kept]
+    if _line(_fitted(heads, cells, [numeric[at] for at in kept], limit)) > limit:
 
         def place(at: int) -> int:
             return _HEADLINES.index(names[at]) if names[at] in _HEADLINES else len(_HEADLINES)
