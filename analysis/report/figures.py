@@ -19,7 +19,14 @@ from attribeam.analysis.report.plots import (
     head_map,
     receptive_field,
 )
-from attribeam.analysis.report.values import finite, has_view, query_column, query_rows, settled
+from attribeam.analysis.report.values import (
+    finite,
+    has_view,
+    query_column,
+    query_count,
+    query_rows,
+    settled,
+)
 
 _MOST_SUBSETS = 20
 _HEAD_MEASURES = {
@@ -60,13 +67,7 @@ def figure_sections(connection: duckdb.DuckDBPyConnection) -> Iterator[Section]:
         _plotted(connection, "pruning", "Pruned heads", "What is left as heads are pruned."),
         _receptive_field(connection),
         _information_flow(connection),
-        _pattern_flow(connection),
-        _plotted(
-            connection,
-            "pattern_consistency",
-            "Consistency of patterns",
-            "Whether the model is right where the patterns of a word are alike.",
-        ),
+        *_patterns(connection),
         _plotted(
             connection,
             "pattern_ablation",
@@ -75,6 +76,21 @@ def figure_sections(connection: duckdb.DuckDBPyConnection) -> Iterator[Section]:
         ),
     )
     yield from (section for section in made if section.figures)
+
+
+def _patterns(connection: duckdb.DuckDBPyConnection) -> list[Section]:
+    """What compares words of one role over the corpus; nothing where words have no roles."""
+    if not query_count(connection, "select count(*) from instances where len(roles) > 0"):
+        return []
+    return [
+        _pattern_flow(connection),
+        _plotted(
+            connection,
+            "pattern_consistency",
+            "Consistency of patterns",
+            "Whether the model is right where the patterns of a word are alike.",
+        ),
+    ]
 
 
 def _degradation(connection: duckdb.DuckDBPyConnection) -> Section:

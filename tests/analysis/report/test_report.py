@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from plotly.offline import get_plotlyjs
 
 from attribeam.analysis import open_run
 from attribeam.analysis.instances.pieces import pieces
+from attribeam.analysis.report import figures
 from attribeam.analysis.report.instances import NOT_A_NUMBER, quantise
 from attribeam.analysis.report.plots import agreement_map, cost_scatter, head_map
 from attribeam.analysis.report.report import write_report
@@ -357,6 +359,39 @@ def test_scores_that_do_not_fit(tmp_path: Path) -> None:
     run.attributions[0]["scores"].append(0.0)
     with pytest.raises(UsageError, match="The scores of gradient do not fit"):
         write_report(write_run(run, tmp_path))
+
+
+def test_many_methods_and_instances_stay_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(28 - len(METHODS)):
+        monkeypatch.setitem(
+            METHODS, f"integrated_gradients_{number}", METHODS["paths"] | {"tables": []}
+        )
+    run = synthetic_run(rows=100, shard_size=100, fractions=(0.2, 0.5), failing=False)
+    path = write_report(write_run(run, tmp_path))
+    page = Page(path)
+    assert len(page.data("instances")["ids"]) == 100
+    assert len(page.data("instances")["methods"]) == 28
+    assert path.stat().st_size < 3_000_000
+
+
+@pytest.mark.parametrize("roles", [True, False])
+def test_patterns_of_roles_need_roles(roles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = [figures.Choice("", {"layout": {}})]
+    monkeypatch.setattr(
+        figures, "_pattern_flow", lambda _: figures.Section("patterns", "", "", drawn)
+    )
+    monkeypatch.setattr(
+        figures, "_plotted", lambda _, name, title, note: figures.Section(name, title, note, drawn)
+    )
+    with duckdb.connect() as connection:
+        connection.execute("create table instances (roles varchar[])")
+        connection.execute(
+            "insert into instances values (null), (?)", [["noun"] if roles else None]
+        )
+        found = [section.key for section in figures._patterns(connection)]
+    assert found == (["patterns", "pattern_consistency"] if roles else [])
 
 
 # Texts of the run -----------------------------------------------------------------------------
