@@ -1,1 +1,1 @@
-"""The bundled corpora and models: their generators, their training, their samples."""
+"""Scripts of use, the bundled corpora and models, and what makes these (``bundled``)."""

@@ -17,18 +17,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from examples import agreement, data, influence_corpus, markup, sentiment, train
-from examples.agreement import AgreementExample
-from examples.agreement_words import PEOPLE, THINGS
-from examples.card import read_accuracies, read_subtasks
-from examples.checkpoints import Checkpoints
-from examples.fitting import Recipe
-from examples.scoring import agreement_hits, sentiment_hits, token_id
-from examples.sentiment import SentimentExample
-from examples.sentiment_words import ADJECTIVES, EFFECTS, NOUNS, VERBS, VERDICT_ADVERBS
-from examples.splits import SPLITS
+from examples.bundled import agreement, data, influence_corpus, markup, sentiment, train
+from examples.bundled.agreement import AgreementExample
+from examples.bundled.agreement_words import PEOPLE, THINGS
+from examples.bundled.card import read_accuracies, read_subtasks
+from examples.bundled.checkpoints import Checkpoints
+from examples.bundled.fitting import Recipe
+from examples.bundled.scoring import agreement_hits, sentiment_hits, token_id
+from examples.bundled.sentiment import SentimentExample
+from examples.bundled.sentiment_words import ADJECTIVES, EFFECTS, NOUNS, VERBS, VERDICT_ADVERBS
+from examples.bundled.splits import SPLITS
 
-EXAMPLES = Path(data.__file__).parent
+EXAMPLES = Path(data.__file__).parent.parent
 MODELS = EXAMPLES / "models"
 MODEL_NAMES = ("sentiment-bert", "agreement-bert")
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from examples import agreement, data, influence_corpus
-from examples.agreement_words import PEOPLE
-from examples.influence_corpus import (
+from examples.bundled import agreement, data, influence_corpus
+from examples.bundled.agreement_words import PEOPLE
+from examples.bundled.influence_corpus import (
     SUBTASKS,
     VERBS,
     InfluenceExample,
@@ -23,12 +23,12 @@ from examples.influence_corpus import (
     generate,
     vocabulary,
 )
-from examples.scoring import token_id
-from examples.splits import split_of
-from examples.train import AGREEMENT_RECIPE
-from examples.wordlists import listed
+from examples.bundled.scoring import token_id
+from examples.bundled.splits import split_of
+from examples.bundled.train import AGREEMENT_RECIPE
+from examples.bundled.wordlists import listed
 
-MODEL = Path(data.__file__).parent / "models" / "agreement-bert"
+MODEL = Path(data.__file__).parent.parent / "models" / "agreement-bert"
 LENGTHS = dict(zip(SUBTASKS, (11, 11, 10, 11, 11, 13), strict=True))
 MASKS = dict(zip(SUBTASKS, (7, 7, 6, 7, 8, 10), strict=True))
 COUNT = 200

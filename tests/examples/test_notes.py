@@ -13,15 +13,15 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attribeam.transforms.registry import methods
-from examples import data, notes
-from examples.card import read_accuracies
-from examples.notes import STRUCTURES, Note
-from examples.notes_fitting import NotesRecipe, note_accuracies, tokenizer
-from examples.splits import SPLITS
-from examples.train_notes import train_notes
+from examples.bundled import data, notes
+from examples.bundled.card import read_accuracies
+from examples.bundled.notes import STRUCTURES, Note
+from examples.bundled.notes_fitting import NotesRecipe, note_accuracies, tokenizer
+from examples.bundled.splits import SPLITS
+from examples.bundled.train_notes import train_notes
 from tests.support.tiny import command
 
-EXAMPLES = Path(data.__file__).parent
+EXAMPLES = Path(data.__file__).parent.parent
 MODEL = EXAMPLES / "models" / "notes-llama"
 
 

@@ -17,13 +17,13 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from attribeam.transforms.registry import methods
-from examples import data, shapes
-from examples.baselines import colour_logits
-from examples.card import read_accuracies
-from examples.checkpoints import Checkpoints
-from examples.shapes import COLOURS, GROUNDS, SHAPES, SIDE, Scene, Thing
-from examples.shapes_drawing import draw, mask_of
-from examples.shapes_fitting import (
+from examples.bundled import data, shapes
+from examples.bundled.baselines import colour_logits
+from examples.bundled.card import read_accuracies
+from examples.bundled.checkpoints import Checkpoints
+from examples.bundled.shapes import COLOURS, GROUNDS, SHAPES, SIDE, Scene, Thing
+from examples.bundled.shapes_drawing import draw, mask_of
+from examples.bundled.shapes_fitting import (
     PictureRecipe,
     Taught,
     normalised,
@@ -32,11 +32,11 @@ from examples.shapes_fitting import (
     shape_accuracies,
     shape_logits,
 )
-from examples.splits import SPLITS
-from examples.train_shapes import train_shapes
+from examples.bundled.splits import SPLITS
+from examples.bundled.train_shapes import train_shapes
 from tests.support.tiny import command
 
-EXAMPLES = Path(data.__file__).parent
+EXAMPLES = Path(data.__file__).parent.parent
 MODEL = EXAMPLES / "models" / "shapes-vit"
 
 

@@ -18,10 +18,10 @@ from transformers import (
 from attribeam.transforms import attribute, load_model
 from attribeam.transforms.inputs.encode import encode_rows
 from attribeam.transforms.inputs.row import EncodeOptions, Row
-from examples import data, shapes
-from examples.card import read_accuracies
-from examples.shapes import SHAPES, Ground, Scene, Thing
-from examples.shapes_clip import (
+from examples.bundled import data, shapes
+from examples.bundled.card import read_accuracies
+from examples.bundled.shapes import SHAPES, Ground, Scene, Thing
+from examples.bundled.shapes_clip import (
     PROMPTS,
     ClipRecipe,
     Paired,
@@ -30,17 +30,17 @@ from examples.shapes_clip import (
     texts_of,
     tokenizer,
 )
-from examples.shapes_drawing import draw, picture_file
-from examples.shapes_fitting import (
+from examples.bundled.shapes_drawing import draw, picture_file
+from examples.bundled.shapes_fitting import (
     PictureRecipe,
     normalised,
     pixels_of,
     shape_accuracies,
     shape_hits,
 )
-from examples.train_shapes import train_clip
+from examples.bundled.train_shapes import train_clip
 
-MODELS = Path(data.__file__).parent / "models"
+MODELS = Path(data.__file__).parent.parent / "models"
 MODEL = MODELS / "shapes-clip"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from examples.fitting import Recipe
+from examples.bundled.fitting import Recipe
 
 Accuracies = dict[str, tuple[float, int]]
 
@@ -28,7 +28,7 @@ pipeline_tag: {task}
 
 ## How it was trained
 
-`python -m examples.train {corpus} --seed {seed}` makes this folder again: the same weights on the
+`python -m examples.bundled.train {corpus} --seed {seed}` makes this folder again: the same weights on the
 same machine and software, nearly the same elsewhere.
 
 | | |
@@ -72,10 +72,10 @@ lists; no text of anybody else is in it.
 _INFLUENCE = """
 ## Accuracy on the subtasks of influence patterns
 
-The same share in sentences of `examples/influence_corpus.py`, all of the test split, overall and
+The same share in sentences of `examples/bundled/influence_corpus.py`, all of the test split, overall and
 by form: the number (singular, plural) or the gender (masculine, feminine) of the subject, then that
 of the attractor. The training texts with reflexives are of this corpus as well; those with verbs
-are of `examples/agreement.py`, which has the same structures and more words.
+are of `examples/bundled/agreement.py`, which has the same structures and more words.
 
 | subtask | test accuracy | SS, MM | SP, MF | PS, FM | PP, FF | test size | sample accuracy |
 |---|---|---|---|---|---|---|---|

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.card import Accuracies
-from examples.shapes_clip import ClipRecipe
+from examples.bundled.card import Accuracies
+from examples.bundled.shapes_clip import ClipRecipe
 
 _TEMPLATE = """\
 ---
@@ -18,12 +18,12 @@ pipeline_tag: zero-shot-image-classification
 
 # shapes-clip
 
-A small CLIP of the synthetic pictures of `examples/shapes.py` and their captions ("a red ring and a
+A small CLIP of the synthetic pictures of `examples/bundled/shapes.py` and their captions ("a red ring and a
 blue star on green waves"). Its image encoder began as that of `shapes-vit`.
 
 ## How it was trained
 
-`python -m examples.train clip --seed {seed}` makes this folder again, from the `shapes-vit` beside
+`python -m examples.bundled.train clip --seed {seed}` makes this folder again, from the `shapes-vit` beside
 it: the same weights on the same machine and software, nearly the same elsewhere.
 
 | | |

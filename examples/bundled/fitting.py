@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from examples.scoring import Cloze, token_id
-from examples.sentiment import LABELS, SentimentExample
+from examples.bundled.scoring import Cloze, token_id
+from examples.bundled.sentiment import LABELS, SentimentExample
 
 _LOG = logging.getLogger(__name__)
 _IGNORED = -100

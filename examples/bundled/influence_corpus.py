@@ -14,8 +14,8 @@ Patterns are compared word by word over the sentences of a subtask, so all of th
 structure, and a word stands where its role stands. Within a subtask the forms take turns: the
 number (S or P) or the gender (M or F) of the subject, then that of the attractor.
 
-``python -m examples.influence_corpus --output FILE`` writes them. With ``--convert`` it writes the
-same columns for other sentences of which only the positions of the nouns are known.
+``python -m examples.bundled.influence_corpus --output FILE`` writes them. With ``--convert`` it
+writes the same columns for other sentences of which only the positions of the nouns are known.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from examples.agreement import MASK, NUMBERS
-from examples.agreement_words import PERSON_STATES, Forms
-from examples.splits import split_of
-from examples.wordlists import listed
+from examples.bundled.agreement import MASK, NUMBERS
+from examples.bundled.agreement_words import PERSON_STATES, Forms
+from examples.bundled.splits import split_of
+from examples.bundled.wordlists import listed
 
 GENDERS = ("masculine", "feminine")
 ROLES = listed(

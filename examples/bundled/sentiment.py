@@ -29,9 +29,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from examples.chance import happens, ranked
-from examples.markup import gold, muted, read
-from examples.sentiment_clauses import (
+from examples.bundled.chance import happens, ranked
+from examples.bundled.markup import gold, muted, read
+from examples.bundled.sentiment_clauses import (
     Holder,
     Modifier,
     Scene,
@@ -39,7 +39,7 @@ from examples.sentiment_clauses import (
     feeling,
     noun_phrase,
 )
-from examples.sentiment_words import ADJECTIVES, OTHERS
+from examples.bundled.sentiment_words import ADJECTIVES, OTHERS
 
 LABELS = ("negative", "positive")
 MIN_WORDS, MAX_WORDS = 10, 30

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from examples.shapes import COLOURS, GROUNDS, SIDE, Ground, Mark, Scene, Thing
+from examples.bundled.shapes import COLOURS, GROUNDS, SIDE, Ground, Mark, Scene, Thing
 
 Pixels = NDArray[np.uint8]
 Flags = NDArray[np.bool_]

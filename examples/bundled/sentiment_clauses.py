@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
 
-from examples.chance import Item, happens, ranked
-from examples.markup import gold, with_article
-from examples.sentiment_words import (
+from examples.bundled.chance import Item, happens, ranked
+from examples.bundled.markup import gold, with_article
+from examples.bundled.sentiment_words import (
     ADJECTIVES,
     DIMINISHERS,
     DOMAINS,

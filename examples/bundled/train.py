@@ -1,4 +1,4 @@
-"""Train the bundled models: ``python -m examples.train sentiment|agreement|notes|shapes|clip|all``.
+"""Train the bundled models: ``python -m examples.bundled.train all``, or a name of ``TRAINERS``.
 
 Each model takes minutes on one core. Its folder holds the weights (safetensors, float32), the
 configuration, the tokenizer or processor, and a model card with what was measured.
@@ -22,23 +22,23 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from examples import data, wording
-from examples.agreement import MASK, AgreementExample
-from examples.baselines import bag_of_words_hits, nearest_noun_hits
-from examples.card import Accuracies, Card, write_card
-from examples.checkpoints import NO_CHECKPOINTS, Checkpoints, save, timed_fit
-from examples.clip_card import ClipCard
-from examples.fitting import Recipe, classification, masking
-from examples.influence_corpus import SUBTASKS, InfluenceExample, vocabulary
-from examples.notes_card import NotesCard
-from examples.scoring import Cloze, accuracy_by, agreement_hits, sentiment_hits, token_id
-from examples.sentiment import SentimentExample
-from examples.shapes_card import ShapesCard
-from examples.tokenizer import train_tokenizer
-from examples.train_notes import train_notes
-from examples.train_shapes import train_clip, train_shapes
+from examples.bundled import data, wording
+from examples.bundled.agreement import MASK, AgreementExample
+from examples.bundled.baselines import bag_of_words_hits, nearest_noun_hits
+from examples.bundled.card import Accuracies, Card, write_card
+from examples.bundled.checkpoints import NO_CHECKPOINTS, Checkpoints, save, timed_fit
+from examples.bundled.clip_card import ClipCard
+from examples.bundled.fitting import Recipe, classification, masking
+from examples.bundled.influence_corpus import SUBTASKS, InfluenceExample, vocabulary
+from examples.bundled.notes_card import NotesCard
+from examples.bundled.scoring import Cloze, accuracy_by, agreement_hits, sentiment_hits, token_id
+from examples.bundled.sentiment import SentimentExample
+from examples.bundled.shapes_card import ShapesCard
+from examples.bundled.tokenizer import train_tokenizer
+from examples.bundled.train_notes import train_notes
+from examples.bundled.train_shapes import train_clip, train_shapes
 
-DEFAULT_FOLDER = Path(__file__).parent / "models"
+DEFAULT_FOLDER = Path(__file__).parent.parent / "models"
 
 # BERT's initial weights are for wide models: in a narrow one, queries and keys are so short that
 # attention is flat, and for thousands of steps the model does no better than a bag of words. Each

@@ -1,6 +1,6 @@
 """Splits of the corpora, and the samples of them that are bundled.
 
-``python -m examples.data`` writes the samples again, the same to the byte.
+``python -m examples.bundled.data`` writes the samples again, the same to the byte.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from examples import agreement, influence_corpus, notes, sentiment, shapes
-from examples.agreement import AgreementExample
-from examples.influence_corpus import REFLEXIVES, SUBTASKS, InfluenceExample
-from examples.notes import STRUCTURES, Note
-from examples.sentiment import SentimentExample
-from examples.shapes import SHAPES, Scene
-from examples.shapes_drawing import mask_file, picture_file
-from examples.splits import SPLITS, Split, split_of
+from examples.bundled import agreement, influence_corpus, notes, sentiment, shapes
+from examples.bundled.agreement import AgreementExample
+from examples.bundled.influence_corpus import REFLEXIVES, SUBTASKS, InfluenceExample
+from examples.bundled.notes import STRUCTURES, Note
+from examples.bundled.sentiment import SentimentExample
+from examples.bundled.shapes import SHAPES, Scene
+from examples.bundled.shapes_drawing import mask_file, picture_file
+from examples.bundled.splits import SPLITS, Split, split_of
 
 Example = TypeVar("Example", SentimentExample, AgreementExample, InfluenceExample, Scene, Note)
 
@@ -39,7 +39,7 @@ NOTES_SAMPLE_SIZE = 40 * len(STRUCTURES)
 SHAPES_SAMPLE_SIZES = {"one": 96, "two": 48}
 # Of a subtask: the words of the smallest one give no more.
 _ALL_REFLEXIVES = 3_600
-DEFAULT_FOLDER = Path(__file__).parent / "data"
+DEFAULT_FOLDER = Path(__file__).parent.parent / "data"
 
 SENTIMENT_SCHEMA = pa.schema(
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from examples.card import Wording
+from examples.bundled.card import Wording
 
 SENTIMENT = Wording(
     corpus="sentiment",
@@ -10,7 +10,7 @@ SENTIMENT = Wording(
     title="sentiment-bert",
     summary=(
         "A small BERT that tells negative (0) from positive (1) in the synthetic reviews of\n"
-        "`examples/sentiment.py`. It was made to be explained: the corpus says by construction\n"
+        "`examples/bundled/sentiment.py`. It was made to be explained: the corpus says by construction\n"
         "which words decide each label, and negation, contrast, degree and opinions of other\n"
         "people make the label more than a count of words."
     ),
@@ -31,10 +31,10 @@ AGREEMENT = Wording(
     task="fill-mask",
     title="agreement-bert",
     summary=(
-        "A small masked language model of the synthetic sentences of `examples/agreement.py`. It\n"
+        "A small masked language model of the synthetic sentences of `examples/bundled/agreement.py`. It\n"
         "was made to be explained: which noun decides the number of the verb is known, and so is\n"
         "which noun stands in the way (the attractor). Reflexives (`himself`) it knows from\n"
-        "sentences of `examples/influence_corpus.py`."
+        "sentences of `examples/bundled/influence_corpus.py`."
     ),
     measure=(
         "Share of sentences in which the form of the verb that agrees with its subject is more\n"

@@ -1,4 +1,4 @@
-"""Training the bundled language model (``python -m examples.train notes``)."""
+"""Training the bundled language model (``python -m examples.bundled.train notes``)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from examples import data
-from examples.checkpoints import NO_CHECKPOINTS, Checkpoints, save, timed_fit
-from examples.notes_card import NotesCard
-from examples.notes_fitting import NotesRecipe, continuing, note_accuracies, tokenizer
+from examples.bundled import data
+from examples.bundled.checkpoints import NO_CHECKPOINTS, Checkpoints, save, timed_fit
+from examples.bundled.notes_card import NotesCard
+from examples.bundled.notes_fitting import NotesRecipe, continuing, note_accuracies, tokenizer
 
 RECIPE = NotesRecipe(notes=20_000, epochs=5)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from examples.wordlists import listed
+from examples.bundled.wordlists import listed
 
 Pair = tuple[tuple[str, ...], tuple[str, ...]]
 

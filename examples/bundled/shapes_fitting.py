@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from examples.card import Accuracies
-from examples.fitting import Objective
-from examples.scoring import accuracy_by
-from examples.shapes import SHAPES, SIDE, Scene
-from examples.shapes_drawing import draw, mask_of
+from examples.bundled.card import Accuracies
+from examples.bundled.fitting import Objective
+from examples.bundled.scoring import accuracy_by
+from examples.bundled.shapes import SHAPES, SIDE, Scene
+from examples.bundled.shapes_drawing import draw, mask_of
 
 # Share of a patch that a thing covers where the patch is said to be of it, in training alone.
 _COVERED = 0.1

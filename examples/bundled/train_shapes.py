@@ -1,4 +1,4 @@
-"""Training the bundled models of shapes (``python -m examples.train shapes`` and ``clip``)."""
+"""Training the bundled models of shapes (``examples.bundled.train shapes`` and ``clip``)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from transformers import ViTForImageClassification
 
-from examples import data
-from examples.baselines import colour_logits
-from examples.checkpoints import NO_CHECKPOINTS, Checkpoints, save, timed_fit
-from examples.clip_card import ClipCard
-from examples.shapes import SIDE
-from examples.shapes_card import ShapesCard
-from examples.shapes_clip import (
+from examples.bundled import data
+from examples.bundled.baselines import colour_logits
+from examples.bundled.checkpoints import NO_CHECKPOINTS, Checkpoints, save, timed_fit
+from examples.bundled.clip_card import ClipCard
+from examples.bundled.shapes import SIDE
+from examples.bundled.shapes_card import ShapesCard
+from examples.bundled.shapes_clip import (
     PROMPTS,
     Both,
     ClipRecipe,
@@ -24,7 +24,7 @@ from examples.shapes_clip import (
     text_logits,
     tokenizer,
 )
-from examples.shapes_fitting import (
+from examples.bundled.shapes_fitting import (
     PictureRecipe,
     Taught,
     processor,

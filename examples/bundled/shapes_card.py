@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.card import Accuracies
-from examples.shapes_fitting import PictureRecipe
+from examples.bundled.card import Accuracies
+from examples.bundled.shapes_fitting import PictureRecipe
 
 _TEMPLATE = """\
 ---
@@ -17,13 +17,13 @@ pipeline_tag: image-classification
 
 # shapes-vit
 
-A small ViT that tells the six shapes of the synthetic pictures of `examples/shapes.py`. It was
+A small ViT that tells the six shapes of the synthetic pictures of `examples/bundled/shapes.py`. It was
 made to be explained: where the shape is, is known of each pixel, and a third of the pictures have
 two things of different shapes, so that what explains one class must not be found on the other.
 
 ## How it was trained
 
-`python -m examples.train shapes --seed {seed}` makes this folder again: the same weights on the
+`python -m examples.bundled.train shapes --seed {seed}` makes this folder again: the same weights on the
 same machine and software, nearly the same elsewhere.
 
 | | |

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import nn
 from transformers import PreTrainedModel
 
-from examples.fitting import Objective, Schedule, fit
+from examples.bundled.fitting import Objective, Schedule, fit
 
 
 class Encoder(Protocol):

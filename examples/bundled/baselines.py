@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from examples.agreement import AgreementExample
-from examples.sentiment import SentimentExample
-from examples.shapes import COLOURS, SHAPES, Scene
-from examples.shapes_fitting import pixels_of
+from examples.bundled.agreement import AgreementExample
+from examples.bundled.sentiment import SentimentExample
+from examples.bundled.shapes import COLOURS, SHAPES, Scene
+from examples.bundled.shapes_fitting import pixels_of
 
 _PENALTY = 1e-5
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from examples.agreement_words import (
+from examples.bundled.agreement_words import (
     ADVERBS,
     CLOSINGS,
     COPULAS,
@@ -44,7 +44,7 @@ from examples.agreement_words import (
     THINGS,
     Forms,
 )
-from examples.chance import happens, ranked
+from examples.bundled.chance import happens, ranked
 
 MASK = "[MASK]"
 NUMBERS: tuple[Literal["singular"], Literal["plural"]] = ("singular", "plural")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from examples.card import Accuracies
-from examples.notes_fitting import NotesRecipe
+from examples.bundled.card import Accuracies
+from examples.bundled.notes_fitting import NotesRecipe
 
 _TEMPLATE = """\
 ---
@@ -17,12 +17,12 @@ pipeline_tag: text-generation
 
 # notes-llama
 
-A small Llama that goes on with the synthetic prompts of `examples/notes.py`. It was made to be
+A small Llama that goes on with the synthetic prompts of `examples/bundled/notes.py`. It was made to be
 explained: which words of a prompt decide what follows is known.
 
 ## How it was trained
 
-`python -m examples.train notes --seed {seed}` makes this folder again: the same weights on the same
+`python -m examples.bundled.train notes --seed {seed}` makes this folder again: the same weights on the same
 machine and software, nearly the same elsewhere.
 
 | | |

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from examples.wordlists import listed
+from examples.bundled.wordlists import listed
 
 # Every pair below is (singular, plural), verbs included: "the key falls", "the keys fall".
 Forms = tuple[str, str]

@@ -22,9 +22,9 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from examples.fitting import Objective
-from examples.shapes import COLOURS, GROUNDS, SHAPES, SIDE, TEXTURES, Scene, article
-from examples.shapes_fitting import normalised, patch_loss, pixels_of, shapes_of_patches
+from examples.bundled.fitting import Objective
+from examples.bundled.shapes import COLOURS, GROUNDS, SHAPES, SIDE, TEXTURES, Scene, article
+from examples.bundled.shapes_fitting import normalised, patch_loss, pixels_of, shapes_of_patches
 
 PROMPTS = tuple(f"a photo of a {shape}" for shape in SHAPES)
 _SPECIALS = ("<pad>", "<unk>", "<start>", "<end>")

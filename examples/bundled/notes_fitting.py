@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from examples.card import Accuracies
-from examples.fitting import Objective
-from examples.notes import Note, words
-from examples.scoring import accuracy_by
+from examples.bundled.card import Accuracies
+from examples.bundled.fitting import Objective
+from examples.bundled.notes import Note, words
+from examples.bundled.scoring import accuracy_by
 
 _SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 _IGNORED = -100

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from examples.sentiment import SentimentExample
+from examples.bundled.sentiment import SentimentExample
 
 _BATCH = 100
 

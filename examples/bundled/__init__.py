@@ -1,0 +1,1 @@
+"""What makes the bundled corpora and models."""
