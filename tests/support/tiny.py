@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 
 from attribeam.pipeline.commands.cli import main
 from attribeam.pipeline.running import progress
+from attribeam.pipeline.running.loadable import is_described
 from attribeam.schemas import CONTENT_FIELDS, Unit, table_schema, unit_path
 from attribeam.schemas.index import INDEX, RECORDS
+from attribeam.schemas.layout import CARD
 from tests.support.conditioning import SINGLE
 from tests.support.patience import HANG
 
@@ -92,12 +94,13 @@ def command(*arguments: object) -> Outcome:
 
 
 def files(folder: Path) -> set[str]:
-    """Paths of all files below a folder, relative to it, but for the index of a run.
+    """Paths of all files below a folder, relative to it, but for the index of a run and its text.
 
-    Whoever finishes a run writes that, and what workers say for it.
+    Whoever finishes a run writes these, and what workers say for the index.
     """
     found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    return {path for path in found if path != INDEX and not path.startswith(f"{RECORDS}/")}
+    beside = {INDEX, *[CARD] * is_described(str(folder))}
+    return {path for path in found - beside if not path.startswith(f"{RECORDS}/")}
 
 
 def table(folder: Path, name: str, method: str | None = None) -> pa.Table:

@@ -10,6 +10,7 @@ import pytest
 
 from attribeam.analysis import verify
 from attribeam.pipeline.running import restoring
+from attribeam.pipeline.running.loadable import is_described
 from tests.support.tiny import Outcome, command, files, rows, table, write_jsonl
 
 TABLES = ("instances", "attributions", "curves", "failures")
@@ -65,7 +66,8 @@ def test_methods_are_added_to_a_published_data_set(
     assert outcome.status == 1, outcome.err
     assert "was a published data set, and is a run again" in outcome.err
     assert verify(published).problems == []
-    assert not {"data", "README.md", "reproduce.yaml"} & {p.name for p in published.iterdir()}
+    assert not {"data", "reproduce.yaml"} & {p.name for p in published.iterdir()}
+    assert is_described(str(published))  # And no longer the card of what was published.
     for name in TABLES:
         before = {str(row) for row in table(run, name).to_pylist()}
         now = [row for row in table(published, name).to_pylist() if row.get("method") != "saliency"]
