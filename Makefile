@@ -10,7 +10,7 @@ LM     := demo-lm-out
 # Threads that spin while they wait make torch many times slower on a machine that is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo demo-images demo-lm test processors lint bench extras readers croissant dist collection clean
+.PHONY: demo demo-images demo-lm docs test processors lint bench extras readers dist collection clean
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -52,8 +52,11 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-faults: $(READY)  ## Parts on hosts that share a store alone, killed and cut off 200 times (FAULTS=20 for fewer)
-	$(BIN)/python -m tests.faults $(FAULTS)
+# An environment of its own: it reads the sources and imports nothing of them.
+docs:  ## The documentation as a site with the API reference, in build/site/
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/pip install --quiet --constraint constraints.txt mkdocs 'mkdocstrings[python]'
+	build/docs/bin/mkdocs build --strict
 
 readers: $(READY)  ## Whether other libraries, old and new, read what is published (READERS="polars" for some)
 	$(BIN)/python -m tests.readers $(READERS)
@@ -69,7 +72,7 @@ bench: $(READY)  ## The figures of docs/figures.md
 
 # What each extra is by itself, and all of them together, with the newest packages that go together:
 # without constraints.txt, and as metadata alone, so that nothing is installed and little fetched.
-EXTRAS := gcp gcs s3 dask test lint gcp,gcs,s3,dask,test,lint
+EXTRAS := gcp gcs s3 dask test lint docs gcp,gcs,s3,dask,test,lint,docs
 
 extras:  ## Whether pip finds a solution for every extra without constraints.txt
 	rm -rf build/extras

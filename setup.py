@@ -83,6 +83,7 @@ setup(
             "pytest-timeout>=2",
             "pytest-xdist>=3",
         ],
+        "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1,<2"],
         "lint": [
             "import-linter>=2,<3",
             "mypy>=1.18",
