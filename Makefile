@@ -10,7 +10,7 @@ LM     := demo-lm-out
 # Threads that spin while they wait make torch many times slower on a machine that is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo demo-images demo-lm docs test processors lint bench extras readers dist collection clean
+.PHONY: demo demo-images demo-lm docs test processors lint bench extras faults croissant readers dist collection clean
 
 $(READY): setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import duckdb
 
-from attribeam.analysis.opening.copied import copy_views
 from attribeam.analysis.opening.database import (
     add_comments,
     add_manifest,

@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import shlex
 import shutil
 import sys
 from collections.abc import Sequence

@@ -28,7 +28,7 @@ from rich.text import Text
 
 from attribeam.pipeline.interruption import lastly
 from attribeam.pipeline.running.missing import Task
-from attribeam.pipeline.store.files import count_rows, is_local, join, list_files, list_stamped
+from attribeam.pipeline.store.files import count_rows, is_local, join, list_files
 from attribeam.schemas import Unit, failures_path
 from attribeam.schemas.layout import shard_name
 

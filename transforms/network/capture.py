@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from attribeam.transforms.network.parts import Attention, Layer
-from attribeam.transforms.network.rows import Read, Spoken
+from attribeam.transforms.network.rows import Read
 from attribeam.transforms.network.rules import Rules, sloped
 
 if TYPE_CHECKING:
