@@ -61,6 +61,9 @@ docs:  ## The documentation as a site with the API reference, in build/site/
 readers: $(READY)  ## Whether other libraries, old and new, read what is published (READERS="polars" for some)
 	$(BIN)/python -m tests.readers $(READERS)
 
+faults: $(READY)  ## Parts on hosts that share a store alone, killed and cut off (FAULTS=20 for fewer than 200)
+	$(BIN)/python -m tests.faults $(FAULTS)
+
 croissant: $(READY)  ## Whether the Croissant that the hub makes of what is published is one, by mlcroissant
 	$(BIN)/python -m tests.croissant
 

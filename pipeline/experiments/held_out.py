@@ -25,7 +25,7 @@ from attribeam.pipeline.options import Options
 from attribeam.pipeline.running.fingerprint import model_differences
 from attribeam.pipeline.running.identity import base_name
 from attribeam.pipeline.running.loadable import describe_again
-from attribeam.pipeline.running.manifest import check_is_own
+from attribeam.pipeline.running.manifest import check_asks_model, check_is_own
 from attribeam.pipeline.running.prepare import (
     check_numbers,
     load_checked,

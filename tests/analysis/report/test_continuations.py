@@ -14,6 +14,7 @@ from attribeam.analysis import open_run
 from attribeam.analysis.instances import continued
 from attribeam.analysis.instances.html import instances_html
 from attribeam.analysis.instances.loading import load_shown
+from attribeam.analysis.report.continuations import shared_by
 from attribeam.analysis.report.report import write_report
 from tests.support.models import GOLDENS
 from tests.support.patience import HANG
