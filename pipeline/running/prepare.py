@@ -46,7 +46,7 @@ from attribeam.pipeline.workers.engines import Workers, asks_for_gpu
 from attribeam.pipeline.workers.model_files import copy_of
 from attribeam.schemas import UsageError
 from attribeam.schemas.layout import CARD, CORPUS, GIVEN, LOCK, MANIFEST, MODEL, STATISTICS
-from attribeam.schemas.manifest import CorpusIdentity, Manifest, is_published
+from attribeam.schemas.manifest import NO_MODEL, CorpusIdentity, Manifest, is_imported, is_published
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
 from attribeam.transforms.evaluate import ORDERS, Evaluation
 from attribeam.transforms.inputs.row import Target
