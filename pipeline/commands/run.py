@@ -166,3 +166,12 @@ def _reason(found: Any, what: str) -> str:
     alike = "" if reason.alike else "with other numbers or names"
     details = ", ".join(each for each in (share, alike) if each)
     return f"{what}{f' ({details})' if details else ''}: {harmless(reason.message)}"
+
+
+def asked(output: str) -> str:
+    """The command that asks a run, which at stores that queries don't read takes a copy first."""
+    from attribeam.analysis.opening.remote import is_remote
+
+    if "://" in output and not is_remote(output):
+        return f"(of a copy of {output}) attribeam query COPY"
+    return f"attribeam query {shlex.quote(output)}"

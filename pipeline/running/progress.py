@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -28,7 +28,7 @@ from rich.text import Text
 
 from attribeam.pipeline.interruption import lastly
 from attribeam.pipeline.running.missing import Task
-from attribeam.pipeline.store.files import count_rows, is_local, join, list_files
+from attribeam.pipeline.store.files import count_rows, is_local, join, list_files, stamp
 from attribeam.schemas import Unit, failures_path
 from attribeam.schemas.layout import shard_name
 
