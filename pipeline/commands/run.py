@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
