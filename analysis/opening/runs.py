@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import duckdb
 
+from attribeam.analysis.opening.copied import copy_views
 from attribeam.analysis.opening.database import (
     add_comments,
     add_manifest,
@@ -327,9 +328,12 @@ def _fill(
             for table, pattern in globs.items():
                 add_table(connection, table, [f"{run.prefix}{pattern}"], double=double)
             add_manifest(connection, run.manifest, f"{run.prefix}{MANIFEST}")
-            add_views(connection, main=main)
+            if only is not None:
+                add_views(connection, main=main, only=only)
+                return
+            copy_views(connection, main=main, double=double, commented=commented)
             if commented:
-                add_comments(connection)
+                add_comments(connection, views=False)
     except duckdb.Error as error:
         connection.close()
         raise UsageError(

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -29,8 +30,8 @@ from rich.text import Text
 from attribeam.pipeline.interruption import lastly
 from attribeam.pipeline.running.missing import Task
 from attribeam.pipeline.store.files import count_rows, is_local, join, list_files, stamp
-from attribeam.schemas import Unit, failures_path
-from attribeam.schemas.layout import shard_name
+from attribeam.schemas import Unit, unit_path
+from attribeam.schemas.layout import FAILURES, shard_name
 
 _REFRESH = 0.5
 _REFRESH_REMOTE = 15.0
@@ -62,18 +63,25 @@ class _Watch:
         weigh: Callable[[Unit], float],
     ) -> None:
         self._root = root
-        # By folder and name: the passes that it takes, and where failures would be.
-        self._open: dict[str, dict[str, tuple[float, str]]] = {}
+        num_shards = tasks[0].num_shards if tasks else 0
+        self._suffix = shard_name(0, num_shards).removeprefix("shard-00000")
+        self._sizes = array("q", sizes)
+        self.instances = sum(sizes[t.shard] for t in tasks)
+        self.total = 0.0
+        # By folder: which shards are waited for, where their failures would be, and what is taken
+        # of an instance.
+        self._open: dict[str, tuple[bytearray, str, float]] = {}
         for task in tasks:
             for unit in task.units:
-                share = sizes[task.shard] * weigh(unit)
-                failures = failures_path(unit, task.shard, task.num_shards)
-                name = shard_name(task.shard, task.num_shards)
-                self._open.setdefault(unit.folder, {})[name] = (share, failures)
+                if unit.folder not in self._open:
+                    waiting = bytearray(num_shards)
+                    self._open[unit.folder] = waiting, f"{FAILURES}/{unit}", weigh(unit)
+                waiting, _, weight = self._open[unit.folder]
+                waiting[task.shard] = 1
+                self.total += self._sizes[task.shard] * weight
         # What is damaged and made again is there before.
-        self._before = self._there() if any(task.before for task in tasks) else {}
-        self.instances = sum(sizes[t.shard] for t in tasks)
-        self.total = sum(share for of in self._open.values() for share, _ in of.values())
+        replaced = (unit_path(unit, t.shard, num_shards) for t in tasks for unit, _ in t.before)
+        self._before = {path: stamp(join(root, path)) for path in replaced}
         self.committed = 0.0
         self.failures = 0
         self.pause = _REFRESH if is_local(root) else _REFRESH_REMOTE
@@ -85,7 +93,7 @@ class _Watch:
         start = time.monotonic()
         new: dict[str, set[int]] = {}
         for folder, names in self._there():
-            waiting, failures = self._open[folder]
+            waiting, failures, weight = self._open[folder]
             for name in names:
                 shard = self._shard(name)
                 if shard is None or not waiting[shard]:
@@ -93,7 +101,7 @@ class _Watch:
                 if self._before and self._is_as_before(f"{folder}/{name}"):
                     continue
                 waiting[shard] = 0
-                self.committed += self._shares[shard]
+                self.committed += self._sizes[shard] * weight
                 new.setdefault(failures, set()).add(shard)
         self._count(new)
         self._open = {folder: found for folder, found in self._open.items() if any(found[0])}
@@ -106,7 +114,7 @@ class _Watch:
         number = name[len("shard-") : -len(self._suffix)]
         if not (name.endswith(self._suffix) and name.startswith("shard-") and number.isdecimal()):
             return None
-        return shard if (shard := int(number)) < len(self._shares) else None
+        return shard if (shard := int(number)) < len(self._sizes) else None
 
     def _is_as_before(self, path: str) -> bool:
         """Whether a file that is to be replaced is still the one that was there."""

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from attribeam.transforms.network.parts import Attention, Layer
-from attribeam.transforms.network.rows import Read
+from attribeam.transforms.network.rows import Read, Spoken
 from attribeam.transforms.network.rules import Rules, sloped
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class Recorder:
         leaving: What is done to what leaves a layer, of its number; None leaves it.
         rules: What relevance passes the layers by, where gradients are to be relevance.
         noise: What is added to what enters the first layer unless it is replaced, [B, T, d].
+        spoken: What is read, where that is several tokens that follow one another.
         alike: Which positions enter the first layer alike; None where nobody looked.
         number: How many layers have been called.
         ends_early: Whether the layer that is being run ends where its values are mixed.
@@ -132,6 +133,7 @@ class Recorder:
     leaving: Callable[[int, torch.Tensor], torch.Tensor] | None = None
     rules: Rules | None = None
     noise: torch.Tensor | None = None
+    spoken: Spoken | None = None
     alike: "Alike | None" = None
     number: int = 0
     ends_early: bool = False
