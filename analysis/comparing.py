@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from attribeam.analysis.opening.database import dict_rows
+from attribeam.analysis.opening.database import dict_rows, literal
 from attribeam.analysis.opening.runs import open_run, said
 from attribeam.schemas import UsageError
 
@@ -82,6 +82,24 @@ def _names(folder: str | Path, other: str | Path) -> tuple[str, str]:
     return ends if ends[0] != ends[1] else (one, two)
 
 
+def orders_with(name: str) -> str:
+    """SQL for how alike two runs order the methods, by the texts that both have.
+
+    Args:
+        name: What the other run is attached as.
+    """
+    return f"""\
+select
+    protocol,
+    operation,
+    metric,
+    count(*) as methods,
+    kendall_tau(list(value order by method), list(other_value order by method)) as kendall
+from faithfulness_with({literal(name)})
+where value is not null and other_value is not null and method <> 'random'
+group by all"""
+
+
 def _compared(connection: duckdb.DuckDBPyConnection, names: tuple[str, str]) -> Comparison:
     agreement = _rows(connection, f"from agreement_with('{_OTHER}')")
     if not agreement:
@@ -97,18 +115,7 @@ def _compared(connection: duckdb.DuckDBPyConnection, names: tuple[str, str]) -> 
         row["verdict"] = _better(row, names)
     rankings = _rows(
         connection,
-        f"""
-        select
-            protocol,
-            operation,
-            metric,
-            count(*) as methods,
-            kendall_tau(list(value order by method), list(other_value order by method)) as kendall
-        from faithfulness_with('{_OTHER}')
-        where value is not null and other_value is not null and method <> 'random'
-        group by all
-        order by all
-        """,
+        f"{orders_with(_OTHER)} order by all",
     )
     verdict = [*_of_agreement(agreement), *_of_faithfulness(faithfulness, rankings, names)]
     runs = [

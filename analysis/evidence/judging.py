@@ -17,6 +17,8 @@ RULES = (
     "wholly on the other, and open if 0 is within.",
     "A claim holds if all its comparisons are for it; it holds partly if some are; it doesn't hold "
     "here if none is for it and some are against it; it is open if all are open.",
+    "Nothing is said of pruning and triggers where the whole model isn't surely right more often "
+    "than an even share of the classes would be: there is nothing to lose then.",
     "Nothing is judged by fewer than 20 texts, 10 heads or 6 groups. Intervals are not corrected "
     "for the number of comparisons.",
     "A verdict is of this model and this corpus, and no word on those of the paper.",

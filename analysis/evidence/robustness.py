@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import duckdb
 
-from attribeam.analysis.evidence.statements import quoted
+from attribeam.analysis.comparing import orders_with
 from attribeam.analysis.report.values import finite, query_rows
 
 # By text first, then by what the bootstrap draws: the order of the methods' means each time.
@@ -120,15 +120,4 @@ def _of(protocol: str) -> str:
 
 def _between(other: str) -> str:
     """The order in another run, of the texts that both have."""
-    return f"""\
-select
-    protocol,
-    operation,
-    metric,
-    count(*) as methods,
-    kendall_tau(list(value order by method), list(other_value order by method)) as kendall
-from faithfulness_with({quoted(other)})
-where value is not null and other_value is not null and method <> 'random'
-group by all
-having count(*) > 2
-order by all"""
+    return f"{orders_with(other)}\nhaving count(*) > 2\norder by all"

@@ -3,6 +3,8 @@
 They are printed as they are asked, so that a reader may ask them again.
 """
 
+from attribeam.analysis.opening.database import literal
+
 # From rows of a text and a value to the mean over texts, with its bootstrap interval.
 _MEAN = """\
 with own as (
@@ -46,11 +48,6 @@ select n, value, tanh(z - error) as low, tanh(z + error) as high
 from transformed"""
 
 
-def quoted(text: str) -> str:
-    """A text as SQL has it."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def mean_of(rows: str) -> str:
     """The mean over texts of what a query gives as ``of_text`` and ``value``."""
     return _MEAN.format(of=rows.replace("\n", "\n    "))
@@ -64,9 +61,9 @@ select i.row_id as of_text, a.auc_difference - b.auc_difference as value
 from faithfulness_by_instance as a
 join faithfulness_by_instance as b using (instance_id, protocol, operation)
 join instances as i using (instance_id)
-where a.method = {quoted(method)}
-    and b.method = {quoted(other)}
-    and operation = {quoted(operation)}
+where a.method = {literal(method)}
+    and b.method = {literal(other)}
+    and operation = {literal(operation)}
     and abs(a.probability - b.probability) < 0.001"""
     )
 
@@ -86,8 +83,8 @@ from attributions as a
 join attributions as b using (instance_id)
 join attributions as g using (instance_id)
 join instances as i using (instance_id)
-where a.method = {quoted(method)}
-    and b.method = {quoted(other)}
+where a.method = {literal(method)}
+    and b.method = {literal(other)}
     and g.method = 'grad_x_input'
     and a.layer is null
     and b.layer is null
@@ -105,7 +102,7 @@ with shares as (
         layer,
         sum(bits::double) filter (role = 'readout') / nullif(sum(bits::double), 0) as share
     from information_tokens
-    where method = {quoted(method)}
+    where method = {literal(method)}
     group by instance_id, layer
 )
 select i.row_id as of_text, max_by(s.share, s.layer) - min_by(s.share, s.layer) as value
@@ -125,9 +122,9 @@ def pruned_longer(method: str, other: str) -> str:
 with points as (
     select importance, rate, avg(accuracy) as accuracy, any_value(n) as n
     from pruning
-    where method = {quoted(method)}
+    where method = {literal(method)}
         and evaluation = (select min(evaluation) from pruning)
-        and importance in ('attattr', {quoted(other)})
+        and importance in ('attattr', {literal(other)})
     group by importance, rate
 ),
 sides as (
@@ -138,7 +135,7 @@ sides as (
         sqrt((a.accuracy * (1 - a.accuracy) + b.accuracy * (1 - b.accuracy)) / a.n) as error
     from points as a
     join points as b using (rate)
-    where a.importance = 'attattr' and b.importance = {quoted(other)}
+    where a.importance = 'attattr' and b.importance = {literal(other)}
 ),
 stepped as (
     select
@@ -161,13 +158,13 @@ def same_heads(method: str, other: str | None) -> str:
     if other is not None:
         return _CORRELATION.format(
             of=f"""select heads as n, spearman as value
-    from head_agreement_with({quoted(other)})
-    where method = {quoted(method)} and other_method = {quoted(method)}"""
+    from head_agreement_with({literal(other)})
+    where method = {literal(method)} and other_method = {literal(method)}"""
         )
     return _CORRELATION.format(
         of=f"""select heads as n, spearman as value
     from head_agreement
-    where method_a = {quoted(method)} and method_b = {quoted(method)}
+    where method_a = {literal(method)} and method_b = {literal(method)}
     order by spearman
     limit 1"""
     )
@@ -182,7 +179,7 @@ with counts as (
         sum(flipped) as lost,
         sum(correct_after - (correct_before - flipped)) as won
     from attacks
-    where method = {quoted(method)}
+    where method = {literal(method)}
         and rank = 1
         and gold <> explained
         and evaluation = (select min(evaluation) from attacks)
@@ -206,7 +203,7 @@ select
 from pattern_nodes as n
 join instances as i using (instance_id)
 cross join run as r
-where n.level = 'attention' and n.stay and n.method = {quoted(method)}
+where n.level = 'attention' and n.stay and n.method = {literal(method)}
 group by instance_id, i.row_id"""
     )
 
@@ -219,8 +216,8 @@ select i.row_id as of_text, a.correct::int - b.correct::int as value
 from pattern_ablation as a
 join pattern_ablation as b using (instance_id, method)
 join instances as i using (instance_id)
-where a.kind = {quoted(kind)}
-    and b.kind = {quoted(other)}
+where a.kind = {literal(kind)}
+    and b.kind = {literal(other)}
     and isfinite(a.output)
     and isfinite(b.output)"""
     )
@@ -231,7 +228,7 @@ def consistent(method: str, level: str) -> str:
     return _CORRELATION.format(
         of=f"""select groups as n, correlation as value
     from pattern_consistency_accuracy
-    where method = {quoted(method)} and level = {quoted(level)} and source_role is null"""
+    where method = {literal(method)} and level = {literal(level)} and source_role is null"""
     )
 
 
@@ -241,7 +238,8 @@ def segments_better(method: str, other: str) -> str:
         f"""\
 select i.row_id as of_text, a.miou - b.miou as value
 from segmentation_by_instance as a
+
 join segmentation_by_instance as b using (instance_id)
 join instances as i using (instance_id)
-where a.method = {quoted(method)} and b.method = {quoted(other)}"""
+where a.method = {literal(method)} and b.method = {literal(other)}"""
     )

@@ -32,6 +32,7 @@ from attribeam.pipeline.corpus.foreign import (
 )
 from attribeam.pipeline.corpus.staging import shard_size_for
 from attribeam.pipeline.importing.instances import Described, InstanceError, describe
+from attribeam.pipeline.running.identity import described_method
 from attribeam.pipeline.running.indexing import index_run
 from attribeam.pipeline.running.manifest import write_manifest
 from attribeam.pipeline.running.tables import failures_table, with_metadata
@@ -39,7 +40,7 @@ from attribeam.pipeline.store.files import join, write_parquet
 from attribeam.schemas import Failure, Unit, UsageError, failures_path, table_schema, unit_path
 from attribeam.schemas.errors import one_line
 from attribeam.schemas.layout import FORMAT, MANIFEST
-from attribeam.schemas.manifest import IMPORTED_TASK, Manifest, MethodRecord
+from attribeam.schemas.manifest import IMPORTED_TASK, Manifest
 from attribeam.transforms import choose
 from attribeam.transforms.inputs.given_scores import Given, UnalignedError
 
@@ -404,7 +405,12 @@ def _manifest(
                 "num_shards": -(-len(found) // size),
             },
         },
-        "methods": {each.name: _record(each) for each in foreign},
+        "methods": {
+            choice.name: described_method(choice, ["attributions"], [])
+            for choice in choose(
+                [each.name for each in foreign], {each.name: each.params for each in foreign}
+            )
+        },
         "evaluation": None,
         "executions": [
             {
@@ -413,28 +419,6 @@ def _manifest(
                 "versions": {name: version(name) for name in _LIBRARIES},
             }
         ],
-    }
-
-
-def _record(foreign: Foreign) -> MethodRecord:
-    """What is kept of a method."""
-    (choice,) = choose([foreign.name], {foreign.name: foreign.params})
-    method = choice.method
-    return {
-        "params": dict(choice.params),
-        "version": method.version,
-        "tables": ["attributions"],
-        "family": method.family,
-        "signed": choice.signed,
-        "class_dependent": method.class_dependent,
-        "additive": method.additive,
-        "stochastic": method.stochastic,
-        "word_score": choice.word_score,
-        "target": choice.target,
-        "passes": [],
-        "cost": method.cost,
-        "paper": method.paper,
-        "equation": method.equation,
     }
 
 

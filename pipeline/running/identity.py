@@ -1,7 +1,7 @@
 """What ``run.json`` says of a run: what its numbers depend on, and what it was run with."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -176,12 +176,19 @@ def _method_record(choice: Chosen, settings: Settings, model: Model) -> MethodRe
     return record
 
 
-def _plain_record(choice: Chosen, settings: Settings, model: Model) -> MethodRecord:
+def described_method(choice: Chosen, tables: Sequence[str], passes: Sequence[str]) -> MethodRecord:
+    """What is kept of a method, whatever it was run with.
+
+    Args:
+        choice: The method.
+        tables: Those that a run has of it.
+        passes: The passes that its scores come from.
+    """
     method = choice.method
-    record: MethodRecord = {
+    return {
         "params": dict(choice.params),
         "version": method.version,
-        "tables": list(settings.tables[choice.name]),
+        "tables": list(tables),
         "family": method.family,
         "signed": choice.signed,
         "class_dependent": method.class_dependent,
@@ -189,11 +196,16 @@ def _plain_record(choice: Chosen, settings: Settings, model: Model) -> MethodRec
         "stochastic": method.stochastic,
         "word_score": choice.word_score,
         "target": choice.target,
-        "passes": [kind.record for kind in choice.needs],
+        "passes": list(passes),
         "cost": method.cost,
         "paper": method.paper,
         "equation": method.equation,
     }
+
+
+def _plain_record(choice: Chosen, settings: Settings, model: Model) -> MethodRecord:
+    passes = [kind.record for kind in choice.needs]
+    record = described_method(choice, settings.tables[choice.name], passes)
     if model.task == "causal_lm" and (why := choice.not_of_all(model)) is not None:
         record["not_of_all"] = why
     return record
