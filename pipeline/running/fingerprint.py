@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 from attribeam.pipeline.running.differences import identity_differences
 from attribeam.schemas.manifest import Identity, ModelHashes, TokenizerIdentity
 from attribeam.transforms import Model
+from attribeam.transforms.network.folder import weights_read
 
 _BLOCK = 1 << 20
 # Of a tokenizer, what transformers reads; the first of them were the identity of runs before.
@@ -37,7 +38,7 @@ def model_hashes(folder: Path, config: PretrainedConfig) -> ModelHashes:
         if key not in _UNTOLD and not key.startswith("_")
     }
     every = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    read = _weights(folder, every)
+    read = weights_read(folder, every)
     weights = _hash(every)
     return {
         "weights_sha256": weights,
@@ -45,17 +46,6 @@ def model_hashes(folder: Path, config: PretrainedConfig) -> ModelHashes:
         "config_sha256": _hash([folder / "config.json"]),
         "config_content_sha256": _hash_of(content),
     }
-
-
-def _weights(folder: Path, every: list[Path]) -> list[Path]:
-    """The files of the weights that transformers reads: one, or those that an index names."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (whole := folder / name) in every:
-            return [whole]
-        if (index := folder / f"{name}.index.json").is_file():
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            return [folder / name for name in sorted(set(names))]
-    return every
 
 
 def processor_record(processor: Any) -> dict[str, Any]:

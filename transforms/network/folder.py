@@ -64,7 +64,8 @@ def check_precision(folder: Path, quantised: Any) -> None:
     Raises:
         UsageError: If they are of 8 bits or fewer; says what to do.
     """
-    files = map(_packed, sorted(folder.glob("*.safetensors")))
+    read = weights_read(folder, sorted(folder.glob("*.safetensors")))
+    files = map(_packed, (path for path in read if path.suffix == ".safetensors"))
     how = _quantised(quantised) or next(filter(None, files), None)
     if how is None:
         return
@@ -74,6 +75,22 @@ def check_precision(folder: Path, quantised: Any) -> None:
         "transformers, call .dequantize() and save it again with save_pretrained (bfloat16 weights "
         "and --dtype bfloat16 take the least memory)"
     )
+
+
+def weights_read(folder: Path, every: list[Path]) -> list[Path]:
+    """The files of the weights that transformers reads: one, or those that an index names.
+
+    Args:
+        folder: The model's.
+        every: All files in it that may be weights, which are the answer where neither is there.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (whole := folder / name) in every:
+            return [whole]
+        if (index := folder / f"{name}.index.json").is_file():
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            return [folder / name for name in sorted(set(names))]
+    return every
 
 
 def _quantised(config: Any) -> str | None:
