@@ -38,7 +38,6 @@ def main() -> int:
             "passes": ("passes", (few,)),
             "captum": ("captum_ig", (few,)),
             "perturbation": ("perturbation", (few,)),
-            "first_layer": ("first_layer", (few,)),
             "norms": ("norms", ()),
             "beyond": ("beyond", ()),
             "pictures": ("pictures", ()),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,9 +21,6 @@ from transformers.masking_utils import eager_mask
 from attribeam.transforms.network.parts import Attention, Layer
 from attribeam.transforms.network.rows import Read, Spoken
 from attribeam.transforms.network.rules import Rules, sloped
-
-if TYPE_CHECKING:
-    from attribeam.transforms.network.alike import Alike
 
 IMPLEMENTATION = "attribeam"
 # Tokens of which attention is small enough to be held for a backward pass.
@@ -103,7 +100,6 @@ class Recorder:
         rules: What relevance passes the layers by, where gradients are to be relevance.
         noise: What is added to what enters the first layer unless it is replaced, [B, T, d].
         spoken: What is read, where that is several tokens that follow one another.
-        alike: Which positions enter the first layer alike; None where nobody looked.
         number: How many layers have been called.
         ends_early: Whether the layer that is being run ends where its values are mixed.
         ended: Whether the last one has ended so.
@@ -134,7 +130,6 @@ class Recorder:
     rules: Rules | None = None
     noise: torch.Tensor | None = None
     spoken: Spoken | None = None
-    alike: "Alike | None" = None
     number: int = 0
     ends_early: bool = False
     ended: bool = False

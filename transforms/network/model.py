@@ -18,7 +18,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from attribeam.transforms.network.alike import alike, patch_projections
 from attribeam.transforms.network.anatomy import Anatomy, Grid, Pooling
 from attribeam.transforms.network.borrowed import borrowed, leave_attention
 from attribeam.transforms.network.calls import (
@@ -139,8 +138,6 @@ class Model:
         if self.anatomy.own_attention:
             leave_attention(self.network)
         patch_layers(self.layers)
-        if self.layers:
-            patch_projections(self.layers[0])
         if self.anatomy.patches is not None:
             patch_patches(attrgetter(self.anatomy.patches)(self.network))
         patch_root_mean_squares(self.network, self.anatomy.norm_shift)
@@ -571,8 +568,6 @@ class Model:
             rows.noise,
             rows.spoken,
         )
-        if enter is None and rows.noise is None and not torch.is_grad_enabled():
-            recorder.alike = alike(rows.inputs, rows.attention_mask, rows.position_ids)
         with borrowed(self.network), self.autocast(), recording(recorder), self._following(rules):
             if enter is not None and start == self.num_layers:
                 recorder.leave(enter)
