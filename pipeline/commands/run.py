@@ -115,7 +115,9 @@ def _rank(summary: Any) -> None:
     from attribeam.analysis.query.query import run_query
 
     # While others are at work, what is there is a part of what methods are compared on.
-    if is_remote(summary.output) or summary.part is not None or summary.rows > _RANKED:
+    others = summary.part is not None
+    # And what is damaged and was left can't be read, as has been said.
+    if is_remote(summary.output) or others or summary.left or summary.rows > _RANKED:
         return
     out = io.StringIO()
     try:
