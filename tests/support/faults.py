@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from attribeam.pipeline.options import Options
+from attribeam.schemas.layout import FAILURES
 from attribeam.transforms.evaluate import Evaluation
 from tests.support.faulty_store import CUT, KILL, Gate, Lives, Write, read_log, serve
 from tests.support.hosts import Network
@@ -30,7 +31,10 @@ SHARD = 2
 # A process that ends so often without being killed will never end well.
 _MOST_LIVES = 400
 # Waits of leases, some twenty times as short as they are.
-_LEASE = {"RENEW": 0.5, "WATCH": 3.0, "LOOK": 0.2, "SETTLE": 0.2}
+_LEASE = {"RENEW": 0.5, "WATCH": 3.0, "LOOK": 0.6, "SETTLE": 0.2}
+# So are those of connections of which nothing more is heard, and before a call is made again.
+_SILENCE = {"connect_timeout": 5, "read_timeout": 5}
+_AGAIN = 20
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,13 @@ def _options(folder: Path, model: Path, output: str, part: str | None) -> Option
 def _simulated(folder: Path, model: Path, faults: int, shards: int, seed: int) -> None:
     import torch
 
-    from attribeam.transforms import load_model
+    from attribeam.pipeline.running.job import run
 
     torch.set_num_threads(1)
     os.environ.update(ENVIRONMENT)
     undisturbed = folder / "undisturbed"
-    load_model(str(model), device="cpu")  # What it imports, no process to come has to.
-    _waited(_forked(partial(_run, folder, _options(folder, model, str(undisturbed), None), 0)))
+    # In this process: what it imports and sets up, none of those to come has to.
+    run(_options(folder, model, str(undisturbed), None))
     network, lives, log = Network(), Lives(PARTS), folder / "store.log"
     ready, write = os.pipe()
     gate = partial(Gate, network=network, lives=lives, faults=faults, seed=seed, log=log)
@@ -172,6 +176,9 @@ def _host(
 
 def _run(own: Path, options: Options, life: int) -> None:
     """Runs a job in this process, which has nothing else to do; what it begins is noted."""
+    from apache_beam.utils import retry
+    from botocore.config import Config
+
     from attribeam.pipeline.running.job import run
     from attribeam.pipeline.running.shard import Attributor
     from attribeam.pipeline.store import lock
@@ -181,6 +188,8 @@ def _run(own: Path, options: Options, life: int) -> None:
     os.dup2(said, 2)
     for name, seconds in _LEASE.items():
         setattr(lock, name, seconds)
+    Config.OPTION_DEFAULTS.update(_SILENCE)
+    retry.Clock.sleep = lambda _, seconds: time.sleep(seconds / _AGAIN)  # type: ignore[method-assign]
     begun = os.open(own / "begun", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     process = Attributor.process
 
@@ -234,10 +243,15 @@ def _other_scores(out: Path, undisturbed: Path) -> list[str]:
 
 
 def made_twice(writes: list[Write]) -> list[str]:
-    """Tables that one process put in their place after another had."""
+    """Tables that one process put in their place after another had.
+
+    Failures are there before the table that they are of, which a kill between the two leaves in
+    hand.
+    """
     by = defaultdict(set)
     for write in writes:
-        if "shard-" in write.path and not write.path.endswith(".tmp"):
+        name, own = write.path, f"/{FAILURES}/" not in write.path
+        if own and "shard-" in name and not name.endswith(".tmp"):
             by[write.path].add(write.by)
     return [f"{path} was made by {sorted(all_)}" for path, all_ in by.items() if len(all_) > 1]
 
