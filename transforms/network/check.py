@@ -21,6 +21,8 @@ from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rows import Read, Rows
 
 _TOKENS = 8
+# By how much of itself each number that enters the head is moved: far more than rounding does.
+_STEP = 2**-6
 # Of the largest number: far more than rounding, and far less than what anything left out makes.
 _LIMITS = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 0.1}
 
@@ -33,6 +35,9 @@ def check(model: Model) -> None:
     compared with those of transformers' own code, and so are those of a run as it mostly is, for
     the position that is read out alone and with attention fused.
 
+    Logits may be small by chance, as differences of large numbers, and rounding is as large as
+    these: so errors of logits are compared with how far they move as well.
+
     Raises:
         UsageError: If what is replayed is something else than what the network gave.
     """
@@ -43,14 +48,16 @@ def check(model: Model) -> None:
     watch = Watch(attention=True, layers=True, whole=True, outputs=True)
     logits, recorder = model.run_whole(rows), model.run(rows, watch=watch)[1]
     limit = _LIMITS[torch.bfloat16 if model.mixed else model.dtype]
-    for part, replayed, left in [
-        *_layers(model, recorder),
-        ("the head", _head(model, rows, recorder.outputs[-1]), logits),
-        ("what is run for one position alone", model.run(rows)[0], logits),
+    hidden = recorder.outputs[-1]
+    size = max(_largest(logits), _movement(model, rows, hidden))
+    for part, replayed, left, scale in [
+        *((*layer, _largest(layer[-1])) for layer in _layers(model, recorder)),
+        ("the head", _head(model, rows, hidden), logits, size),
+        ("what is run for one position alone", model.run(rows)[0], logits, size),
     ]:
-        error = float((replayed.double() - left.double()).abs().max())
+        error = _largest(replayed.double() - left.double())
         # A network that gives no numbers is told of where instances fail.
-        if error > limit * max(float(left.double().abs().max()), 1e-6):
+        if error > limit * max(scale, 1e-6):
             raise UsageError(
                 f"{type(model.network).__name__} of transformers {transformers.__version__} "
                 f"computes something else than attribeam knows of it: {part} is off by "
@@ -97,8 +104,8 @@ def _check_closed(model: Model) -> None:
         raise UsageError(
             f"{name} gives {list(logits.shape)} numbers for a picture, and it has {count} labels"
         )
-    error = float((among.double() - logits.double()).abs().max())
-    if error > _LIMITS[model.dtype] * max(float(logits.double().abs().max()), 1e-6):
+    error = _largest(among.double() - logits.double())
+    if error > _LIMITS[model.dtype] * max(_largest(logits), 1e-6):
         raise UsageError(
             f"what {name} says of a picture depends on the others of its batch (by {error:.1e})"
         )
@@ -127,6 +134,22 @@ def _head(model: Model, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
     """Logits of what left the last layer, [1, T, d]."""
     with _as_run(model):
         return model.logits_of(hidden, rows)
+
+
+def _movement(model: Model, rows: Rows, hidden: torch.Tensor) -> float:
+    """How far logits move, by what share of itself each number that enters the head moves.
+
+    It is about the root of the sum of squares of what a linear head adds up.
+    """
+    signs = torch.from_numpy(np.random.default_rng(0).choice([-1, 1], (4, *hidden.shape)))
+    logits = _head(model, rows, hidden).double()
+    moves = [_head(model, rows, hidden + _STEP * own.to(hidden) * hidden) for own in signs]
+    return max(_largest(moved.double() - logits) for moved in moves) / _STEP
+
+
+def _largest(numbers: torch.Tensor) -> float:
+    """The largest size of any."""
+    return float(numbers.double().abs().max())
 
 
 def _read(model: Model, ids: torch.Tensor, readout: int | None) -> Read:

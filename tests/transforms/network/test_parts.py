@@ -18,7 +18,7 @@ from attribeam.schemas import UsageError
 from attribeam.transforms import Model, attribute, choose, load_model
 from attribeam.transforms.inputs.kinds import collate
 from attribeam.transforms.network import capture
-from attribeam.transforms.network.check import check
+from attribeam.transforms.network.check import check, random_rows
 from attribeam.transforms.network.parts import (
     Affine,
     Attention,
@@ -288,6 +288,21 @@ def test_another_network_than_the_anatomy_says_is_refused(
 
 def test_a_head_that_does_more_is_refused(tiny_folder: Callable[[str, str], Any]) -> None:
     model = load_model(tiny_folder("roberta", "classification"))
+    model.head.insert(1, torch.sigmoid)
+    with pytest.raises(UsageError, match="the head is off by"):
+        check(model)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed", "bfloat16"])
+def test_logits_that_are_small_by_chance_are_no_fault(
+    tiny_folder: Callable[[str, str], Any], dtype: str
+) -> None:
+    """Differences of numbers that are larger than they, which rounding may move by all they are."""
+    model = load_model(tiny_folder("bert", "classification"), dtype=dtype)
+    rows = random_rows(model)
+    model.network.classifier.bias.data -= model.run(rows)[0][0].to(model.dtype)
+    assert model.run(rows)[0].abs().max() < 0.1
+    check(model)
     model.head.insert(1, torch.sigmoid)
     with pytest.raises(UsageError, match="the head is off by"):
         check(model)

@@ -10,6 +10,7 @@ from attribeam.schemas import UsageError
 from attribeam.transforms import Attribution, Instance, Model, attribute, choose
 from attribeam.transforms.passes.base import NESTED, Rule
 from attribeam.transforms.passes.ladder import ladder
+from attribeam.transforms.passes.path import _Walk
 from tests.conftest import LoadTiny
 from tests.support.models import random_instances
 
@@ -108,12 +109,15 @@ def test_what_rounding_could_decide_is_decided_alone(
     name = "integrated_gradients"
     error = _rows(model, instances[1:2], name, **BY_NEED, steps=11, tolerance=0)[0].error
     assert error is not None
-    alone = []
-    collate = "attribeam.transforms.passes.path.collate"
-    made = __import__("attribeam.transforms.inputs.kinds", fromlist=["collate"]).collate
-    monkeypatch.setattr(collate, lambda *args: alone.append(args[1]) or made(*args))
+    alone, walk_alone = list[Instance](), _Walk.alone
+
+    def noted(walk: _Walk, row: int) -> _Walk:
+        alone.append(walk.captured.batch.instances[row])
+        return walk_alone(walk, row)
+
+    monkeypatch.setattr(_Walk, "alone", noted)
     together = _rows(model, instances, name, **BY_NEED, steps=41, tolerance=error)
-    assert [len(one) for one in alone] == [1] and alone[0][0] is instances[1]
+    assert len(alone) == 1 and alone[0] is instances[1]
     by_itself = _rows(model, instances[1:2], name, **BY_NEED, steps=41, tolerance=error)
     assert together[1].steps == by_itself[0].steps
     assert together[1].error == by_itself[0].error
