@@ -59,7 +59,7 @@ def done(given: list[Step]) -> Iterator[str]:
         (line,) = step.given.replace("\\\n", " ").splitlines()
         program, *arguments = shlex.split(line)
         assert program == "attribeam"
-        outcome = command(*map(located, arguments))
+        outcome = command(*map(located, arguments), ranked=True)
         assert (outcome.status, outcome.err) == (0, ""), outcome.err
         if "--output" in arguments:
             run = arguments[arguments.index("--output") + 1]

@@ -99,7 +99,7 @@ def test_a_run_with_curves_ends_with_its_ranking(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     given = ("--model", model, "--corpus", corpus, "--output", out, "--device", "cpu")
-    done = command("run", *given, "--methods", "random,saliency")
+    done = command("run", *given, "--methods", "random,saliency", ranked=True)
     assert done.status == DONE
     first, ranking, once, last = done.out.split("\n\n")
     assert first.splitlines()[-1] == f"tables: {out}"
