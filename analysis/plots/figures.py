@@ -4,12 +4,15 @@ Colours are those of Okabe and Ito (2008), which colour-blind people can tell ap
 told by line styles and hover texts as well.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
 from textwrap import wrap
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
+import plotly.io as pio
 
 from attribeam.schemas import UsageError
 
@@ -21,6 +24,8 @@ _LETTER, _LINE = 10, 20  # Pixels of a title's letter, and of a line.
 _NARROWEST, _NARROW, _WIDEST = 200, 600, 5000
 
 Row = Mapping[str, Any]
+
+_BARE = ContextVar("bare", default=False)
 
 
 class Plot(NamedTuple):
@@ -87,11 +92,26 @@ def _lightened(trace: Any) -> None:
             own.color = "#f0f0f0"
 
 
+@contextmanager
+def without_templates() -> Iterator[None]:
+    """For its duration figures have no template, for pages that have their own.
+
+    plotly copies and checks a template for each figure, which takes longer than to draw most.
+    """
+    own, token = pio.templates.default, _BARE.set(True)
+    pio.templates.default = None
+    try:
+        yield
+    finally:
+        pio.templates.default = own
+        _BARE.reset(token)
+
+
 def styled(figure: go.Figure, title: str) -> go.Figure:
     """The figure with the look that all have."""
     figure.update_layout(
         title={"text": title, "x": 0.02},
-        template="plotly_white",
+        template=None if _BARE.get() else "plotly_white",
         font={"family": "system-ui, sans-serif", "size": 13},
         hovermode="x unified",
         legend={"tracegroupgap": 0},

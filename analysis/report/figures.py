@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import duckdb
 import plotly.graph_objects as go
 
-from attribeam.analysis.plots.figures import COLOURS, Plot, Row, escaped
+from attribeam.analysis.plots.figures import COLOURS, Plot, Row, escaped, without_templates
 from attribeam.analysis.plots.plots import PLOTS, rows_of
 from attribeam.analysis.report.plots import (
     AGREEMENTS,
@@ -249,8 +249,8 @@ def _plotted(connection: duckdb.DuckDBPyConnection, name: str, title: str, note:
 
 def chosen(name: str, draw: Callable[[list[Row]], go.Figure], rows: list[Row]) -> Choice:
     """A figure whose texts are shown as they are: plotly takes some markup in them."""
-    figure = json.loads(draw([escaped(settled(row)) for row in rows]).to_json())
-    # The page has templates of its own, light and dark.
+    with without_templates():  # The page has its own, light and dark.
+        figure = json.loads(draw([escaped(settled(row)) for row in rows]).to_json())
     figure["layout"].pop("template", None)
     return Choice(name, {"data": figure["data"], "layout": figure["layout"]})
 
