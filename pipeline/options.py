@@ -101,6 +101,12 @@ class Options:
         "auto",
         metavar="RULE|CLASS",
     )
+    target_from: str | None = _option(
+        "explain the outputs that another run of the same corpus and classes explains: of a model "
+        "with another seed, precision, checkpoint or labels, say; its instances are found by id",
+        None,
+        metavar="RUN",
+    )
     explain: str = _option(
         "which scalar of it: auto, logit, log_prob, probability, contrast (with the runner-up, a "
         "masked LM's other word, or a language model's foil), margin (with the largest other), or "

@@ -7,7 +7,7 @@ from typing import Any, cast
 from attribeam.schemas.manifest import EvaluationRecord, Manifest
 from attribeam.transforms import EncodeOptions
 from attribeam.transforms.evaluate import Evaluation
-from attribeam.transforms.inputs.targets import Scalar
+from attribeam.transforms.inputs.targets import GIVEN, GIVEN_RULE, Scalar
 from attribeam.transforms.inputs.variants import WordScore
 from attribeam.transforms.registry import Chosen, choose
 
@@ -35,6 +35,8 @@ class Settings:
         output: The run's folder.
         num_shards: Number of shards of the corpus.
         target: Class to explain (``targets.parse_target``).
+        given_targets: Checksum of the classes that another run explains, if it is these
+            (``corpus.targets``).
         scalar: Which scalar of it (``targets.parse_explain``).
         seed: Seed of all that is random.
         dtype: Precision of the model and the scores.
@@ -88,6 +90,7 @@ class Settings:
     tokenizer: bool = True
     model_copy: ModelCopy | None = None
     stores: Mapping[str, Any] = field(default_factory=dict)
+    given_targets: str | None = None
     by_largest: tuple[str, ...] = ()
     curve_targets: bool = True
 
@@ -126,6 +129,11 @@ class Settings:
         """What a word's score is of its tokens' under a method, where words are removed."""
         (choice,) = choose([method], {method: self.methods.get(method, {})})
         return "max" if method in self.by_largest else choice.word_score
+
+    @property
+    def target_rule(self) -> str | int:
+        """The target as ``run.json`` and the files have it."""
+        return GIVEN_RULE if self.target == GIVEN else self.target
 
     @property
     def double(self) -> bool:

@@ -89,6 +89,7 @@ class SettingsIdentity(TypedDict):
     """The options that numbers depend on."""
 
     target: NotRequired[str | int]
+    target_from: NotRequired[dict[str, str]]
     output: NotRequired[str]
     dtype: str
     seed: NotRequired[int]

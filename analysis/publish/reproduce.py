@@ -38,6 +38,8 @@ def reproduction(manifest: Manifest) -> str:
     local = [f"--{name}" for name in ("model", "corpus") if not _is_known(identity, name)]
     if any(_IMPORTED in record["params"] for record in manifest["methods"].values()):
         local.append("--scores")
+    if "target_from" in identity["settings"]:
+        local.append("--target-from")
     head = _HEAD + (_LOCAL.format(options=" and ".join(local)) if local else "")
     return head + yaml.safe_dump(options_of(manifest), sort_keys=False, allow_unicode=True)
 
@@ -84,6 +86,9 @@ def _settings(manifest: Manifest) -> dict[str, Any]:
     # Of language models alone.
     names |= {name: name for name in ("max_new_tokens", "segments") if name in settings}
     found = {option: settings.get(name) for option, name in names.items()}
+    if given := settings.get("target_from"):
+        # What another run explains, whose folder or address the reader may have elsewhere.
+        found |= {"target": None, "target_from": given.get("source")}
     return {option: value for option, value in found.items() if value is not None}
 
 

@@ -113,6 +113,8 @@ _ASKED = (
 def _explained(task: str, settings: SettingsIdentity) -> str:
     """Which output is explained, and which scalar of it."""
     target, scalar = settings["target"], settings["output"]
+    if given := settings.get("target_from"):
+        target = f"{given.get('source', 'another run')}'s"
     if task == "masked_lm":
         return f"{target} word, its {scalar}"
     if task in _KINDS:

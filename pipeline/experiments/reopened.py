@@ -15,6 +15,7 @@ import numpy as np
 
 from attribeam.analysis.opening.runs import load_manifest
 from attribeam.pipeline.corpus.staging import read_rows, staged
+from attribeam.pipeline.corpus.targets import with_targets
 from attribeam.pipeline.options import Options
 from attribeam.pipeline.running.again import Run
 from attribeam.pipeline.running.fingerprint import model_differences
@@ -34,7 +35,7 @@ from attribeam.schemas.layout import Place, parse_unit_path
 from attribeam.schemas.manifest import Manifest
 from attribeam.transforms import Chosen, EncodeOptions, Instance, Model
 from attribeam.transforms.inputs.encode import encode_rows
-from attribeam.transforms.inputs.targets import SEVERAL
+from attribeam.transforms.inputs.targets import GIVEN, SEVERAL
 
 
 class _Place(NamedTuple):
@@ -171,7 +172,8 @@ def _settings(
 ) -> Settings:
     """Settings of a run as its manifest has them, without methods."""
     own = manifest["identity"]["settings"]
-    target = own.get("target", "predicted")
+    given = own.get("target_from")
+    target = own.get("target", "predicted") if given is None else GIVEN
     several = model.task in SEVERAL
     encoding = EncodeOptions(
         own.get("max_length") or model.of_texts.max_length,
@@ -188,6 +190,7 @@ def _settings(
         output=options.output.rstrip("/"),
         num_shards=own["num_shards"],
         target=target,
+        given_targets=None if given is None else given["targets_sha256"],
         scalar=own.get("output", "logit"),  # type: ignore[arg-type]
         seed=own.get("seed", 0),
         dtype=own["dtype"],
@@ -227,6 +230,8 @@ def _instances(settings: Settings, model: Model, limit: int) -> list[Instance]:
         ids = {place.row_id for place in chosen if place.shard == shard}
         rows = [row for row in read_rows(root, shard) if row.instance_id in ids]
         encoded, _ = encode_rows(model, rows, settings.encoding)
+        if settings.given_targets is not None:
+            encoded, _ = with_targets(encoded, root, settings.given_targets, shard)
         found |= {instance.instance_id: instance for instance in encoded}
     tokens = _tokens(settings, chosen)
     for place in chosen:

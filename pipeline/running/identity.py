@@ -131,7 +131,7 @@ def _settings_identity(
     encoding = settings.encoding
     assert options.shard_size is not None  # Decided on when the corpus was copied.
     identity: SettingsIdentity = {
-        "target": settings.target,
+        "target": settings.target_rule,
         "output": settings.scalar,
         "dtype": settings.dtype,
         "seed": settings.seed,
@@ -144,6 +144,10 @@ def _settings_identity(
         "shard_size": options.shard_size,
         "num_shards": settings.num_shards,
     }
+    if settings.given_targets is not None:
+        assert options.target_from is not None
+        source = base_name(options.target_from.rstrip("/"))
+        identity["target_from"] = {"source": source, "targets_sha256": settings.given_targets}
     if settings.pixels:
         identity["pixels"] = True
     if model.task == "causal_lm":

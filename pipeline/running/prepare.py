@@ -27,6 +27,7 @@ from attribeam.pipeline.corpus.staging import (
     stage,
     staged,
 )
+from attribeam.pipeline.corpus.targets import GivenTargets, read_targets, stage_targets
 from attribeam.pipeline.options import Options, check_option, declared
 from attribeam.pipeline.parts import check_part, part_of
 from attribeam.pipeline.places import check_model_folder
@@ -51,7 +52,15 @@ from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_mode
 from attribeam.transforms.evaluate import ORDERS, Evaluation
 from attribeam.transforms.inputs.row import Target
 from attribeam.transforms.inputs.seam import Operation
-from attribeam.transforms.inputs.targets import SEVERAL, Scalar, parse_explain, parse_target
+from attribeam.transforms.inputs.targets import (
+    GIVEN as GIVEN_CLASS,
+)
+from attribeam.transforms.inputs.targets import (
+    SEVERAL,
+    Scalar,
+    parse_explain,
+    parse_target,
+)
 from attribeam.transforms.inputs.text.windows import default_overlap, most_overlap
 from attribeam.transforms.network.tokenizer import TokenizerError
 from attribeam.transforms.registry import fit_all, methods
@@ -104,6 +113,7 @@ class Loaded:
         chosen: The methods, their parameters fixed.
         left_out: Of ``all`` those that aren't defined for the model, and why.
         target: Class to explain.
+        given_targets: The classes that another run explains, if it is these.
         scalar: Which scalar of it.
         evaluation: What is perturbed.
         foreign: Scores that others computed, which are methods too.
@@ -116,6 +126,7 @@ class Loaded:
     chosen: list[Chosen]
     left_out: dict[str, str]
     target: str | int
+    given_targets: GivenTargets | None
     scalar: Scalar
     evaluation: Evaluation | None
     foreign: list[Foreign]
@@ -155,6 +166,7 @@ class Checked(Loaded):
             output=options.output.rstrip("/"),
             num_shards=-(-rows // _size_of(options, rows)),
             target=self.target,
+            given_targets=None if self.given_targets is None else self.given_targets.digest,
             scalar=self.scalar,
             seed=options.seed,
             dtype=options.dtype,
@@ -211,7 +223,8 @@ def load(options: Options, workers: Workers) -> Loaded:
         if foreign
         else []
     )
-    target = parse_target(options.target, model)
+    given_targets = _given_targets(options, model)
+    target = parse_target(options.target if given_targets is None else GIVEN_CLASS, model)
     scalar = parse_explain(options.explain, model)
     evaluation = _evaluation(options, model)
     chosen, left_out = fit_all(chosen, model, scalar)
@@ -223,10 +236,23 @@ def load(options: Options, workers: Workers) -> Loaded:
         chosen=chosen,
         left_out=left_out,
         target=target,
+        given_targets=given_targets,
         scalar=scalar,
         evaluation=evaluation,
         foreign=foreign,
     )
+
+
+def _given_targets(options: Options, model: Model) -> GivenTargets | None:
+    """The classes that another run explains, if these are asked for."""
+    if options.target_from is None:
+        return None
+    if options.target != declared()["target"][1]:
+        raise UsageError(
+            f"--target {options.target} and --target-from {options.target_from} both say what is "
+            "explained: leave out one of them"
+        )
+    return read_targets(options.target_from, model)
 
 
 def _evaluation(options: Options, model: Model) -> Evaluation | None:
@@ -370,6 +396,8 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
             discard(join(root, path))
         copy()
         check_again(root, settings.num_shards)
+    if checked.given_targets is not None:
+        stage_targets(checked.given_targets, root, settings.num_shards)
     given: list[str] = []
     for foreign in checked.foreign:
         stage_given(foreign, root, settings.num_shards, given.append)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from attribeam.pipeline.corpus.given import with_given
+from attribeam.pipeline.corpus.targets import with_targets
 from attribeam.pipeline.running.missing import Task
 from attribeam.pipeline.running.said import said_rows
 from attribeam.pipeline.running.statistics import read_statistics
@@ -156,6 +157,10 @@ class ShardWork:
             self.shard.task.shard,
         )
         self.instances, unread = encode_rows(self.model, rows, self.settings.encoding)
+        if (digest := self.settings.given_targets) is not None:
+            place = self.settings.output, digest, self.shard.task.shard
+            self.instances, lacking = with_targets(self.instances, *place)
+            unread += lacking
         found = attribute(
             self.model,
             self.instances,
@@ -379,7 +384,7 @@ class ShardWork:
             params = self.settings.methods[unit.method]
             metadata |= {"attribeam.params": json.dumps(params, sort_keys=True)}
         metadata |= {
-            "attribeam.target": str(self.settings.target),
+            "attribeam.target": str(self.settings.target_rule),
             "attribeam.dtype": self.settings.dtype,
             "attribeam.model": self.settings.model_name,
         }

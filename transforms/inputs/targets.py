@@ -50,6 +50,8 @@ _RULES = ("auto", "predicted", "gold", "runner_up", "each", "objects")
 # The class that each instance brings along (``Instance.own_target``): nobody's rule, but that of
 # another model, or of the same before its weights were changed. No class can be called so.
 GIVEN = "\0given"
+# What it is called in what is stored of a run.
+GIVEN_RULE = "given"
 
 
 def parse_explain(explain: str, model: Model) -> Scalar:
