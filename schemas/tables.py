@@ -528,6 +528,20 @@ _CURVES = (
         "Of language models: that of what the token is compared with; null for all that follow",
         added=True,
     ),
+    _column(
+        "entropy",
+        REAL,
+        "Entropy in nats of what the model says of the perturbed input: of its classes; of "
+        "language models, of all tokens. Null of values, of all that follow, and in runs of before",
+        added=True,
+    ),
+    _column(
+        "kl",
+        REAL,
+        "Kullback-Leibler divergence in nats of that from what it says of the whole input: "
+        "KL(perturbed || whole); 0 where nothing is removed. Null as entropy",
+        added=True,
+    ),
 )
 
 _FAILURES = (

@@ -28,6 +28,8 @@ _NAMES = (
     "faithfulness",
     "faithfulness_normalised_by_instance",
     "faithfulness_normalised",
+    "faithfulness_distributions_by_instance",
+    "faithfulness_distributions",
     "degradation",
     "degradation_curves",
     "bootstrap_weights",

@@ -188,6 +188,8 @@ class CurvePoint(NamedTuple):
     target: int
     log_prob: float | None
     foil_log_prob: float | None
+    entropy: float | None
+    kl: float | None
 
 
 @dataclass(frozen=True)
@@ -373,7 +375,8 @@ def curves(
         return _by_tower(model, rankings, evaluation, token_budget=token_budget, seed=seed)
     if model.task == "causal_lm" and any(ranking.instance.of_all for ranking in rankings):
         return _by_span(model, rankings, evaluation, token_budget=token_budget, seed=seed)
-    variants = Variants(model if evaluation.dtype is None else halved(model))
+    used = model if evaluation.dtype is None else halved(model)
+    variants = Variants(used, distributions=True)
     asked = [_asked(variants, ranking, evaluation, seed) for ranking in rankings]
     variants.run(token_budget)
     results: list[list[CurvePoint] | None] = []
@@ -448,7 +451,15 @@ def _curve(
     if errors:
         return errors[0]
     whole = next(at for point, at in inputs if not point.removed)
-    return [_read(variants, point, at, whole, ranking.target) for point, at in inputs]
+    shifts = variants.shifts([at for _, at in inputs], whole)
+    return [
+        _read(variants, point, at, whole, ranking.target)._replace(
+            entropy=None if shifts is None else float(shifts[number, 0]),
+            # Of what is compared with itself rounding is no difference.
+            kl=None if shifts is None else float(shifts[number, 1]) if at != whole else 0.0,
+        )
+        for number, (point, at) in enumerate(inputs)
+    ]
 
 
 def _read(variants: Variants, point: Point, at: int, whole: int, target: int) -> CurvePoint:
@@ -467,6 +478,8 @@ def _read(variants: Variants, point: Point, at: int, whole: int, target: int) ->
         target=target,
         log_prob=_log_prob(variants.model, variants.logits[at], target),
         foil_log_prob=_log_prob(variants.model, variants.logits[at], FOIL),
+        entropy=None,
+        kl=None,
     )
 
 

@@ -301,6 +301,18 @@ CURVES = (
         """,
     ),
     Check(
+        "curves: {count} points have an entropy or a divergence that is no finite number, below 0, "
+        "or not 0 where nothing is removed, such as {example}",
+        """
+        select count(*), min(instance_id || ' under ' || method)
+        from curves
+        where not (coalesce(isfinite(entropy) and entropy > -1e-6, true)
+                and coalesce(isfinite(kl) and kl >= 0, true))
+            or (fraction = 0 and kl > 0)
+            or (entropy is null) <> (kl is null)
+        """,
+    ),
+    Check(
         "curves: {count} points remove nothing where they should or something where they should "
         "not, such as {example}",
         """

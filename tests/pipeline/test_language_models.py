@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import entropy, spearmanr
 from transformers import Gemma2ForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from attribeam.analysis import open_run
@@ -221,6 +221,30 @@ def log_prob_of_all(network: Any, ids: list[int], prompt: int, removed: int | No
     return float(logits[read, ids[prompt:]].sum())
 
 
+@torch.no_grad()
+def next_of(network: Any, ids: list[int], removed: set[int]) -> NDArray[np.float64]:
+    """What transformers alone expects after some ids, with some of them gone: [V]."""
+    kept = [at for at in range(len(ids)) if at not in removed]
+    rows, places = (torch.tensor([x]) for x in ([ids[at] for at in kept], kept))
+    shares: NDArray[np.float64] = (
+        network(rows, position_ids=places).logits[0, -1].softmax(-1).numpy()
+    )
+    return shares
+
+
+def check_distributions(network: Any, ids: list[int], points: list[Any], best: list[int]) -> None:
+    """Entropies and divergences of a MoRF curve over the whole vocabulary, as ERASER's code does.
+
+    ``best`` are the positions that can be removed, the most relevant first.
+    """
+    whole = next_of(network, ids, set())
+    for point in points:
+        left = next_of(network, ids, set(best[: point["removed"]]))
+        assert point["entropy"] == pytest.approx(entropy(left), abs=1e-9)
+        assert point["kl"] == pytest.approx(entropy(left, whole), abs=1e-9)
+    assert points[0]["kl"] == 0 < points[-1]["kl"]
+
+
 def test_all_that_follows(tmp_path: Path) -> None:
     out = tmp_path / "out"
     methods = "grad_x_input,saliency,occlusion,raw_attention,decompx"
@@ -278,6 +302,14 @@ def test_all_that_follows(tmp_path: Path) -> None:
         assert [p["removed"] for p in of_all] == [0, (len(removable) + 1) // 2, len(removable)]
         assert of_all[0]["logit"] == pytest.approx(whole, abs=1e-9)
         assert of_all[0]["probability"] == pytest.approx(np.exp(whole), rel=1e-9)
+        assert {p["entropy"] for p in of_all} == {p["kl"] for p in of_all} == {None}
+        for t, one in enumerate(tokens):
+            mine = [p for p in points if p["instance_id"] == f"{name}#{t}" and p["order"] == "morf"]
+            assert mine[0]["entropy"] == pytest.approx(one["entropy"], abs=1e-9)
+            free = [at for at in range(prompt + t - 1) if not one["special"][at]]
+            found = scores["occlusion", one["instance_id"]]
+            best = sorted(free, key=lambda at: -found[at])
+            check_distributions(network, ids[: prompt + t], mine, best)
 
 
 def test_what_a_model_says_itself_is_said_once(

@@ -40,6 +40,8 @@ NEW = (
     "compared_points",
     "faithfulness_normalised_by_instance",
     "faithfulness_normalised",
+    "faithfulness_distributions_by_instance",
+    "faithfulness_distributions",
     "inversions",
     "agreement_by_instance",
     "agreement",

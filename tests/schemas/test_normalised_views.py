@@ -1,4 +1,4 @@
-"""Normalised faithfulness, against plain Python over the same curves."""
+"""Normalised faithfulness and that of distributions, against plain Python over the same curves."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+from scipy.stats import entropy
 
 from attribeam.analysis import open_run
 from tests.schemas.test_metric_views import assert_same, average, by, select
@@ -106,3 +107,72 @@ def test_by_hand(tmp_path: Path) -> None:
     assert row["normalised_sufficiency"] == pytest.approx(0.5, abs=1e-10)
     assert row["ratio_to_random"] == pytest.approx(3, abs=1e-10)
     assert (row["n"], row["unreacting"], row["left_out"]) == (1, 0, 0)
+
+
+# Distributions ---------------------------------------------------------------------------------
+
+FORMS = (
+    "entropy",
+    "comprehensiveness_entropy",
+    "sufficiency_entropy",
+    "comprehensiveness_kl",
+    "sufficiency_kl",
+)
+
+
+def erasers(curves: list[Row]) -> dict[tuple[Any, ...], Row]:
+    """One row per instance, method, protocol and operation, as ERASER's code has its forms.
+
+    Distributions of the synthetic curves are of two classes.
+    """
+    grouped: dict[tuple[Any, ...], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in sorted(curves, key=lambda row: row["fraction"]):
+        grouped[tuple(row[key] for key in KEYS)][row["order"]].append(row)
+    found = {}
+    for key, orders in grouped.items():
+        values: Row = {"units": orders["morf"][0]["units"]}
+        for order, name in (("morf", "comprehensiveness"), ("lerf", "sufficiency")):
+            whole, *inner = ([p["probability"], 1 - p["probability"]] for p in orders[order][:-1])
+            values["entropy"] = entropy(whole)
+            values[f"{name}_entropy"] = mean(entropy(whole) - entropy(one) for one in inner)
+            values[f"{name}_kl"] = mean(entropy(one, whole) for one in inner)
+        found[key] = {name: values[name] for name in ("units", *FORMS)}
+    return found
+
+
+def test_distributions_by_instance(
+    opened: tuple[SyntheticRun, duckdb.DuckDBPyConnection],
+) -> None:
+    run, connection = opened
+    found = by(select(connection, "from faithfulness_distributions_by_instance"), *KEYS)
+    assert_same(found, erasers(run.curves), 1e-10)
+
+
+@pytest.mark.parametrize("common", [True, False])
+def test_means_of_distributions(common: bool, tmp_path: Path) -> None:
+    """Of what was written before there were entropies there are none, and it is counted."""
+    run = synthetic_run(seed=3, rows=12, dtype="float64")
+    before = [r for r in run.curves if r["method"] == "paths" and r["instance_id"] == "row-7"]
+    before += [row for row in run.curves if row["method"] == "attention"]
+    for row in before:
+        row["entropy"] = row["kl"] = None
+    has = [row for row in run.curves if row["entropy"] is not None]
+    usable = compared(run.curves) if common else has
+    usable = [row for row in usable if row["entropy"] is not None]
+    values: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for (_, *key), row in erasers(compared(usable) if common else usable).items():
+        values[tuple(key)].append(row)
+    total = len({row["instance_id"] for row in run.curves})
+    expected = {
+        key: {
+            "n": len(rows),
+            **{name: average([row[name] for row in rows]) for name in FORMS},
+            "left_out": total - len(rows),
+        }
+        for key, rows in values.items()
+    }
+    none = {"n": 0, **dict.fromkeys(FORMS), "left_out": total}
+    expected["attention", "token", "mask"] = none
+    asked = f"from faithfulness_distributions_over(common := {common})"
+    with open_run(write_run(run, tmp_path), commented=False) as connection:
+        assert_same(by(select(connection, asked), *KEYS[1:]), expected, 1e-10)

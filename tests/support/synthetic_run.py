@@ -360,6 +360,7 @@ def _curves(
             inner = {round(1 - f, 9) for f in fractions} if order == "lerf" else fractions
             for fraction in sorted({0.0, *inner, 1.0}):
                 removed = removed_at(order, fraction, units)
+                p = values[removed]
                 rows.append(
                     {
                         "instance_id": instance["instance_id"],
@@ -370,11 +371,16 @@ def _curves(
                         "fraction": fraction,
                         "removed": removed,
                         "units": units,
-                        "probability": values[removed],
-                        "logit": float(np.log(values[removed])),
+                        "probability": p,
+                        "logit": float(np.log(p)),
                         "prediction": int(predictions[removed]),
                         "flipped": bool(predictions[removed] != instance["prediction"]),
                         "target": instance["prediction"],
+                        # Of the class and of all others together.
+                        "entropy": -float(p * np.log(p) + (1 - p) * np.log1p(-p)),
+                        "kl": float(
+                            p * np.log(p / whole) + (1 - p) * np.log((1 - p) / (1 - whole))
+                        ),
                     }
                 )
     return rows

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from scipy.stats import entropy
 
 from attribeam.schemas import UsageError
 from attribeam.transforms import EncodeOptions, Instance, Model, Row, RowError, attribute
@@ -427,6 +428,7 @@ def check_against_naive(
 ) -> None:
     wanted = points_of(instance, scores, evaluation, 0)
     whole = naive_logits(model, instance, "mask", np.zeros(len(instance), bool))
+    of_whole = np.exp(whole - whole.max())
     for row, point in zip(found, wanted, strict=True):
         logits = naive_logits(model, instance, point.operation, point.tokens)
         shares = np.exp(logits - logits.max())
@@ -437,6 +439,10 @@ def check_against_naive(
         assert row.probability == pytest.approx(shares[1] / shares.sum(), abs=1e-10)
         assert row.prediction == logits.argmax()
         assert row.flipped == (logits.argmax() != whole.argmax())
+        # As ERASER's code has them.
+        assert row.entropy == pytest.approx(entropy(shares), abs=1e-10)
+        assert row.kl == pytest.approx(entropy(shares, of_whole), abs=1e-10)
+        assert point.removed or row.kl == 0
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -533,7 +539,10 @@ def close(
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.probability == pytest.approx(theirs.probability, abs=tolerance)
         assert ours.logit == pytest.approx(theirs.logit, abs=tolerance)
-        assert ours == theirs._replace(probability=ours.probability, logit=ours.logit)
+        assert ours.entropy == pytest.approx(theirs.entropy, abs=tolerance)
+        assert ours.kl == pytest.approx(theirs.kl, abs=tolerance)
+        alike = {name: getattr(ours, name) for name in ("probability", "logit", "entropy", "kl")}
+        assert ours == theirs._replace(**alike)
 
 
 @pytest.mark.parametrize("task", TASKS)

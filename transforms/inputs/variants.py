@@ -17,8 +17,8 @@ from attribeam.transforms.inputs.batch import Flags, Instance, numbers_asked, pa
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.seam import Copy, Operation
 from attribeam.transforms.network.borrowed import borrowed
-from attribeam.transforms.network.model import Model, Past
-from attribeam.transforms.network.rows import Read, Rows
+from attribeam.transforms.network.model import VALUES, Model, Past, compared_distributions
+from attribeam.transforms.network.rows import Beside, Read, Rows
 from attribeam.transforms.recovery import halving, is_device_lost
 
 # What the score of a unit is of its tokens' scores (``unit_scores``).
@@ -80,6 +80,10 @@ class _Read(NamedTuple):
     words: tuple[int, ...]
 
 
+# A place in a row that something is read at: what the row is made of, and the position.
+_Position = tuple[bytes, bytes | None, int]
+
+
 class Variants:
     """The distinct perturbed copies of some instances, and what the model said of each.
 
@@ -95,8 +99,19 @@ class Variants:
         single: How many of the logits are of one output each (``Model.num_single``).
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, distributions: bool = False) -> None:
+        """Begins with no copies.
+
+        Args:
+            model: The model.
+            distributions: Whether ``shifts`` will be asked for, which language models compute while
+                their copies are run. The whole input of each is a copy, too, then.
+        """
         self.model = model
+        self._distributions = distributions and model.task == "causal_lm"
+        # Of language models: what the head reads of whole rows; entropies and divergences.
+        self._states: dict[_Position, torch.Tensor] = {}
+        self._shifts: NDArray[np.float64] = np.empty(0)
         self.single = model.num_single
         self._kind = inputs_of(model)
         self.instances: list[Instance] = []
@@ -146,8 +161,7 @@ class Variants:
         assert instance.continuation is not None
         row = instance.continuation.fed
         every = np.packbits(np.pad(removed, (0, len(row) - len(removed)))).tobytes()
-        noise = None if instance.noise is None else instance.noise.tobytes()
-        key = (row.tobytes(), noise, operation, every)
+        key = (*_row_of(instance), operation, every)
         number = self._known_as(key, instance, operation, removed, bits)
         if len(instance) > len(self._runs[number].instance):
             self._runs[number] = _Run(instance, operation, bits, len(removed))
@@ -196,13 +210,22 @@ class Variants:
     def _batches(self, token_budget: int) -> Iterator[tuple[list[int], _Forward]]:
         """Numbers of runs, and what runs them: by length, or those of a row by what they share."""
         rest = set(range(len(self._runs)))
+        if self._distributions:
+            whole = [at for at in sorted(rest) if self._reads[at] and not any(self._runs[at].bits)]
+            rest -= set(whole)
+            yield from self._packed(whole, self._whole_forward, token_budget)
         for start in self._starts():
             rest -= {number for number, _ in start}
             yield from self._continued(start, token_budget)
-        others = sorted(rest)
-        lengths = [self._lengths[number] for number in others]
+        yield from self._packed(sorted(rest), self._forward, token_budget)
+
+    def _packed(
+        self, numbers: Sequence[int], forward: _Forward, token_budget: int
+    ) -> Iterator[tuple[list[int], _Forward]]:
+        """Runs of similar lengths at a time."""
+        lengths = [self._lengths[number] for number in numbers]
         for batch in pack(lengths, token_budget, self.model.head_size):
-            yield [others[at] for at in batch], self._forward
+            yield [numbers[at] for at in batch], forward
 
     def _starts(self) -> list[list[tuple[int, int]]]:
         """Runs of each row that begin as the row does, with how many tokens, the fewest first.
@@ -251,12 +274,17 @@ class Variants:
         self, runs: Sequence[NDArray[np.float64] | None], errors: Mapping[int, Exception]
     ) -> None:
         """Reads what each copy asks for from the run that it is of."""
-        self.logits = np.full((len(self.instances), self.model.num_outputs), np.nan)
+        outputs = self.model.num_outputs
+        self.logits = np.full((len(self.instances), outputs), np.nan)
+        self._shifts = np.full((len(self.instances), 2), np.nan)
         for number, (instance, at) in enumerate(zip(self.instances, self._run_of, strict=True)):
             if (found := runs[at]) is None:
                 self.errors[number] = errors[at]
             elif self._reads[at]:
-                self.logits[number] = found[self._read_of[number]]
+                read = found[self._read_of[number]]
+                self.logits[number] = read[:outputs]
+                if self._distributions:
+                    self._shifts[number] = read[outputs:]
             elif instance.against is not None:
                 self.logits[number] = found @ instance.against
             elif instance.asked is None or instance.words is not None:
@@ -267,8 +295,48 @@ class Variants:
             self.errors.setdefault(broken, ArithmeticError("the logits are not finite"))
         self.probabilities = self.model.probabilities(torch.from_numpy(self.logits)).numpy()
 
+    def shifts(self, numbers: Sequence[int], whole: int) -> NDArray[np.float64] | None:
+        """How sure the model is of some copies, and how far what it says is from another.
+
+        Distributions are those of its classes; of a masked LM of its two words, of a label of its
+        absence and presence; of a language model of all tokens of the vocabulary.
+
+        Args:
+            numbers: Numbers of the copies.
+            whole: That of the whole input, which they are compared with.
+
+        Returns:
+            Entropy of each, and KL(copy || whole), both in nats, [n, 2]; None of a model whose
+            outputs are values.
+        """
+        if self.model.task in VALUES:
+            return None
+        if self.model.task == "causal_lm":
+            return self._shifts[list(numbers)]
+        logits = torch.from_numpy(self.logits)
+        return compared_distributions(logits[list(numbers)], logits[[whole]]).numpy()
+
+    def _whole_forward(self, numbers: Sequence[int]) -> Sequence[NDArray[np.float64]]:
+        """As ``_forward``, of whole rows; what the head reads of them is kept."""
+        return self._forward(numbers, whole=True)
+
+    def _beside(self, numbers: Sequence[int]) -> Beside:
+        """What is read of whole rows where runs are read, to be compared with."""
+        places = [at for number in numbers for at in self._places(number)]
+        order = {at: number for number, at in enumerate(dict.fromkeys(places))}
+        # Of a whole row that failed there is none, and its curves fail with it.
+        none = torch.full((self.model.hidden_size,), torch.nan, device=self.model.device)
+        states = [self._states.get(at, none) for at in order]
+        of = put(np.array([order[at] for at in places]), self.model.device)
+        return Beside(torch.stack([state.to(states[0]) for state in states]), of)
+
+    def _places(self, number: int) -> list[_Position]:
+        """Where a run is read, in its whole row."""
+        row = _row_of(self._runs[number].instance)
+        return [(*row, read.at) for read in self._reads[number]]
+
     def _forward(
-        self, numbers: Sequence[int], common: int = 0, past: Past = ()
+        self, numbers: Sequence[int], common: int = 0, past: Past = (), *, whole: bool = False
     ) -> Sequence[NDArray[np.float64]]:
         """Logits of some runs: of words, else of all that there are.
 
@@ -276,6 +344,7 @@ class Variants:
             numbers: Those of the runs.
             common: How many tokens they begin with that their row begins with.
             past: What the model holds of these.
+            whole: Whether they are whole rows, which others are compared with.
         """
         with torch.no_grad():
             copies = [self._runs[number].copy for number in numbers]
@@ -284,7 +353,14 @@ class Variants:
             if reads[0]:
                 rows = self._read_at(rows, copies, reads)
             rows = rows.after(common) if common else rows
-            logits: NDArray[np.float64] = self.model.run(rows, past=past)[0].double().cpu().numpy()
+            if self._distributions and reads[0]:
+                rows = replace(rows, beside=Beside() if whole else self._beside(numbers))
+            found, recorder = self.model.run(rows, past=past)
+            if whole:
+                places = [at for number in numbers for at in self._places(number)]
+                states = self.model.states_of(recorder, rows)
+                self._states.update(zip(places, states, strict=True))
+            logits: NDArray[np.float64] = found.double().cpu().numpy()
         ends = np.cumsum([len(of) for of in reads])
         return np.split(logits, ends[:-1]) if reads[0] else list(logits)
 
@@ -309,3 +385,10 @@ def _next(instance: Instance) -> _Read | None:
     if instance.continuation is None or instance.of_all or words is None:
         return None
     return _Read(instance.position, words)
+
+
+def _row_of(instance: Instance) -> tuple[bytes, bytes | None]:
+    """What the row is made of that an instance is the start of."""
+    assert instance.continuation is not None
+    noise = None if instance.noise is None else instance.noise.tobytes()
+    return instance.continuation.fed.tobytes(), noise

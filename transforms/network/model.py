@@ -625,26 +625,53 @@ class Model:
         Returns:
             Logits of what is read, [Q, C]; of models that compare features, with nothing that these
             are compared with, features of a length of 1, [Q, n]; of causal LMs that are asked for
-            no words, logits of all of them, [Q, V].
+            no words, logits of all of them, [Q, V]; where distributions are compared, two columns
+            more (``compared_distributions``).
         """
         self.check_asked(rows)
         steps = list(self.head) if rules is None else list(map(rules.step, self.head))
         if rows.spoken is not None:
             return spoken_log_probs(left, steps, rows.spoken)
-        if rows.read.alone and left.shape[1] == 1:
-            state = left[:, 0]
-        else:
-            if rows.read.at is None:
-                for step in steps[: self.anatomy.spread]:
-                    left = step(left)
-                steps = steps[self.anatomy.spread :]
-            state = rows.read.gather(left)
+        state, rest = self._read(left, rows, steps)
         if self.task == "causal_lm" and rows.outputs is not None:
             # Logits of all words are many more than what is kept of them.
             some = max(1, _MOST_LOGITS // self.vocabulary)
-            parts = zip(state.split(some), rows.outputs.split(some), strict=True)
-            return torch.cat([self._asked(_through(steps, x), asked) for x, asked in parts])
-        return self._asked(_compared(_through(steps, state), rows.against), rows.outputs)
+            parts = torch.arange(len(state), device=state.device).split(some)
+            return torch.cat([self._of_words(state[part], rows, part, rest) for part in parts])
+        return self._asked(_compared(_through(rest, state), rows.against), rows.outputs)
+
+    def _read(
+        self, left: torch.Tensor, rows: Rows, steps: Sequence[HeadStep]
+    ) -> tuple[torch.Tensor, Sequence[HeadStep]]:
+        """What is read of what left the last layer, [Q, d], and the steps that are left then."""
+        if rows.read.alone and left.shape[1] == 1:
+            return left[:, 0], steps
+        if rows.read.at is None:
+            left = _through(steps[: self.anatomy.spread], left)
+            steps = steps[self.anatomy.spread :]
+        return rows.read.gather(left), steps
+
+    def states_of(self, recorder: Recorder, rows: Rows) -> torch.Tensor:
+        """What the head of a language model read of rows that were run, [Q, d]."""
+        assert recorder.left is not None
+        asked = rows.read_apart if recorder.gathered else rows
+        return self._read(recorder.left, asked, self.head)[0]
+
+    def _of_words(
+        self, state: torch.Tensor, rows: Rows, part: torch.Tensor, steps: Sequence[HeadStep]
+    ) -> torch.Tensor:
+        """What is kept of the logits of all words: of some of what rows ask for, by number."""
+        assert rows.outputs is not None
+        logits = _through(steps, state)
+        kept = next_tokens(logits, rows.outputs[part])
+        if rows.beside is None:
+            return kept
+        states, of = rows.beside.states, rows.beside.of
+        others = None
+        if states is not None and of is not None:
+            numbers, place = of[part].unique(return_inverse=True)
+            others = _through(steps, states[numbers].to(state))[place]
+        return torch.cat([kept, compared_distributions(logits, others).to(kept)], 1)
 
     def _asked(self, logits: torch.Tensor, outputs: torch.Tensor | None) -> torch.Tensor:
         """What is asked for of all logits there are, [Q, N] to [Q, C]."""
@@ -746,3 +773,25 @@ def next_tokens(logits: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
     largest, at = others.max(1, keepdim=True)
     rest = others.scatter(1, at, -torch.inf).logsumexp(1, keepdim=True)
     return torch.cat([chosen, largest, rest], 1)
+
+
+def compared_distributions(logits: torch.Tensor, others: torch.Tensor | None) -> torch.Tensor:
+    """Entropies of distributions, and how far each is from another, both in nats: [Q, 2].
+
+    Args:
+        logits: Logits of all outputs, [Q, V].
+        others: Those of what they are compared with, [Q, V]; None for themselves.
+
+    Returns:
+        Of the softmax p of each row and q of the other: -sum p ln p, and the Kullback-Leibler
+        divergence sum p ln(p / q), which is 0 for themselves.
+    """
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    logs = wide.log_softmax(-1)
+    shares = logs.exp()
+    # A logit of minus infinity has no share, and no logarithm to speak of.
+    entropy = torch.special.entr(shares).sum(-1)
+    if others is None:
+        return torch.stack([entropy, torch.zeros_like(entropy)], 1)
+    apart = (logs - others.to(wide).log_softmax(-1)).masked_fill(shares == 0, 0)
+    return torch.stack([entropy, (shares * apart).sum(-1).clamp(min=0)], 1)

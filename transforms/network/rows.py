@@ -115,6 +115,20 @@ class Spoken:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """Of language models: what the distributions over all tokens that rows give are compared with.
+
+    Attributes:
+        states: What the head reads of other rows, [U, d]; None where nothing is compared, and the
+            entropy alone is asked for.
+        of: Which of them each prediction is compared with, [Q].
+    """
+
+    states: torch.Tensor | None = None
+    of: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Rows:
     """Padded model input, B rows of at most T positions; nothing here knows what they are made of.
 
@@ -130,6 +144,7 @@ class Rows:
             features are all that is asked for.
         spoken: Of language models that are asked how likely all is that follows, what that is.
         noise: What is added to what enters the first layer, [B, T, d]; None for nothing.
+        beside: Of language models what their distributions are compared with, if they are.
     """
 
     inputs: Mapping[str, torch.Tensor]
@@ -140,6 +155,7 @@ class Rows:
     against: torch.Tensor | None = None
     spoken: Spoken | None = None
     noise: torch.Tensor | None = None
+    beside: Beside | None = None
 
     def __len__(self) -> int:
         return len(self.attention_mask)
