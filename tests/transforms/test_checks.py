@@ -16,6 +16,7 @@ from attribeam.transforms import Row as Given
 from attribeam.transforms.inputs.noise import input_scales, noised
 from attribeam.transforms.inputs.targets import GIVEN
 from attribeam.transforms.network.randomised import drawn, parts_of, randomised
+from attribeam.transforms.registry import methods
 from attribeam.transforms.subsets import Subset, subset_points, subsets_of
 from tests.conftest import LoadTiny
 from tests.schemas.test_metric_views import select
@@ -115,6 +116,32 @@ def test_each_part_of_a_family_matters(tiny: LoadTiny, family: str, task: str) -
     # A masked LM's words are looked up, and no part of its head.
     known = {id(parameter) for parameter in model.network.parameters()}
     assert known <= set(every)
+
+
+def test_what_knows_no_class_stays_as_it_is_under_another_head(
+    model: Model, instances: list[Instance]
+) -> None:
+    """To the last bit, of every method; and what looks at no weights whatever becomes of these."""
+    known = {name: choose([name])[0] for name in methods()}
+    agnostic = [
+        choice
+        for choice in known.values()
+        if choice.method.scored
+        and choice.method.opt_in is None
+        and not choice.method.class_dependent
+        and choice.unfit(model) is None
+        and not any(need.sample for need in choice.needs)
+    ]
+    assert {choice.name for choice in agnostic} > {"random", "globenc", "attention_rollout"}
+    parts, own = parts_of(model), instances[:1]
+    before = attribute(model, own, agnostic)
+    for changed, names in ((parts[:1], [c.name for c in agnostic]), (parts, ["random"])):
+        with randomised(changed, drawn(model, "init", 0)):
+            after = attribute(model, own, [known[name] for name in names])
+        for name in names:
+            one, other = before.rows[name][0], after.rows[name][0]
+            assert one is not None and other is not None, name
+            np.testing.assert_array_equal(one.scores, other.scores, err_msg=name)
 
 
 # Noise -------------------------------------------------------------------------------------------
