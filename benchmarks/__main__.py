@@ -55,6 +55,7 @@ def main() -> int:
             "memory": ("memory", ()),
             "sql": ("sql_scale", ()),
             "planning": ("planning", ()),
+            "checking": ("checking", (Material(model, arguments.corpus, 12),)),
             "quadrature": ("quadrature", (Material(model, arguments.corpus, 12),)),
             "many_files": ("many_files", ()),
             "publishing": ("publishing", ()),

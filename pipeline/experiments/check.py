@@ -126,12 +126,14 @@ class Step(NamedTuple):
         methods: The methods that it lacks; an empty name where there are none.
         passes: How many times each of them is run on each instance.
         rows: Makes its rows, of these methods.
+        twin: Equal for steps that ask the same model the same; None for those that no other is.
     """
 
     portion: Portion
     methods: tuple[str, ...]
     passes: float
     rows: Callable[[Sequence[str]], list[dict[str, Any]]]
+    twin: tuple[object, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +160,8 @@ class Check:
     operation: Operation
     unit: Unit
     _samples: dict[int, Sequence[Instance]] = field(default_factory=dict)
+    # Rows of the first stage, which is the same in every kind, until the other kind has them too.
+    _first: dict[tuple[object, ...], list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def instances(self) -> list[Instance]:
@@ -184,13 +188,18 @@ class Check:
             "subsets": self._subsets,
             "repeats": self._repeats,
         }
-        root, found = self.again.settings.output, []
+        root = self.again.settings.output
+        found: list[Step] = []
         for name in self.names:
             for step in makers[name]():
                 done = step.portion.done(root)
                 lacking = tuple(method for method in step.methods if method not in done)
-                if lacking:
-                    found.append(step._replace(methods=lacking))
+                if not lacking:
+                    continue
+                twins = [s.methods for s in found if s.twin is not None and s.twin == step.twin]
+                # What is the same model is asked once.
+                passes = 0.0 if lacking in twins else step.passes
+                found.append(step._replace(methods=lacking, passes=passes))
         return found
 
     def run(self, step: Step) -> int:
@@ -232,6 +241,8 @@ class Check:
                             every,
                             times,
                             self._randomised(kind, weights, seed, stage),
+                            # The first part alone, whether others are to follow it or not.
+                            (weights, seed) if stage == 1 else None,
                         )
 
     def _randomised(
@@ -244,8 +255,14 @@ class Check:
         columns = dict(zip(names, values, strict=True))
 
         def rows(methods: Sequence[str]) -> list[dict[str, Any]]:
+            twin = weights, seed, tuple(methods)
+            if stage == 1 and twin in self._first:
+                return [{**row, **columns} for row in self._first.pop(twin)]
             with randomised(parts, drawn(self.again.model, weights, seed)):
-                return self._stage(methods, columns, parts)
+                found = self._stage(methods, columns, parts)
+            if stage == 1:
+                self._first[twin] = found
+            return found
 
         return rows
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 from attribeam.pipeline.experiments.check import Check, Step
-from attribeam.transforms.inputs.kinds import inputs_of
+from attribeam.transforms.inputs.variants import NothingToRemoveError
+from attribeam.transforms.subsets import subsets_of
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Cost:
         table: The table.
         steps: Number of steps.
         runs: How many times the methods are run on each instance.
-        forwards: How many forward passes there are beside, over all instances.
+        forwards: How many forward passes there are beside, over all instances: copies that are
+            alike are run once.
         seconds: What that takes, measured on a few instances.
     """
 
@@ -39,17 +41,19 @@ def plan_check(check: Check, steps: Sequence[Step], sample: int = 16) -> list[Co
     """
     few = replace(check, again=replace(check.again, instances=check.instances[:sample]))
     share = _tokens(check) / max(1, _tokens(few))
-    runs = any(step.passes for step in steps)
-    per_run = share * _timed(few, check.methods) if runs else 0.0
+    # Of each set of methods by itself: those that are stochastic, say, may be the dearest of all.
+    wanted = dict.fromkeys(step.methods for step in steps if step.passes)
+    per_run = {methods: share * _timed(few, methods) for methods in wanted}
     subsets = [step for step in steps if step.portion.table == "subsets"]
     per_subset = share * _timed(few, None) if subsets else 0.0
     costs = []
     for table in dict.fromkeys(step.portion.table for step in steps):
         own = [step for step in steps if step.portion.table == table]
         times = sum(step.passes * len(step.methods) / max(1, len(check.methods)) for step in own)
+        run = sum(step.passes * per_run.get(step.methods, 0.0) for step in own)
         done = len(own) / check.subset_steps if table == "subsets" else 0.0
         forwards = round(done * _forwards(check)) if table == "subsets" else 0
-        seconds = done * per_subset if table == "subsets" else times * per_run
+        seconds = done * per_subset if table == "subsets" else run
         costs.append(Cost(table, len(own), times, forwards, seconds))
     return costs
 
@@ -59,10 +63,16 @@ def _tokens(check: Check) -> int:
 
 
 def _forwards(check: Check) -> int:
-    """Copies that subsets take: the whole, each unit, and the random ones."""
-    units = (inputs_of(one).units_of(one, check.unit_of(one)) for one in check.instances)
-    counts = [int(own.max()) + 1 for own in units]
-    return sum(1 + count + check.options.samples for count in counts if count)
+    """Copies that subsets take: the whole, each unit, and random ones that are others."""
+    samples, seed = check.options.samples, check.again.settings.seed
+    total = 0
+    for one in check.instances:
+        try:
+            subsets = subsets_of(one, check.unit_of(one), samples, seed)
+        except NothingToRemoveError:
+            continue
+        total += len({subset.removed.tobytes() for subset in subsets})
+    return total
 
 
 def _timed(check: Check, methods: Sequence[str] | None) -> float:

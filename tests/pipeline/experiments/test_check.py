@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +15,8 @@ from attribeam.pipeline.commands.status import DONE, USAGE
 from attribeam.pipeline.experiments.check import CheckOptions, open_check
 from attribeam.pipeline.experiments.check_plan import plan_check
 from attribeam.schemas.tables import CHECKS
+from attribeam.transforms import Model
+from attribeam.transforms.network.rows import Rows
 from tests.support.tiny import Outcome, command, files, rows, stamps, write_jsonl
 
 METHODS = ("random", "saliency", "globenc", "lime")
@@ -111,12 +114,25 @@ def test_a_plan_counts_and_writes_nothing(run: Path, folder: Path) -> None:
     )
     check = open_check(options)
     costs = {cost.table: cost for cost in plan_check(check, check.steps(), sample=1)}
-    stages = 2 * len(check.parts)
+    # The head alone is the first stage of both kinds, and asked once.
+    stages = 2 * len(check.parts) - 1
     assert costs["randomised"].runs == pytest.approx(1 + stages + 2 / len(METHODS))
     assert costs["noised"].runs == 2
     assert costs["repeats"].runs == pytest.approx(2 * 2 / len(METHODS))
     units = [int(one.removable.sum()) for one in check.instances]
-    assert costs["subsets"].forwards == sum(1 + n + 7 for n in units)
+    # Copies that are alike are run once.
+    assert max(1 + n for n in units) < costs["subsets"].forwards < sum(1 + n + 7 for n in units)
+    seen: list[int] = []
+    run_model = Model.run
+
+    def counting(model: Model, rows: Rows, **more: Any) -> Any:
+        seen.append(len(rows))
+        return run_model(model, rows, **more)
+
+    _ = check.predictions
+    with mock.patch.object(Model, "run", counting):
+        check.of_subsets(slice(None))
+    assert costs["subsets"].forwards == sum(seen)
     assert all(cost.seconds > 0 for cost in costs.values())
     outcome = checked(run, folder, "--limit", 3, "--plan")
     assert outcome.status == DONE and "runs of the methods" in outcome.out
