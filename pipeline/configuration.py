@@ -77,6 +77,7 @@ def _evaluation(arguments: argparse.Namespace) -> Any:
         orders=tuple(listed(arguments.orders)),  # type: ignore[arg-type]
         operations=tuple(listed(arguments.operations or "")),  # type: ignore[arg-type]
         protocol=arguments.units,
+        draws=arguments.fills,
     )
 
 

@@ -171,6 +171,13 @@ class Options:
         metavar="FILE|A,B,...",
     )
     evaluation: "Evaluation | None" = field(default_factory=_usual_evaluation)
+    imputer: str | None = _option(
+        "a masked LM of the model's own tokenizer, which fills what is removed under --operations "
+        "impute",
+        None,
+        metavar="DIR_OR_ID",
+        group="evaluation",
+    )
     device: str = _in_running("where the model runs", "auto", metavar="auto|cpu|cuda")
     dtype: str = _in_running(
         None,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
+from attribeam.schemas import UsageError
 from attribeam.schemas.manifest import EvaluationRecord, Manifest
 from attribeam.transforms import EncodeOptions
 from attribeam.transforms.evaluate import Evaluation
@@ -26,6 +27,23 @@ class ModelCopy:
 
 
 @dataclass(frozen=True)
+class ImputerPlace:
+    """The masked LM that fills what is removed.
+
+    Attributes:
+        folder: Its folder, on the machine that the job is launched on.
+        source: What it was called.
+        weights: Hash of its weights.
+        copy: What workers elsewhere load; None if all are on this machine.
+    """
+
+    folder: str
+    source: str
+    weights: str
+    copy: ModelCopy | None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Settings of a run, checked.
 
@@ -43,6 +61,7 @@ class Settings:
         encoding: How texts become tokens.
         methods: Parameters by method.
         evaluation: What is perturbed; None for no curves.
+        imputer: The masked LM that fills what is removed, if it was named.
         by_largest: Methods whose words are ranked by their largest token whatever their rule is
             now, since the run was begun so.
         curve_targets: Store the class that curves follow; a run that was begun without goes on so.
@@ -91,6 +110,7 @@ class Settings:
     model_copy: ModelCopy | None = None
     stores: Mapping[str, Any] = field(default_factory=dict)
     given_targets: str | None = None
+    imputer: ImputerPlace | None = None
     by_largest: tuple[str, ...] = ()
     curve_targets: bool = True
 
@@ -108,6 +128,19 @@ class Settings:
             "localise": self.masks,
         }
         return {choice.name: choice.tables(**asked) for choice in self.chosen}
+
+    @property
+    def of_imputer(self) -> "Settings":
+        """Settings that load the masked LM in place of the model.
+
+        Raises:
+            UsageError: If none was named.
+        """
+        if self.imputer is None:
+            raise UsageError(
+                "the run's curves have the operation impute: name the masked LM with --imputer"
+            )
+        return replace(self, model=self.imputer.folder, model_copy=self.imputer.copy, imputer=None)
 
     def tables_of(self, method: str) -> tuple[str, ...]:
         """The tables that a method has in the run."""

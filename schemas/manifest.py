@@ -144,7 +144,8 @@ class EvaluationRecord(TypedDict):
     """What is perturbed, in all curves of a run.
 
     ``each`` says that every number of units is removed, beside the fractions, and ``dtype`` which
-    type perturbed inputs are run in, if that isn't the run's.
+    type perturbed inputs are run in, if that isn't the run's; ``imputer`` which masked LM fills
+    what is removed under ``impute``, ``draws`` times.
     """
 
     protocol: str
@@ -154,6 +155,8 @@ class EvaluationRecord(TypedDict):
     fractions: NotRequired[list[float]]
     each: NotRequired[bool]
     dtype: NotRequired[str]
+    draws: NotRequired[int]
+    imputer: NotRequired[dict[str, str]]
 
 
 class Execution(TypedDict, total=False):

@@ -499,7 +499,9 @@ _CURVES = (
     ),
     _column("order", NAME, "morf: most relevant first; lerf: least relevant first; random"),
     _column(
-        "operation", NAME, "How it is removed: mask, pad or delete; of pictures mean, black or drop"
+        "operation",
+        NAME,
+        "How it is removed: mask, pad, delete or impute; of pictures mean, black or drop",
     ),
     _column("fraction", pa.float64(), "Nominal fraction removed, 0 (nothing) to 1 (everything)"),
     _column("removed", pa.int32(), "Number of tokens, words, patches or pixels removed"),
@@ -540,6 +542,13 @@ _CURVES = (
         REAL,
         "Kullback-Leibler divergence in nats of that from what it says of the whole input: "
         "KL(perturbed || whole); 0 where nothing is removed. Null as entropy",
+        added=True,
+    ),
+    _column(
+        "spread",
+        REAL,
+        "Under impute: standard deviation of the probability over the fills that were drawn, whose "
+        "mean it is; else null",
         added=True,
     ),
 )

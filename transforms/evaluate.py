@@ -5,9 +5,9 @@ are identical are run once, and all of them are sorted by length and packed acro
 methods. The unperturbed and the fully removed input are thereby shared by everybody.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from attribeam.schemas import Failure, UsageError
 from attribeam.transforms.attribute import failure
 from attribeam.transforms.inputs.batch import Flags, Instance
+from attribeam.transforms.inputs.filling import Filling
 from attribeam.transforms.inputs.images.maps import pixel_map
 from attribeam.transforms.inputs.images.picture import Picture
 from attribeam.transforms.inputs.kinds import inputs_of
-from attribeam.transforms.inputs.seam import EvaluationProtocol, Operation, Unit
+from attribeam.transforms.inputs.seam import EvaluationProtocol, Unit
 from attribeam.transforms.inputs.variants import (
     NothingToRemoveError,
     Variants,
@@ -29,6 +30,11 @@ from attribeam.transforms.network.halved import can_be_halved, halved
 from attribeam.transforms.network.model import FOIL, Model
 
 Order = Literal["morf", "lerf", "random"]
+# What curves have beside the operations of a kind of input: a masked LM fills texts.
+CurveOperation = Literal["mask", "pad", "delete", "mean", "black", "drop", "impute"]
+IMPUTE: Literal["impute"] = "impute"
+# Fills of an input that are drawn unless it is said.
+DRAWS = 5
 
 ORDERS: tuple[Order, ...] = ("morf", "lerf", "random")
 # What is removed unless it is said: tokens, or what a model has in their place.
@@ -49,7 +55,7 @@ class Evaluation:
             token, hidden by the attention mask, ``delete`` closes the gap; of pictures ``mean``
             paints patches with the mean colour, ``black`` black, ``drop`` hides them. None of them
             stands for ``mask``, or ``pad`` where the mask token isn't known; of pictures for
-            ``mean``.
+            ``mean``. ``impute`` has a masked LM fill removed tokens (``filling``).
         protocol: Whether single ``token``s, whole ``word``s or ``segment``s of a prompt are
             removed; what a word's score is
             depends on the method (``Ranking.word_score``). ``compat`` is for comparison with
@@ -61,15 +67,19 @@ class Evaluation:
         each: In place of fractions, units are removed one after the other: of n of them, curves
             have n + 1 points.
         dtype: The type that perturbed inputs are run in: ``bfloat16``, or None for the model's.
+        draws: How many fills of each input are drawn; None where nothing is imputed.
+        imputer: What the masked LM is called (``source``), and its ``weights_sha256``; likewise.
     """
 
     fractions: tuple[float, ...] = FRACTIONS
     orders: tuple[Order, ...] = ORDERS
-    operations: tuple[Operation, ...] = ()
+    operations: tuple[CurveOperation, ...] = ()
     protocol: EvaluationProtocol = _USUAL
     text_protocol: EvaluationProtocol | None = None
     each: bool = False
     dtype: Literal["bfloat16"] | None = None
+    draws: int | None = None
+    imputer: Mapping[str, str] | None = None
 
     def checked(self, model: Model) -> "Evaluation":
         """Checks the settings against each other and the model.
@@ -86,10 +96,11 @@ class Evaluation:
             return self._checked_for_pairs(model)
         kind = inputs_of(model)
         operations = self.operations or (kind.usual_operation(model),)
+        filled = _imputed(model, operations, self.draws)
         protocol = kind.protocols[0] if self.protocol == _USUAL else self.protocol
         for given, known, name in (
             (self.orders, ORDERS, "orders"),
-            (operations, kind.operations, "operations"),
+            (operations, (*kind.operations, *filled), "operations"),
             ((protocol,), kind.protocols, "units"),
         ):
             wrong = [value for value in given if value not in known]
@@ -116,7 +127,8 @@ class Evaluation:
                 "--operations drop leaves out whole patches: with --units pixel there are mean and "
                 "black"
             )
-        for operation in operations:
+        # Under impute the mask token is the masked LM's own.
+        for operation in (each for each in operations if each != IMPUTE):
             other = "mean" if operation == "black" else "pad"
             wish, remedy = f"--operations {operation}", f"use --operations {other}"
             kind.check_operation(model, operation, wish, remedy)
@@ -126,7 +138,14 @@ class Evaluation:
             fractions=() if self.each else tuple(sorted(set(self.fractions))),
             orders=tuple(dict.fromkeys(self.orders)),
             operations=tuple(dict.fromkeys(operations)),
+            draws=(self.draws or DRAWS) if IMPUTE in operations else None,
         )
+
+    def without_imputing(self, model: Model) -> "Evaluation":
+        """The same but for what a masked LM fills; in the usual way if that was all."""
+        left = tuple(each for each in self.operations if each != IMPUTE)
+        left = left or (inputs_of(model).usual_operation(model),)
+        return replace(self, operations=left, draws=None, imputer=None)
 
     def _checked_for_pairs(self, model: Model) -> "Evaluation":
         """As ``checked``: what is for one side alone, the other does in its usual way."""
@@ -158,6 +177,30 @@ class Evaluation:
         return replace(self, protocol=protocol, operations=operations, text_protocol=None)
 
 
+def _imputed(
+    model: Model, operations: Sequence[str], draws: int | None
+) -> tuple[CurveOperation, ...]:
+    """The operation ``impute``, where a model's inputs can be filled.
+
+    Raises:
+        UsageError: If it is asked for of texts that are read from one side, or in pairs; or draws
+            are, of which there are too few or which nothing takes.
+    """
+    if draws is not None and IMPUTE not in operations:
+        raise UsageError(f"--fills goes with --operations {IMPUTE}: add it, or leave --fills out")
+    if draws is not None and draws < 2:
+        raise UsageError(f"--fills is at least 2, not {draws}: how far they are apart is stored")
+    if model.modality != "text":
+        return ()
+    if IMPUTE in operations and (model.speaks or model.contrastive):
+        whose = "a language model" if model.speaks else "a model of pairs"
+        raise UsageError(
+            f"--operations {IMPUTE}: what is removed is filled in texts that are read from both "
+            f"sides, and this is {whose}: use --operations mask, pad or delete"
+        )
+    return (IMPUTE,)
+
+
 class Point(NamedTuple):
     """A point of a curve that is asked for: which tokens of an instance to remove, and why.
 
@@ -166,7 +209,7 @@ class Point(NamedTuple):
     """
 
     order: Order
-    operation: Operation
+    operation: CurveOperation
     fraction: float
     removed: int
     units: int
@@ -174,10 +217,13 @@ class Point(NamedTuple):
 
 
 class CurvePoint(NamedTuple):
-    """A row of ``curves``, but for its instance and method."""
+    """A row of ``curves``, but for its instance and method.
+
+    ``spread`` is the standard deviation of the probability over what a masked LM drew.
+    """
 
     order: Order
-    operation: Operation
+    operation: CurveOperation
     fraction: float
     removed: int
     units: int
@@ -188,8 +234,9 @@ class CurvePoint(NamedTuple):
     target: int
     log_prob: float | None
     foil_log_prob: float | None
-    entropy: float | None
-    kl: float | None
+    entropy: float | None = None
+    kl: float | None = None
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -358,6 +405,7 @@ def curves(
     *,
     token_budget: int,
     seed: int = 0,
+    imputer: Model | None = None,
 ) -> tuple[list[list[CurvePoint] | None], list[Failure]]:
     """Runs the perturbed inputs of all rankings and reads their curves.
 
@@ -366,7 +414,8 @@ def curves(
         rankings: Scores to test, of any instances and methods.
         evaluation: What is perturbed, and how.
         token_budget: Largest batch, in tokens of short rows.
-        seed: Seed of the random orders.
+        seed: Seed of the random orders, and of what is imputed.
+        imputer: The masked LM, where there is the operation ``impute``.
 
     Returns:
         Curve points per ranking (None where it failed), and the failures of stage ``perturb``.
@@ -377,12 +426,14 @@ def curves(
         return _by_span(model, rankings, evaluation, token_budget=token_budget, seed=seed)
     used = model if evaluation.dtype is None else halved(model)
     variants = Variants(used, distributions=True)
-    asked = [_asked(variants, ranking, evaluation, seed) for ranking in rankings]
-    variants.run(token_budget)
+    filling = None if imputer is None else Filling(imputer, evaluation.draws or DRAWS, seed)
+    copies = _Copies(variants, filling)
+    asked = [_asked(copies, ranking, evaluation, seed) for ranking in rankings]
+    copies.run(token_budget)
     results: list[list[CurvePoint] | None] = []
     failures = []
     for ranking, inputs in zip(rankings, asked, strict=True):
-        curve = inputs if isinstance(inputs, Exception) else _curve(variants, ranking, inputs)
+        curve = inputs if isinstance(inputs, Exception) else _curve(copies, ranking, inputs)
         if isinstance(curve, Exception):
             failures.append(failure(ranking.instance, "perturb", ranking.method, curve))
             results.append(None)
@@ -392,7 +443,7 @@ def curves(
 
 
 def _by_tower(
-    model: Model, rankings: Sequence[Ranking], evaluation: Evaluation, **more: int
+    model: Model, rankings: Sequence[Ranking], evaluation: Evaluation, **more: Any
 ) -> tuple[list[list[CurvePoint] | None], list[Failure]]:
     """As ``curves``, of instances that several towers run: each its own."""
     results: list[list[CurvePoint] | None] = [None] * len(rankings)
@@ -407,7 +458,7 @@ def _by_tower(
 
 
 def _by_span(
-    model: Model, rankings: Sequence[Ranking], evaluation: Evaluation, **more: int
+    model: Model, rankings: Sequence[Ranking], evaluation: Evaluation, **more: Any
 ) -> tuple[list[list[CurvePoint] | None], list[Failure]]:
     """As ``curves``, of tokens that follow prompts and of all of them at once."""
     results: list[list[CurvePoint] | None] = [None] * len(rankings)
@@ -421,8 +472,48 @@ def _by_span(
     return results, failures
 
 
+class _Copies:
+    """What points are read from: a copy each, or several where a masked LM has filled it."""
+
+    def __init__(self, variants: Variants, filling: Filling | None) -> None:
+        self.variants = variants
+        self._filling = filling
+        self._of_filled: list[tuple[int, ...] | Exception] = []
+
+    def add(self, instance: Instance, operation: CurveOperation, removed: Flags) -> int:
+        """Number of what a point is read from: of copies from 0 on, of those filled below 0."""
+        if not removed.any():
+            operation = "mask"
+        if operation != IMPUTE:
+            return self.variants.add(instance, operation, removed)
+        if self._filling is None:
+            raise ValueError(f"the operation {IMPUTE} takes a masked LM, and none was given")
+        return -1 - self._filling.add(instance, removed)
+
+    def run(self, token_budget: int) -> None:
+        """Fills what is to be filled, and runs all copies."""
+        if self._filling is not None:
+            self._filling.run(token_budget)
+            for filled in self._filling.filled:
+                self._of_filled.append(
+                    filled if isinstance(filled, Exception) else tuple(map(self._whole, filled))
+                )
+        self.variants.run(token_budget)
+
+    def _whole(self, instance: Instance) -> int:
+        return self.variants.add(instance, "mask", np.zeros(len(instance), bool))
+
+    def of(self, number: int) -> tuple[int, ...] | Exception:
+        """The copies that a point is read from; or what went wrong."""
+        found = (number,) if number >= 0 else self._of_filled[-1 - number]
+        if isinstance(found, Exception):
+            return found
+        errors = self.variants.errors
+        return next((errors[at] for at in found if at in errors), found)
+
+
 def _asked(
-    variants: Variants, ranking: Ranking, evaluation: Evaluation, seed: int
+    copies: _Copies, ranking: Ranking, evaluation: Evaluation, seed: int
 ) -> list[tuple[Point, int]] | Exception:
     """The points of a ranking, each with the number of its input; or why it has none."""
     if ranking.scores.shape != (len(ranking.instance),):
@@ -438,28 +529,60 @@ def _asked(
     # What is removed is kept by the variants alone, packed: of pixels there are many.
     none = np.empty(0, bool)
     return [
-        (p._replace(tokens=none), variants.add(ranking.instance, p.operation, p.tokens))
+        (p._replace(tokens=none), copies.add(ranking.instance, p.operation, p.tokens))
         for p in points
     ]
 
 
 def _curve(
-    variants: Variants, ranking: Ranking, inputs: Sequence[tuple[Point, int]]
+    copies: _Copies, ranking: Ranking, inputs: Sequence[tuple[Point, int]]
 ) -> list[CurvePoint] | Exception:
     """The curve points that inputs give; or what went wrong with the first that failed."""
-    errors = [variants.errors[at] for _, at in inputs if at in variants.errors]
-    if errors:
-        return errors[0]
+    variants, target = copies.variants, ranking.target
     whole = next(at for point, at in inputs if not point.removed)
-    shifts = variants.shifts([at for _, at in inputs], whole)
+    points, drawn = list[CurvePoint](), list[list[int]]()
+    for point, number in inputs:
+        found = copies.of(number)
+        if isinstance(found, Exception):
+            return found
+        read = _read(variants, point, found[0], whole, target)
+        points.append(read if number >= 0 else _mean(variants, read, found, whole))
+        drawn.append(list(found))
+    return _with_shifts(variants, points, drawn, whole)
+
+
+def _with_shifts(
+    variants: Variants, points: Sequence[CurvePoint], drawn: Sequence[list[int]], whole: int
+) -> list[CurvePoint]:
+    """The points with entropies and divergences, means over the draws of each."""
+    shifts = variants.shifts([at for draws in drawn for at in draws], whole)
+    if shifts is None:
+        return list(points)
+    ends = np.cumsum([len(draws) for draws in drawn])[:-1]
+    means = [own.mean(0) for own in np.split(shifts, ends)]
     return [
-        _read(variants, point, at, whole, ranking.target)._replace(
-            entropy=None if shifts is None else float(shifts[number, 0]),
-            # Of what is compared with itself rounding is no difference.
-            kl=None if shifts is None else float(shifts[number, 1]) if at != whole else 0.0,
-        )
-        for number, (point, at) in enumerate(inputs)
+        # Of what is compared with itself rounding is no difference.
+        point._replace(entropy=float(entropy), kl=0.0 if draws == [whole] else float(kl))
+        for point, draws, (entropy, kl) in zip(points, drawn, means, strict=True)
     ]
+
+
+def _mean(variants: Variants, point: CurvePoint, draws: Sequence[int], whole: int) -> CurvePoint:
+    """What is read of a point of which there are several draws: means, and how far these are apart.
+
+    The prediction is the class of the largest mean probability.
+    """
+    numbers = list(draws)
+    probabilities = variants.probabilities[numbers]
+    prediction = int(probabilities[:, : variants.single].mean(0).argmax())
+    own = probabilities[:, point.target]
+    return point._replace(
+        probability=float(own.mean()),
+        logit=float(variants.logits[numbers, point.target].mean()),
+        prediction=prediction,
+        flipped=prediction != int(variants.logits[whole, : variants.single].argmax()),
+        spread=float(own.std(ddof=1)) if len(numbers) > 1 else None,
+    )
 
 
 def _read(variants: Variants, point: Point, at: int, whole: int, target: int) -> CurvePoint:
@@ -478,8 +601,6 @@ def _read(variants: Variants, point: Point, at: int, whole: int, target: int) ->
         target=target,
         log_prob=_log_prob(variants.model, variants.logits[at], target),
         foil_log_prob=_log_prob(variants.model, variants.logits[at], FOIL),
-        entropy=None,
-        kl=None,
     )
 
 

@@ -71,6 +71,8 @@ def difference(
         budget: Token budget.
         seed: Seed of random orders.
     """
+    # What a masked LM fills is as good as any other input.
+    evaluation = evaluation.without_imputing(model)
     found = attribute(model, instances, _METHOD, token_budget=budget)
     pairs = zip(instances, found.rows[_METHOD], found.predictions, strict=True)
     rankings = [

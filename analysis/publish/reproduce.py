@@ -38,6 +38,10 @@ def reproduction(manifest: Manifest) -> str:
     local = [f"--{name}" for name in ("model", "corpus") if not _is_known(identity, name)]
     if any(_IMPORTED in record["params"] for record in manifest["methods"].values()):
         local.append("--scores")
+    evaluation: Mapping[str, Any] = manifest["evaluation"] or {}
+    imputer = evaluation.get("imputer")
+    if imputer and not is_hub_id(imputer.get("source", "")):
+        local.append("--imputer")
     if "target_from" in identity["settings"]:
         local.append("--target-from")
     head = _HEAD + (_LOCAL.format(options=" and ".join(local)) if local else "")
@@ -119,6 +123,8 @@ def _evaluation(manifest: Manifest) -> dict[str, Any]:
         # Nothing and everything removed are always there.
         options["fractions"] = [f for f in evaluation["fractions"] if 0 < f < 1]
     options |= {name: evaluation[name] for name in ("orders", "operations") if name in evaluation}
+    if imputer := evaluation.get("imputer"):
+        options |= {"imputer": imputer.get("source"), "fills": evaluation.get("draws")}
     if "text_protocol" not in evaluation:
         options["units"] = evaluation["protocol"]
     elif evaluation["text_protocol"] == "word":

@@ -69,6 +69,7 @@ _REMOVED = {
     "delete": "deleted",
     "mask": "masked",
     "pad": "hidden as padding",
+    "impute": "filled by a masked LM",
     "mean": "painted with the mean colour",
     "black": "painted black",
     "drop": "left out",

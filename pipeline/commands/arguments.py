@@ -459,7 +459,9 @@ def _add_run_options(parser: argparse.ArgumentParser, devices: str | None = None
     corpus = parser.add_argument_group("corpus")
     _add_columns(corpus)
     _add_declared(corpus, "corpus")
-    _add_evaluation_options(parser.add_argument_group("evaluation"))
+    evaluation = parser.add_argument_group("evaluation")
+    _add_evaluation_options(evaluation)
+    _add_declared(evaluation, "evaluation")
     running = parser.add_argument_group("running")
     _add_declared(running, "running", devices)
     running.add_argument(
@@ -554,8 +556,15 @@ def _add_evaluation_options(group: Any) -> None:
     add("--orders", default="morf,lerf,random", help="orders to remove in")
     add(
         "--operations",
-        metavar="mask,pad,delete",
-        help="how to remove (mask, or pad if unknown; of pictures mean, black, drop)",
+        metavar="mask,pad,delete,impute",
+        help="how to remove (mask, or pad if unknown; impute has the masked LM of --imputer fill "
+        "what is removed; of pictures mean, black, drop)",
+    )
+    add(
+        "--fills",
+        type=whole,
+        metavar="N",
+        help="fills of each input that are drawn under impute, 2 or more (5)",
     )
     add(
         "--units",

@@ -20,6 +20,7 @@ import torch
 from attribeam.pipeline.corpus.padding import padding_of
 from attribeam.pipeline.corpus.staging import sample_rows
 from attribeam.pipeline.options import Options
+from attribeam.pipeline.running.imputing import load_imputer
 from attribeam.pipeline.running.missing import Task, units_of_run
 from attribeam.pipeline.running.prepare import Checked
 from attribeam.pipeline.running.shard import Attributor, Shard, ShardWork
@@ -247,13 +248,15 @@ def _attributor(
     """What attributes a shard, and the seconds that statistics of the whole corpus will take."""
     samples = [n.sample for c in settings.chosen for n in c.needs if n.sample is not None]
     if not samples:
-        return Attributor(settings, model), 0.0
+        return Attributor(settings, model, imputer=load_imputer(settings)), 0.0
     few = sampled.rows[:: max(1, len(sampled.rows) // 64)]
     instances, _ = encode_rows(model, few, settings.encoding)
     start = clock()
     statistics = collect(model, instances, budget_for(model, settings.token_budget))
+    taken = clock() - start
     share = min(max(samples), sampled.count) / len(few)
-    return Attributor(settings, model, statistics), (clock() - start) * share
+    attributor = Attributor(settings, model, statistics, imputer=load_imputer(settings))
+    return attributor, taken * share
 
 
 def _grouped(

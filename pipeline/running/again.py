@@ -160,6 +160,7 @@ class Run:
         record = self.manifest["evaluation"]
         if any(unit.table == "curves" for unit in units) and evaluation is None and record:
             evaluation = _evaluation(record)
+            self._check_imputer(evaluation)
         return replace(
             self.settings,
             methods={
@@ -169,6 +170,17 @@ class Run:
             filled={name: tuple(of["tables"]) for name, of in records.items()},
             evaluation=evaluation,
         )
+
+    def _check_imputer(self, evaluation: Evaluation) -> None:
+        """Checks that the masked LM that filled a run's inputs is there to fill them again."""
+        if evaluation.imputer is None:
+            return
+        given, begun = self.settings.imputer, evaluation.imputer
+        if given is None or given.weights != begun.get("weights_sha256"):
+            raise UsageError(
+                f"the run's curves have inputs that {begun.get('source')} has filled (--operations "
+                "impute): name that masked LM with --imputer"
+            )
 
     def _left(
         self, unable: Mapping[Part, list[str]], strays: Sequence[str], stuck: int

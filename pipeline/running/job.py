@@ -161,6 +161,8 @@ def _begin(prepared: Prepared, options: Options, tell: Callable[[str], None]) ->
     if work.tasks and not is_dry_run(options):
         make_room(settings.output, work, settings.num_shards)
         send_model(settings)
+        if settings.imputer is not None:
+            send_model(settings.of_imputer)
 
 
 def _summary(prepared: Prepared, options: Options, start: float) -> Summary:

@@ -33,12 +33,13 @@ from attribeam.pipeline.parts import check_part, part_of
 from attribeam.pipeline.places import check_model_folder
 from attribeam.pipeline.running.again import NOTHING, Run, Work, passing_parts
 from attribeam.pipeline.running.identity import base_name, record
+from attribeam.pipeline.running.imputing import find_imputer
 from attribeam.pipeline.running.loadable import is_described
 from attribeam.pipeline.running.manifest import merged, other_versions, read_manifest
 from attribeam.pipeline.running.perturbing import decided
 from attribeam.pipeline.running.restoring import check_restorable, clear, restore
 from attribeam.pipeline.running.statistics import ensure_statistics
-from attribeam.pipeline.settings import ModelCopy, Settings
+from attribeam.pipeline.settings import ImputerPlace, ModelCopy, Settings
 from attribeam.pipeline.store.connecting import options_of_stores
 from attribeam.pipeline.store.damage import sorted_out, sweep
 from attribeam.pipeline.store.files import discard, discard_folder, is_local, join, list_files
@@ -49,9 +50,8 @@ from attribeam.schemas import UsageError
 from attribeam.schemas.layout import CARD, CORPUS, GIVEN, LOCK, MANIFEST, MODEL, STATISTICS
 from attribeam.schemas.manifest import NO_MODEL, CorpusIdentity, Manifest, is_imported, is_published
 from attribeam.transforms import Chosen, EncodeOptions, Model, choose, load_model
-from attribeam.transforms.evaluate import ORDERS, Evaluation
+from attribeam.transforms.evaluate import IMPUTE, ORDERS, CurveOperation, Evaluation
 from attribeam.transforms.inputs.row import Target
-from attribeam.transforms.inputs.seam import Operation
 from attribeam.transforms.inputs.targets import (
     GIVEN as GIVEN_CLASS,
 )
@@ -116,6 +116,7 @@ class Loaded:
         given_targets: The classes that another run explains, if it is these.
         scalar: Which scalar of it.
         evaluation: What is perturbed.
+        imputer: The masked LM that fills what is removed, if there is one.
         foreign: Scores that others computed, which are methods too.
     """
 
@@ -129,6 +130,7 @@ class Loaded:
     given_targets: GivenTargets | None
     scalar: Scalar
     evaluation: Evaluation | None
+    imputer: ImputerPlace | None
     foreign: list[Foreign]
 
 
@@ -173,6 +175,7 @@ class Checked(Loaded):
             encoding=self.encoding,
             methods={choice.name: dict(choice.params) for choice in self.chosen},
             evaluation=self.evaluation,
+            imputer=self.imputer,
             layers=options.layers,
             pixels=options.pixels,
             masks="mask" in self.corpus.columns,
@@ -227,6 +230,10 @@ def load(options: Options, workers: Workers) -> Loaded:
     target = parse_target(options.target if given_targets is None else GIVEN_CLASS, model)
     scalar = parse_explain(options.explain, model)
     evaluation = _evaluation(options, model)
+    imputer = _imputer(options, model, evaluation, here=here)
+    if imputer is not None and evaluation is not None:
+        known = {"source": base_name(imputer.source), "weights_sha256": imputer.weights}
+        evaluation = replace(evaluation, imputer=known)
     chosen, left_out = fit_all(chosen, model, scalar)
     return Loaded(
         folder=folder,
@@ -239,6 +246,7 @@ def load(options: Options, workers: Workers) -> Loaded:
         given_targets=given_targets,
         scalar=scalar,
         evaluation=evaluation,
+        imputer=imputer,
         foreign=foreign,
     )
 
@@ -263,6 +271,28 @@ def _evaluation(options: Options, model: Model) -> Evaluation | None:
     if options.perturb_dtype == "bfloat16":
         asked = replace(asked, dtype="bfloat16")
     return _in_order(asked.checked(model))
+
+
+def _imputer(
+    options: Options, model: Model, evaluation: Evaluation | None, *, here: bool
+) -> ImputerPlace | None:
+    """The masked LM that is asked for, checked."""
+    if options.imputer is None:
+        if evaluation is not None and IMPUTE in evaluation.operations:
+            raise UsageError(
+                f"--operations {IMPUTE} takes a masked LM of the model's tokenizer, which fills "
+                "what is removed: name it with --imputer"
+            )
+        return None
+    try:
+        folder = resolve_model(
+            options.imputer,
+            allow_pickle=options.allow_pickle,
+            trust_remote_code=options.trust_remote_code,
+        )
+    except UsageError as error:
+        raise UsageError(f"--imputer {options.imputer}: {error}") from error
+    return find_imputer(options, folder, model, evaluation, here=here)
 
 
 def _chosen(options: Options) -> list[Chosen]:
@@ -311,7 +341,7 @@ def check(
 def _in_order(evaluation: Evaluation) -> Evaluation:
     """An evaluation with its lists in one order, whichever they were given in."""
     orders = tuple(order for order in ORDERS if order in evaluation.orders)
-    operations = tuple(each for each in get_args(Operation) if each in evaluation.operations)
+    operations = tuple(each for each in get_args(CurveOperation) if each in evaluation.operations)
     return replace(evaluation, orders=orders, operations=operations)
 
 

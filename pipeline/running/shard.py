@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from attribeam.pipeline.corpus.given import with_given
 from attribeam.pipeline.corpus.targets import with_targets
+from attribeam.pipeline.running.imputing import load_imputer
 from attribeam.pipeline.running.missing import Task
 from attribeam.pipeline.running.said import said_rows
 from attribeam.pipeline.running.statistics import read_statistics
@@ -95,6 +96,7 @@ class Attributor:
     model: Model
     statistics: Statistics | None = None
     progress: Callable[[float], None] = lambda _: None
+    imputer: Model | None = None
     # A runner may call from several threads. Two shards at a time would take twice the memory.
     turn: threading.Lock = field(default_factory=threading.Lock)
 
@@ -104,7 +106,7 @@ class Attributor:
         check_precision(settings.dtype, settings.device)
         with local_model(settings) as folder:
             model = load_model(folder, device=settings.device, **settings.loading())
-        return cls(settings, model, read_statistics(settings), progress)
+        return cls(settings, model, read_statistics(settings), progress, load_imputer(settings))
 
     def process(self, shard: Shard) -> list[UnitResult]:
         """Computes the missing units of a shard.
@@ -306,6 +308,7 @@ class ShardWork:
                 evaluation,
                 token_budget=budget_for(self.model, self.settings.token_budget),
                 seed=self.settings.seed,
+                imputer=self.attributor.imputer,
             )
             for ranking, row in zip(rankings, points, strict=True):
                 if row is not None:

@@ -40,4 +40,8 @@ def _points(evaluation: Evaluation) -> int:
     """Points of a method's curves; those of random orders are of all methods alike."""
     orders = sum(order != "random" for order in evaluation.orders)
     fractions = _UNITS if evaluation.each else len(evaluation.fractions)
-    return fractions * orders * max(1, len(evaluation.operations))
+    ways = max(1, len(evaluation.operations))
+    if evaluation.draws is not None:
+        # Each fill is run, and in double precision once what draws it.
+        ways += evaluation.draws + 1
+    return fractions * orders * ways
