@@ -119,9 +119,29 @@ _NAMES = (
     "failure_summary",
 )
 
+# Views and macros that measure nothing, and so have no better and worse: what there is row by row,
+# sums and shares that describe, and parts of others. All else says under ``Metrics:`` of its
+# comment which values are better and what range they have, and in a paragraph what fools them.
+NO_METRICS = frozenset(
+    {
+        *("tokens", "word_within", "words", "documents", "document_tokens", "word_ranks"),
+        *("word_count", "document_word_ranks", "matching_spans", "harmonic_mean"),
+        *("area_under_curve", "compared_curves", "compared_points", "compared"),
+        *("degradation_curves", "bootstrap_weights", "inversions", "centred_ranks"),
+        *("summed_lists", "removable_positions", "rank_correlation", "kendall_tau"),
+        *("layer_tokens", "mixing", "information_tokens", "information_flow"),
+        *("head_importance", "interaction_edges", "receptive_field", "attribution_tree"),
+        *("trigger_candidates", "pattern_nodes", "pattern_consistency", "skip_share"),
+        *("pattern_consistency_accuracy", "path_share", "pattern_flow", "continuations"),
+        *("continuation_sources", "subset_drops", "failure_summary"),
+    }
+)
+
 _CREATED = re.compile(r"^create (view|macro) (\w+)(.* as table$)?", re.MULTILINE)
 _COLUMN = re.compile(r"^  (\w+)  +(\S.*)$")
 _CONTINUED = re.compile(r"^ {6,}(\S.*)$")
+_FOOLS = re.compile(r"What\s(?:else\s)?fools\s(?:it|them):\s((?:.|\n)+?)(?=\n\n|$)")
+_FOOLS_ELSEWHERE = re.compile(r"fools\s(?:it|them),?\sis\ssaid\sin\s`(\w+)`")
 
 
 class Created(NamedTuple):
@@ -129,6 +149,13 @@ class Created(NamedTuple):
 
     kind: str
     name: str
+
+
+class Metric(NamedTuple):
+    """Which values of a metric are better, in words, and what range they have."""
+
+    better: str
+    range: str
 
 
 class View(NamedTuple):
@@ -154,16 +181,36 @@ class View(NamedTuple):
     @property
     def columns(self) -> dict[str, str]:
         """The sentence of each column that the comment explains under ``Columns:``."""
-        _, _, manual = self.comment.partition("\nColumns:\n")
-        sentences: dict[str, str] = {}
-        name = ""
-        for line in manual.splitlines():
-            if found := _COLUMN.match(line):
-                name = found[1]
-                sentences[name] = found[2]
-            elif name and (more := _CONTINUED.match(line)):
-                sentences[name] += f" {more[1]}"
-        return sentences
+        return _entries(self.comment.partition("\nColumns:\n")[2])
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What the comment says under ``Metrics:`` of each column that is one."""
+        manual = self.comment.partition("\nMetrics:\n")[2].partition("\n\n")[0]
+        parts = {name: told.partition("; ") for name, told in _entries(manual).items()}
+        return {name: Metric(better, reach) for name, (better, _, reach) in parts.items()}
+
+    @property
+    def fools(self) -> str:
+        """What makes its metrics look better or worse than they are; empty if nothing is said."""
+        if said := _FOOLS.search(self.comment):
+            return " ".join(said[1].split())
+        if found := _FOOLS_ELSEWHERE.search(self.comment):
+            return next(view.fools for view in VIEWS if view.name == found[1])
+        return ""
+
+
+def _entries(manual: str) -> dict[str, str]:
+    """Names with a sentence each, as a section of a comment has them, that may go on below."""
+    sentences: dict[str, str] = {}
+    name = ""
+    for line in manual.splitlines():
+        if found := _COLUMN.match(line):
+            name = found[1]
+            sentences[name] = found[2]
+        elif name and (more := _CONTINUED.match(line)):
+            sentences[name] += f" {more[1]}"
+    return sentences
 
 
 def _load(name: str) -> View:

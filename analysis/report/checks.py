@@ -104,7 +104,10 @@ def _randomisation_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[She
                 "notice nothing, and skips carry the input through whatever is above it.",
             )
             meaning = "Mean Spearman correlation with the untouched model's scores, -1 to 1"
-            told = [column._replace(meaning=meaning) for column in sheet.columns]
+            told = [
+                column._replace(meaning=meaning, told="lower is better; -1 to 1")
+                for column in sheet.columns
+            ]
             key = f"randomisation-{kind}-{weights}"
             yield sheet._replace(key=key, columns=told)
 

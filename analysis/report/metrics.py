@@ -28,6 +28,13 @@ _FAITHFULNESS = {
     "degradation": ("degradation", "higher"),
     "decision_flip_fraction": ("decision flip", "lower"),
 }
+_DISTRIBUTIONS = {
+    "n": ("instances", ""),
+    "comprehensiveness_kl": ("comprehen&shy;siveness, KL", "higher"),
+    "sufficiency_kl": ("sufficiency, KL", "lower"),
+    "comprehensiveness_entropy": ("comprehen&shy;siveness, entropy", "lower"),
+    "sufficiency_entropy": ("sufficiency, entropy", ""),
+}
 _PLAUSIBILITY = {
     "token_f1": ("token F1", "higher"),
     "token_iou": ("token IoU", "higher"),
@@ -86,6 +93,7 @@ class Column(NamedTuple):
         better: ``higher``, ``lower``, or nothing if neither is better.
         meaning: A sentence, of the view's manual.
         order: ``ascending`` or ``descending`` if the table is sorted by it at first.
+        told: Which values are better and what range they have, of the view's manual.
     """
 
     name: str
@@ -93,6 +101,7 @@ class Column(NamedTuple):
     better: str
     meaning: str
     order: str = ""
+    told: str = ""
 
 
 class Cell(NamedTuple):
@@ -116,18 +125,20 @@ class Line(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """A table of methods and metrics."""
+    """A table of methods and metrics; ``fools`` is what makes them look better than they are."""
 
     key: str
     title: str
     note: str
     columns: list[Column]
     rows: list[Line]
+    fools: str = ""
 
 
 def metric_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
     """The tables of the metrics that the run has."""
     yield from _faithfulness_sheets(connection)
+    yield from _distribution_sheets(connection)
     yield from _continuation_sheets(connection)
     plausible = query_rows(connection, "from plausibility") if has_view("plausibility") else []
     if plausible:
@@ -139,7 +150,9 @@ def metric_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
 def _cost_sheet(costs: list[Row], gaps: list[Row]) -> Sheet:
     by_method = {row["method"]: row for row in gaps}
     rows = [{**by_method.get(row["method"], {}), **row} for row in costs]
-    columns, lines = sheet_of(rows, _COST, {}, ("cost", "completeness"), "seconds_per_instance")
+    columns, lines, fools = sheet_of(
+        rows, _COST, {}, ("cost", "completeness"), "seconds_per_instance"
+    )
     timed = {row["instances"] for row in costs if finite(row["seconds_per_instance"]) is not None}
     unequal = unknown = ""
     if len(timed) > 1:
@@ -161,6 +174,7 @@ def _cost_sheet(costs: list[Row], gaps: list[Row]) -> Sheet:
         "instances, of the additive methods.",
         columns,
         lines,
+        fools,
     )
 
 
@@ -209,6 +223,23 @@ def _faithfulness_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Shee
                 "degradation",
                 [row["method"] for row in apart],
             ),
+        )
+
+
+def _distribution_sheets(connection: duckdb.DuckDBPyConnection) -> Iterator[Sheet]:
+    """A table per way to perturb, of runs that keep what the model says of all classes."""
+    view = "faithfulness_distributions"
+    found = query_rows(connection, f"from {view} where n > 0") if has_view(view) else []
+    ways = sorted({(row["protocol"], row["operation"]) for row in found})
+    for number, way in enumerate(ways):
+        own = [row for row in found if (row["protocol"], row["operation"]) == way]
+        yield Sheet(
+            f"distributions-{number}",
+            f"Faithfulness of all that the model says{f', {way[0]}s {way[1]}' * (len(ways) > 1)}",
+            "ERASER's entropy and KL forms, in nats: how the whole distribution changes without "
+            "the most relevant (comprehensiveness) and with that alone (sufficiency), as means "
+            f"over the fractions. {same_instances(own)}",
+            *sheet_of(own, _DISTRIBUTIONS, {}, (view,), "comprehensiveness_kl"),
         )
 
 
@@ -284,15 +315,18 @@ def sheet_of(
     views: Sequence[str],
     first: str,
     apart: Collection[str] = (),
-) -> tuple[list[Column], list[Line]]:
-    """Columns of those metrics that some method has, and a line per method, the best first.
+) -> tuple[list[Column], list[Line], str]:
+    """Columns of those metrics that some method has, a line per method, and what fools them.
 
-    Methods that stand ``apart`` are compared with no other, and come last.
+    The best method comes first. Methods that stand ``apart`` are compared with no other, and come
+    last.
     """
     meanings: dict[str, str] = {}
-    for view in VIEWS:
-        if view.name in views:
-            meanings |= view.columns
+    told: dict[str, str] = {}
+    asked = {view.name: view for view in VIEWS if view.name in views}
+    for view in asked.values():
+        meanings |= view.columns
+        told |= {name: f"{of.better}; {of.range}" for name, of in view.metrics.items()}
     columns = [
         # Labels are ours, and a long one may be hyphenated.
         Column(
@@ -301,6 +335,7 @@ def sheet_of(
             better,
             meanings.get(name, ""),
             {"higher": "descending", "lower": "ascending"}[better] if name == first else "",
+            told.get(name, ""),
         )
         for name, (label, better) in metrics.items()
         if any(finite(row.get(name)) is not None for row in rows)
@@ -317,7 +352,9 @@ def sheet_of(
         value = lead[method]
         return value is None, method in apart, 0.0 if value is None else sign * value, method
 
-    return columns, [Line(method, cells[method]) for method in sorted(cells, key=place)]
+    # The manual of the view whose metric leads speaks for the sheet.
+    fools = next((asked[name].fools for name in views if asked[name].fools), "")
+    return columns, [Line(method, cells[method]) for method in sorted(cells, key=place)], fools
 
 
 def _cells(

@@ -9,6 +9,15 @@
 --
 -- The work grows with instances x pairs of methods x tokens.
 --
+-- What fools them: methods that are alike by construction agree, right or wrong, and none is more
+-- faithful for it (`consensus` gives a family one vote). Of short texts correlations are noise.
+-- Scores of opposite sign disagree though they name the same words: `agreement_absolute`.
+--
+-- Metrics:
+--   spearman  higher is more alike; -1 to 1
+--   kendall   higher is more alike; -1 to 1
+--   jaccard   higher is more alike; 0 to 1
+--
 -- Columns:
 --   method_a  The method whose name comes first
 --   method_b  The other

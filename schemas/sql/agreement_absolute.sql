@@ -16,6 +16,14 @@
 --
 -- The work grows with instances x pairs of methods x tokens.
 --
+-- Metrics:
+--   feature_agreement        higher is more alike; 0 to 1
+--   rank_agreement           higher is more alike; 0 to 1
+--   sign_agreement           higher is more alike; 0 to 1
+--   signed_rank_agreement    higher is more alike; 0 to 1
+--   rank_correlation         higher is more alike; -1 to 1
+--   pairwise_rank_agreement  higher is more alike; 0 to 1
+--
 -- Columns:
 --   method_a  The method whose name comes first
 --   method_b  The other

@@ -10,6 +10,14 @@
 -- All measures are symmetrical, and the higher, the more alike; what fools them is said in
 -- `agreement_absolute`.
 --
+-- Metrics:
+--   feature_agreement        higher is more alike; 0 to 1
+--   rank_agreement           higher is more alike; 0 to 1
+--   sign_agreement           higher is more alike; 0 to 1
+--   signed_rank_agreement    higher is more alike; 0 to 1
+--   rank_correlation         higher is more alike; -1 to 1
+--   pairwise_rank_agreement  higher is more alike; 0 to 1
+--
 -- Columns:
 --   method_a  The method whose name comes first
 --   method_b  The other

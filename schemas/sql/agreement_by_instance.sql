@@ -6,6 +6,13 @@
 -- counts. A correlation is null where a method gives all tokens the same score, or there is but one
 -- token. Scores that aren't all finite have no row.
 --
+-- What fools them is said in `agreement`.
+--
+-- Metrics:
+--   spearman  higher is more alike; -1 to 1
+--   kendall   higher is more alike; -1 to 1
+--   jaccard   higher is more alike; 0 to 1
+--
 -- Columns:
 --   method_a  The method whose name comes first
 --   method_b  The other

@@ -18,6 +18,11 @@
 -- the overlap of the highest quarter of the tokens, 0 to 1; other_class, the number of instances
 -- explained for another class in the other run; and other_tokens, the number of those of either run
 -- that are not in the other one, or made of other tokens there.
+--
+-- Metrics:
+--   spearman           higher is more alike; -1 to 1
+--   spearman_absolute  higher is more alike; -1 to 1
+--   jaccard            higher is more alike; 0 to 1
 create macro agreement_with(other) as table
 with theirs as materialized (
     from query(

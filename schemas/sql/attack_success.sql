@@ -5,6 +5,12 @@
 -- connect. `success` leaves out what was wrong before, so it is not the difference of the two
 -- accuracies: an instance that the trigger makes right counts in accuracy_after alone.
 --
+-- What fools it: any added tokens change some predictions, so hold a random trigger beside it; only
+-- texts that were right count, and those near the boundary are the first to turn.
+--
+-- Metrics:
+--   success  higher is a stronger trigger; 0 to 1
+--
 -- Columns:
 --   trigger          The trigger's tokens, joined by blanks
 --   n                Number of instances

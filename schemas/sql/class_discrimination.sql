@@ -11,6 +11,11 @@
 --   from class_discrimination_over(common := false)
 --   from class_discrimination_over(methods := ['bt_head', 'bt_token'])
 --
+-- Metrics:
+--   own_share  higher is better; 0 to 1
+--   own_hit    higher is better; 0 to 1
+--   other_hit  lower is better; 0 to 1
+--
 -- Columns:
 --   n             Number of instances
 --   own_share     Mean of m / (m + o), m and o being the shares of the positive scores on the

@@ -9,6 +9,15 @@
 -- Methods are compared on the same instances, those of which each of them has a gap;
 -- `completeness_over(common := false)` has each method's own.
 --
+-- What fools it: scores that add up needn't be right, since a sum says nothing of how it is shared
+-- out. Relative gaps are large where the output hardly differs from that of the baseline.
+--
+-- Metrics:
+--   median_gap           lower is better; 0 or more
+--   mean_gap             lower is better; 0 or more
+--   max_gap              lower is better; 0 or more
+--   median_relative_gap  lower is better; 0 or more
+--
 -- Columns:
 --   n                    Number of attributions with a gap
 --   median_gap           Median of |delta|, in the unit of the output

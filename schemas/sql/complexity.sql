@@ -16,6 +16,13 @@
 --   from complexity_over(common := false)
 --   from complexity_over(methods := ['lime', 'saliency'])
 --
+-- Metrics:
+--   entropy           lower is less complex; 0 to the logarithm of the number of tokens
+--   entropy_share     lower is less complex; 0 to 1
+--   gini              higher is less complex; 0 to below 1
+--   effective         lower is less complex; 1 to the number of tokens
+--   effective_number  lower is less complex; 1 to the number of tokens
+--
 -- Columns:
 --   n                 Number of instances that are compared, and that have a token to compare
 --   constant          Number of them that have no shares, and count in no mean: all scores are 0

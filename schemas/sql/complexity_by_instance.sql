@@ -5,6 +5,13 @@
 -- all scores are 0. Scores that aren't all finite have no row. What they mean, and what fools them,
 -- is said in `complexity`.
 --
+-- Metrics:
+--   entropy           lower is less complex; 0 to the logarithm of the number of tokens
+--   entropy_share     lower is less complex; 0 to 1
+--   gini              higher is less complex; 0 to below 1
+--   effective         lower is less complex; 1 to the number of tokens
+--   effective_number  lower is less complex; 1 to the number of tokens
+--
 -- Columns:
 --   tokens            Number n of tokens
 --   entropy           - sum q ln q in nats, 0 to ln n; lower is less complex. Bhatt et al. 2020

@@ -19,6 +19,10 @@
 --   from consensus_over(methods := ['lime', 'saliency', 'alti'])
 --   from consensus_over(absolute := true)
 --
+-- Metrics:
+--   consensus    higher is more alike; -1 to 1
+--   concordance  higher is more alike; 0 to 1
+--
 -- Columns:
 --   family       As in `consensus_by_instance`
 --   families     Number of families that vote, the fewest on any of the instances

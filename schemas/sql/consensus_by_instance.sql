@@ -9,6 +9,10 @@
 --
 --   from consensus_by_instance_over(methods := ['lime', 'saliency', 'alti'], absolute := true)
 --
+-- Metrics:
+--   consensus    higher is more alike; -1 to 1
+--   concordance  higher is more alike; 0 to 1
+--
 -- Columns:
 --   family       Family of the method; the method itself in runs that don't say
 --   families     Number of families that vote on the instance

@@ -2,6 +2,25 @@
 -- that follow at once: means of `continuation_faithfulness_by_instance`, a row per method, protocol,
 -- operation and question_kind, with its columns' meanings.
 --
+-- What fools them: log-probabilities have no bound, so that a few tokens that become all but
+-- impossible are most of a mean; a token that the words just before it determine is explained by
+-- these under any method. Shares (normalised) are large where there is little to lose. For inputs
+-- with parts missing see `faithfulness`.
+--
+-- Metrics:
+--   aopc_log_prob           higher is better; any size
+--   aopc_normalised         higher is better; any size, mostly 0 to 1
+--   sufficiency             lower is better; any size
+--   sufficiency_normalised  lower is better; any size, mostly 0 to 1
+--   top1_drop               higher is better; any size
+--   top3_drop               higher is better; any size
+--   top5_drop               higher is better; any size
+--   deletion                lower is better; 0 to 1
+--   insertion               higher is better; 0 to 1
+--   rise                    lower is better; 0 to 1
+--   mas                     lower is better; 0 to 1
+--   contrastive_flip        lower is better; 0 to 1
+--
 -- Columns:
 --   n                   Number of instances
 --   lost                Mean of lp(0) - lp(1), which is the same for all methods

@@ -7,6 +7,22 @@
 -- that follows is asked for, that is kept too (`continuations.removable`). A metric is null where
 -- the order that it needs was not run.
 --
+-- What fools them is said in `continuation_faithfulness`.
+--
+-- Metrics:
+--   aopc_log_prob           higher is better; any size
+--   aopc_normalised         higher is better; any size, mostly 0 to 1
+--   sufficiency             lower is better; any size
+--   sufficiency_normalised  lower is better; any size, mostly 0 to 1
+--   top1_drop               higher is better; any size
+--   top3_drop               higher is better; any size
+--   top5_drop               higher is better; any size
+--   deletion                lower is better; 0 to 1
+--   insertion               higher is better; 0 to 1
+--   rise                    lower is better; 0 to 1
+--   mas                     lower is better; 0 to 1
+--   contrastive_flip        lower is better; 0 to 1
+--
 -- Columns:
 --   question_kind       next for a token that follows, all for all of them at once
 --   units               Number of tokens, words or segments that can be removed

@@ -6,6 +6,15 @@
 -- and trees) they aren't known. Each method is on its own instances, which may not be the others';
 -- `cost_faithfulness` has seconds over the same ones.
 --
+-- What fools it: seconds are of one machine, one batch size and what else ran there. Methods that
+-- failed on the long texts look cheaper: `cost_faithfulness` has the same texts for all.
+--
+-- Metrics:
+--   seconds_per_instance  lower is cheaper; 0 or more
+--   instances_per_second  higher is cheaper; 0 or more
+--   tokens_per_second     higher is cheaper; 0 or more
+--   failures              lower is better; 0 or more
+--
 -- Columns:
 --   instances             Number of instances attributed: those in the method's tables
 --   tokens                Number of tokens attributed, special tokens included

@@ -5,6 +5,16 @@
 -- as cheap and at least as faithful, and better in one of the two. A front is null where the
 -- metric is.
 --
+-- What fools it: costs are of one machine, and a setting of a method (its points or samples) moves
+-- it along the front. For the metrics see `faithfulness`.
+--
+-- Metrics:
+--   seconds_per_instance  lower is cheaper; 0 or more
+--   comprehensiveness     higher is better; -1 to 1
+--   sufficiency           lower is better; -1 to 1
+--   auc_difference        higher is better; -1 to 1
+--   degradation           higher is better; any size, mostly -1 to 1
+--
 -- Columns:
 --   n                      Number of instances with curves
 --   seconds_per_instance   Mean over the same instances of the seconds of the attributions, as in

@@ -7,6 +7,11 @@
 -- their ranks. Where methods have no class, the output is that of the run's. Words are the sum of
 -- their tokens.
 --
+-- What fools it is said in `datamodeling`.
+--
+-- Metrics:
+--   lds  higher is better; -1 to 1
+--
 -- Columns:
 --   masks   Number of masks
 --   lds     Linear datamodeling score, -1 to 1; higher is better; null where either never varies. Park

@@ -16,6 +16,15 @@
 -- Under the protocol `compat`, the end of a curve may keep a token, another one per order;
 -- `bottom` is the mean over the orders.
 --
+-- What fools them: it is divided by what the corpus loses when all is removed, so that where that
+-- is little, small differences look large. Fully degraded inputs are like nothing that the model
+-- was trained on. See `faithfulness` too.
+--
+-- Metrics:
+--   lerf         higher is better; any size, mostly 0 to 1
+--   morf         lower is better; any size, mostly 0 to 1
+--   degradation  higher is better; any size, mostly -1 to 1
+--
 -- Columns:
 --   n            Number of instances
 --   top          Mean probability of the explained class on whole inputs

@@ -13,6 +13,12 @@
 -- Windows of one text, and questions about it, are drawn together. Intervals of a few texts are too
 -- narrow; where top and bottom hardly differ, they have no bounds.
 --
+-- What fools it is said in `degradation`; an interval over texts says nothing of other corpora or
+-- models.
+--
+-- Metrics:
+--   degradation  higher is better; any size, mostly -1 to 1
+--
 -- Columns:
 --   degradation  As in the view `degradation`
 --   low          2.5 % percentile over the replicates

@@ -7,7 +7,7 @@
 -- corpus's rationales, as DeYoung et al. 2020 (ERASER) do; `token_f1` as many words as the text's
 -- own rationale has. All are from 0 to 1, and higher is better.
 --
--- What fools it. That people agree makes no explanation faithful. Words that the model never saw
+-- What fools it: that people agree makes no explanation faithful. Words that the model never saw
 -- have no score, rank last, and are missed where the rationale marks them, as in ERASER's code:
 -- `unseen` says how many there are, and a run with `--overflow stride` sees them all. In older runs
 -- such words are unknown, and values too high. Tokens in several windows have the mean of scores
@@ -17,6 +17,13 @@
 --
 --   from document_plausibility_over(common := false)
 --   from document_plausibility_over(methods := ['lime', 'saliency'])
+--
+-- Metrics:
+--   token_f1           higher is better; 0 to 1
+--   eraser_token_f1    higher is better; 0 to 1
+--   eraser_iou_f1      higher is better; 0 to 1
+--   average_precision  higher is better; 0 to 1
+--   auprc              higher is better; 0 to 1
 --
 -- Columns:
 --   n                  Number of texts (and questions about them)

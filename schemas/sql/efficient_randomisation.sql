@@ -11,6 +11,9 @@
 --
 --   from efficient_randomisation_over(bins := 10)
 --
+-- Metrics:
+--   rise  higher is better; above -1
+--
 -- Columns:
 --   n               Number of instances with an entropy before that isn't 0
 --   rise            Mean of (H after - H before) / H before, above -1; higher is better

@@ -3,6 +3,14 @@
 --
 -- Evidence is what we know, and faithfulness what the model uses: see both.
 --
+-- What fools them: the model may rely on other words than the evidence that we know, and rightly
+-- so; of short prompts even a random order finds it (`chance`). A mean reciprocal rank is made by
+-- the first places.
+--
+-- Metrics:
+--   mrr     higher is better; 0 to 1
+--   recall  higher is better; 0 to 1
+--
 -- Columns:
 --   n                Number of instances
 --   subset           Subset of the corpus, where it has any

@@ -4,6 +4,12 @@
 -- Ranked are the tokens that can be removed, by raw score, the highest first; of equal ones each has
 -- the mean of their ranks.
 --
+-- What fools them is said in `evidence`.
+--
+-- Metrics:
+--   reciprocal_rank  higher is better; 0 to 1
+--   recall           higher is better; 0 to 1
+--
 -- Columns:
 --   tokens           Number of tokens that are ranked
 --   marked           Those of the evidence

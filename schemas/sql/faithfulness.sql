@@ -20,6 +20,24 @@
 -- several times as fast as the mean of a row per instance, and equal to it. With the means of whole
 -- and of emptied inputs beside, that is a macro of its own, which `degradation` asks too.
 --
+-- What fools them: emptied and half-emptied inputs are like nothing that the model was trained on,
+-- so that a drop may be of their shape and not of what is gone: compare operations. A probability
+-- near 0 or 1 hardly moves, whatever is removed. A method that only finds what many words say alike
+-- removes one of them to no effect. `random` is what nothing comes to. Ranges are those of
+-- probabilities: of models whose outputs are values there are none, nor decision flips.
+--
+-- Metrics:
+--   comprehensiveness       higher is better; -1 to 1
+--   sufficiency             lower is better; -1 to 1
+--   aopc                    higher is better; -1 to 1
+--   log_odds                lower is better; -70 to 70
+--   auc_morf                lower is better; 0 to 1
+--   auc_lerf                higher is better; 0 to 1
+--   auc_difference          higher is better; -1 to 1
+--   decision_flip_fraction  lower is better; 0 to 1
+--   decision_flip_low       lower is better; 0 to 1
+--   flipped                 higher is better; 0 to 1
+--
 -- Columns:
 --   n                  Number of instances
 --   comprehensiveness  Mean drop of the probability when the most relevant is removed; higher is

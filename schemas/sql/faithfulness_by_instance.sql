@@ -10,6 +10,19 @@
 -- Curves that can't be summed, with nothing to remove or a probability that is no number, have no
 -- row; `left_out` of `faithfulness` counts them.
 --
+-- What fools them is said in `faithfulness`.
+--
+-- Metrics:
+--   comprehensiveness       higher is better; -1 to 1
+--   sufficiency             lower is better; -1 to 1
+--   aopc                    higher is better; -1 to 1
+--   log_odds                lower is better; -70 to 70
+--   auc_morf                lower is better; 0 to 1
+--   auc_lerf                higher is better; 0 to 1
+--   auc_difference          higher is better; -1 to 1
+--   decision_flip_fraction  lower is better; 0 to 1
+--   decision_flip_low       lower is better; 0 to 1
+--
 -- Columns:
 --   units              Number of removable tokens or words
 --   probability        p(0)

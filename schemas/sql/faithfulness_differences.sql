@@ -26,6 +26,13 @@
 --
 -- The work is methods x instances x (1000 + draws) sums, and pairs x metrics x draws comparisons.
 --
+-- Metrics:
+--   difference  better as its metric in `faithfulness`; -2 to 2; of log_odds -140 to 140
+--   wins        higher is better for method_a; 0 to 1
+--   p           lower is surer; above 0 to 1
+--   p_holm      lower is surer; above 0 to 1
+--   d_z         farther from 0 is a larger effect; any size
+--
 -- Columns:
 --   method_a    The method whose name comes first
 --   method_b    The other

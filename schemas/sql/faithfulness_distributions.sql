@@ -15,6 +15,14 @@
 --   from faithfulness_distributions_over(common := false)
 --   from faithfulness_distributions_over(methods := ['lime', 'saliency'])
 --
+-- Metrics:
+--   comprehensiveness_entropy  lower is better; minus to plus the logarithm of the number of
+--                              outputs
+--   sufficiency_entropy        nearest to 0 is best; minus to plus the logarithm of the number of
+--                              outputs
+--   comprehensiveness_kl       higher is better; 0 or more
+--   sufficiency_kl             lower is better; 0 or more
+--
 -- Columns:
 --   n                          Number of instances that are compared
 --   entropy                    Mean entropy of what the model says of whole inputs, in nats; of no

@@ -12,6 +12,14 @@
 -- row. Else rows are those of `faithfulness_by_instance`. What fools them is said in
 -- `faithfulness_distributions`.
 --
+-- Metrics:
+--   comprehensiveness_entropy  lower is better; minus to plus the logarithm of the number of
+--                              outputs
+--   sufficiency_entropy        nearest to 0 is best; minus to plus the logarithm of the number of
+--                              outputs
+--   comprehensiveness_kl       higher is better; 0 or more
+--   sufficiency_kl             lower is better; 0 or more
+--
 -- Columns:
 --   units                      Number of units that can be removed
 --   entropy                    H(P(0)), how unsure the model is of the whole input; 0 to the

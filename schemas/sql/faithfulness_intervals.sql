@@ -7,6 +7,13 @@
 -- work is methods x instances x 1000 sums: seconds for 5,000 instances and 20 methods. Windows of
 -- one text, and questions about it, are drawn together. Intervals of a few texts are too narrow.
 --
+-- What fools them: the intervals of two methods may overlap where the difference is sure, since
+-- both are of the same texts: ask `faithfulness_differences`. They say nothing of other corpora or
+-- models. For the metrics see `faithfulness`.
+--
+-- Metrics:
+--   value  better as its metric in `faithfulness`; as there
+--
 -- Columns:
 --   metric  Name of the column of `faithfulness`
 --   value   As in `faithfulness`

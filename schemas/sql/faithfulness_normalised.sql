@@ -18,6 +18,11 @@
 --   from faithfulness_normalised_over(common := false)
 --   from faithfulness_normalised_over(methods := ['lime', 'saliency'])
 --
+-- Metrics:
+--   normalised_comprehensiveness  higher is better; 0 to 20
+--   normalised_sufficiency        higher is better; -19 to 1
+--   ratio_to_random               higher is better; -20 to 20
+--
 -- Columns:
 --   n                Number of instances that are compared
 --   unreacting       Number of them whose prediction falls by less than 0.05 when they are emptied:

@@ -10,6 +10,11 @@
 -- fragility. What fools them is said in `faithfulness_normalised`. Curves without a row are those
 -- that have none in `faithfulness_by_instance`.
 --
+-- Metrics:
+--   normalised_comprehensiveness  higher is better; 0 to 20
+--   normalised_sufficiency        higher is better; -19 to 1
+--   ratio_to_random               higher is better; -20 to 20
+--
 -- Columns:
 --   units            Number of units that can be removed
 --   null_difference  d(1), 0 to 1; mean over the orders where their ends differ (`compat`)

@@ -15,6 +15,9 @@
 -- Its columns are method, protocol, operation, metric (comprehensiveness and aopc: higher is
 -- better; sufficiency: lower is better; all from -1 to 1); n, the number of instances; value and
 -- other_value, the means of either run; difference, with its interval low to high.
+--
+-- Metrics:
+--   difference  better as its metric in `faithfulness`; -2 to 2
 create macro faithfulness_with(other) as table
 with theirs as (
     from query(

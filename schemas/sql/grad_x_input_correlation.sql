@@ -11,6 +11,12 @@
 -- All methods are compared on the same instances, those that every one of them has scores of;
 -- `grad_x_input_correlation_over` takes others, as `agreement_over` does.
 --
+-- What fools it: gradient x input is no truth, and whoever is like it inherits its faults; of short
+-- texts it is noise.
+--
+-- Metrics:
+--   spearman  higher is more alike; -1 to 1
+--
 -- Columns:
 --   n         Number of instances that are compared
 --   constant  Number of them without a correlation: one token, or equal magnitudes for all

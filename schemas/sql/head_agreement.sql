@@ -7,6 +7,13 @@
 -- Several methods are compared on the same instances of a subset; `head_agreement_over(common :=
 -- false)` has each method's own.
 --
+-- What fools it: a few heads of large importance are most of Pearson's correlation; importances of
+-- few instances are noise; and heads that matter for all that the model does agree on any subset.
+--
+-- Metrics:
+--   pearson   higher is more alike; -1 to 1
+--   spearman  higher is more alike; -1 to 1
+--
 -- Columns:
 --   method_a     Method of the first group
 --   subset_a     Its subset; null for the instances without one

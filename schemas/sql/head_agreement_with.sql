@@ -8,6 +8,12 @@
 -- The columns are method, other_method, heads (the number compared), the Pearson and Spearman
 -- correlations of the mean largest attribution over the heads, as in `head_agreement`, and the
 -- numbers n and other_n of instances that the means are over.
+--
+-- What fools it is said in `head_agreement`.
+--
+-- Metrics:
+--   pearson   higher is more alike; -1 to 1
+--   spearman  higher is more alike; -1 to 1
 create macro head_agreement_with(files) as table
 with importance as (
     select false as other, method, layer, head, avg(attr_max::double) as importance, count(*) as n

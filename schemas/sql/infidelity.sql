@@ -2,7 +2,7 @@
 -- method; means over instances of what `infidelity_by_instance` has (`attribeam check`).
 --
 -- All methods are held against the same subsets, of sizes that are uniform from one unit to all.
--- What fools it. Removed tokens leave inputs that the model wasn't trained on, as in `curves`: see
+-- What fools it: removed tokens leave inputs that the model wasn't trained on, as in `curves`: see
 -- what other operations say. Subsets like those that LIME and SHAP are fitted to favour these two,
 -- and LIME's and SHAP's own least squares are nearly what is measured. One instance's mean over 100
 -- subsets has a standard error of 8 to 24 %: compare methods on the same check alone. A method
@@ -14,6 +14,14 @@
 --
 --   from infidelity_over(common := false)
 --   from infidelity_over(methods := ['lime', 'saliency'])
+--
+-- Metrics:
+--   infidelity                lower is better; 0 or more
+--   infidelity_relative       lower is better; 0 to 1
+--   faithfulness_correlation  higher is better; -1 to 1
+--   tau_loo                   higher is better; -1 to 1
+--   non_sensitivity           lower is better; 0 to 1
+--   opposite                  lower is better; 0 to 1
 --
 -- Columns:
 --   n                         Number of instances

@@ -3,6 +3,14 @@
 -- sum of its scores and d the drop of the explained scalar, over random subsets. What they mean,
 -- and what fools them, is said in `infidelity`.
 --
+-- Metrics:
+--   infidelity                lower is better; 0 or more
+--   infidelity_relative       lower is better; 0 to 1
+--   faithfulness_correlation  higher is better; -1 to 1
+--   tau_loo                   higher is better; -1 to 1
+--   non_sensitivity           lower is better; 0 to 1
+--   infidelity_scaled         lower is better; 0 or more
+--
 -- Columns:
 --   samples                   Number of random subsets
 --   infidelity                Mean of (I . phi - d)^2, in squares of the explained scalar's unit, 0

@@ -4,6 +4,11 @@
 -- Percentiles over 1000 replicates (`bootstrap_weights`), on the same samples for all methods; in
 -- each, counts are pooled and means taken anew. Questions about one picture are drawn together.
 --
+-- What fools them is said in `segmentation`.
+--
+-- Metrics:
+--   value  higher is better; 0 to 1
+--
 -- Columns:
 --   metric  Name of the column of `segmentation`
 --   value   As in `segmentation`

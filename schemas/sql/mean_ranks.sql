@@ -17,6 +17,9 @@
 -- forms of one method push others down. Many texts make all differ that differ at all. Methods that
 -- explain different classes can't be compared (`faithfulness`).
 --
+-- Metrics:
+--   mean_rank  lower is better; 1 to the number of methods
+--
 -- Columns:
 --   metric    comprehensiveness, sufficiency, aopc or auc_difference, as in `faithfulness`
 --   n         Number of texts

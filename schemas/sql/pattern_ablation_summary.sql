@@ -22,6 +22,13 @@
 -- that says nothing is right by chance, so that `nothing` and `random` are what to compare with.
 -- Instances with an output that isn't finite are left out, with all of their kinds.
 --
+-- What fools it: a model that keeps little may fall back on the most frequent class, and be right
+-- as often as that is; `accuracy_kept` may be above 1.
+--
+-- Metrics:
+--   accuracy       higher is better; 0 to 1
+--   accuracy_kept  higher is better; 0 or more
+--
 -- Columns:
 --   subset         Subset of the corpus; null for all instances
 --   kind           What is kept

@@ -8,6 +8,13 @@
 -- words with next to no influence are arbitrarily large: `concentration` therefore divides sums, in
 -- which such words hardly count, and the mean is dominated by them. Nothing is clipped.
 --
+-- What fools it: influences of opposite sign cancel in the input influence, so that shares may be
+-- above 1; a short network has few paths, and much in each.
+--
+-- Metrics:
+--   concentration   higher is more concentrated; 0 or more
+--   sign_agreement  higher is better; 0 to 1
+--
 -- Columns:
 --   level           embedding or attention
 --   subset          Subset of the corpus; null for all instances

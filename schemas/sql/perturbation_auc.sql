@@ -12,6 +12,18 @@
 -- is right for the share of one class, so areas here have the end that was measured, and two
 -- columns the forced one.
 --
+-- What fools them: accuracy also falls where the model was right by chance, and areas begin where
+-- the model does, so that those of two models can't be compared. For inputs with parts missing see
+-- `faithfulness`.
+--
+-- Metrics:
+--   positive_accuracy         lower is better; 0 to 1
+--   negative_accuracy         higher is better; 0 to 1
+--   positive_probability      lower is better; 0 to 1
+--   negative_probability      higher is better; 0 to 1
+--   positive_accuracy_forced  lower is better; 0 to 1
+--   negative_accuracy_forced  higher is better; 0 to 1
+--
 -- Columns:
 --   n                     Number of instances
 --   labelled              Number of them with a gold label

@@ -23,6 +23,22 @@
 -- which it marks nothing are left out. Values are then others than those of whole texts, mostly
 -- higher; `cut`, `unseen` and `unranked` say how much of the texts this is about.
 --
+-- What fools them: a rationale is what people find convincing, not what the model used, and a model
+-- that is right for wrong reasons has faithful explanations that score low. Long rationales are
+-- found by chance: hold `random` beside them. Unmarked words may matter too. Parts of texts lack
+-- words that the rationale may mark (`unseen`).
+--
+-- Metrics:
+--   token_f1             higher is better; 0 to 1
+--   token_iou            higher is better; 0 to 1
+--   iou_f1               higher is better; 0 to 1
+--   average_precision    higher is better; 0 to 1
+--   auprc                higher is better; 0 to 1
+--   eraser_token_f1      higher is better; 0 to 1
+--   eraser_iou_f1        higher is better; 0 to 1
+--   hatexplain_token_f1  higher is better; 0 to 1
+--   hatexplain_iou_f1    higher is better; 0 to 1
+--
 -- Columns:
 --   n                    Number of instances
 --   token_f1             Mean share of the m highest words that are in a rationale of m words

@@ -7,6 +7,17 @@
 -- then the same. `plausibility` also has the two usual choices of the same size for a whole corpus.
 -- Spans are runs of neighbouring words, of the choice and of the rationale.
 --
+-- What fools them is said in `plausibility`.
+--
+-- Metrics:
+--   token_f1           higher is better; 0 to 1
+--   token_iou          higher is better; 0 to 1
+--   iou_precision      higher is better; 0 to 1
+--   iou_recall         higher is better; 0 to 1
+--   iou_f1             higher is better; 0 to 1
+--   average_precision  higher is better; 0 to 1
+--   auprc              higher is better; 0 to 1
+--
 -- Columns:
 --   words              Number of words n
 --   marked             Number of words in the rationale m

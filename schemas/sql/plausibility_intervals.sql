@@ -5,6 +5,11 @@
 -- metrics are those whose choice of words needs no corpus: token_f1, token_iou, iou_f1,
 -- average_precision and auprc. Windows of one text, and questions about it, are drawn together.
 --
+-- What fools them is said in `plausibility`; windows of a text count as instances here.
+--
+-- Metrics:
+--   value  higher is better; 0 to 1
+--
 -- Columns:
 --   metric  Name of the column of `plausibility`
 --   value   As in `plausibility`

@@ -17,6 +17,11 @@
 --   from pointing_over(common := false)
 --   from pointing_over(methods := ['lime', 'saliency'])
 --
+-- Metrics:
+--   pointing        higher is better; 0 to 1
+--   relevance_mass  higher is better; 0 to 1
+--   roc_auc         higher is better; 0 to 1
+--
 -- Columns:
 --   n               Number of instances
 --   pointing        Share of them whose word with the highest score is in the rationale, 0 to 1;

@@ -1,7 +1,12 @@
 -- Where a method's relevance lies, beside the human rationale: one row per instance and method.
 --
 -- Of the same words, scores and instances as `plausibility_by_instance` (see `word_ranks`). What
--- fools the measures is said in `pointing`.
+-- fools them is said in `pointing`.
+--
+-- Metrics:
+--   pointing        higher is better; 0 to 1
+--   relevance_mass  higher is better; 0 to 1
+--   roc_auc         higher is better; 0 to 1
 --
 -- Columns:
 --   words           Number of words n

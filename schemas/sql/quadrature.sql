@@ -9,6 +9,14 @@
 -- rules that aren't nested take all their points whatever the error, of which they may know nothing;
 -- those have missed nothing.
 --
+-- What fools it: errors are estimates, by half of the points, and both may miss the same narrow
+-- peak; rules that aren't nested estimate none.
+--
+-- Metrics:
+--   median_error  lower is better; 0 or more
+--   max_error     lower is better; 0 or more
+--   missed        lower is better; 0 or more
+--
 -- Columns:
 --   of            The table that the integrals are of
 --   rule          The quadrature rule, as it was asked for

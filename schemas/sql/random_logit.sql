@@ -7,6 +7,11 @@
 -- share out logits have -1 for no merit, since the one's evidence is the other's against; look at
 -- `spearman_absolute` too, where the same words may well matter to both.
 --
+-- Metrics:
+--   spearman           lower is better; -1 to 1
+--   spearman_absolute  lower is better; -1 to 1
+--   jaccard            lower is better; 0 to 1
+--
 -- Columns:
 --   n                  Number of instances
 --   spearman           Mean Spearman correlation of the scores for the two classes, -1 to 1; low is

@@ -6,7 +6,7 @@
 -- `independent` a part alone. Low is good: what explains a model can't stay as it is. It is a curve
 -- over stages, and never one mean. The class explained stays that of the untouched model.
 --
--- What fools it. Cascading stages keep the lower layers and, through skips, the input, so that
+-- What fools it: cascading stages keep the lower layers and, through skips, the input, so that
 -- honest methods stay high too: look at independent ones beside. Methods that depend on no class
 -- can't notice the head: compare them from the last layer on. `random` with the run's seed has 1
 -- everywhere, which is the upper reference; the lower is 0. Of a class whose sign has turned,
@@ -18,6 +18,12 @@
 --   from randomisation_over(least := 8)
 --   from randomisation_over(common := false)
 --   from randomisation_over(methods := ['lime', 'saliency'])
+--
+-- Metrics:
+--   spearman           lower is better; -1 to 1
+--   spearman_absolute  lower is better; -1 to 1
+--   jaccard            lower is better; 0 to 1
+--   spearman_smoothed  lower is better; -1 to 1
 --
 -- Columns:
 --   n                  Number of instances

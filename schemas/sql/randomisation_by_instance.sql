@@ -5,6 +5,12 @@
 --
 -- Rows that failed, and scores that aren't all finite, have none.
 --
+-- Metrics:
+--   spearman           lower is better; -1 to 1
+--   spearman_absolute  lower is better; -1 to 1
+--   jaccard            lower is better; 0 to 1
+--   spearman_smoothed  lower is better; -1 to 1
+--
 -- Columns:
 --   tokens             Number n of tokens that are compared
 --   spearman           Spearman's correlation with the scores of the untouched model, -1 to 1; low

@@ -11,6 +11,14 @@
 -- them otherwise, and methods that explain different classes can't be compared. Neither sparse nor
 -- cheap is right for that: no order is by `gini` or `ms`.
 --
+-- Metrics:
+--   rank            lower is better; 1 to the number of methods
+--   auc_difference  higher is better; -1 to 1
+--   comp            higher is better; -1 to 1
+--   suff            lower is better; -1 to 1
+--   gini            higher is sparser; 0 to below 1
+--   ms              lower is cheaper; 0 or more
+--
 -- Columns:
 --   rank            Place among the methods of the protocol and operation, from 1, the most
 --                   faithful; equal ones share it. Null without the curves that it needs

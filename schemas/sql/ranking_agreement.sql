@@ -10,6 +10,9 @@
 -- other methods that are far behind make it high. Both orders may be wrong in the same way, where
 -- what is removed leaves an input that the model never saw: compare operations.
 --
+-- Metrics:
+--   kendall  higher is better; -1 to 1
+--
 -- Columns:
 --   methods   Number of methods with both areas
 --   kendall   Kendall's tau b, -1 to 1; higher is better: 1 where both rank the methods alike, 0

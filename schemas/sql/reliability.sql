@@ -6,6 +6,11 @@
 -- one token all is reliable at once, and more samples buy reliability, so that a method is to be
 -- read with its cost. It says nothing of other training seeds of the model: compare runs of these.
 --
+-- Metrics:
+--   spearman     higher is stabler; -1 to 1
+--   reliability  higher is stabler; at most 1
+--   median       higher is stabler; at most 1
+--
 -- Columns:
 --   n            Number of instances
 --   seeds        Number of seeds, that of the run among them

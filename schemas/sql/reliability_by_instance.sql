@@ -2,6 +2,10 @@
 -- and method (`attribeam check`, table `repeats`), over the tokens that can be removed and k seeds,
 -- that of the run among them. What it means, and what fools it, is said in `reliability`.
 --
+-- Metrics:
+--   spearman     higher is stabler; -1 to 1
+--   reliability  higher is stabler; at most 1
+--
 -- Columns:
 --   seeds        Number k of seeds
 --   spearman     Mean Spearman correlation between two seeds, -1 to 1; higher is stabler

@@ -19,6 +19,18 @@
 --   from segmentation_over(common := false)
 --   from segmentation_over(methods := ['bt_head', 'bt_token'])
 --
+-- Metrics:
+--   pixel_accuracy     higher is better; 0 to 1
+--   iou                higher is better; 0 to 1
+--   iou_background     higher is better; 0 to 1
+--   miou               higher is better; 0 to 1
+--   average_precision  higher is better; 0 to 1
+--   f1                 higher is better; 0 to 1
+--   f1_rows            higher is better; 0 to 1
+--   pointing           higher is better; 0 to 1
+--   mass_inside        higher is better; 0 to 1
+--   rank_accuracy      higher is better; 0 to 1
+--
 -- Columns:
 --   n                  Number of instances
 --   of_other_class     Number of them of whose explained class no mask is known to be: inside is

@@ -1,7 +1,18 @@
 -- How well a method's map of a picture finds what a mask shows: one row per instance and method.
 --
 -- What counts as found, and where inside is, is said in `localisation`; pooled over pictures it is
--- `segmentation`, which says too what fools it.
+-- `segmentation`. What fools it is said in `segmentation`.
+--
+-- Metrics:
+--   pixel_accuracy     higher is better; 0 to 1
+--   iou                higher is better; 0 to 1
+--   iou_background     higher is better; 0 to 1
+--   miou               higher is better; 0 to 1
+--   average_precision  higher is better; 0 to 1
+--   f1                 higher is better; 0 to 1
+--   pointing           higher is better; 0 to 1
+--   mass_inside        higher is better; 0 to 1
+--   rank_accuracy      higher is better; 0 to 1
 --
 -- Columns:
 --   pixel_accuracy     Share of the pixels that are inside and found, or neither, 0 to 1; higher is

@@ -14,6 +14,13 @@
 --   from sensitivity_over(common := false)
 --   from sensitivity_over(methods := ['lime', 'saliency'])
 --
+-- Metrics:
+--   largest    lower is stabler; 0 or more
+--   average    lower is stabler; 0 or more
+--   unflipped  lower is stabler; 0 or more
+--   lipschitz  lower is stabler; 0 or more
+--   median     lower is stabler; 0 or more
+--
 -- Columns:
 --   n          Number of instances
 --   draws      Number of draws of each

@@ -5,6 +5,12 @@
 --
 -- What they mean, and what fools them, is said in `sensitivity`. Rows that failed don't count.
 --
+-- Metrics:
+--   largest    lower is stabler; 0 or more
+--   average    lower is stabler; 0 or more
+--   unflipped  lower is stabler; 0 or more
+--   lipschitz  lower is stabler; 0 or more
+--
 -- Columns:
 --   draws        Number of draws
 --   flipped      Number of them that change the predicted class

@@ -7,6 +7,9 @@
 -- few subsets of a size (`samples`), whose correlations are noise of a small mean; those with fewer
 -- than three, and those where nothing varies, don't count. Long texts alone have large sizes.
 --
+-- Metrics:
+--   correlation  higher is better; -1 to 1
+--
 -- Columns:
 --   n            Number of instances
 --   samples      Mean number of subsets of the size

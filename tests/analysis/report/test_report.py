@@ -127,7 +127,7 @@ def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
 def test_sections(page: Page) -> None:
     maybe = {"plausibility", "agreement"} & VIEW_NAMES
     expected = {"run", "faithfulness", "cost", "degradation", "cost-faithfulness", "information"}
-    assert set(page.sections) == expected | maybe | {"failures", "browser"}
+    assert set(page.sections) == expected | maybe | {"distributions-0", "failures", "browser"}
     assert set(page.data("figures")) == set(page.sections) & {
         "degradation",
         "cost-faithfulness",
