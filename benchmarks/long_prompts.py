@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from attribeam.transforms import EncodeOptions, Row, attribute, load_model
+from attribeam.transforms import EncodeOptions, Row, attribute, choose, load_model
 from attribeam.transforms.inputs.encode import encode_rows
 
 PROMPT, FOLLOWING = 2000, 64
 LIMIT = 4.0  # GB.
 METHODS = (
-    *("cp_lrp", "attnlrp", "attention_rollout", "attention_gradcam"),
-    *("generic_attribution", "alti"),
+    *("cp_lrp", "attnlrp", "attention_rollout", "attention_gradcam", "bt_head", "bt_token"),
+    *("generic_attribution", "transformer_attribution", "value_zeroing", "alti"),
 )
+# One after the other on a CPU, whose number has no part in the peak.
+PARAMS = {name: {"steps": 2} for name in ("bt_head", "bt_token")}
 
 
 def main() -> bool:
@@ -61,7 +63,9 @@ def _run(folder: str, method: str, following: int) -> None:
     ids = np.random.default_rng(0).integers(3, 1000, PROMPT + following).tolist()
     row = Row("row", input_ids=ids[:PROMPT], continuation_ids=ids[PROMPT:])
     found, _ = encode_rows(model, [row], EncodeOptions(model.max_length))
-    done = attribute(model, [one for one in found if not one.of_all], method)
+    asked = [one for one in found if not one.of_all]
+    params = {name: given for name, given in PARAMS.items() if name == method}
+    done = attribute(model, asked, choose(method, params))
     if done.failures:
         raise RuntimeError(done.failures[0].message)
 

@@ -57,7 +57,8 @@ def bt_head(captured: Captured, params: Params) -> Scores:
     layers = []
     for number in range(params["start_layer"], captured.model.num_layers):
         attention = captured.attention[number]
-        gradient = captured.attention_gradient[number].masked_fill(~real, 0)
+        of_layer = captured.attention_gradient[number - captured.model.num_layers]
+        gradient = of_layer.masked_fill(~real, 0)
         importance = (attention.transpose(2, 3) @ gradient).abs().sum((2, 3))
         total = importance.sum(1, keepdim=True)
         theta = importance / torch.where(total > 0, total, 1)
@@ -122,7 +123,7 @@ def _token_needs(params: Params) -> tuple[Wish, ...]:
 
 
 def _head_needs(params: Params) -> tuple[Wish, ...]:
-    return Backward("attention"), _path(params)
+    return Backward("attention", params["start_layer"]), _path(params)
 
 
 register(

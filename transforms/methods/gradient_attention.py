@@ -58,7 +58,7 @@ register(
     Method(
         name="attention_gradcam",
         compute=attention_gradcam,
-        needs=lambda params: (Backward("attention"),),
+        needs=lambda params: (Backward("attention", lowest=-1),),
         defaults={},
         signed=False,
         class_dependent=True,

@@ -40,7 +40,7 @@ def transformer_attribution(captured: Captured, params: Params) -> Scores:
     relevance = captured(_relevance(params, params["start_layer"])).attention
     row = start_row(captured).double()[:, None]
     for number in reversed(range(params["start_layer"], captured.model.num_layers)):
-        gradient = captured.attention_gradient[number]
+        gradient = captured.attention_gradient[number - captured.model.num_layers]
         mixing = (gradient * relevance[number]).clamp(min=0).mean(dim=1)
         if "tokens" in captured.model.traits:
             row = row / (1 + mixing.sum(-1))[:, None]
@@ -91,7 +91,7 @@ register(
         compute=transformer_attribution,
         needs=lambda params: (
             _relevance(params, params["start_layer"]),
-            Backward("attention"),
+            Backward("attention", params["start_layer"]),
         ),
         defaults={
             "start_layer": LastLayers(1 / 12, of_images=lambda depth: 1),

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from attribeam.transforms.network.capture import MixedError, Recorder, current_recorder
+from attribeam.transforms.network.capture import MixedError, Recorder, current_recorder, recalled
 from attribeam.transforms.network.parts import Layer, Norm, is_root_mean_square
 from attribeam.transforms.network.readout import read_out
 from attribeam.transforms.network.rules import normed
@@ -69,6 +70,8 @@ def _call(whole: Forward, *args: Any, **kwargs: Any) -> Any:
         recorder.entered = entered
     if number < recorder.start:
         left = recorder.enter if last and recorder.enter is not None else hidden
+    elif recorder.watch.remade and recorder.in_graph and not last:
+        left = _run_again(recorder, layer, whole, entered, others, kwargs)
     else:
         left = _run(recorder, layer, last, whole, entered, others, kwargs)
     if last:
@@ -117,6 +120,31 @@ def _run(
         recorder.sums[-1].append(recorder.kept(left))
     if watch.outputs:
         recorder.outputs.append(recorder.kept(left))
+    return left
+
+
+def _run_again(
+    recorder: Recorder,
+    layer: Layer,
+    whole: Forward,
+    entered: torch.Tensor,
+    others: Sequence[Any],
+    kwargs: dict[str, Any],
+) -> torch.Tensor:
+    """As ``_run``, of a layer that is run once more as a backward pass comes by.
+
+    Of what it computes nothing is held until then but what enters it.
+    """
+    again = recorder.again()
+
+    def run(entered: torch.Tensor) -> torch.Tensor:
+        if current_recorder() is recorder:
+            return _run(recorder, layer, False, whole, entered, others, kwargs)
+        own = again.again()
+        with own.within(), recalled(own):
+            return _run(own, layer, False, whole, entered, others, kwargs)
+
+    left: torch.Tensor = checkpoint(run, entered, use_reentrant=False, preserve_rng_state=False)
     return left
 
 

@@ -6,9 +6,10 @@ serves every architecture that routes attention through the registry.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
+from attribeam.transforms.network.maps import Again, AttentionMaps, Taps
 from attribeam.transforms.network.parts import Attention, Layer
 from attribeam.transforms.network.rows import Read, Spoken
 from attribeam.transforms.network.rules import Rules, sloped
@@ -40,6 +42,12 @@ class Watch:
         outputs: What comes out of each layer; needs ``whole``.
         readout_attention: The last layer's attention of the position that is read out, alone.
         tangents: Let nothing be fused that carries no tangents.
+        graph_from: The first layer whose attention a graph begins with, where nothing that enters
+            the network has one; None for no graph.
+        remade: Hold no layer's attention: it is made again when it is read. Layers from
+            ``graph_from`` on are run again as a backward pass comes by, so that of all that they
+            compute no more is held than of one; needs attention that is looked up.
+        taps: What shows gradients of attention, from ``graph_from`` on; goes with ``remade``.
     """
 
     attention: bool = False
@@ -49,6 +57,9 @@ class Watch:
     readout_attention: bool = False
     outputs: bool = False
     tangents: bool = False
+    graph_from: int | None = None
+    remade: bool = False
+    taps: Taps | None = None
 
 
 class LayerStates(NamedTuple):
@@ -104,7 +115,9 @@ class Recorder:
         ends_early: Whether the layer that is being run ends where its values are mixed.
         ended: Whether the last one has ended so.
         gathered: Whether ``left`` is of what is read alone, of several positions of a row.
-        attention: Attention probabilities per layer, each [B, H, T, T]; differentiable.
+        within: What a layer is to be run in, where it is run again once the run is over.
+        attention: Attention probabilities per layer, each [B, H, T, T]; differentiable, unless they
+            are made again.
         readout_attention: Those of the last layer and the position read out, [B, H, T], of means
             and of several that are read from a row those of all, [B, H, T, T]; differentiable, even
             where nothing below them is.
@@ -134,7 +147,8 @@ class Recorder:
     ends_early: bool = False
     ended: bool = False
     gathered: bool = False
-    attention: list[torch.Tensor] = field(default_factory=list)
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext
+    attention: AttentionMaps = field(default_factory=AttentionMaps)
     readout_attention: torch.Tensor | None = None
     entered: torch.Tensor | None = None
     left: torch.Tensor | None = None
@@ -161,6 +175,32 @@ class Recorder:
             # The graph begins here: what lies below has no part in gradients of attention.
             probabilities.requires_grad_()
         self.readout_attention = probabilities
+
+    @property
+    def in_graph(self) -> bool:
+        """Whether the layer that is being run is one whose attention has a gradient of its own."""
+        first = self.watch.graph_from
+        return first is not None and self.number > first and torch.is_grad_enabled()
+
+    def again(self) -> "Recorder":
+        """One that the layer that is being run can be run with once more; what it keeps is let go.
+
+        A layer's number is that of the run when this is called.
+        """
+        watch = replace(self.watch, layers=False, outputs=False, projections=False)
+        return replace(self, watch=watch, attention=AttentionMaps())
+
+    def keep_attention(self, probabilities: torch.Tensor, again: Again | None) -> torch.Tensor:
+        """Keeps a layer's attention, or what makes it, and returns what the layer goes on with."""
+        if again is not None and self.watch.remade:
+            self.attention.append(again)
+            if self.in_graph and self.watch.taps is not None:
+                return self.watch.taps.through(self.number - 1, probabilities)
+            return probabilities
+        if self.in_graph and not probabilities.requires_grad:
+            probabilities.requires_grad_()
+        self.attention.append(probabilities)
+        return probabilities
 
     def leave(self, left: torch.Tensor) -> None:
         """Keeps what leaves the last layer, [B, T, d], or [B, 1, d] of the position read out."""
@@ -191,6 +231,16 @@ _RECORDER: ContextVar[Recorder | None] = ContextVar("attribeam_recorder", defaul
 def current_recorder() -> Recorder | None:
     """The recorder of the run that is under way in this thread."""
     return _RECORDER.get()
+
+
+@contextmanager
+def recalled(recorder: Recorder) -> Iterator[None]:
+    """For its duration a recorder is that of the run, in this thread."""
+    token = _RECORDER.set(recorder)
+    try:
+        yield
+    finally:
+        _RECORDER.reset(token)
 
 
 def _attention(
@@ -283,12 +333,36 @@ def record_attention(
         recorder.queries.append(recorder.kept(query))
         recorder.keys.append(recorder.kept(key))
     ruled = recorder.rules is not None
+    given = attention_mask, scaling, softcap, ruled, recorder.dtype
+    again = partial(_again, query.detach(), key.detach(), *given)
+    return _recorded(recorder, _probabilities(query, key, *given), value, again)
+
+
+def _probabilities(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+    ruled: bool,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """Attention probabilities, [B, H, T, T], in the type of softmaxes."""
     scores = _scores(query, key, attention_mask, scaling, softcap, ruled=ruled)
-    return _recorded(recorder, scores.to(recorder.dtype).softmax(dim=-1), value)
+    return scores.to(dtype).softmax(dim=-1)
+
+
+@torch.no_grad()
+def _again(*given: Any) -> torch.Tensor:
+    """As ``_probabilities``, once more."""
+    return _probabilities(*given)
 
 
 def _recorded(
-    recorder: Recorder, probabilities: torch.Tensor, value: torch.Tensor | None
+    recorder: Recorder,
+    probabilities: torch.Tensor,
+    value: torch.Tensor | None,
+    again: Again | None = None,
 ) -> torch.Tensor:
     """Keeps what is asked for of a layer's attention, and returns what it goes on with.
 
@@ -296,9 +370,10 @@ def _recorded(
         recorder: That of the run.
         probabilities: [B, H, T, T].
         value: Values of all groups, [B, G, T, d/H]; None if they are kept elsewhere.
+        again: Makes the probabilities once more, where that can be done.
     """
     if recorder.watch.attention:
-        recorder.attention.append(probabilities)
+        probabilities = recorder.keep_attention(probabilities, again)
     if recorder.watch.layers and value is not None:
         recorder.values.append(recorder.kept(value))
     if not recorder.looks_at_one_query:

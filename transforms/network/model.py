@@ -1,7 +1,7 @@
 """A frozen transformer that can be looked into: logits out, with or without attention."""
 
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
@@ -567,8 +567,9 @@ class Model:
             rules,
             rows.noise,
             rows.spoken,
+            within=self._lent,
         )
-        with borrowed(self.network), self.autocast(), recording(recorder), self._following(rules):
+        with self._lent(), recording(recorder), self._following(rules):
             if enter is not None and start == self.num_layers:
                 recorder.leave(enter)
             else:
@@ -602,6 +603,12 @@ class Model:
         recorder = Recorder((), _NOTHING, rows.read, self.dtype)
         recorder.entered = rows.inputs["pixel_values"]
         return _asked(self._theirs(rows).logits, rows.outputs).to(self.dtype), recorder
+
+    @contextmanager
+    def _lent(self) -> Iterator[None]:
+        """For its duration the network is as it has to be, and computes in the types it is to."""
+        with borrowed(self.network), self.autocast():
+            yield
 
     def autocast(self) -> torch.autocast:
         """Under it products of matrices are in bfloat16, if they are to be."""

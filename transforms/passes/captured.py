@@ -11,17 +11,20 @@ from attribeam.transforms.inputs.batch import Batch, row_cost
 from attribeam.transforms.inputs.kinds import inputs_of
 from attribeam.transforms.inputs.targets import Explained, Output, Scalar, parse_explain
 from attribeam.transforms.network.capture import LayerStates, Recorder, Watch
+from attribeam.transforms.network.maps import AttentionMaps, Taps
 from attribeam.transforms.network.model import Model
 from attribeam.transforms.network.rules import Rules
 from attribeam.transforms.passes.base import Pass, Target, Wish
 from attribeam.transforms.passes.bottleneck import Statistics
 from attribeam.transforms.passes.forward import Backward, Forward, Weighed
-from attribeam.transforms.passes.graph import AT_ONCE, Graph, by_rank, weighed
+from attribeam.transforms.passes.graph import AT_ONCE, Gradients, Graph, by_rank
 from attribeam.transforms.passes.ruled import Left, Ruled
 from attribeam.transforms.passes.segments import Segments
 
 Result = TypeVar("Result")
 _NOTHING = Watch()
+# Numbers of all layers' attention that are held, however few tokens the budget is of.
+HELD = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,14 @@ class Seen:
 
     Attributes:
         entered: What entered the first layer, [n, T, d].
-        attention: Attention probabilities per layer, each [n, H, T, T]; zero at padded keys.
+        attention: Attention probabilities per layer, each [n, H, T, T]; zero at padded keys. Of
+            long inputs it is made again each time that a layer's is read.
         layers: What passed through each layer.
         outputs: What came out of each layer, [n, T, d].
     """
 
     entered: torch.Tensor
-    attention: list[torch.Tensor]
+    attention: AttentionMaps
     layers: list[LayerStates]
     outputs: list[torch.Tensor]
 
@@ -47,8 +51,8 @@ class Seen:
             LayerStates(some(x.entered), some(x.values), tuple(map(some, x.sums)))
             for x in self.layers
         ]
-        attention, outputs = list(map(some, self.attention)), list(map(some, self.outputs))
-        return Seen(some(self.entered), attention, layers, outputs)
+        outputs = list(map(some, self.outputs))
+        return Seen(some(self.entered), self.attention.mapped(some), layers, outputs)
 
 
 @dataclass
@@ -78,8 +82,11 @@ class Captured:
         gradient: Gradient with respect to what is fed, by position, [B, T, n]; None of a capture
             that has parts.
         fed: What that is: what enters the first layer; of pictures, the pixels of each patch.
-        attention_gradient: Gradient with respect to each layer's attention; at padding it need not
-            be zero. None of a capture that has parts.
+        attention_gradient: Gradient with respect to the attention of the layers that are asked for,
+            of which the top one's is the last; at padding it need not be zero. None of a capture
+            that has parts.
+        weighed: Attention of each layer weighed with its gradient (``Weighed``), [n, T, T] each.
+            None of a capture that has parts.
         of_rules: Rules that the base pass followed, if it was relevance by them that was asked for
             alone, and what is to be differentiated for it.
     """
@@ -102,7 +109,7 @@ class Captured:
     gradient: torch.Tensor | None = field(init=False, default=None)
     fed: torch.Tensor | None = field(init=False, default=None)
     attention_gradient: list[torch.Tensor] = field(init=False, default_factory=list)
-    _weighed: list[torch.Tensor] = field(init=False, default_factory=list)
+    weighed: list[torch.Tensor] = field(init=False, default_factory=list)
     of_rules: "Left | None" = field(init=False, default=None)
     _graph: Graph | None = field(init=False, default=None)
     _kept: dict[Hashable, torch.Tensor] = field(init=False, default_factory=dict)
@@ -167,7 +174,7 @@ class Captured:
         return self.inputs.entered
 
     @property
-    def attention(self) -> list[torch.Tensor]:
+    def attention(self) -> AttentionMaps:
         """Attention probabilities per layer, each [n, H, T, T]; zero at padded keys."""
         return self.inputs.attention
 
@@ -222,34 +229,28 @@ class Captured:
         if (carrying := self._carrying()) is not None:
             self._run_carrying(carrying)
             return
-        of_input, of_attention = Backward() in self.needs, self._of_attention
+        of_input, watch = Backward() in self.needs, self._watch()
         ruled = self._ruled()
-        graph, rules = of_input or of_attention, None if ruled is None else ruled.of_network
+        graph, rules = of_input or self._of_attention, None if ruled is None else ruled.of_network
         kind, leaf, entered = inputs_of(self.model), None, None
         with torch.set_grad_enabled(graph or ruled is not None):
-            if graph or ruled is not None:
-                # Gradients of attention need one from the first layer's attention on.
+            if of_input or ruled is not None:
                 rows = self.batch.once.rows
                 leaf, enter = kind.leaf(self.model, rows)
                 leaf = leaf.detach().requires_grad_()
                 entered = enter(rows, leaf)
-            logits, recorder = self.run_inputs(watch=self._watch(), enter=entered, rules=rules)
+            logits, recorder = self.run_inputs(watch=watch, enter=entered, rules=rules)
             self.logits = logits.detach()
             self._spent(Forward(), start)
             self.question = self._question(self.target)
             if ruled is not None and leaf is not None:
                 self.of_rules = Left(ruled.rules, self.question(logits), leaf)
-            elif leaf is not None:
-                inputs = leaf if of_input else None
-                attention = recorder.attention if of_attention else []
-                ranks, at_once = self.batch.ranks, self._ranks_at_once
-                weigh = weighed if of_attention and self._weighs else None
-                question = self.question(logits)
-                self._graph = Graph(question, inputs, attention, ranks, at_once, weigh)
+            elif graph:
+                self._graph = self._graph_of(self.question(logits), leaf, recorder)
         assert recorder.entered is not None
         self.inputs = Seen(
             entered=recorder.entered.detach(),
-            attention=[layer.detach() for layer in recorder.attention],
+            attention=recorder.attention.mapped(torch.Tensor.detach),
             layers=recorder.layers,
             outputs=recorder.outputs,
         )
@@ -257,6 +258,26 @@ class Captured:
             self._keep(self._graph, self._graph.gradients(0))
             self._graph = None
             self._spent(Backward(), start)
+
+    def _graph_of(
+        self, explained: torch.Tensor, leaf: torch.Tensor | None, recorder: Recorder
+    ) -> Graph:
+        """What is to be differentiated of the base pass."""
+        depth, first = self.model.num_layers, recorder.watch.graph_from
+        taps, attention = recorder.watch.taps, list[torch.Tensor]()
+        if first is not None and taps is None:
+            attention = list(recorder.attention[first:])
+        return Graph(
+            explained,
+            leaf,
+            attention,
+            self.batch.ranks,
+            self._ranks_at_once,
+            weighs=Weighed() in self.needs,
+            holds=0 if self._held_from is None else depth - self._held_from,
+            depth=depth,
+            taps=taps,
+        )
 
     def _ruled(self) -> Ruled | None:
         """The rules of relevance that one pass is to follow where nothing else is asked of it.
@@ -281,7 +302,7 @@ class Captured:
         self.question = self._question(self.target)
         leaf, enter = kind.leaf(self.model, rows)
         with torch.no_grad():
-            self.inputs = Seen(enter(rows, leaf), [], [], [])
+            self.inputs = Seen(enter(rows, leaf), AttentionMaps(), [], [])
         self._results[wish.shared] = frozenset({wish}), wish.of_tangents(self, tangents)
         self._spent(wish, start)
 
@@ -293,38 +314,47 @@ class Captured:
         if whole._graph is not None:
             start = self.clock()
             gradients = whole._graph.gradients(share.rank)
-            self._keep(whole._graph, [share.of_inputs(x) for x in gradients])
+            self._keep(whole._graph, gradients)
             self._spent(Backward(), start)
             self.seconds[Backward().shared] += self._pass_seconds(Forward())
 
-    def _keep(self, graph: Graph, found: Sequence[torch.Tensor]) -> None:
+    def _keep(self, graph: Graph, found: Gradients) -> None:
         """Keeps the gradients of each instance's scalar."""
-        if graph.leaf is not None:
-            kind, leaf = inputs_of(self.model), graph.leaf.detach()
-            self.gradient, *found = kind.vectors(self.model, found[0]), *found[1:]
-            leaf = leaf if self.share is None else self.share.of_inputs(leaf)
-            self.fed = kind.vectors(self.model, leaf)
-        if graph.weigh is None:
-            self.attention_gradient = list(found)
-        else:
-            self._weighed = list(found)
 
-    @property
-    def weighed(self) -> list[torch.Tensor]:
-        """Attention of each layer weighed with its gradient (``Weighed``), [n, T, T] each."""
-        if self._weighed:
-            return self._weighed
-        return list(map(weighed, self.attention, self.attention_gradient))
+        def own(x: torch.Tensor) -> torch.Tensor:
+            return x if self.share is None else self.share.of_inputs(x)
+
+        if graph.leaf is not None and found.leaf is not None:
+            kind = inputs_of(self.model)
+            self.gradient = kind.vectors(self.model, own(found.leaf))
+            self.fed = kind.vectors(self.model, own(graph.leaf.detach()))
+        self.weighed, self.attention_gradient = (
+            list(map(own, found.weighed)),
+            list(map(own, found.held)),
+        )
 
     @property
     def _of_attention(self) -> bool:
         """Whether gradients are of attention."""
-        return Backward("attention") in self.needs or Weighed() in self.needs
+        return self._held_from is not None or Weighed() in self.needs
 
     @property
-    def _weighs(self) -> bool:
-        """Whether these are not to be held, but weighed as they come."""
-        return Backward("attention") not in self.needs
+    def _held_from(self) -> int | None:
+        """The first layer of whose attention the gradient is to be held; None for none."""
+        depth, needs = self.model.num_layers, self.needs
+        of_attention = [n for n in needs if isinstance(n, Backward) and n.of == "attention"]
+        return min((need.lowest % depth for need in of_attention), default=None)
+
+    @property
+    def _remakes(self) -> bool:
+        """Whether attention of all layers is more than is to be held: that of long inputs alone.
+
+        Where products are in half precision, it could be made again within its rounding alone.
+        """
+        rows, model = self.batch.once.rows, self.model
+        numbers = len(rows) * model.num_layers * model.num_heads * rows.length**2
+        alone = len(rows) * row_cost(rows.length, model.head_size) > self.budget
+        return alone and numbers > HELD and "looked_up" in model.traits and not model.mixed
 
     @property
     def single(self) -> bool:
@@ -373,11 +403,17 @@ class Captured:
         forwards = [need for need in self.needs if isinstance(need, Forward)]
         layers = any(need.layers for need in forwards)
         outputs = any(need.outputs for need in forwards)
+        attention = layers or self._of_attention or any(need.attention for need in forwards)
+        remade = attention and self._remakes
+        first = (0 if Weighed() in self.needs else self._held_from) if attention else None
         return Watch(
-            attention=layers or self._of_attention or any(need.attention for need in forwards),
+            attention=attention,
             layers=layers,
             whole=self.layered or outputs,
             outputs=outputs,
+            graph_from=first,
+            remade=remade,
+            taps=Taps(self.model.device) if remade and first is not None else None,
         )
 
     def gradients(
@@ -385,12 +421,12 @@ class Captured:
     ) -> Sequence[torch.Tensor]:
         """Gradients of each instance's scalar, [B], each [B, ...] of what inputs have, [n, ...]."""
         row, ranks = self.batch.inputs.read.row, self.batch.ranks
-        graph = Graph(explained, None, list(wanted), ranks, self._ranks_at_once)
+        graph = Graph(explained, None, list(wanted), ranks, self._ranks_at_once, holds=len(wanted))
         if row is None:
-            return graph.gradients(0)
+            return graph.gradients(0).held
         found = [x.new_empty(len(row), *x.shape[1:]) for x in wanted]
         for rank, own in enumerate(ranks):
-            for kept, gradient in zip(found, graph.gradients(rank), strict=True):
+            for kept, gradient in zip(found, graph.gradients(rank).held, strict=True):
                 kept[own] = gradient[row[own]]
         return found
 

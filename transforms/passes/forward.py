@@ -4,7 +4,7 @@ These two are what ``Captured`` begins with; what they give is in its attributes
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from attribeam.transforms.passes.base import Pass
@@ -45,10 +45,12 @@ class Backward(Pass[None]):
 
     Attributes:
         of: With respect to what enters the first layer or to pixels (``input``), or to the
-            attention probabilities of every layer (``attention``).
+            attention probabilities of layers (``attention``).
+        lowest: The first of these layers; -1 is the top one. None below it has a gradient.
     """
 
     of: Of = "input"
+    lowest: int = field(default=0, repr=False)
 
     @property
     def inside(self) -> bool:
@@ -66,8 +68,7 @@ class Weighed(Pass[None]):
     """E_h max(0, A_l * d f / d A_l) of every layer, [b, T, T] each, in the pass of ``Backward``.
 
     As the backward pass comes by a layer, its gradient is weighed and let go, so that of attention
-    of all layers, the largest that there is of long inputs, no second copy is held. Where others
-    ask for the gradients themselves, it is made of these.
+    of all layers, the largest that there is of long inputs, no second copy is held.
     """
 
     @property
@@ -77,5 +78,5 @@ class Weighed(Pass[None]):
 
     @property
     def record(self) -> str:
-        """That of the gradients that it is made of."""
+        """That of the gradients that are weighed."""
         return str(Backward("attention"))

@@ -19,8 +19,9 @@ Rules divide by numbers that may be near zero, which single precision does not s
 network is run again in float64, with weights that are cast a layer at a time.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -48,6 +49,8 @@ Rules = Literal["cvpr21", "orig"]
 TRAITS: tuple[Trait, ...] = ("serial", "ungated", "products", "position", "lengths")
 
 _STABILISER = 1e-9
+# Pairs of tokens, of all heads and layers of a row, of which all is held that passes.
+_HELD = 1 << 26
 
 
 class RelevanceMaps(NamedTuple):
@@ -90,8 +93,8 @@ def walk(
     Raises:
         ValueError: If the model is a masked LM and the rows have no words to contrast.
     """
-    passed = forward(model, rows)
-    entered = passed.layers[0].entered
+    passed = forward(model, rows, lowest)
+    entered = passed.entered
     weights = weights.double()
     # What K walks begin with, [K, B, C], and the weights of their ends, [K, B].
     starts, shares = weights[None], torch.ones_like(weights[None, :, 0])
@@ -106,10 +109,11 @@ def walk(
     # One position was read of all, of what the norms that layers may end with let out.
     relevance = _copied(passed.head[0].entered, relevance)
     attention = {}
-    while len(passed.layers) > lowest:
+    while passed.layers:
         # What passed through a layer is let go of when the walk has.
-        reached, relevance = passed.layers.pop().back(relevance, rules)
-        attention[len(passed.layers)] = torch.einsum("kb,kbhqt->bhqt", shares, reached)
+        reached, relevance = passed.layers.pop()().back(relevance, rules)
+        number = lowest + len(passed.layers)
+        attention[number] = torch.einsum("kb,kbhqt->bhqt", shares, reached)
     if model.grid is not None and lowest == 0:
         relevance = _of_pixels(model, rows, entered, relevance, rules)
     return RelevanceMaps(attention, torch.einsum("kb,kbtd->btd", shares, relevance))
@@ -291,16 +295,23 @@ class PassedLayer:
         return attention, _copied(self.entered, inputs, own)
 
 
+# What passed through a layer, and what left it, [B, Q, d].
+_Through = tuple[PassedLayer, torch.Tensor]
+
+
 @dataclass(frozen=True)
 class Passed:
     """What passed through a model, in float64.
 
     Attributes:
-        layers: Its layers, the last one for the position read out alone.
+        entered: What entered the first layer, [B, T, d].
+        layers: What gives that of its layers, from some on; the last one is for the position read
+            out alone. Of long rows it is computed again when it is asked for.
         head: The linear maps from there to the logits, [B, 1, ...] each.
     """
 
-    layers: list[PassedLayer]
+    entered: torch.Tensor
+    layers: list[Callable[[], PassedLayer]]
     head: list[Linear]
 
     @property
@@ -310,8 +321,8 @@ class Passed:
 
 
 @torch.no_grad()
-def forward(model: Model, rows: Rows) -> Passed:
-    """Runs a model in float64 and keeps all that passes through it.
+def forward(model: Model, rows: Rows, lowest: int = 0) -> Passed:
+    """Runs a model in float64 and keeps all that passes through it, from a layer on.
 
     Nothing but the position read out has relevance above the last layer, so that this layer is run
     for that position alone.
@@ -319,18 +330,23 @@ def forward(model: Model, rows: Rows) -> Passed:
     Args:
         model: The model; its weights are cast as they are needed.
         rows: B padded rows of at most T tokens.
+        lowest: The first layer of which it is kept.
     """
     model.check_asked(rows)
-    hidden = _embedded(model, rows)
-    layers = []
+    hidden = entered = _embedded(model, rows)
+    layers: list[Callable[[], PassedLayer]] = []
+    pairs = model.num_heads * (model.num_layers - lowest) * rows.length**2
     for depth, layer in enumerate(model.layers, start=1):
         place = None
         if depth == model.num_layers:
             place = functional.one_hot(rows.readout, hidden.shape[1])[..., None].to(hidden)
         visible = _visible(model, rows, alone=place is not None)
         fused = "tokens" not in model.traits
-        passed, hidden = _through_layer(layer, hidden, visible, place, fused=fused)
-        layers.append(passed)
+        through = partial(_through_layer, layer, hidden, visible, place, fused=fused)
+        passed, hidden = through()
+        if depth > lowest:
+            layers.append(partial(_of_layer, through if pairs > _HELD else passed))
+        del passed
     state, head = hidden, []
     for step in model.head:
         if isinstance(step, Affine):
@@ -339,7 +355,12 @@ def forward(model: Model, rows: Rows) -> Passed:
             state = head[-1].left
         else:
             state = _normed(step, state) if isinstance(step, Norm) else step(state)
-    return Passed(layers, head)
+    return Passed(entered, layers, head)
+
+
+def _of_layer(kept: "PassedLayer | Callable[[], _Through]") -> PassedLayer:
+    """What passed through a layer: as it was kept, or once more."""
+    return kept if isinstance(kept, PassedLayer) else kept()[0]
 
 
 def _visible(model: Model, rows: Rows, *, alone: bool) -> torch.Tensor:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any, cast
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from attribeam.transforms.network.parts import (
     Norm,
 )
 from attribeam.transforms.network.rows import Read
+from attribeam.transforms.passes import relevance as passes
 from attribeam.transforms.passes.captured import Captured
 from attribeam.transforms.passes.relevance import Linear, RelevanceMaps, Rules, forward, walk
 from tests.conftest import LoadTiny
@@ -565,6 +566,24 @@ def test_a_walk_that_ends_early(tiny: LoadTiny, rules: Rules, lowest: int) -> No
     for number, reached in part.attention.items():
         assert torch.equal(reached, whole.attention[number])
     assert not torch.equal(part.entered, whole.entered)
+
+
+@pytest.mark.parametrize("rules", ["cvpr21", "orig"])
+def test_a_walk_of_long_rows(tiny: LoadTiny, rules: Rules) -> None:
+    """Where not all can be held, layers are passed again, and nothing changes."""
+    model = tiny("bert", "classification", "float64")
+    rows = collate(model, random_instances(model, [6, 11])).rows
+    weights = one_hot(torch.tensor([0, 1]), model)
+    held = walk(model, rows, weights, rules)
+    with (
+        patch.object(passes, "_HELD", 0),
+        patch.object(passes, "_through_layer", wraps=passes._through_layer) as through,
+    ):
+        again = walk(model, rows, weights, rules)
+    assert through.call_count == 2 * model.num_layers
+    assert torch.equal(again.entered, held.entered)
+    for number, reached in held.attention.items():
+        assert torch.equal(again.attention[number], reached)
 
 
 def test_methods_share_a_walk(tiny: LoadTiny) -> None:
