@@ -24,7 +24,8 @@
 -- corpus twice are one observation, counted twice. All is of one model and one corpus. Methods that
 -- explain different classes can't be compared (`faithfulness`).
 --
--- The work is methods x instances x (1000 + draws) sums, and pairs x metrics x draws comparisons.
+-- The work is methods x metrics x texts x (1000 + draws) products, taken over lists, and pairs x
+-- metrics x draws comparisons.
 --
 -- Metrics:
 --   difference  better as its metric in `faithfulness`; -2 to 2; of log_odds -140 to 140
@@ -73,9 +74,18 @@ alike as (
         protocol,
         operation,
         any_value(of_text) as of_text,
-        dense_rank() over (order by list_sort(list(
-            [method, (comprehensiveness is null)::varchar, (sufficiency is null)::varchar]
-        ))) as alike
+        dense_rank() over (order by list_sort(list(concat_ws(
+            ' ',
+            method,
+            comprehensiveness is null,
+            sufficiency is null,
+            aopc is null,
+            log_odds is null,
+            auc_morf is null,
+            auc_lerf is null,
+            auc_difference is null,
+            decision_flip_fraction is null
+        )))) as alike
     from found
     group by instance_id, protocol, operation
 ),
@@ -100,72 +110,72 @@ asked as (
     from sizes
 ),
 
--- How often each text counts in the replicates of the bootstrap, and in each sign flip whether it
--- is flipped: if flips are drawn, by the uniform of `bootstrap_weights`.
-counts as (
+-- What decides how a text is drawn and flipped, in the order of lists. These are of 256 texts at
+-- most, so that of a large corpus none is large.
+texts as materialized (
     select
-        t.*,
-        list_concat(
-            bootstrap_weights(of_text)[2:],
-            list_transform(
-                [{
-                    'at': dense_rank() over (partition by protocol, operation order by of_text) - 1,
-                    'start': (md5_number('flip ' || of_text) % 2147483647)::bigint,
-                    'step': ((md5_number('flip ' || of_text) >> 64) % 2147483647)::bigint
-                }],
-                lambda seed: list_transform(
-                    range(flips),
-                    lambda flip: case
-                        when exact then (flip >> seed.at) & 1
-                        else ((seed.start + flip * seed.step) % 2147483647 < 1073741824)::int
-                    end::tinyint
-                )
-            )[1]
-        ) as counts
-    from (select distinct of_text, protocol, operation from alike) as t
-    join asked using (protocol, operation)
+        *,
+        (md5_number('flip ' || of_text) % 2147483647)::bigint as start,
+        ((md5_number('flip ' || of_text) >> 64) % 2147483647)::bigint as step
+    from (
+        select
+            *,
+            dense_rank() over (partition by protocol, operation order by of_text) - 1 as place,
+            (row_number() over (partition by protocol, operation, alike order by of_text) - 1)
+            // 256 as block
+        from (select distinct of_text, protocol, operation, alike from alike)
+    )
 ),
 
--- Unnested after the join, so that the join is a small one.
-drawn as (
+-- How often each text counts in the replicates of the bootstrap, and, above 1000, whether a sign
+-- flip flips it: a list for each replicate, so that its sum over the texts is a product of lists.
+weights as (
     select
-        f.*,
-        a.alike,
-        unnest(c.counts) as weight,
-        unnest(range(1, len(c.counts) + 1)) as replicate
-    from found as f
-    join alike as a using (instance_id, protocol, operation)
-    join counts as c on f.of_text = c.of_text and f.protocol = c.protocol
-        and f.operation = c.operation
-),
-
--- A difference of means is one of sums, so that no pair is drawn anew.
-sums as (
-    select
-        method,
         protocol,
         operation,
         alike,
+        block,
         replicate,
-        sum(weight)::double as n,
-        sum(weight * comprehensiveness) as comprehensiveness,
-        sum(weight * sufficiency) as sufficiency,
-        sum(weight * aopc) as aopc,
-        sum(weight * log_odds) as log_odds,
-        sum(weight * auc_morf) as auc_morf,
-        sum(weight * auc_lerf) as auc_lerf,
-        sum(weight * auc_difference) as auc_difference,
-        sum(weight * decision_flip_fraction) as decision_flip_fraction
-    from drawn
-    where weight > 0
+        list(weight::double order by of_text) as weights
+    from (
+        select
+            * exclude (counts),
+            unnest(counts) as weight,
+            unnest(range(1, len(counts) + 1)) as replicate
+        from (select *, bootstrap_weights(of_text)[2:] as counts from texts)
+    )
     group by all
-),
-
-long_sums as (
-    unpivot sums
-    on comprehensiveness, sufficiency, aopc, log_odds, auc_morf, auc_lerf, auc_difference,
-        decision_flip_fraction
-    into name metric value total
+    union all
+    select
+        protocol,
+        operation,
+        alike,
+        block,
+        1001 + flip as replicate,
+        case
+            when exact then list_transform(seeds, lambda seed: ((flip >> seed.place) & 1)::double)
+            -- As the uniform of `bootstrap_weights`.
+            else list_transform(
+                seeds,
+                lambda seed: ((seed.start + flip * seed.step) % 2147483647 < 1073741824)::double
+            )
+        end as weights
+    from (
+        select
+            *,
+            unnest(range(flips)) as flip
+        from (
+            select
+                protocol,
+                operation,
+                alike,
+                block,
+                list({'place': place, 'start': start, 'step': step} order by of_text) as seeds
+            from texts
+            group by all
+        )
+        join asked using (protocol, operation)
+    )
 ),
 
 long as (
@@ -175,8 +185,72 @@ long as (
     into name metric value score
 ),
 
-pairs as (
+-- Every method has the same texts in a group, so that its sums of them are in the same order.
+listed as materialized (
     select
+        method,
+        protocol,
+        operation,
+        metric,
+        alike,
+        block,
+        dense_rank() over (partition by protocol, operation, metric, alike order by method)
+            as place,
+        list(score order by of_text) as scores,
+        list(n order by of_text) as counts
+    from (
+        select
+            l.method,
+            protocol,
+            operation,
+            l.metric,
+            alike,
+            t.block,
+            of_text,
+            sum(l.score) as score,
+            count(*)::double as n
+        from long as l
+        join (from alike select instance_id, protocol, operation, alike)
+            using (instance_id, protocol, operation)
+        join texts as t using (of_text, protocol, operation, alike)
+        group by all
+    )
+    group by method, protocol, operation, metric, alike, block
+),
+
+-- A difference of means is one of sums, so that no pair is drawn anew: for each replicate a list of
+-- the methods' sums.
+sums as materialized (
+    select
+        protocol,
+        operation,
+        metric,
+        alike,
+        replicate,
+        list(total order by place) as totals,
+        max(n) as n
+    from (
+        select
+            protocol,
+            operation,
+            l.metric,
+            alike,
+            w.replicate,
+            l.place,
+            sum(list_inner_product(l.scores, w.weights)) as total,
+            -- As many of each method. Flips need no number.
+            sum(list_inner_product(l.counts, w.weights))
+                filter (l.place = 1 and w.replicate <= 1000) as n
+        from listed as l
+        join weights as w using (protocol, operation, alike, block)
+        group by all
+    )
+    group by all
+),
+
+pairs as materialized (
+    select
+        row_number() over () as pair,
         a.method as method_a,
         b.method as method_b,
         protocol,
@@ -203,38 +277,69 @@ pairs as (
     group by all
 ),
 
-replicates as (
+-- Where the sums of a pair stand in the lists, and in how many groups its texts are.
+places as (
     select
-        a.method as method_a,
-        b.method as method_b,
+        p.pair,
         protocol,
         operation,
         metric,
-        replicate,
-        sum(a.total - b.total) as total,
-        sum(a.n) as n
-    from long_sums as a
-    join long_sums as b using (protocol, operation, metric, alike, replicate)
-    where a.method < b.method
+        a.alike,
+        a.place as place_a,
+        b.place as place_b,
+        count(*) over (partition by p.pair) as groups,
+        p.n * p.difference as whole,
+        abs(whole) - p.rounding as near
+    from pairs as p
+    join (from listed where block = 0) as a using (protocol, operation, metric)
+    join (from listed where block = 0) as b using (protocol, operation, metric, alike)
+    where a.method = p.method_a and b.method = p.method_b
+),
+
+replicates as (
+    select
+        p.pair,
+        s.replicate,
+        p.whole,
+        p.near,
+        s.totals[p.place_a] - s.totals[p.place_b] as total,
+        s.n
+    from (from places where groups = 1) as p
+    join sums as s using (protocol, operation, metric, alike)
+    union all
+    select
+        p.pair,
+        s.replicate,
+        p.whole,
+        p.near,
+        sum(s.totals[p.place_a] - s.totals[p.place_b]) as total,
+        sum(s.n) as n
+    from (from places where groups > 1) as p
+    join sums as s using (protocol, operation, metric, alike)
     group by all
+),
+
+drawn as (
+    select
+        pair,
+        quantile_cont(total / n, 0.025) filter (replicate <= 1000 and n > 0) as low,
+        quantile_cont(total / n, 0.975) filter (replicate <= 1000 and n > 0) as high,
+        count(*) filter (replicate > 1000 and abs(whole - 2 * total) < near) as nearer
+    from replicates
+    group by pair
 ),
 
 tested as (
     select
         p.* exclude (rounding),
-        quantile_cont(r.total / r.n, 0.025) filter (replicate <= 1000) as low,
-        quantile_cont(r.total / r.n, 0.975) filter (replicate <= 1000) as high,
-        -- Those that flip nothing have no row, and are as far from 0.
-        any_value(flips) as tried,
-        tried - count(*) filter (
-            replicate > 1000
-            and abs(p.n * difference - 2 * r.total) < abs(p.n * difference) - rounding
-        ) as as_far,
-        case when any_value(exact) then as_far / tried else (1 + as_far) / (1 + tried) end as p
+        d.low,
+        d.high,
+        flips as tried,
+        flips - d.nearer as as_far,
+        case when exact then as_far / tried else (1 + as_far) / (1 + tried) end as p
     from pairs as p
-    join replicates as r using (method_a, method_b, protocol, operation, metric)
+    join drawn as d using (pair)
     join asked using (protocol, operation)
-    group by all
 ),
 
 ranked as (

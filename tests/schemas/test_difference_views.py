@@ -165,6 +165,29 @@ def test_differences_of_drawn_flips(common: bool) -> None:
     assert [row["p_holm"] for row in found.values()] == pytest.approx(corrected, abs=1e-10)
 
 
+def test_many_texts_some_without_a_metric() -> None:
+    """More than are summed at once; what one lacks is left out for that metric alone."""
+    rng = np.random.default_rng(7)
+    names = [f"i{n:03d}" for n in range(270)]
+    values = {
+        m: dict(zip(names, rng.normal(0.03 * n, 0.3, 270), strict=True)) for n, m in enumerate("ab")
+    }
+    with metric_tables(values) as connection:
+        connection.execute(
+            "update faithfulness_by_instance set log_odds = null "
+            "where instance_id = 'i005' and method = 'b'"
+        )
+        found = by(select(connection, "from faithfulness_differences"), "metric")
+    for metric, power in (("comprehensiveness", 1), ("log_odds", 2)):
+        kept = [name for name in names if metric != "log_odds" or name != "i005"]
+        pair = [np.array([values[method][name] for name in kept]) ** power for method in "ab"]
+        expected = expected_of(*pair, [text(names.index(name), 1) for name in kept], 2000)
+        if metric == "log_odds":  # Of which less is better.
+            expected["wins"] = 1 - expected["wins"]
+        row = found[(metric,)]
+        assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-10)
+
+
 def test_methods_that_are_equal_do_not_differ() -> None:
     same: dict[str, Any] = {f"i{n}": 0.1 * n for n in range(3)}
     with metric_tables({"one": same, "two": same}) as connection:
