@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from attribeam.analysis import open_run, verify
+from attribeam.analysis.publish.reproduce import options_of, reproduction
 from attribeam.pipeline.commands.status import DONE, FAILED, USAGE
 from attribeam.pipeline.corpus.targets import read_targets
 from attribeam.pipeline.experiments.check import CheckOptions, open_check
@@ -75,11 +76,14 @@ def test_the_classes_of_another_run_are_explained(first: Path, second: Path, run
             "select method, n, other_class, other_tokens from agreement_with('first')"
         ).fetchall()
     assert sorted(found) == [("raw_attention", COUNT, 0, 0), ("saliency", COUNT, 0, 0)]
-    settings = json.loads((second / "run.json").read_text())["identity"]["settings"]
+    manifest = json.loads((second / "run.json").read_text())
+    settings, again = manifest["identity"]["settings"], options_of(manifest)
+    assert again["target_from"] == "first" and "target" not in again
+    assert "--target-from: it was a folder" in reproduction(manifest)
     assert settings["target"] == "given" and settings["target_from"]["source"] == "first"
     # The same command goes on, and one with another target is refused.
-    again = run(second, "--target-from", first)
-    assert again.out.startswith("nothing left to do"), again.err
+    same = run(second, "--target-from", first)
+    assert same.out.startswith("nothing left to do"), same.err
     other = run(second)
     assert other.status == USAGE and 'settings.target was "given"' in other.err
 

@@ -17,6 +17,7 @@ from attribeam.pipeline import run
 from attribeam.pipeline.options import Options
 from attribeam.pipeline.running import shard
 from attribeam.pipeline.running.handler import AttributionHandler
+from attribeam.pipeline.running.imputing import load_imputer
 from attribeam.pipeline.running.missing import Task
 from attribeam.pipeline.running.prepare import check, prepare
 from attribeam.pipeline.running.shard import Attributor, Shard
@@ -26,6 +27,7 @@ from attribeam.pipeline.workers import model_files
 from attribeam.pipeline.workers.devices import take_device
 from attribeam.pipeline.workers.engines import connect
 from attribeam.pipeline.workers.model_files import copy_of, local_model, send_model
+from attribeam.transforms.evaluate import Evaluation
 from tests.support.tiny import files, rows, write_jsonl
 
 JUNK = ("README.md", "training_args.bin", "optimizer.pt", "modeling.py", "pytorch_model.bin")
@@ -218,3 +220,19 @@ def test_the_copy_is_part_of_the_folder_but_not_of_the_data(
     assert not verify(out).problems
     publish(out, "user/name", dry_run=str(tmp_path / "published"))
     assert not any("safetensors" in path for path in files(tmp_path / "published"))
+
+
+def test_what_fills_removed_tokens_goes_along(
+    options: Options, tiny_folder: FolderOf, tmp_path: Path
+) -> None:
+    """Workers elsewhere have no other way to the masked LM either."""
+    place = shutil.copytree(tiny_folder("bert", "masked_lm"), tmp_path / "imputer")
+    evaluation = Evaluation(operations=("impute",))
+    asked = replace(options, evaluation=evaluation, imputer=str(place))
+    settings = check(asked, connect(asked)).settings(asked, rows=4)
+    send_model(settings.of_imputer)
+    shutil.rmtree(place)
+    loaded = load_imputer(replace(settings, device="cpu"))
+    assert loaded is not None
+    assert (loaded.task, loaded.dtype) == ("masked_lm", torch.float64)
+    assert load_imputer(replace(settings, evaluation=None)) is None
