@@ -632,7 +632,9 @@ def test_prompts_that_are_too_long(tmp_path: Path) -> None:
     text = " ".join(f"w{number}" for number in range(10, 40))
     segments = [{"kind": "old", "start": 0, "end": 59}, {"kind": "new", "start": 60, "end": 119}]
     line = {"id": "long", "prompt": text, "completion": "w50 w51", "segments": segments}
-    corpus = write_jsonl(tmp_path / "corpus.jsonl", [line, {**line, "id": "short", "prompt": "w9"}])
+    much = {"id": "much", "prompt": "w9", "completion": text}
+    lines = [line, {**line, "id": "short", "prompt": "w9"}, much]
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", lines)
     model = GOLDENS / "llama-golden"
 
     def run(*more: object) -> Any:
@@ -649,6 +651,9 @@ def test_prompts_that_are_too_long(tmp_path: Path) -> None:
     assert run("--output", tmp_path / "fail", "--overflow", "fail").status == 1
     messages = table(tmp_path / "fail", "failures")["message"].to_pylist()
     assert any("32 tokens of a prompt and what follows, but the limit is 12" in m for m in messages)
+    # No remedy is named that would not help.
+    (much_message,) = [m for m in messages if "31 tokens" in m]
+    assert "nothing of the prompt" in much_message and "truncate" not in much_message
     refused = run("--output", tmp_path / "out", "--overflow", "stride")
     assert refused.status == 2 and "windows of a prompt would be other prompts" in refused.err
 

@@ -265,10 +265,10 @@ def _fitting(instance: Instance, prompt: int, options: EncodeOptions) -> Instanc
     told = f"{length} tokens of a prompt and what follows, but the limit is {limit}"
     if options.overflow == "stride":
         raise RowError(f"{told}, and windows of it would be other prompts (--overflow truncate)")
-    if options.overflow == "fail":
-        raise RowError(f"{told} (--overflow truncate cuts the start of the prompt)")
     opening = _opening(instance)
     gone: Sequence[int] = range(opening, opening + length - limit)
     if gone[-1] >= prompt - 1:
-        raise RowError(f"{told}, which leaves nothing of the prompt")
+        raise RowError(f"{told}, which leaves nothing of the prompt: give less that follows")
+    if options.overflow == "fail":
+        raise RowError(f"{told} (--overflow truncate cuts the start of the prompt)")
     return replace(without(instance, np.array(gone, np.intp)), truncated=True)
