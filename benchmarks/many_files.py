@@ -22,10 +22,11 @@ from attribeam.analysis import load_manifest, open_run
 from attribeam.analysis.opening.files import survey, units
 from attribeam.pipeline.running import progress
 from attribeam.pipeline.running.compacting import compact
-from attribeam.pipeline.running.missing import Task, plan
+from attribeam.pipeline.running.missing import plan
 from attribeam.pipeline.store.damage import sweep
 from attribeam.pipeline.store.files import count_rows
 from attribeam.pipeline.store.records import write_index
+from attribeam.pipeline.store.there import There
 from attribeam.schemas import unit_path
 from attribeam.schemas.index import Entry
 from attribeam.schemas.layout import MANIFEST
@@ -98,10 +99,10 @@ def write_links(out: Path, shards: int) -> int:
 
 def _steps(out: Path, manifest: Any, shards: int) -> float:
     """Seconds of all that a call does that finds nothing to do, and of a look and of opening."""
-    kept: list[str] = []
-    seconds = _timed("sweep", lambda: kept.extend(sweep(str(out)).kept))
-    seconds += _timed("plan", lambda: plan(units(manifest), shards, kept))
-    tasks = [Task(shard, shards, tuple(units(manifest))) for shard in range(shards)]
+    found: list[There] = []
+    seconds = _timed("sweep", lambda: found.append(sweep(str(out), shards).there))
+    seconds += _timed("plan", lambda: plan(units(manifest), found[0]))
+    tasks = plan(units(manifest), There(shards))
     watch = progress._Watch(str(out), tasks, [ROWS] * shards, lambda _: 1.0)
     seconds += _timed("a look of the progress bar", watch.look)
     seconds += _timed("open_run", lambda: open_run(out, commented=False).close())

@@ -217,6 +217,30 @@ def shards_of(name: str) -> tuple[range, int] | None:
     return range(first, last + 1), int(found[3])
 
 
+class ShardNames:
+    """Reads names of files of one shard each, of which there may be very many.
+
+    Args:
+        num_shards: How many shards the run has.
+    """
+
+    def __init__(self, num_shards: int) -> None:
+        self._num_shards = num_shards
+        self._end = shard_name(0, num_shards).removeprefix("shard-00000")
+        self._digits = slice(len("shard-"), -len(self._end))
+
+    def __call__(self, name: str) -> int | None:
+        """The shard whose file has a name; None if it is that of no single one."""
+        if not (name.endswith(self._end) and name.startswith("shard-")):
+            return None
+        digits = name[self._digits]
+        if not (digits.isdecimal() and digits.isascii()):
+            return None
+        is_written_so = len(digits) == 5 or (len(digits) > 5 and digits[0] != "0")
+        shard = int(digits)
+        return shard if is_written_so and shard < self._num_shards else None
+
+
 def _place(unit: Unit, name: str) -> Place | None:
     found = shards_of(name)
     return None if found is None else Place(unit, *found)

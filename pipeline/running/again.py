@@ -6,7 +6,7 @@ version of attribeam still makes the same of them; else they are left, and it is
 are.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ from attribeam.pipeline.store.damage import Damage, Part
 from attribeam.pipeline.store.files import Stamp, discard, join, stamp
 from attribeam.pipeline.store.joined import each_shard, take_out
 from attribeam.pipeline.store.records import forget
+from attribeam.pipeline.store.there import There
 from attribeam.schemas import Unit, UsageError, failures_path, unit_path
-from attribeam.schemas.layout import parse_failures_path
 from attribeam.schemas.manifest import EvaluationRecord, Manifest
 from attribeam.transforms import Model, choose
 from attribeam.transforms.evaluate import Evaluation
@@ -106,7 +106,7 @@ class Run:
 
     def work(
         self,
-        whole: Iterable[str],
+        whole: There,
         damage: Damage,
         passing: Passing = NOTHING,
         part: RunPart = WHOLE,
@@ -116,10 +116,10 @@ class Run:
         """What is missing, damaged, or to be tried again.
 
         Args:
-            whole: Paths of the files that are there and not damaged.
+            whole: The files that are there and not damaged.
             damage: What is damaged.
             passing: What is to be tried again.
-            part: The part of the run that the call is for, as are the paths, damage and passing.
+            part: The part of the run that the call is for, as are the files, damage and passing.
             everything: Do what is missing of the run's other methods too.
         """
         units = units_of_run(self.settings.tables)
@@ -130,7 +130,7 @@ class Run:
         # A file of several shards may have some of other parts of the run too.
         own = [found for found in able if part.has(found[1])]
         again = {part: self._stamp(part) for part in own} | dict.fromkeys(passing.parts)
-        tasks = plan(units, self.settings.num_shards, whole, again, part)
+        tasks = plan(units, whole, again, part)
         damaged = dict.fromkeys(path for paths in able.values() for path in paths)
         unable = {p: paths for p, paths in damage.parts.items() if p not in able}
         spoiled = dict.fromkeys(path for paths in unable.values() for path in paths)
@@ -227,7 +227,7 @@ def _left_as_is(paths: Sequence[str]) -> str:
 # What failed for no fault of its own --------------------------------------------------------------
 
 
-def passing_parts(root: str, run: Run, paths: Iterable[str], part: RunPart = WHOLE) -> Passing:
+def passing_parts(root: str, run: Run, whole: There, part: RunPart = WHOLE) -> Passing:
     """The units that lack rows for want of memory, a network or a device.
 
     An instance that couldn't be predicted is missing from all tables of its shard.
@@ -235,15 +235,12 @@ def passing_parts(root: str, run: Run, paths: Iterable[str], part: RunPart = WHO
     Args:
         root: The run's folder.
         run: The run.
-        paths: Paths of the files that are there and not damaged.
+        whole: The files that are there and not damaged.
         part: The part of the run whose shards are looked at.
     """
     found: dict[Part, None] = {}
     stuck = 0
-    for path in sorted(paths):
-        place = parse_failures_path(path)
-        if place is None or place.num_shards != run.settings.num_shards:
-            continue
+    for path, place in whole.files_of_failures():
         columns = ["stage", "method", "error", "message"]
         for shard, rows in each_shard(root, path, place, columns):
             for row in rows.to_pylist() if part.has(shard) else ():

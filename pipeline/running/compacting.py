@@ -77,7 +77,7 @@ def compact(root: str, tell: Callable[[str], None] = lambda _: None) -> Compacte
         raise UsageError(f"{root} is no run folder: it has no run.json")
     check_is_own(root, manifest)
     with locked(root):
-        sweep(root)
+        sweep(root, manifest["identity"]["settings"]["num_shards"])
         before = _files(root, manifest)
         left: list[str] = []
         for unit, places in _by_unit(before).items():

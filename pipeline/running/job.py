@@ -28,8 +28,9 @@ from attribeam.pipeline.running.outcome import Outcome, outcome
 from attribeam.pipeline.running.prepare import Prepared, load, note, prepare
 from attribeam.pipeline.running.weighing import weigher
 from attribeam.pipeline.settings import Settings
-from attribeam.pipeline.store.files import DamagedError, is_local, list_files
+from attribeam.pipeline.store.files import DamagedError, each_file, is_local
 from attribeam.pipeline.store.lock import locked, locked_part
+from attribeam.pipeline.store.there import There
 from attribeam.pipeline.workers.devices import NoGpuError
 from attribeam.pipeline.workers.engines import connect, is_dry_run
 from attribeam.pipeline.workers.leash import WORKER, run_leashed
@@ -192,7 +193,7 @@ def _summary(prepared: Prepared, options: Options, start: float) -> Summary:
 def _rest(root: str, num_shards: int, manifest: Manifest) -> Rest:
     """What a run lacks, of whichever part and method."""
     units = units_of_run({name: of["tables"] for name, of in manifest["methods"].items()})
-    tasks = plan(units, num_shards, list_files(root))
+    tasks = plan(units, There(num_shards, each_file(root)))
     return Rest(len(tasks), sum(len(task.units) for task in tasks))
 
 

@@ -3,12 +3,12 @@
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
 from attribeam.pipeline.parts import WHOLE, RunPart
 from attribeam.pipeline.store.files import Stamp
-from attribeam.pipeline.store.joined import covered
+from attribeam.pipeline.store.there import There
 from attribeam.schemas import TABLES, Unit
-from attribeam.schemas.layout import shard_name
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ def in_order(units: Iterable[Unit]) -> list[Unit]:
 
 def plan(
     units: Iterable[Unit],
-    num_shards: int,
-    done: Iterable[str],
+    there: There,
     again: Mapping[tuple[Unit, int], Stamp | None] | None = None,
     part: RunPart = WHOLE,
 ) -> list[Task]:
@@ -56,30 +55,32 @@ def plan(
 
     Args:
         units: Units that every shard is to have.
-        num_shards: Number of shards.
-        done: Paths of the files that are there, relative to the run's folder.
-        again: Units of single shards that are to be made again, whether they are there or not,
-            with the stamps of tables that stay until they are replaced.
+        there: The files that are there.
+        again: Units of single shards of the part that are to be made again, whether they are there
+            or not, with the stamps of tables that stay until they are replaced.
         part: The part of the run that is planned.
 
     Returns:
         A task for each shard of the part that lacks units, in order.
     """
-    there = set(done)
-    joined = covered(there, num_shards)
-    names = {shard: shard_name(shard, num_shards) for shard in part.shards(num_shards)}
-    missing: dict[int, list[Unit]] = defaultdict(list)
-    for unit in units:
-        folder, others = unit.folder, joined.get(unit, ())
-        for shard, name in names.items():
-            if f"{folder}/{name}" not in there and shard not in others:
-                missing[shard].append(unit)
-    before: dict[int, list[tuple[Unit, Stamp]]] = defaultdict(list)
+    ordered, num_shards = in_order(units), there.num_shards
+    more: dict[int, list[tuple[Unit, Stamp | None]]] = defaultdict(list)
     for (unit, shard), stamp in (again or {}).items():
-        missing[shard].append(unit)
-        if stamp is not None:
-            before[shard].append((unit, stamp))
-    return [
-        Task(shard, num_shards, tuple(in_order(missing[shard])), tuple(before[shard]))
-        for shard in sorted(missing)
-    ]
+        more[shard].append((unit, stamp))
+    found = [there.tables(unit)[part.number :: part.parts] for unit in ordered]
+    # Most shards lack the same units, which are held once for all of them.
+    lacking: dict[tuple[int, ...], tuple[Unit, ...]] = {}
+    tasks = []
+    flags = zip(*found, strict=True) if found else repeat(())
+    for shard, has in zip(part.shards(num_shards), flags, strict=False):
+        if has not in lacking:
+            lacking[has] = tuple(
+                u for u, is_there in zip(ordered, has, strict=True) if not is_there
+            )
+        missing, own = lacking[has], more.get(shard, [])
+        if own:
+            missing = tuple(in_order([*missing, *(unit for unit, _ in own)]))
+        if missing:
+            before = tuple((unit, stamp) for unit, stamp in own if stamp is not None)
+            tasks.append(Task(shard, num_shards, missing, before))
+    return tasks

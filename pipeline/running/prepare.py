@@ -418,7 +418,7 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
         restore(root, old, note)
     settings = settings.as_begun(manifest)
     run = Run.of(settings, manifest, model)
-    kept, damaged = sweep(root, old if options.repair else None, part)
+    whole, damaged = sweep(root, settings.num_shards, old if options.repair else None, part)
     damage = sorted_out(damaged, run.units, settings.num_shards)
     if old is not None and (damage.corpus or not staged(root, settings.num_shards)):
         # Or somebody has tidied up; it is the same corpus, since its fingerprint is.
@@ -431,9 +431,9 @@ def _prepared(options: Options, checked: Checked, old: Manifest | None) -> Prepa
     given: list[str] = []
     for foreign in checked.foreign:
         stage_given(foreign, root, settings.num_shards, given.append)
-    passing = passing_parts(root, run, kept, part) if options.retry_failed else NOTHING
+    passing = passing_parts(root, run, whole, part) if options.retry_failed else NOTHING
     everything = options.repair or options.retry_failed
-    work = run.work(kept, damage, passing, part, everything=everything)
+    work = run.work(whole, damage, passing, part, everything=everything)
     # Of whichever method: it is known by whom it was made.
     manifest["executions"][-1]["methods"] = list(work.settings.methods)
     if measured is not None:

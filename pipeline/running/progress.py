@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -31,12 +31,15 @@ from attribeam.pipeline.interruption import lastly
 from attribeam.pipeline.running.missing import Task
 from attribeam.pipeline.store.files import count_rows, is_local, join, list_files, stamp
 from attribeam.schemas import Unit, unit_path
-from attribeam.schemas.layout import FAILURES, shard_name
+from attribeam.schemas.layout import FAILURES, ShardNames
 
 _REFRESH = 0.5
 _REFRESH_REMOTE = 15.0
 _LOG_EVERY = 30.0
 _PATIENCE = 5.0
+
+# What is known of a shard that is to be made: it isn't there, or is, and failures weren't counted.
+_WAITED, _NEW = 1, 2
 
 _within = 0.0
 _lock = threading.Lock()
@@ -64,7 +67,7 @@ class _Watch:
     ) -> None:
         self._root = root
         num_shards = tasks[0].num_shards if tasks else 0
-        self._suffix = shard_name(0, num_shards).removeprefix("shard-00000")
+        self._shard = ShardNames(num_shards)
         self._sizes = array("q", sizes)
         self.instances = sum(sizes[t.shard] for t in tasks)
         self.total = 0.0
@@ -77,7 +80,7 @@ class _Watch:
                     waiting = bytearray(num_shards)
                     self._open[unit.folder] = waiting, f"{FAILURES}/{unit}", weigh(unit)
                 waiting, _, weight = self._open[unit.folder]
-                waiting[task.shard] = 1
+                waiting[task.shard] = _WAITED
                 self.total += self._sizes[task.shard] * weight
         # What is damaged and made again is there before.
         replaced = (unit_path(unit, t.shard, num_shards) for t in tasks for unit, _ in t.before)
@@ -91,30 +94,21 @@ class _Watch:
     def look(self) -> float:
         """The share that is done: by committed files, or by what this process says it has done."""
         start = time.monotonic()
-        new: dict[str, set[int]] = {}
         for folder, names in self._there():
-            waiting, failures, weight = self._open[folder]
+            waiting, _, weight = self._open[folder]
             for name in names:
                 shard = self._shard(name)
-                if shard is None or not waiting[shard]:
+                if shard is None or waiting[shard] != _WAITED:
                     continue
                 if self._before and self._is_as_before(f"{folder}/{name}"):
                     continue
-                waiting[shard] = 0
+                waiting[shard] = _NEW
                 self.committed += self._sizes[shard] * weight
-                new.setdefault(failures, set()).add(shard)
-        self._count(new)
+        self._count()
         self._open = {folder: found for folder, found in self._open.items() if any(found[0])}
         # A plan of very many files takes a while to look through; watching must stay cheap.
         self.pause = max(self.pause, 20 * (time.monotonic() - start))
         return min(1.0, max(self.committed, _within - self._start) / self.total)
-
-    def _shard(self, name: str) -> int | None:
-        """The shard whose file has a name; None if that is of no single one."""
-        number = name[len("shard-") : -len(self._suffix)]
-        if not (name.endswith(self._suffix) and name.startswith("shard-") and number.isdecimal()):
-            return None
-        return shard if (shard := int(number)) < len(self._sizes) else None
 
     def _is_as_before(self, path: str) -> bool:
         """Whether a file that is to be replaced is still the one that was there."""
@@ -136,19 +130,19 @@ class _Watch:
             if folder in self._open:
                 yield folder, (name,)
 
-    def _count(self, new: Mapping[str, Collection[int]]) -> None:
-        """Counts the failures of units that are committed now, of which few have any.
-
-        Args:
-            new: Shards by the folder where their failures would be.
-        """
-        for folder, shards in new.items():
+    def _count(self) -> None:
+        """Counts the failures of units that are committed now, of which few have any."""
+        for waiting, folder, _ in self._open.values():
+            if _NEW not in waiting:
+                continue
             for name in list_files(join(self._root, folder)):
                 if self.stop.is_set() and not is_local(self._root):
                     return
-                if self._shard(name) in shards:
+                shard = self._shard(name)
+                if shard is not None and waiting[shard] == _NEW:
                     with suppress(OSError):  # Which is no reason for a bar to end.
                         self.failures += count_rows(join(self._root, f"{folder}/{name}"))
+            waiting[:] = waiting.replace(bytes([_NEW]), b"\0")
 
 
 def _scanned(folder: str) -> Iterator[str]:

@@ -4,7 +4,8 @@ Nothing is deleted for it. What is made again replaces what is there, as a whole
 can't make again stays, since somebody else may.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -21,13 +22,15 @@ from attribeam.pipeline.store.files import (
     open_read,
     read_parquet,
 )
-from attribeam.pipeline.store.records import IndexedSizes, checksums
+from attribeam.pipeline.store.records import Indexed, checksums
 from attribeam.pipeline.store.replacing import settle
+from attribeam.pipeline.store.there import There
 from attribeam.schemas import Unit, parse_unit_path, table_schema
 from attribeam.schemas.layout import (
     CORPUS,
     FAILURES,
     STATISTICS,
+    ShardNames,
     parse_failures_path,
     parse_part_lock_path,
     parse_statistics_path,
@@ -41,11 +44,11 @@ class Swept(NamedTuple):
     """What was found in a run's folder.
 
     Attributes:
-        kept: Paths of the files that are there and not damaged, relative to the folder.
-        damaged: Those of the files of the run that are.
+        there: The tables and their failures that are there and not damaged.
+        damaged: Paths of the files of the run that are damaged, and of failures that are gone.
     """
 
-    kept: list[str]
+    there: There
     damaged: list[str]
 
 
@@ -74,38 +77,81 @@ def is_own(path: str) -> bool:
     )
 
 
-def sweep(root: str, manifest: Manifest | None = None, part: RunPart = WHOLE) -> Swept:
+def sweep(
+    root: str, num_shards: int, manifest: Manifest | None = None, part: RunPart = WHOLE
+) -> Swept:
     """Deletes what a killed run left half written, and finds what a broken disk has damaged.
 
     What it had begun to put in the place of something else is finished first.
 
     Args:
         root: The run's folder.
+        num_shards: How many shards it has.
         manifest: Its ``run.json``, to read every file to its last page; None to look only for
             those that are cut short: that have neither the size that the index says nor a footer.
         part: The part of the run that this call is for: the shards of others, who may be at work,
             are left alone.
     """
     settle(root)
-    if manifest is None:
-        known, listed = {}, list_checked(root, IndexedSizes(root))
-    else:
-        known, listed = checksums(root), list_checked(root)
-    kept, damaged = [], []
+    indexed, there = Indexed(root, num_shards), There(num_shards)
+    known = {} if manifest is None else checksums(root)
+    listed = list_checked(root) if manifest else list_checked(root, _Known(indexed, there, part))
+    damaged = []
     for path, is_whole in listed:
         if part != WHOLE and not _is_of(path, part):
             continue
         if path.endswith(TEMPORARY):
             discard(join(root, path))
         elif is_whole and manifest is None:
-            kept.append(path)
+            there.add(path)
         elif is_own(path) and not (
             is_whole and manifest is not None and _is_sound(root, path, manifest, known.get(path))
         ):
             damaged.append(path)
         else:
-            kept.append(path)
-    return Swept(kept, sorted(damaged))
+            there.add(path)
+    return Swept(there, sorted({*damaged, *_gone(indexed, there, part)}))
+
+
+class _Known:
+    """Notes files of the size that the index says as there, of which nothing else is asked."""
+
+    def __init__(self, indexed: Indexed, there: There, part: RunPart) -> None:
+        self._indexed = indexed
+        self._there = there
+        self._part = part
+        self._shard = ShardNames(there.num_shards)
+        self._folder: str | None = None
+
+    def __call__(self, folder: str, entry: os.DirEntry[str]) -> bool:
+        """Whether that is all that is to be known of a file."""
+        if folder != self._folder:
+            self._folder = folder
+            self._sizes = self._indexed.sizes(folder)
+            self._shards = None if self._sizes is None else self._there.shards(folder)
+        if self._sizes is None or self._shards is None:
+            return False
+        shard = self._shard(entry.name)
+        if shard is None or not self._part.has(shard):
+            return False
+        try:
+            if entry.stat().st_size != self._sizes[shard]:
+                return False
+        except OSError:
+            return False  # It may have gone, which is seen when it is opened.
+        self._shards[shard] = 1
+        return True
+
+
+def _gone(indexed: Indexed, there: There, part: RunPart) -> Iterator[str]:
+    """Yields the failures that the index names and that are no longer there.
+
+    A table that is gone lacks in its folder. That its failures are can be told by the index alone.
+    """
+    for path, place in indexed.failures():
+        is_there = there.failures(place.unit)
+        if any(part.has(shard) and not is_there[shard] for shard in place.shards):
+            yield path
 
 
 def _is_of(path: str, part: RunPart) -> bool:

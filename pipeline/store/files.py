@@ -6,8 +6,8 @@ place and renamed. Renaming is atomic on a local disk and per object on the clou
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -300,60 +300,45 @@ def discard_folder(path: str) -> None:
 
 def list_files(root: str) -> list[str]:
     """Paths of all files below a folder, relative to it; empty if it doesn't exist."""
-    return list(_walk(root, "")) if is_local(root) else [path for path, _ in _listed(root)]
+    return list(each_file(root))
+
+
+def each_file(root: str) -> Iterator[str]:
+    """Yields paths as ``list_files`` gives them, as they are found, since they may be very many."""
+    if is_local(root):
+        return (f"{folder}/{name}" if folder else name for folder, name, _ in _walk(root))
+    return (path for path, _ in _listed(root))
 
 
 def list_checked(
-    root: str, sizes_in: Callable[[str], Mapping[str, int]] = lambda _: {}
+    root: str, is_known: Callable[[str, os.DirEntry[str]], bool] = lambda *_: False
 ) -> Iterator[tuple[str, bool]]:
     """Paths of all files below a folder, and whether those that are Parquet are whole.
 
-    At a URL, where a file is written whole or not at all, only the sizes in the listing are looked
-    at.
+    They are yielded as they are found, since they may be very many. At a URL, where a file is
+    written whole or not at all, only the sizes in the listing are looked at.
 
     Args:
         root: The folder.
-        sizes_in: Gives the sizes of files in a folder, relative to the root, that were whole when
-            they had these; the others are opened, to see whether they end in a footer.
+        is_known: Whether a file on a local disk, by its folder relative to the root and its entry,
+            is known to be whole. It isn't yielded then; the others are opened, to see whether they
+            end in a footer.
     """
-    if is_local(root):
-        yield from _checked(root, "", sizes_in)
-    else:
+    if not is_local(root):
         for path, size in _listed(root):
             yield path, not path.endswith(".parquet") or size >= _LEAST
-
-
-def _checked(
-    folder: str, prefix: str, sizes_in: Callable[[str], Mapping[str, int]]
-) -> Iterator[tuple[str, bool]]:
-    try:
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
         return
-    sizes = sizes_in(prefix.rstrip("/"))
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _checked(entry.path, f"{prefix}{entry.name}/", sizes_in)
-        else:
-            is_table = entry.name.endswith(".parquet")
-            yield prefix + entry.name, not is_table or _is_whole(entry, sizes.get(entry.name))
-
-
-def _is_whole(entry: os.DirEntry[str], size: int | None) -> bool:
-    """Whether a local file has the size of a whole one, or ends as one does."""
-    try:
-        if size is not None and entry.stat().st_size == size:
-            return True
-    except OSError:
-        pass  # It may have gone, which is seen when it is opened.
-    return _ends_well(entry.path)
+    for folder, name, entry in _walk(root):
+        if not is_known(folder, entry):
+            path = f"{folder}/{name}" if folder else name
+            yield path, not name.endswith(".parquet") or _ends_well(f"{root}/{path}")
 
 
 def list_sized(root: str) -> list[tuple[str, int]]:
     """Paths of all files below a folder, relative to it, and their sizes."""
     if not is_local(root):
         return _listed(root)
-    return [(path, Path(f"{root}/{path}").stat().st_size) for path in _walk(root, "")]
+    return [(path, Path(f"{root}/{path}").stat().st_size) for path in each_file(root)]
 
 
 def _listed(root: str) -> list[tuple[str, int]]:
@@ -371,13 +356,32 @@ def _matched(root: str) -> list[tuple[str, FileMetadata]]:
     return [(metadata.path.removeprefix(prefix), metadata) for metadata in found]
 
 
-def _walk(folder: str, prefix: str) -> Iterator[str]:
-    try:
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
+def _walk(root: str) -> Iterator[tuple[str, str, os.DirEntry[str]]]:
+    """Yields what is below a folder: folder, relative to it, name and entry.
+
+    What is asked of an entry is to be asked before the next one.
+    """
+    below = [""]
+    while below:
+        folder = below.pop()
+        with suppress(FileNotFoundError, NotADirectoryError), _scanned(f"{root}/{folder}") as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(f"{folder}/{entry.name}" if folder else entry.name)
+                else:
+                    yield folder, entry.name, entry
+
+
+@contextmanager
+def _scanned(folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+    """The entries of a folder; where it can be, the system looks up its path once for all."""
+    if os.scandir not in os.supports_fd:
+        with os.scandir(folder) as entries:
+            yield entries
         return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/")
-        else:
-            yield prefix + entry.name
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with os.scandir(descriptor) as entries:
+            yield entries
+    finally:
+        os.close(descriptor)

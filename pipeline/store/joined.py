@@ -23,6 +23,7 @@ from attribeam.pipeline.store.files import (
     read_parquet,
     write_beside,
 )
+from attribeam.pipeline.store.records import forget
 from attribeam.pipeline.store.replacing import replace_files
 from attribeam.schemas import Unit
 from attribeam.schemas.layout import (
@@ -134,6 +135,8 @@ def take_out(
                 if path not in damaged:
                     come |= _singles(root, path, place, again, failures=failures)
         if gone:
+            # Who is killed after this finds no failures amiss that the index still names.
+            forget(root, gone)
             replace_files(root, gone, come)
 
 
@@ -177,12 +180,3 @@ def _groups(footer: pq.FileMetaData, wanted: range) -> tuple[list[int], int]:
         if end - size < wanted.stop and end > wanted.start
     ]
     return found, (ends[found[0]] - sizes[found[0]] if found else wanted.start)
-
-
-def covered(paths: Iterable[str], num_shards: int) -> dict[Unit, set[int]]:
-    """The shards of each unit that are in files of several, of some paths relative to a run's."""
-    found: dict[Unit, set[int]] = {}
-    for path in paths:
-        if ".." in path and (place := parse_unit_path(path)) and place.num_shards == num_shards:
-            found.setdefault(place.unit, set()).update(place.shards)
-    return found

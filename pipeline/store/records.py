@@ -4,10 +4,12 @@ A worker holds what it has written since the last file of records, and writes th
 ends or it has many. What a worker that is killed has not said is read from the files themselves.
 """
 
-from collections.abc import Collection, Iterable
+from array import array
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,13 +17,16 @@ from attribeam.pipeline.store.files import (
     DamagedError,
     discard,
     exists,
-    is_local,
     join,
     list_files,
+    opened_parquet,
     read_parquet,
     write_parquet,
 )
 from attribeam.schemas.index import INDEX, RECORDS, Entry, entries_of, table_of
+from attribeam.schemas.layout import Place, parse_failures_path, shard_name, shards_path
+
+_BATCH = 8192  # Entries of an index that are read at a time.
 
 
 def write_records(root: str, entries: list[Entry]) -> None:
@@ -50,28 +55,67 @@ def checksums(root: str) -> dict[str, str]:
     return {path: each.pop() for path, each in found.items() if len(each) == 1}
 
 
-class IndexedSizes:
-    """The sizes that the index of a run says of its files, a folder at a time.
+class Indexed:
+    """What the index of a run says of the sizes of its files: eight bytes for each.
 
-    They stay in Arrow's memory, since as objects of Python those of very many files are large.
+    As objects of Python the paths and sizes of very many files would be large.
+
+    Args:
+        root: The run's folder.
+        num_shards: How many shards it has.
     """
 
-    def __init__(self, root: str) -> None:
-        self._index = pa.table(
-            {"path": pa.array([], pa.string()), "bytes": pa.array([], pa.int64())}
-        )
-        # At a URL a listing has all that is to be known.
-        if is_local(root) and exists(join(root, INDEX)):
-            # What is damaged says nothing: the files themselves are looked at.
-            with suppress(DamagedError, KeyError, pa.ArrowException):
-                self._index = read_parquet(join(root, INDEX), self._index.column_names)
+    def __init__(self, root: str, num_shards: int) -> None:
+        self._num_shards = num_shards
+        self._sizes: dict[str, array[int]] = {}  # By folder and shard; -1 where nothing is known.
+        self._joined: list[str] = []  # Paths of files of several shards.
+        if not exists(join(root, INDEX)):
+            return
+        # What is damaged says nothing: the files themselves are looked at.
+        with (
+            suppress(DamagedError, KeyError, pa.ArrowException),
+            opened_parquet(join(root, INDEX)) as parquet,
+        ):
+            for batch in parquet.iter_batches(_BATCH, columns=["path", "first", "last", "bytes"]):
+                self._read(batch)
+                # Arrow would keep what was needed for one batch beside what the next one takes.
+                pa.default_memory_pool().release_unused()
 
-    def __call__(self, folder: str) -> dict[str, int]:
-        """Sizes by the names of the files below a folder, which is relative to the run's."""
-        start = f"{folder}/"
-        found = self._index.filter(pc.starts_with(self._index["path"], start))
-        names = pc.utf8_slice_codeunits(found["path"], len(start)).to_numpy().tolist()
-        return dict(zip(names, found["bytes"].to_numpy().tolist(), strict=True))
+    def _read(self, batch: pa.RecordBatch) -> None:
+        num_shards = self._num_shards
+        end = shard_name(0, num_shards).removeprefix("shard-00000")
+        first = batch["first"].to_numpy()
+        single = pc.and_(pc.equal(batch["first"], batch["last"]), pc.ends_with(batch["path"], end))
+        own = single.to_numpy(zero_copy_only=False) & (first >= 0) & (first < num_shards)
+        parts = pc.split_pattern(batch["path"], "/", max_splits=1, reverse=True)
+        folders = pc.list_element(parts, 0).dictionary_encode()
+        codes, sizes = folders.indices.to_numpy(), batch["bytes"].to_numpy()
+        for code, folder in enumerate(folders.dictionary.to_pylist()):
+            if folder not in self._sizes:
+                self._sizes[folder] = array("q", [-1]) * num_shards
+            chosen = own & (codes == code)
+            np.frombuffer(self._sizes[folder], np.int64)[first[chosen]] = sizes[chosen]
+        self._joined += batch["path"].filter(pa.array(~own)).to_pylist()
+
+    def failures(self) -> Iterator[tuple[str, Place]]:
+        """Yields the files of failures that it names: their paths, and what these say."""
+        for folder, sizes in self._sizes.items():
+            place = parse_failures_path(f"{folder}/{shard_name(0, len(sizes))}")
+            if place is not None:
+                for shard in (number for number, size in enumerate(sizes) if size >= 0):
+                    own = Place.of(place.unit, shard, len(sizes))
+                    yield shards_path(own, failures=True), own
+        for path in self._joined:
+            place = parse_failures_path(path)
+            if place is not None and place.num_shards == self._num_shards:
+                yield path, place
+
+    def sizes(self, folder: str) -> "array[int] | None":
+        """The sizes of the files in a folder by their shards, -1 for those that nothing is said of.
+
+        None if nothing is said of any.
+        """
+        return self._sizes.get(folder)
 
 
 def forget(root: str, paths: Collection[str]) -> None:

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attribeam.pipeline.parts import RunPart
 from attribeam.pipeline.running.missing import Task, plan, units_of_run
 from attribeam.pipeline.store import files as store
-from attribeam.pipeline.store.damage import Swept, sorted_out, sweep
+from attribeam.pipeline.store.damage import sorted_out, sweep
+from attribeam.pipeline.store.files import Stamp
 from attribeam.pipeline.store.records import write_index
+from attribeam.pipeline.store.there import There
 from attribeam.schemas import Unit, failures_path, parse_unit_path, unit_path
 from attribeam.schemas.index import INDEX, Entry
 from attribeam.schemas.layout import Place, parse_failures_path, shards_path
@@ -36,26 +39,38 @@ def test_units_are_in_the_order_of_their_dependence() -> None:
     assert units_of_run({"a": ("attributions",)}) == [Unit("instances"), Unit("attributions", "a")]
 
 
+def planned(
+    units: list[Unit],
+    num_shards: int,
+    paths: list[str],
+    again: dict[tuple[Unit, int], Stamp | None] | None = None,
+) -> list[Task]:
+    """The tasks of a run of which these files are there."""
+    return plan(units, There(num_shards, paths), again)
+
+
 def test_at_first_everything_is_missing() -> None:
-    assert plan(UNITS, 2, []) == [Task(0, 2, tuple(UNITS)), Task(1, 2, tuple(UNITS))]
+    assert planned(UNITS, 2, []) == [Task(0, 2, tuple(UNITS)), Task(1, 2, tuple(UNITS))]
 
 
 def test_what_is_there_is_not_planned() -> None:
     done = [unit_path(unit, 0, 3) for unit in UNITS]
     done += [unit_path(unit, 2, 3) for unit in UNITS[1:4]]
-    assert plan(UNITS, 3, done) == [
+    assert planned(UNITS, 3, done) == [
         Task(1, 3, tuple(UNITS)),
         Task(2, 3, (UNITS[0], UNITS[4])),
     ]
 
 
 def test_nothing_is_left_when_all_is_there() -> None:
-    assert plan(UNITS, 2, [unit_path(unit, shard, 2) for unit in UNITS for shard in (0, 1)]) == []
+    assert (
+        planned(UNITS, 2, [unit_path(unit, shard, 2) for unit in UNITS for shard in (0, 1)]) == []
+    )
 
 
 def test_another_method_is_all_that_is_planned() -> None:
     done = [unit_path(unit, 0, 1) for unit in UNITS]
-    assert plan(units_of_run(dict.fromkeys("acb", SCORED)), 1, done) == [
+    assert planned(units_of_run(dict.fromkeys("acb", SCORED)), 1, done) == [
         Task(0, 1, (Unit("attributions", "c"), Unit("curves", "c")))
     ]
 
@@ -64,12 +79,12 @@ def test_layers_are_all_that_is_planned_of_a_run_that_lacks_only_them() -> None:
     done = [unit_path(unit, shard, 2) for unit in UNITS for shard in range(2)]
     done.append(unit_path(Unit("layers", "b"), 0, 2))
     units = units_of_run(dict.fromkeys("ba", (*SCORED, "layers")))
-    assert plan(units, 2, done) == [
+    assert planned(units, 2, done) == [
         Task(0, 2, (Unit("layers", "a"),)),
         Task(1, 2, (Unit("layers", "b"), Unit("layers", "a"))),
     ]
     # Without --layers they are left as they are.
-    assert plan(UNITS, 2, done) == []
+    assert planned(UNITS, 2, done) == []
 
 
 @pytest.mark.parametrize(
@@ -90,7 +105,7 @@ def test_layers_are_all_that_is_planned_of_a_run_that_lacks_only_them() -> None:
     ],
 )
 def test_files_of_others_are_not_taken_for_units(path: str) -> None:
-    assert plan(UNITS, 1, [path]) == [Task(0, 1, tuple(UNITS))]
+    assert planned(UNITS, 1, [path]) == [Task(0, 1, tuple(UNITS))]
 
 
 NAME = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=8)
@@ -130,8 +145,8 @@ def test_shards_of_a_file_of_several_are_there() -> None:
     unit = Unit("attributions", "saliency")
     joined = shards_path(Place(unit, range(1, 4), 5))
     done = [joined, unit_path(unit, 4, 5), shards_path(Place(unit, range(5), 6))]
-    assert plan([unit], 5, done) == [Task(0, 5, (unit,))]
-    assert plan([Unit("attributions", "other")], 1, [joined]) == [
+    assert planned([unit], 5, done) == [Task(0, 5, (unit,))]
+    assert planned([Unit("attributions", "other")], 1, [joined]) == [
         Task(0, 1, (Unit("attributions", "other"),))
     ]
 
@@ -149,9 +164,9 @@ def test_planned_and_done_are_everything_once(
     done = [pair for pair in everything if seed.random() < 0.5]
     paths = [unit_path(unit, shard, num_shards) for unit, shard in done]
     seed.shuffle(paths)
-    tasks = plan(units, num_shards, paths)
-    planned = [(unit, task.shard) for task in tasks for unit in task.units]
-    assert planned == [pair for pair in everything if pair not in done]
+    tasks = planned(units, num_shards, paths)
+    found = [(unit, task.shard) for task in tasks for unit in task.units]
+    assert found == [pair for pair in everything if pair not in done]
     assert all(task.units for task in tasks)
 
 
@@ -168,8 +183,8 @@ def test_sweeping_removes_what_is_half_written_and_nothing_else(tmp_path: Path) 
     half = {"run.json.0a1b.tmp", "curves/method=a/shard-00000-of-00001.parquet.9f.tmp"}
     for name in keep | half:
         put(tmp_path, name)
-    swept = sweep(str(tmp_path))
-    assert (set(swept.kept), swept.damaged) == (keep, [])
+    swept = sweep(str(tmp_path), 1)
+    assert (swept.there.tables(Unit("instances")), swept.damaged) == (b"\1", [])
     assert files(tmp_path) == keep
 
 
@@ -192,9 +207,9 @@ def test_sweeping_finds_tables_that_are_cut_short(content: bytes, tmp_path: Path
     for path in (cut, *others):
         put(tmp_path, path, content)
     put(tmp_path, whole)
-    swept = sweep(str(tmp_path))
+    swept = sweep(str(tmp_path), 2)
     assert swept.damaged == [cut]
-    assert set(swept.kept) == {whole, *others}
+    assert swept.there.tables(unit) == b"\0\1"
     assert files(tmp_path) == {cut, whole, *others}
 
 
@@ -218,15 +233,16 @@ def test_what_is_made_again_is_planned_though_it_is_there() -> None:
     done = [unit_path(unit, shard, 2) for unit in UNITS for shard in range(2)]
     other = Unit("attributions", "c")
     again = {(UNITS[4], 1): None, (other, 1): (9, 0.5), (UNITS[1], 1): None}
-    assert plan(UNITS, 2, done, again) == [
+    assert planned(UNITS, 2, done, again) == [
         Task(1, 2, (other, UNITS[1], UNITS[4]), ((other, (9, 0.5)),))
     ]
     # What is missing anyway is planned once.
-    assert plan(UNITS, 2, done[1:], {(UNITS[0], 0): None}) == [Task(0, 2, (UNITS[0],))]
+    assert planned(UNITS, 2, done[1:], {(UNITS[0], 0): None}) == [Task(0, 2, (UNITS[0],))]
 
 
 def test_there_is_nothing_to_sweep_where_there_is_nothing(tmp_path: Path) -> None:
-    assert sweep(str(tmp_path / "none")) == Swept([], [])
+    swept = sweep(str(tmp_path / "none"), 1)
+    assert (swept.there.tables(Unit("instances")), swept.damaged) == (b"\0", [])
 
 
 def test_files_of_the_size_that_the_index_says_are_not_opened(
@@ -248,10 +264,40 @@ def test_files_of_the_size_that_the_index_says_are_not_opened(
 
     ends_well = store._ends_well
     monkeypatch.setattr(store, "_ends_well", looking)
-    swept = sweep(str(tmp_path))
+    swept = sweep(str(tmp_path), 4)
     assert swept.damaged == [paths[1]]
-    assert set(swept.kept) == {paths[0], *paths[2:], INDEX}
+    assert swept.there.tables(unit) == b"\1\0\1\1"
     assert sorted(opened) == [*paths[1:], INDEX]
     # An index that can't be read says nothing.
     (tmp_path / INDEX).write_bytes(b"PAR1")
-    assert sweep(str(tmp_path)).damaged == [paths[1]]
+    assert sweep(str(tmp_path), 4).damaged == [paths[1]]
+
+
+def test_failures_that_the_index_names_are_missed_when_they_are_gone(tmp_path: Path) -> None:
+    """Their table is there, and alone would be taken for that of a shard where nothing failed."""
+    unit = Unit("attributions", "a")
+    tables = [unit_path(unit, shard, 6) for shard in range(6)]
+    failures = [failures_path(unit, shard, 6) for shard in range(3)]
+    joined = shards_path(Place(unit, range(3, 5), 6), failures=True)
+    for path in (*tables, failures[0]):
+        put(tmp_path, path)
+    of = [(path, range(n % 6, n % 6 + 1)) for n, path in enumerate((*tables, *failures))]
+    entries = [
+        Entry(path, *unit, shards[0], shards[-1], 1, len(FOOTER), "")
+        for path, shards in (*of, (joined, range(3, 5)))
+    ]
+    write_index(str(tmp_path), entries, ())
+    swept = sweep(str(tmp_path), 6)
+    assert swept.damaged == [*failures[1:], joined]
+    parts = sorted_out(swept.damaged, [unit], 6).parts
+    assert {shard for _, shard in parts} == {1, 2, 3, 4}
+    # Those of other shards are another part's.
+    assert sweep(str(tmp_path), 6, part=RunPart(2, 6)).damaged == [failures[2]]
+    # What was joined since the index was written is there.
+    whole = shards_path(Place(unit, range(6), 6), failures=True)
+    put(tmp_path, whole)
+    assert sweep(str(tmp_path), 6).damaged == []
+    assert [path for path, _ in sweep(str(tmp_path), 6).there.files_of_failures()] == [
+        whole,
+        failures[0],
+    ]
