@@ -1,4 +1,4 @@
-"""Which files of a run's tables are there: a byte for each shard of a unit, since there may be very many."""
+"""Which files of a run's tables are there: a byte for each, since there may be very many."""
 
 from collections.abc import Iterable, Iterator
 
