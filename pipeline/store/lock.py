@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -45,6 +46,9 @@ WATCH = 65.0
 LOOK = 2.0
 # In which two that take a lease at the same instant see who was last; that one has it.
 SETTLE = 2.0
+
+# For how often, and after how long, a folder is made that others are removing.
+_TRIES, _PAUSE = 50, 0.01
 
 # Not SIGINT, which is ignored by what a script starts in the background.
 _ALARM = getattr(signal, "SIGUSR1", signal.SIGINT)
@@ -269,19 +273,42 @@ def _make_folder(root: str) -> list[Path]:
     """Makes a folder with those above it; returns those that weren't there, the deepest first."""
     try:
         folder = Path(root)
-        if folder.exists() and not folder.is_dir():
+        if _is_other(folder):
             raise UsageError(f"--output {root} is a file; name a folder")
     except OSError as error:
         raise UsageError(f"--output {root} can't be read: {error}") from error
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    while not folder.is_dir():
+    try:
+        _ensure(folder)
+    except OSError as error:
+        raise UsageError(f"--output {root} can't be written to: {error}") from error
+    return made
+
+
+def _is_other(folder: Path) -> bool:
+    """Whether something is there that is no folder; asked once, since it may come and go."""
+    try:
+        return not stat.S_ISDIR(folder.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _ensure(folder: Path) -> None:
+    """Makes a folder, which those who leave may be removing at the same time.
+
+    Raises:
+        OSError: If it can't be made.
+    """
+    for left in reversed(range(_TRIES)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if isinstance(error, FileExistsError) and not folder.exists():
-                continue  # Who was here before has just removed it.
-            raise UsageError(f"--output {root} can't be written to: {error}") from error
-    return made
+        except (FileExistsError, FileNotFoundError):
+            # It was there a moment ago, or one above it was; so it is with a link to nothing.
+            if not left or _is_other(folder):
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
 
 
 def _remove_empty(folders: list[Path]) -> None:
@@ -302,7 +329,7 @@ class _FileLock:
     def __init__(self, root: str, path: Path, part: RunPart | None) -> None:
         self._path = path
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _ensure(path.parent)
             with suppress(FileNotFoundError):  # Who was here before has just removed the folder.
                 self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
                 if self._locked(root):
@@ -380,13 +407,25 @@ class _Lease:
         content = _record(self._part, token=self._token, beat=self._beat)
         self._beat += 1
         if is_local(self._path):
-            # Who looks while it is written is not to find it empty.
-            write_atomic(self._path, lambda handle: handle.write(content))
+            self._write_here(content)
             return
         with FileSystems.create(
             self._path, "application/octet-stream", CompressionTypes.UNCOMPRESSED
         ) as handle:
             handle.write(content)
+
+    def _write_here(self, content: bytes) -> None:
+        folder = Path(self._path).parent
+        for left in reversed(range(_TRIES)):
+            _ensure(folder)
+            try:
+                # Who looks while it is written is not to find it empty.
+                write_atomic(self._path, lambda handle: handle.write(content))
+            except OSError:
+                if not left or folder.exists():
+                    raise  # Else who was here before has just removed the folder.
+            else:
+                return
 
     def _is_ours(self, content: bytes | None) -> bool:
         return _parsed(content).get("token") == self._token

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def test_no_two_have_it_at_once(kind: str, tmp_path: Path, monkeypatch: pytest.M
     most, had = [0], [0]
     start = threading.Barrier(4)
 
-    def worker() -> None:
+    def worker(_: int) -> None:
         start.wait()
         end = time.monotonic() + 1
         while time.monotonic() < end:
@@ -126,14 +127,38 @@ def test_no_two_have_it_at_once(kind: str, tmp_path: Path, monkeypatch: pytest.M
             except UsageError as error:
                 assert "in use" in str(error)
 
-    threads = [threading.Thread(target=worker) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(worker, range(4)))  # Which raises what any of them has.
     assert most == [1]
     assert had[0] > (20 if kind == "lock" else 0)
     assert files(tmp_path) == set()
+
+
+def test_a_folder_that_comes_and_goes_is_no_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others make the folder and remove it again at any moment between two questions."""
+    out = tmp_path / "out"
+    mkdir, times = Path.mkdir, [0]
+
+    def contested(self: Path, *args: Any, **kwargs: Any) -> None:
+        if self == out and times[0] < 6:
+            times[0] += 1
+            raise (FileExistsError if times[0] % 2 else FileNotFoundError)(str(self))
+        mkdir(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", contested)
+    with locked(str(out)):
+        assert files(out) == {LOCK}
+    assert times == [6]
+    assert files(tmp_path) == set()
+
+
+def test_what_leads_to_nothing_is_refused(kind: str, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "none")
+    with pytest.raises(UsageError, match="can't be written to: "), locked(str(link)):
+        pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
