@@ -110,14 +110,11 @@ def _report(summary: Any) -> None:
 
 
 def _rank(summary: Any) -> None:
-    """Shows which methods are the most faithful, where that takes no while."""
-    from attribeam.analysis.opening.remote import is_remote
+    """Shows which methods are the most faithful, where that takes no while; else says why not."""
     from attribeam.analysis.query.query import run_query
 
-    # While others are at work, what is there is a part of what methods are compared on.
-    others = summary.part is not None
-    # And what is damaged and was left can't be read, as has been said.
-    if is_remote(summary.output) or others or summary.left or summary.rows > _RANKED:
+    if reason := _unranked(summary):
+        print(f'methods are not ranked here, {reason}: {asked(summary.output)} "from ranking"')
         return
     out = io.StringIO()
     try:
@@ -126,6 +123,21 @@ def _rank(summary: Any) -> None:
         print(f"attribeam: the methods can't be ranked: {cut(str(error))}", file=sys.stderr)
         return
     print(f"\n{out.getvalue()}")
+
+
+def _unranked(summary: Any) -> str | None:
+    """Why the methods of a run with curves aren't ranked at its end; None if they are."""
+    if summary.left:
+        return "since damaged files or failures were left, as is said"
+    if summary.part is not None:
+        # What is there is a part of what methods are compared on.
+        done = not summary.rest.shards
+        return "since this was a part of the run" + ("" if done else "; once all parts are done")
+    if "://" in summary.output:
+        return "since all curves would be fetched for it"
+    if summary.rows > _RANKED:
+        return f"since of {summary.rows:,} rows (more than {_RANKED:,}) it may take a while"
+    return None
 
 
 def _width() -> int:

@@ -20,7 +20,11 @@ import torch
 from safetensors.torch import load_file
 
 from attribeam.pipeline.commands import cli
+from attribeam.pipeline.commands.run import _report, asked
 from attribeam.pipeline.commands.status import DONE, FAILED, INTERRUPTED, USAGE
+from attribeam.pipeline.parts import RunPart
+from attribeam.pipeline.running.job import Rest, Summary
+from attribeam.pipeline.running.outcome import Outcome as Result
 from attribeam.schemas import Unit, UsageError, unit_path
 from attribeam.transforms import registry
 from attribeam.transforms.registry import methods
@@ -112,6 +116,37 @@ def test_a_run_with_curves_ends_with_its_ranking(
     assert max(map(len, [head, rule, *rows, once])) <= 80
     # What there is nothing new of isn't ranked again.
     assert "─" not in command("run", *given, "--methods", "random,saliency").out
+
+
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        ({"rows": 10_001}, "since of 10,001 rows (more than 10,000) it may take a while"),
+        ({"output": "s3://bucket/out"}, "since all curves would be fetched for it"),
+        ({"output": "hdfs://bucket/out"}, "since all curves would be fetched for it"),
+        (
+            {"part": RunPart(0, 2), "rest": Rest(3, 9)},
+            "since this was a part of the run; once all parts are done",
+        ),
+        ({"part": RunPart(1, 2), "rest": Rest(0, 0)}, "since this was a part of the run"),
+        (
+            {"left": ["damaged"], "rows": 10_001},
+            "since damaged files or failures were left, as is said",
+        ),
+    ],
+)
+def test_a_ranking_that_is_not_shown_is_told(
+    about: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the command that shows it, at stores that queries don't read of a copy."""
+    found = Result(0, 0, 0, [], predicted=True, attributed=True, evaluated=True)
+    usual = Summary("out", 6, 2, 2, 2, found, 0, [], 1.0)
+    summary = replace(usual, **about)
+    _report(summary)
+    lines = capsys.readouterr().out.splitlines()
+    ask = asked(summary.output)
+    assert lines[-2] == f'methods are not ranked here, {reason}: {ask} "from ranking"'
+    assert lines[-1] == f'next:   {ask} "from faithfulness"'
 
 
 def test_failures_are_told_and_make_the_status(
