@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from attribeam.analysis.plots.figures import Row
+from attribeam.analysis.plots.figures import CONTROL, Row
 from attribeam.analysis.report.checks import of_largest
 from attribeam.analysis.report.notes import GOLD_CURVES
 from attribeam.analysis.report.values import finite, query_rows
-from attribeam.analysis.report.verdict import CONTROL
 
 LEVEL = 0.05  # Of Holm's corrected p.
 _TESTED = {"auc_difference": "higher", "comprehensiveness": "higher", "sufficiency": "lower"}

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 import plotly.io as pio
 
+from attribeam.analysis.plots.names import has_names, names_placed
 from attribeam.schemas import UsageError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
+CONTROL = "random"  # No method: what methods are held against.
 THEMES = ("light", "dark")
 _DARK = "#14171b"  # As the report's.
 _LETTER, _LINE = 10, 20  # Pixels of a title's letter, and of a line.
@@ -80,8 +82,11 @@ def themed(figure: go.Figure, theme: str, width: int | None) -> go.Figure:
             title_text="<br>".join(title),
             margin_t=figure.layout.margin.t + _LINE * max(0, len(title) - 1),
         )
-        if width < _NARROW:
+        if width < _NARROW and figure.layout.legend.y is None:
             figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.25, "yanchor": "top"})
+        layout = figure.to_plotly_json()["layout"]
+        if has_names(layout):
+            figure.update_layout(names_placed(layout, width, width))
     return figure
 
 

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from attribeam.analysis.opening.database import dict_rows
 from attribeam.analysis.opening.remote import is_remote
 from attribeam.analysis.opening.runs import reading
+from attribeam.analysis.plots.cost import COST_PLOTS
 from attribeam.analysis.plots.figures import Plot, Row, escaped, themed
 from attribeam.analysis.plots.flow import FLOW_PLOTS
 from attribeam.analysis.plots.heads import HEAD_PLOTS
@@ -23,7 +24,13 @@ from attribeam.analysis.plots.static import ENDINGS, static
 from attribeam.schemas import UsageError
 from attribeam.schemas.manifest import IMPORTED_TASK, NO_MODEL
 
-PLOTS: dict[str, Plot] = {**FLOW_PLOTS, **HEAD_PLOTS, **PATTERN_PLOTS, **OVERLAY_PLOTS}
+PLOTS: dict[str, Plot] = {
+    **FLOW_PLOTS,
+    **COST_PLOTS,
+    **HEAD_PLOTS,
+    **PATTERN_PLOTS,
+    **OVERLAY_PLOTS,
+}
 
 
 def plot(

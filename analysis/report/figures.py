@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import duckdb
 import plotly.graph_objects as go
 
+from attribeam.analysis.plots.cost import COSTS, cost_scatter
 from attribeam.analysis.plots.figures import COLOURS, Plot, Row, escaped, without_templates
+from attribeam.analysis.plots.names import WIDTHS, has_names, names_placed
 from attribeam.analysis.plots.plots import PLOTS, rows_of
 from attribeam.analysis.report.plots import (
     AGREEMENTS,
     HEIGHT,
     agreement_map,
-    cost_scatter,
     head_map,
     receptive_field,
 )
@@ -123,14 +124,7 @@ def _span(methods: list[str], part: list[str]) -> str:
 
 def cost_section(connection: duckdb.DuckDBPyConnection) -> Section:
     """Seconds an instance against each measure of faithfulness."""
-    rows = query_rows(
-        connection,
-        "select method, protocol, operation, seconds_per_instance, degradation,"
-        " comprehensiveness, -sufficiency as sufficiency, auc_difference from cost_faithfulness"
-        " where seconds_per_instance > 0"
-        " and (protocol, operation) = (select max((protocol, operation)) from faithfulness)"
-        " order by seconds_per_instance, method",
-    )
+    rows = query_rows(connection, COSTS)
     measures = {
         "degradation": "degradation",
         "comprehensiveness": "comprehensiveness",
@@ -251,8 +245,14 @@ def chosen(name: str, draw: Callable[[list[Row]], go.Figure], rows: list[Row]) -
     """A figure whose texts are shown as they are: plotly takes some markup in them."""
     with without_templates():  # The page has its own, light and dark.
         figure = json.loads(draw([escaped(settled(row)) for row in rows]).to_json())
-    figure["layout"].pop("template", None)
-    return Choice(name, {"data": figure["data"], "layout": figure["layout"]})
+    layout = figure["layout"]
+    layout.pop("template", None)
+    shown = {"data": figure["data"], "layout": layout}
+    if has_names(layout):  # What of the layout is otherwise below a width, in pixels.
+        shown["narrower"] = [
+            {"below": widths[1], **names_placed(layout, *widths)} for widths in WIDTHS[:-1]
+        ]
+    return Choice(name, shown)
 
 
 def _or_least(value: float | None) -> float:

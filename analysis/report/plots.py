@@ -8,7 +8,6 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from attribeam.analysis.plots.figures import COLOURS, Row, styled
 from attribeam.analysis.report.values import Array
-from attribeam.analysis.report.verdict import CONTROL
 
 HEIGHT = 450
 _LABELLED = 15  # Methods in an agreement matrix whose cells have their numbers in them.
@@ -19,58 +18,6 @@ AGREEMENTS = {
     "kendall": ("Kendall's tau b", -1),
     "jaccard": ("common share of the top quarter (Jaccard)", 0),
 }
-
-
-def cost_scatter(rows: list[Row], measure: str, name: str) -> go.Figure:
-    """Seconds an instance against a measure of which more is better, and the best for the money.
-
-    Rows come from the cheapest to the dearest.
-    """
-    front: list[Row] = []
-    for row in rows:
-        if row["method"] == CONTROL:  # Cheapest of all, and no method.
-            continue
-        if not front or row[measure] > front[-1][measure]:
-            if front and row["seconds_per_instance"] == front[-1]["seconds_per_instance"]:
-                front.pop()
-            front.append(row)
-    best = {row["method"] for row in front}
-    figure = go.Figure()
-    for own, mode, says in (
-        ([row for row in rows if row["method"] not in best], "markers+text", "others"),
-        (front, "lines+markers+text", "no other is cheaper and better"),
-    ):
-        if own:
-            joined = own is front
-            figure.add_scatter(
-                x=[1000 * row["seconds_per_instance"] for row in own],
-                y=[row[measure] for row in own],
-                text=[row["method"] for row in own],
-                # Each is above and to the right of the one before: so their names don't meet.
-                textposition=[
-                    ("bottom right" if (len(own) - at) % 2 == 0 else "top left")
-                    if own is front
-                    else "middle right"
-                    for at in range(len(own))
-                ],
-                textfont={"size": 12 if own is front else 10},
-                cliponaxis=False,
-                name=says,
-                mode=mode,
-                line={"color": COLOURS[1], "width": 1, "dash": "dot"},
-                marker={
-                    "color": COLOURS[1 if joined else 0],
-                    "symbol": "diamond" if joined else "circle",
-                    "size": 11 if joined else 8,
-                },
-                hovertemplate="%{text}<br>%{x:.3g} ms, %{y:.3f}<extra></extra>",
-            )
-    figure.update_xaxes(title="milliseconds an instance", type="log")
-    figure.update_yaxes(title=name)
-    shown = styled(figure, f"Cost and {name}")
-    return shown.update_layout(
-        hovermode="closest", legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.1}
-    )
 
 
 def agreement_map(rows: list[Row], measure: str, name: str) -> go.Figure:

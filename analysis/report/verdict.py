@@ -2,11 +2,10 @@
 
 import duckdb
 
-from attribeam.analysis.plots.figures import Row
+from attribeam.analysis.plots.figures import CONTROL, Row
 from attribeam.analysis.report.values import counted, query_rows
 
 NEAR = 0.9  # Of the best area between the curves: what is within reach of it.
-CONTROL = "random"
 # Asked for more than once, and of all curves.
 _RANKED = """
     create temp table if not exists ranked_methods as

@@ -194,10 +194,50 @@ function themed(figure) {
   return copy;
 }
 
+const NARROW = 600;
+const ENTRY = 22; // Pixels that an entry of a legend is high.
+
+/* Puts the parts of a figure that are side by side below one another. */
+function stack(layout) {
+  const ends = Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key)).map((key) => key.slice(5));
+  if (ends.length < 2) return;
+  const titles = (layout.annotations ?? []).filter(({ yref }) => yref === "paper");
+  layout.height = (layout.height ?? 450) * ends.length;
+  ends.forEach((end, at) => {
+    const top = 1 - at / ends.length;
+    layout[`xaxis${end}`].domain = [0, 1];
+    layout[`yaxis${end}`].domain = [top - 0.72 / ends.length, top];
+    if (titles.length === ends.length) Object.assign(titles[at], { x: 0, xanchor: "left", y: top });
+    if (titles.length === ends.length) titles[at].font = { ...titles[at].font, size: 13 };
+  });
+}
+
+/* How a figure is laid out in its place: on a phone legends are below, and titles have lines. */
+function fitted(figure, width) {
+  const { layout } = figure;
+  const own = figure.narrower?.find(({ below }) => width < below);
+  if (own) Object.assign(layout, { height: own.height, annotations: own.annotations });
+  if (width >= NARROW) return figure;
+  const title = layout.title?.text ?? "";
+  const letters = Math.max(20, Math.floor((width - 20) / 8));
+  const lines = title.match(new RegExp(`.{1,${letters}}(?:\\s|$)`, "g")) ?? [title];
+  layout.title = { ...layout.title, text: lines.map((line) => line.trim()).join("<br>") };
+  if (own) return figure; // Its names are placed for the margins that it has.
+  layout.margin = { ...layout.margin, l: Math.min(layout.margin?.l ?? 60, 60), r: 10 };
+  stack(layout);
+  const named = figure.data.filter((trace) => trace.name && trace.showlegend !== false).length;
+  if (layout.showlegend !== false && named > 1) {
+    layout.height = (layout.height ?? 450) + ENTRY * named;
+    layout.legend = { ...layout.legend, orientation: "h", x: 0, y: 0, yref: "container", yanchor: "bottom" };
+    layout.margin.b = (layout.margin.b ?? 50) + ENTRY * named;
+  }
+  return figure;
+}
+
 function startFigure(place, figures) {
   const choice = document.querySelector(`select[data-chooses="${place.dataset.figure}"]`);
   const draw = async () => {
-    const figure = themed(figures[Number(choice?.value ?? 0)]);
+    const figure = fitted(themed(figures[Number(choice?.value ?? 0)]), place.clientWidth);
     place.style.height = `${figure.layout.height ?? 450}px`;
     const library = await plotly();
     await library.react(place, figure.data, figure.layout, { displaylogo: false, responsive: true });
@@ -209,6 +249,12 @@ function startFigure(place, figures) {
     observer.disconnect();
     redraws.add(draw);
     draw();
+    let width = place.clientWidth;
+    addEventListener("resize", () => { // The library fits the size, and not what stands where.
+      if (place.clientWidth === width) return;
+      width = place.clientWidth;
+      draw();
+    });
   }, { rootMargin: "300px" }).observe(place);
 }
 

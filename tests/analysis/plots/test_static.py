@@ -8,7 +8,7 @@ from PIL import Image
 
 from attribeam.analysis.plots.plots import plot
 from attribeam.schemas import UsageError
-from tests.support.synthetic_run import synthetic_run, write_run
+from tests.support.synthetic_run import METHODS, synthetic_run, write_run
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,8 @@ def test_the_ending_decides(folder: Path, tmp_path: Path) -> None:
     assert picture.format == "PNG" and picture.width == 1200
     corner = picture.convert("RGB").getpixel((2, 2))
     assert corner == (0x14, 0x17, 0x1B)
-    assert plot(folder, "degradation", tmp_path / "a.svg").read_text().startswith("<svg")
+    svg = plot(folder, "cost_faithfulness", tmp_path / "a.svg").read_text()
+    assert svg.startswith("<svg") and all(f">{name}</text>" in svg for name in METHODS)
     assert plot(folder, "degradation", tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 

@@ -19,9 +19,10 @@ from plotly.offline import get_plotlyjs
 
 from attribeam.analysis import open_run
 from attribeam.analysis.instances.pieces import pieces
+from attribeam.analysis.plots.cost import cost_scatter
 from attribeam.analysis.report import figures
 from attribeam.analysis.report.instances import NOT_A_NUMBER, quantise
-from attribeam.analysis.report.plots import agreement_map, cost_scatter, head_map
+from attribeam.analysis.report.plots import agreement_map, head_map
 from attribeam.analysis.report.report import write_report
 from attribeam.analysis.report.shell import embedded
 from attribeam.schemas import VIEWS, UsageError, table_schema

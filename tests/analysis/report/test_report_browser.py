@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,8 +10,11 @@ from urllib.parse import quote
 import pytest
 
 from attribeam.analysis.evidence.page import write_evidence
+from attribeam.analysis.plots.cost import cost_scatter
+from attribeam.analysis.plots.plots import page as plotted
 from attribeam.analysis.report.report import write_report
 from tests.analysis.report.test_report import EVIL
+from tests.support.crowd import CROWD, crowd
 from tests.support.patience import HANG
 from tests.support.synthetic_run import METHODS, SyntheticRun, synthetic_run, write_run
 
@@ -334,3 +338,43 @@ def test_evidence_page(browser: Any, report: Path) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
     assert [text for text in said if not text.startswith(("data:", "blob:"))] == [path.as_uri()]
+
+
+@pytest.mark.parametrize("width", [700, 1500])
+def test_names_of_points_are_apart(browser: Any, width: int, tmp_path: Path) -> None:
+    """As they are drawn: a browser's own letters."""
+    figure = cost_scatter(crowd(), "auc_difference", "AUC difference")
+    path = tmp_path / "cost.html"
+    path.write_text(plotted(figure))
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto(path.as_uri())
+    page.locator(".annotation-text").nth(len(CROWD) - 1).wait_for()
+    boxes = page.locator(".annotation-text").evaluate_all(
+        "names => names.map(name => [name.textContent, name.getBoundingClientRect().toJSON()])"
+    )
+    page.close()
+    assert sorted(name for name, _ in boxes) == sorted(CROWD)
+    apart = [
+        one["right"] <= other["left"]
+        or other["right"] <= one["left"]
+        or one["bottom"] <= other["top"]
+        or other["bottom"] <= one["top"]
+        for (_, one), (_, other) in combinations(boxes, 2)
+    ]
+    assert all(apart)
+
+
+def test_figures_fit_a_phone(browser: Any, report: Path) -> None:
+    """Legends are below, and what stands side by side stands in turn."""
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.goto(report.as_uri())
+    page.wait_for_selector("html[data-ready]")
+    figure = page.locator("[data-figure='degradation']")
+    figure.scroll_into_view_if_needed()
+    playwright.expect(figure).to_have_attribute("data-drawn", "0")
+    plot, legend = (figure.locator(name).first.bounding_box() for name in (".gridlayer", ".legend"))
+    assert legend["y"] > plot["y"] + plot["height"] and plot["width"] > 250
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
