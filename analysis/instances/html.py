@@ -16,9 +16,10 @@ from attribeam.analysis.opening.database import dict_rows
 from attribeam.analysis.pictures.drawing import INK
 from attribeam.analysis.pictures.overlays import OVERLAID, drawn
 
-# Colour-blind people tell them apart (Okabe and Ito 2008); the report has the same.
-_POSITIVE, _NEGATIVE, _UNSIGNED = "0,114,178", "230,126,0", "0,158,115"
-_MOST = 0.78  # How much of the page the strongest word hides.
+# Blue, orange and green that colour-blind people tell apart (after Okabe and Ito 2008). The page of
+# a notebook may be light or dark: words are readable at AA over these on both.
+_POSITIVE, _NEGATIVE, _UNSIGNED = "0,125,205", "190,95,0", "0,138,105"
+_MOST = 0.6  # How much of the page the strongest word hides.
 _LEAST = 0.02
 _SIDE = 160  # Pixels of a picture in the page.
 
@@ -57,7 +58,7 @@ def _legend(shown: Sequence[Shown]) -> str:
         f"{what}</span>"
         for colour, what in says
     )
-    return f'<div style="font-size:12px;opacity:.85">{marks}</div>' if says else ""
+    return f'<div style="font-size:12px">{marks}</div>' if says else ""
 
 
 def _card(each: Shown, maps: dict[tuple[str, str], bytes]) -> str:

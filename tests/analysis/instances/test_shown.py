@@ -58,9 +58,9 @@ def test_html_colours_what_the_words_are() -> None:
     with duckdb.connect() as connection:
         html = instances_html(connection, [SHOWN])
     assert "r&lt;1&gt;" in html
-    assert "background:rgba(230,126,0,0.78)" in html
-    assert "background:rgba(0,114,178,0.39)" in html
-    assert "background:rgba(0,158,115,0.20)" in html
+    assert "background:rgba(190,95,0,0.60)" in html
+    assert "background:rgba(0,125,205,0.30)" in html
+    assert "background:rgba(0,138,105,0.15)" in html
     assert html.count("text-decoration:underline") == 4
     assert "no scores" in html and 'title="un: -2"' in html
 

@@ -5,8 +5,18 @@ from importlib.resources import files
 
 import pytest
 
+from attribeam.analysis.instances import html
+
 CSS = (files("attribeam.analysis") / "templates" / "report.css").read_text("utf-8")
 AA = 4.5
+# Text and page of notebooks: Jupyter's and Visual Studio Code's, light and dark, and the report's.
+NOTEBOOKS = (
+    ("#212121", "#ffffff"),
+    ("#e1e1e1", "#111111"),
+    ("#3b3b3b", "#ffffff"),
+    ("#cccccc", "#1f1f1f"),
+    ("#e6e8eb", "#14171b"),
+)
 Colour = tuple[float, float, float]
 
 
@@ -73,3 +83,11 @@ def test_what_is_beside_them(theme: str) -> None:
         assert contrast(colour(of[ink]), colour(of["back"])) >= AA, ink
     for ink in ("text", "soft"):
         assert contrast(colour(of[ink]), colour(of["raised"])) >= AA, ink
+
+
+@pytest.mark.parametrize(("text", "page"), NOTEBOOKS)
+@pytest.mark.parametrize("ink", [html._POSITIVE, html._NEGATIVE, html._UNSIGNED])
+def test_a_notebook_may_be_light_or_dark(ink: str, text: str, page: str) -> None:
+    for step in range(21):
+        back = over(colour(ink), step / 20 * html._MOST, colour(page))
+        assert contrast(colour(text), back) >= AA, step
