@@ -16,6 +16,7 @@ from attribeam.schemas import UsageError
 
 Rows = list[dict[str, Any]]
 _OTHER = "other"
+_NAMED = 3  # Methods that a sentence names at most; the tables have all.
 # How a metric is said, and whether more of it is better.
 _METRICS = {"comprehensiveness": True, "sufficiency": False, "aopc": True}
 
@@ -43,8 +44,9 @@ class Comparison:
         faithfulness: Rows of ``faithfulness_with``, with the ``verdict`` of each: the name of the
             run that is better, or ``neither``.
         rankings: By protocol, operation and metric Kendall's tau b between the two runs' order of
-            their methods, and the number of these.
-        verdict: Sentences on all that.
+            their methods, the number of these, and how many methods are ``better`` in the one run,
+            in the other, and in neither.
+        verdict: At most three sentences on all that.
     """
 
     names: tuple[str, str]
@@ -117,6 +119,8 @@ def _compared(connection: duckdb.DuckDBPyConnection, names: tuple[str, str]) -> 
         connection,
         f"{orders_with(_OTHER)} order by all",
     )
+    for row in rankings:
+        row["better"] = [_count(faithfulness, row, name) for name in (*names, "neither")]
     verdict = [*_of_agreement(agreement), *_of_faithfulness(faithfulness, rankings, names)]
     runs = [
         {"name": name, **_rows(connection, _RUN.format(of=of))[0]}
@@ -138,45 +142,60 @@ def _better(row: dict[str, Any], names: tuple[str, str]) -> str:
 
 
 def _of_agreement(rows: Rows) -> Iterator[str]:
-    """Sentences on how alike scores are."""
+    """A sentence on how alike scores are, and on what is left out of that."""
     known = [row for row in rows if row["spearman"] is not None]
+    reasons = {
+        "other_class": "are explained for another class in the other run",
+        "other_tokens": "are not in both runs or of other tokens",
+    }
+    left = [
+        f"up to {count} instances of a method, which {what}"
+        for name, what in reasons.items()
+        if (count := max(row[name] for row in rows))
+    ]
     if known:
         most = max(known, key=lambda row: row["spearman"])
         least = min(known, key=lambda row: row["spearman"])
+        out = f"; left out: {' and '.join(left)}" if left else ""
         yield (
             f"Scores are most alike under {most['method']} (mean Spearman {most['spearman']:.3f} "
             f"over {most['n']} instances) and least under {least['method']} "
-            f"({least['spearman']:.3f} over {least['n']})."
+            f"({least['spearman']:.3f} over {least['n']}){out}."
         )
-    for name, what in (
-        ("other_class", "are explained for another class in the other run"),
-        ("other_tokens", "are not in both runs, or of other tokens"),
-    ):
-        if count := max(row[name] for row in rows):
-            yield f"Left out: up to {count} instances of a method, which {what}."
+    elif left:
+        yield f"Scores are not compared; left out: {' and '.join(left)}."
 
 
 def _of_faithfulness(rows: Rows, rankings: Rows, names: tuple[str, str]) -> Iterator[str]:
-    """Sentences on the metrics, each with the intervals that it rests on."""
-    for ranking in rankings:
-        way = [ranking[key] for key in ("protocol", "operation", "metric")]
-        own = [row for row in rows if [row["protocol"], row["operation"], row["metric"]] == way]
-        n = max(row["n"] for row in own)
-        counts = [_named(own, name) for name in (*names, "neither")]
+    """Sentences on the first metric and way to perturb, the headline; all are in the tables."""
+    if not rankings:
+        return
+    ranking = min(rankings, key=lambda row: list(_METRICS).index(row["metric"]))
+    way = [ranking[key] for key in ("protocol", "operation", "metric")]
+    own = [row for row in rows if [row["protocol"], row["operation"], row["metric"]] == way]
+    counts = [_counted(own, name) for name in (*names, "neither")]
+    others = len(rankings) - 1
+    more = f"; of {others} more metrics and ways the rows below" if others else ""
+    yield (
+        f"{way[2]} ({way[0]}, {way[1]}; {max(row['n'] for row in own)} instances): {names[0]} is "
+        f"better under {counts[0]}, {names[1]} under {counts[1]}, neither under {counts[2]} (95 % "
+        f"paired bootstrap intervals, not corrected for their number{more})."
+    )
+    if ranking["kendall"] is not None:
         yield (
-            f"{way[2]} ({way[0]}, {way[1]}; {n} instances): {names[0]} is better under "
-            f"{counts[0]}, {names[1]} under {counts[1]}, neither under {counts[2]} (95 % paired "
-            "bootstrap intervals, not corrected for their number)."
+            f"By that, methods but for random rank alike in both by Kendall's tau b of "
+            f"{ranking['kendall']:.3f} ({ranking['methods']} methods)."
         )
-        if ranking["kendall"] is not None:
-            yield (
-                f"Methods but for random rank alike in both by Kendall's tau b of "
-                f"{ranking['kendall']:.3f} ({ranking['methods']} methods)."
-            )
 
 
-def _named(rows: Sequence[dict[str, Any]], verdict: str) -> str:
-    """The methods of a verdict, each with its interval."""
+def _count(rows: Rows, way: dict[str, Any], verdict: str) -> int:
+    """How many methods have a verdict by a metric and way to perturb."""
+    keys = ("protocol", "operation", "metric")
+    return sum(row["verdict"] == verdict for row in rows if all(row[k] == way[k] for k in keys))
+
+
+def _counted(rows: Sequence[dict[str, Any]], verdict: str) -> str:
+    """How many methods have a verdict, and which where they are few, each with its interval."""
     found = [
         f"{row['method']} [{row['low']:.3f}, {row['high']:.3f}]"
         if row["low"] is not None
@@ -184,4 +203,6 @@ def _named(rows: Sequence[dict[str, Any]], verdict: str) -> str:
         for row in rows
         if row["verdict"] == verdict
     ]
-    return ", ".join(found) or "none"
+    if not found:
+        return "none"
+    return ", ".join(found) if len(found) <= _NAMED else f"{len(found)} methods"

@@ -99,7 +99,14 @@ def test_faithfulness_of_two_runs(folders: tuple[Path, Path]) -> None:
     ).statistic
     assert ranking["kendall"] == pytest.approx(expected)
     assert found.names == ("one", "two-b")
-    assert any("two-b under" in s and "paths [" in s for s in found.verdict)
+    assert len(found.verdict) == 3
+    assert found.verdict[1].startswith("comprehensiveness (")
+    assert "two-b under" in found.verdict[1] and "paths [" in found.verdict[1]
+    counted = [
+        list(rows.values()),
+        *([r for r in rows.values() if r["verdict"] == v] for v in ("one", "two-b", "neither")),
+    ]
+    assert [sum(ranking["better"]), *ranking["better"]] == list(map(len, counted))
 
 
 def test_a_run_is_as_good_as_itself(folders: tuple[Path, Path]) -> None:
