@@ -115,7 +115,7 @@ def test_a_run_with_curves_ends_with_its_ranking(
     assert last == f'next:   attribeam query {out} "from faithfulness"\n'
     assert max(map(len, [head, rule, *rows, once])) <= 80
     # What there is nothing new of isn't ranked again.
-    assert "─" not in command("run", *given, "--methods", "random,saliency").out
+    assert "─" not in command("run", *given, "--methods", "random,saliency", ranked=True).out
 
 
 @pytest.mark.parametrize(
