@@ -8,7 +8,7 @@ import duckdb
 from attribeam.analysis.local import without_paths
 from attribeam.analysis.opening.manifest import devices, of_pictures, rows_of, versions
 from attribeam.analysis.report.values import counted, plural, query_count, query_rows
-from attribeam.schemas.manifest import Manifest, SettingsIdentity, is_imported
+from attribeam.schemas.manifest import EvaluationRecord, Manifest, SettingsIdentity, is_imported
 
 
 class Fact(NamedTuple):
@@ -77,17 +77,25 @@ def run_facts(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> Iter
     seed = f", seed {settings['seed']}" if "seed" in settings else ""
     yield Fact("numbers", f"{settings['dtype']}{seed}")
     if evaluation := manifest.get("evaluation"):
-        orders, operations = ", ".join(evaluation["orders"]), ", ".join(evaluation["operations"])
-        units = f"a {evaluation['protocol']} at a time"
-        if of_texts := evaluation.get("text_protocol"):
-            units += f", of texts a {of_texts}"
-        if dtype := evaluation.get("dtype"):
-            units += f"; in {dtype}"
-        yield Fact("evaluated", f"{orders}; by {operations}; {units}")
+        yield Fact("evaluated", _evaluated(evaluation))
     if names := devices(manifest):
         yield Fact("computed on", ", ".join(names))
     if found := versions(manifest):
         yield Fact("versions", "; ".join(f"{name} {text}" for name, text in found.items()))
+
+
+def _evaluated(evaluation: EvaluationRecord) -> str:
+    """What is perturbed, and how."""
+    orders, operations = ", ".join(evaluation["orders"]), ", ".join(evaluation["operations"])
+    units = f"a {evaluation['protocol']} at a time"
+    if of_texts := evaluation.get("text_protocol"):
+        units += f", of texts a {of_texts}"
+    if dtype := evaluation.get("dtype"):
+        units += f"; in {dtype}"
+    if imputer := evaluation.get("imputer"):
+        draws = evaluation.get("draws")
+        units += f"; filled by {imputer.get('source', 'a masked LM')}, {draws} draws of each"
+    return f"{orders}; by {operations}; {units}"
 
 
 # What is asked of a row, by the model's task, where it isn't the row's class.
