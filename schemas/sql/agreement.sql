@@ -52,7 +52,7 @@ means as (
         avg(spearman) as spearman,
         avg(kendall) as kendall,
         avg(jaccard) as jaccard
-    from agreement_by_instance as p
+    from agreement_by_instance_over(methods) as p
     semi join (from chosen where compared) as a
         on p.instance_id = a.instance_id and p.method_a = a.method
     semi join (from chosen where compared) as b

@@ -8,39 +8,43 @@
 --
 -- Its columns are instance_id, method, `compared`, and `total`, the number of instances that any of
 -- the methods has.
+--
+-- What is asked for is said where each table is read, so that no other file is opened.
 create macro compared(kind, common, methods) as table
 with every as (
     select
-        'scores' as of_kind,
         instance_id,
         method,
         isfinite(list_sum(scores)) as usable
     from attributions
-    where layer is null
+    where kind = 'scores' and layer is null
+        and (methods is null or list_contains(methods, method))
     union all
     select
-        'mixing' as of_kind,
         instance_id,
         method,
         bool_and(isfinite(list_sum(mixing))) as usable
     from layers
-    where mixing is not null
+    where kind = 'mixing' and mixing is not null
+        and (methods is null or list_contains(methods, method))
     group by instance_id, method
     union all
     select
-        'information' as of_kind,
         instance_id,
         method,
         bool_and(isfinite(list_sum(bits))) as usable
     from information
+    where kind = 'information'
+        and (methods is null or list_contains(methods, method))
     group by instance_id, method
     union all
     select
-        'heads' as of_kind,
         instance_id,
         method,
         bool_and(isfinite(attr_max + attention_mean + taylor_loss + taylor_logits)) as usable
     from heads
+    where kind = 'heads'
+        and (methods is null or list_contains(methods, method))
     group by instance_id, method
 ),
 
@@ -50,7 +54,6 @@ own as (
         method,
         usable is not false as usable
     from every
-    where of_kind = kind and (methods is null or list_contains(methods, method))
 ),
 
 counted as (

@@ -36,45 +36,42 @@ magnitudes as (
     select
         instance_id,
         method,
-        len(scores) as n,
         list_transform(scores, lambda s: abs(s)) as scores
     from attributions
     semi join (from chosen where compared) as k using (instance_id, method)
     where layer is null
 ),
 
--- Ranks as in `agreement_by_instance`: the mean of those with ties in the order of the text and of
--- those with ties against it, here twice that so that they are whole numbers.
-ranked as (
+sorted as (
     select
         *,
-        list_unique(scores) < n as tied,
-        list_grade_up(
-            case
-                when tied then list_grade_up(
-                    list_transform(scores, lambda s, i: {'score': s, 'at': i})
-                )
-                else list_grade_up(scores)
-            end
-        ) as rank,
-        case
-            when tied then list_grade_up(
-                list_grade_up(list_transform(scores, lambda s, i: {'score': s, 'at': -i}))
-            )
-        end as rank_back
+        list_sort(scores) as upwards
     from magnitudes
 ),
 
--- Not materialized: of the two uses below each takes other methods.
-centred as not materialized (
+reversed as (
+    select
+        *,
+        list_reverse(upwards) as downwards
+    from sorted
+),
+
+-- Ranks as `centred_ranks` has them. Not materialized: of the two uses below each takes other
+-- methods.
+ranked as not materialized (
     select
         instance_id,
         method,
-        case
-            when tied
-                then list_transform(rank, lambda r, i: (r + rank_back[i] - n - 1)::float)
-            else list_transform(rank, lambda r: (2 * r - n - 1)::float)
-        end as ranks,
+        list_transform(
+            scores,
+            lambda s: (list_position(upwards, s) - list_position(downwards, s))::float
+        ) as ranks
+    from reversed
+),
+
+centred as not materialized (
+    select
+        *,
         nullif(sqrt(list_inner_product(ranks, ranks)::double), 0) as norm
     from ranked
 ),

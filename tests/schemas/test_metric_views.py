@@ -292,6 +292,19 @@ def test_inversions(length: int) -> None:
     assert found == (expected, length * (length - 1) // 2)
 
 
+@pytest.mark.parametrize("length", [7, 50, 51, 110, 111, 400])
+def test_inversions_of_values_that_are_shared(length: int) -> None:
+    values = np.random.default_rng(length).integers(length // 2, size=length)
+    ranks = values.argsort(kind="stable").argsort() + 1
+    equal_after = (values <= values[:, None]).sum(axis=1) - ranks
+    expected = sum(one > other for one, other in combinations(values.tolist(), 2))
+    with duckdb.connect() as connection:
+        connection.execute(views("inversions")[0].sql)
+        codes = (ranks + 65536 * equal_after).tolist()
+        found = connection.execute("select inversions(?::uinteger[])", [codes]).fetchone()
+    assert found == (expected,)
+
+
 def test_scores_of_one_layer_are_left_out(tmp_path: Path) -> None:
     run = make(rows=3)
     for row in run.attributions:

@@ -123,10 +123,14 @@ def test_only_the_files_of_the_methods_asked_for_are_opened(
         asked.clear()
         sql = "select count(*), sum(len(scores)) from attributions where method = 'paths'"
         assert connection.execute(sql).fetchall()[0][0] > 0
-    shards = {path for path in asked if "method=paths" in path}
-    assert len(shards) == 3
-    # And perhaps the first one of all, which tells the columns.
-    assert len(set(asked) - shards) <= 1
+        shards = {path for path in asked if "method=paths" in path}
+        assert len(shards) == 3
+        # And perhaps the first one of all, which tells the columns.
+        assert len(set(asked) - shards) <= 1
+        asked.clear()
+        pairs = connection.execute("from agreement_over(methods := ['paths', 'gradient'])")
+        assert len(pairs.fetchall()) == 1
+    assert not [path for path in asked if "method=attention" in path]
 
 
 def test_a_table_is_seen_as_it_becomes(tmp_path: Path) -> None:
