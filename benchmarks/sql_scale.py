@@ -88,6 +88,7 @@ SCANS = {
     "compared_curves": "select count(*) from {view}(true, null) where compared",
     "compared_points": "select count(*), avg(probability) from {view}(true, null)",
     "faithfulness_by_instance": "select count(*), avg(auc_difference) from {view}",
+    "agreement_over": "from {view}(methods := ['globenc', 'influence'])",
     "complexity_by_instance": "select count(*), avg(gini), avg(entropy) from {view}",
     "plausibility_by_instance": "select count(*), avg(auprc) from {view}",
     "pointing_by_instance": "select count(*), avg(roc_auc) from {view}",
