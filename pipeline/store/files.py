@@ -338,7 +338,10 @@ def list_sized(root: str) -> list[tuple[str, int]]:
     """Paths of all files below a folder, relative to it, and their sizes."""
     if not is_local(root):
         return _listed(root)
-    return [(path, Path(f"{root}/{path}").stat().st_size) for path in each_file(root)]
+    return [
+        (f"{folder}/{name}" if folder else name, entry.stat().st_size)
+        for folder, name, entry in _walk(root)
+    ]
 
 
 def _listed(root: str) -> list[tuple[str, int]]:

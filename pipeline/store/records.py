@@ -7,11 +7,13 @@ ends or it has many. What a worker that is killed has not said is read from the 
 from array import array
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from attribeam.pipeline.store.files import (
     DamagedError,
@@ -20,13 +22,15 @@ from attribeam.pipeline.store.files import (
     join,
     list_files,
     opened_parquet,
-    read_parquet,
+    write_content,
     write_parquet,
 )
-from attribeam.schemas.index import INDEX, RECORDS, Entry, entries_of, table_of
+from attribeam.schemas.encoding import parquet_options
+from attribeam.schemas.index import INDEX, INDEX_SCHEMA, RECORDS, Entry, entries_of, table_of
 from attribeam.schemas.layout import Place, parse_failures_path, shard_name, shards_path
 
-_BATCH = 8192  # Entries of an index that are read at a time.
+# Entries of an index that are read at a time, and that are encoded together.
+_BATCH, _GROUP = 8192, 16384
 
 
 def write_records(root: str, entries: list[Entry]) -> None:
@@ -34,25 +38,56 @@ def write_records(root: str, entries: list[Entry]) -> None:
     write_parquet(join(root, f"{RECORDS}/{uuid4().hex}.parquet"), table_of(entries))
 
 
-def read_records(root: str) -> tuple[list[Entry], list[str]]:
-    """What index and records say, and the paths of the files of records."""
-    paths = [f"{RECORDS}/{name}" for name in list_files(join(root, RECORDS))]
-    paths = [path for path in paths if path.endswith(".parquet")]
-    entries: list[Entry] = []
-    for path in [*[INDEX] * exists(join(root, INDEX)), *paths]:
-        try:
-            entries += entries_of(read_parquet(join(root, path)))
-        except (DamagedError, KeyError, TypeError, pa.ArrowException):
-            continue  # The files themselves are read instead.
-    return entries, paths
+class Said:
+    """What index and records say of the files of a run, in Arrow's memory.
+
+    Attributes:
+        records: Paths of the files of records.
+        is_indexed: Whether there is an index.
+        number: How much is said, of some files perhaps more than once.
+    """
+
+    def __init__(self, root: str) -> None:
+        paths = (f"{RECORDS}/{name}" for name in list_files(join(root, RECORDS)))
+        self.records = [path for path in paths if path.endswith(".parquet")]
+        self.is_indexed = exists(join(root, INDEX))
+        found = []
+        for path in [*[INDEX] * self.is_indexed, *self.records]:
+            # Of what is damaged the files themselves are read instead.
+            with suppress(DamagedError, KeyError, TypeError, pa.ArrowException):
+                found += _batches(join(root, path))
+        self._table = pa.Table.from_batches(found, INDEX_SCHEMA)
+        self.number = len(self._table)
+
+    def of(self, folder: str) -> list[Entry]:
+        """What is said of the files in a folder, which is relative to the run's."""
+        return entries_of(self._table.filter(pc.starts_with(self._table["path"], f"{folder}/")))
+
+    def all(self) -> Iterator[Entry]:
+        """Yields all that is said."""
+        for batch in self._table.to_batches(_BATCH):
+            yield from entries_of(pa.Table.from_batches([batch]))
+
+
+def _batches(path: str) -> list[pa.RecordBatch]:
+    """What a file of records, or an index, holds."""
+    found = []
+    with opened_parquet(path) as parquet:
+        for batch in parquet.iter_batches(_BATCH, columns=INDEX_SCHEMA.names):
+            columns = [batch[name] for name in INDEX_SCHEMA.names]
+            found.append(pa.RecordBatch.from_arrays(columns, schema=INDEX_SCHEMA))
+            # Arrow would keep what was needed for one batch beside what the next one takes.
+            pa.default_memory_pool().release_unused()
+    return found
 
 
 def checksums(root: str) -> dict[str, str]:
     """The SHA-256 of each file of which index and records say the same."""
-    found: dict[str, set[str]] = {}
-    for entry in read_records(root)[0]:
-        found.setdefault(entry.path, set()).add(entry.sha256)
-    return {path: each.pop() for path, each in found.items() if len(each) == 1}
+    found: dict[str, str | None] = {}
+    for entry in Said(root).all():
+        same = found.get(entry.path, entry.sha256) == entry.sha256
+        found[entry.path] = entry.sha256 if same else None
+    return {path: digest for path, digest in found.items() if digest is not None}
 
 
 class Indexed:
@@ -122,13 +157,25 @@ def forget(root: str, paths: Collection[str]) -> None:
     """Takes files that are to be written anew out of the index and the records."""
     if not paths:
         return
-    entries, records = read_records(root)
-    if any(entry.path in paths for entry in entries):
-        write_index(root, (entry for entry in entries if entry.path not in paths), records)
+    said = Said(root)
+    if any(entry.path in paths for entry in said.all()):
+        kept = {entry for entry in said.all() if entry.path not in paths}
+        write_index(root, sorted(kept, key=lambda entry: entry.path), said.records)
 
 
 def write_index(root: str, entries: Iterable[Entry], records: Iterable[str]) -> None:
-    """Writes the index, and deletes the records that it takes the place of."""
-    write_parquet(join(root, INDEX), table_of(sorted(set(entries), key=lambda entry: entry.path)))
+    """Writes the index, and deletes the records that it takes the place of.
+
+    Args:
+        root: The run's folder.
+        entries: What it is to say, which is written as it comes.
+        records: Paths of the files of records.
+    """
+    encoded = pa.BufferOutputStream()
+    left = iter(entries)
+    with pq.ParquetWriter(encoded, INDEX_SCHEMA, **parquet_options(INDEX_SCHEMA)) as writer:
+        while some := list(islice(left, _GROUP)):
+            writer.write_table(table_of(some))
+    write_content(join(root, INDEX), encoded.getvalue())
     for path in records:
         discard(join(root, path))
