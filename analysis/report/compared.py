@@ -133,7 +133,7 @@ def forest(rows: list[Row], name: str, names: list[str]) -> go.Figure:
         showgrid=False,
         zeroline=False,
     )
-    figure.update_xaxes(title="difference; filled where 0 is outside", zeroline=False)
+    figure.update_xaxes(title="difference; filled: not 0", zeroline=False)
     return styled(figure, name).update_layout(
         height=_ROOM + _LINE * len(own), hovermode="closest", showlegend=False
     )

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -12,6 +13,7 @@ from scipy.stats import kendalltau, spearmanr
 
 import attribeam as ab
 from attribeam.analysis import compare, open_run
+from attribeam.analysis.report.compared import _page
 from attribeam.schemas import UsageError
 from tests.support.synthetic_run import SyntheticRun, synthetic_run, write_run
 from tests.support.tiny import command
@@ -111,6 +113,12 @@ def test_faithfulness_of_two_runs(folders: tuple[Path, Path]) -> None:
 
 def test_a_run_is_as_good_as_itself(folders: tuple[Path, Path]) -> None:
     found = compare(folders[0], folders[0])
+    assert ">-0.000" not in _page(
+        replace(
+            found,
+            faithfulness=[{**row, "difference": -1e-9, "low": -1e-9} for row in found.faithfulness],
+        )
+    )
     assert {row["verdict"] for row in found.faithfulness} == {"neither"}
     assert {(row["spearman"], row["other_class"]) for row in found.agreement} == {(1, 0)}
 
