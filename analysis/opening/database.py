@@ -52,6 +52,11 @@ _METHOD_TYPES = {
 }
 
 
+def silence(connection: duckdb.DuckDBPyConnection) -> None:
+    """Without the bar that DuckDB prints among the rows of a query that takes two seconds."""
+    connection.execute("set enable_progress_bar = false")
+
+
 def literal(text: str) -> str:
     """Returns a text as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"

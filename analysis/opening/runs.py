@@ -21,6 +21,7 @@ from attribeam.analysis.opening.database import (
     literal,
     lock,
     named_views,
+    silence,
 )
 from attribeam.analysis.opening.readonly import LOCAL, LocalFiles, ReadOnlyFiles, RenamedFiles
 from attribeam.analysis.opening.remote import PROTOCOLS, RemoteFiles, is_remote
@@ -182,6 +183,7 @@ def open_run(
     named = {name: _found(other, name, external_access) for name, other in others.items()}
     try:
         connection = duckdb.connect(config=dict(settings or {}))
+        silence(connection)
     except duckdb.Error as error:
         raise UsageError(f"settings: {said(error)}") from error
     for each in (run, *named.values()):

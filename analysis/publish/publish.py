@@ -33,7 +33,13 @@ import pyarrow.parquet as pq
 from huggingface_hub import get_token
 
 from attribeam.analysis.local import local_names
-from attribeam.analysis.opening.database import add_manifest, add_table, add_views, escape_glob
+from attribeam.analysis.opening.database import (
+    add_manifest,
+    add_table,
+    add_views,
+    escape_glob,
+    silence,
+)
 from attribeam.analysis.opening.manifest import of_pictures
 from attribeam.analysis.opening.spill import spill_to_temporary
 from attribeam.analysis.publish.card import Card, Config, Said, render
@@ -334,6 +340,7 @@ def _connect(
 ) -> duckdb.DuckDBPyConnection:
     """The views over what is published, so that the card says nothing of anything else."""
     connection = duckdb.connect()
+    silence(connection)
     # Not locked: links lead out of the folder, and nobody else's SQL runs here.
     spill_to_temporary(connection)
     double = is_double(manifest)

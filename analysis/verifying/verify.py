@@ -8,7 +8,13 @@ from typing import IO, Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from attribeam.analysis.opening.database import add_manifest, add_table, add_views, escape_glob
+from attribeam.analysis.opening.database import (
+    add_manifest,
+    add_table,
+    add_views,
+    escape_glob,
+    silence,
+)
 from attribeam.analysis.opening.files import Survey, not_finished, survey
 from attribeam.analysis.opening.manifest import rows_of
 from attribeam.analysis.opening.reading import content_problems
@@ -120,6 +126,7 @@ def verify(folder: str | Path, *, processes: int = 1) -> Report:
     if sentence := not_finished(found.there, found.expected):
         report.problems.append(sentence)
     with duckdb.connect() as connection:
+        silence(connection)
         try:
             _load(connection, root, manifest, found, report)
             _check_rows(connection, report)
@@ -199,6 +206,7 @@ def _unreadable(root: Path, found: Survey, error: duckdb.Error) -> Iterator[str]
     """Yields the files that Arrow can read and DuckDB, which is stricter, can't."""
     named = False
     with duckdb.connect() as connection:
+        silence(connection)
         for path in (path for table in TABLES for path in found.sound[table]):
             try:
                 given = [escape_glob(str(root / path))]

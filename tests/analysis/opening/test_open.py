@@ -21,6 +21,9 @@ def test_the_same_views_wherever_the_folder_is(
     folder = write_run(synthetic_run(rows=20), tmp_path / "run")
     with open_run(folder) as connection:
         expected = connection.execute("from faithfulness order by all").fetchall()
+        # No bar among the rows of a query that takes longer.
+        (bar,) = connection.execute("select current_setting('enable_progress_bar')").fetchall()
+        assert bar == (False,)
     path = write_database(folder)
     assert path == (folder / "attribeam.duckdb").resolve()
     moved = folder.rename(tmp_path / "it's [elsewhere]")
