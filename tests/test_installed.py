@@ -132,7 +132,7 @@ def test_it_runs_beside_packages_called_as_its_parts(
     where = "import attribeam.schemas; print(attribeam.schemas.__file__)"
     assert python(beside, "-c", where).startswith(str(beside))
     write_jsonl(hostile / "corpus.jsonl", [{"id": str(n), "text": "good film"} for n in range(4)])
-    command = ("-m", "attribeam.pipeline")
+    command = ("-m", "attribeam")
     python(
         *(beside, *command, "run", "--model", tiny_folder("bert"), "--corpus", "corpus.jsonl"),
         *("--output", "out", "--methods", "saliency", "--shard-size", 2, "--workers", 2),

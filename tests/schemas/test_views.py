@@ -15,6 +15,7 @@ import pytest
 
 from attribeam.analysis import open_run
 from attribeam.schemas import VIEWS
+from benchmarks.sql_scale import ELSEWHERE, without_query
 from tests.support.synthetic_run import (
     MIXING,
     NUM_LAYERS,
@@ -539,3 +540,8 @@ def test_every_column_is_commented(tmp_path: Path) -> None:
     assert len(views) == sum(not view.is_macro for view in VIEWS)
     made = {each.name for view in VIEWS for each in view.created if each.kind != "view"}
     assert {row["name"]: bool(row["comment"]) for row in macros} == dict.fromkeys(made, True)
+
+
+def test_the_benchmark_of_views_asks_all() -> None:
+    assert without_query() == []
+    assert {*ELSEWHERE} <= {view.name for view in VIEWS}
