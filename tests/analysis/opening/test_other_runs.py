@@ -44,8 +44,9 @@ def test_all_tables_and_views_of_the_other_run(
             sql = "select count(*) from {}" + name
             theirs = connection.execute(sql.format("o.")).fetchall()
             assert theirs == alone.execute(sql.format("")).fetchall(), name
-            ours = connection.execute(sql.format("")).fetchall()
-            assert ours == main.execute(sql.format("")).fetchall(), name
+            if name in TABLES:  # Which all views of the run itself are of.
+                ours = connection.execute(sql.format("")).fetchall()
+                assert ours == main.execute(sql.format("")).fetchall(), name
         sql = "select method, n, round(aopc, 9) from {}faithfulness order by all"
         found = connection.execute(sql.format("o.")).fetchall()
         assert found == alone.execute(sql.format("")).fetchall()
