@@ -210,7 +210,7 @@ def test_maps_in_a_browser(folder: Path, tmp_path: Path) -> None:
                 "cells => Math.max(...cells.map(c => Number(getComputedStyle(c)"
                 ".backgroundColor.split(',')[3]?.replace(')', '') ?? 0)))"
             )
-            assert opaque > 0.7
+            assert opaque > 0.5
             box = heat.locator("tbody td").first.bounding_box()
             assert box["width"] >= 10 and box["height"] >= 10
             assert page.evaluate("document.documentElement.scrollWidth") <= width
