@@ -231,6 +231,19 @@ _INSTANCES = (
         added=True,
     ),
     _column("corpus_row", pa.int64(), _CORPUS_ROW, added=True),
+    _column(
+        "rationale_segments",
+        pa.list_(pa.int8()),
+        "Of pairs: the texts that the rationale is of, 0 and 1, or 1 alone; null where it is of "
+        "the first alone, and without one",
+        added=True,
+    ),
+    _column(
+        "text_pair_rationale",
+        pa.list_(pa.int8()),
+        "Per word of the whole second text: as text_rationale of the first",
+        added=True,
+    ),
 )
 
 _ATTRIBUTIONS = (

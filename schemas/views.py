@@ -54,6 +54,8 @@ _NAMES = (
     "ranking_agreement",
     "mean_ranks",
     "grad_x_input_correlation",
+    "span_firsts",
+    "span_lasts",
     "matching_spans",
     "word_ranks",
     "word_count",
@@ -126,6 +128,7 @@ NO_METRICS = frozenset(
     {
         *("tokens", "word_within", "words", "documents", "document_tokens", "word_ranks"),
         *("word_count", "document_word_ranks", "matching_spans", "harmonic_mean"),
+        *("span_firsts", "span_lasts"),
         *("area_under_curve", "compared_curves", "compared_points", "compared"),
         *("degradation_curves", "bootstrap_weights", "inversions", "centred_ranks"),
         *("summed_lists", "removable_positions", "rank_correlation", "kendall_tau"),

@@ -17,7 +17,8 @@ _HEAD = """\
 _LOCAL = "#\n# Say where you have it with {options}: it was a folder or a file of this name.\n"
 # Columns that can be named by an option; the others have names of their own.
 _ROLES = (
-    *("text", "pair", "label", "id", "split", "rationale", "roles", "subset", "good", "bad"),
+    *("text", "pair", "label", "id", "split", "rationale", "rationale_pair"),
+    *("roles", "subset", "good", "bad"),
     *("image", "mask", "mask_label", "other_mask", "other_label"),
 )
 _BY_LAYER = ("layers", "information")

@@ -529,8 +529,8 @@ def _add_publish(commands: Any) -> None:
 
 
 def _add_columns(group: Any) -> None:
-    of_texts = ("text", "pair", "label", "id", "split", "rationale", "roles", "subset")
-    of_words = ("good", "bad", "continuation", "foil", "messages", "segments")
+    of_texts = ("text", "pair", "label", "id", "split", "rationale", "rationale-pair")
+    of_words = ("roles", "subset", "good", "bad", "continuation", "foil", "messages", "segments")
     of_images = ("image", "mask", "mask-label", "other-mask", "other-label")
     for role in (*of_texts, *of_words, *of_images):
         group.add_argument(

@@ -18,6 +18,7 @@ GUESSED: dict[str, tuple[str, ...]] = {
     "label": LABEL_NAMES,
     "id": ("id", "instance_id", "idx", "guid", "uid"),
     "rationale": ("rationale", "rationales"),
+    "rationale_pair": ("rationale_pair",),
     "roles": ("roles",),
     "subset": ("subset", "subtask"),
     "good": ("good",),
@@ -43,6 +44,8 @@ GUESSED: dict[str, tuple[str, ...]] = {
 _OF_TEXT = ("text", "pair", "input_ids", "token_type_ids", "attention_mask", "special_tokens_mask")
 _MASKS = ("mask", "other_mask")
 _OF_IMAGES = ("image", "pixel_values", *_MASKS, "mask_label", "other_label")
+# Roles of what is said of words of texts.
+_OF_WORDS = ("rationale", "rationale_pair", "roles")
 # Roles of what follows a prompt, by what may be ids in its place.
 _FOLLOWING = {"continuation": "continuation_ids", "foil": "foil_ids"}
 _OF_PROMPTS = (*_FOLLOWING, *_FOLLOWING.values(), "messages", "segments")
@@ -50,7 +53,7 @@ _OF_PROMPTS = (*_FOLLOWING, *_FOLLOWING.values(), "messages", "segments")
 _PROMPTS = ("prompt", "instruction")
 # What nothing plays where pictures are compared with texts: things in them have no classes.
 _NOT_OF_PAIRS = (
-    *("rationale", "roles", "token_type_ids"),
+    *(*_OF_WORDS, "token_type_ids"),
     *("mask_label", "other_mask", "other_label"),
 )
 _PAIRS = {
@@ -62,7 +65,7 @@ _PAIRS = {
     "sentence": ("sentence_pair", "text_pair"),
 }
 ROLES = (
-    *("text", "pair", "label", "id", "rationale", "roles", "subset", "good", "bad"),
+    *("text", "pair", "label", "id", *_OF_WORDS, "subset", "good", "bad"),
     *("continuation", "foil", "messages", "segments"),
     *("image", "mask", "mask_label", "other_mask", "other_label"),
 )
@@ -78,6 +81,7 @@ _FITTING = {
     "label": _SCALARS,
     "id": {*_SCALARS, "time", "object", "other"},
     "rationale": _NUMBERS,
+    "rationale_pair": _NUMBERS,
     "roles": _TEXTS,
     "subset": {*_SCALARS, "time"},
     "good": {"text", "bytes", "integer"},
@@ -122,17 +126,18 @@ def choose_columns(source: Source, given: Mapping[str, str | None], model: Model
     unasked = {
         "masked_lm": ("label", *_OF_PROMPTS),
         "classification": ("good", "bad", *_OF_PROMPTS),
-        "causal_lm": ("label", "good", "bad"),
+        "causal_lm": ("label", "good", "bad", "rationale_pair"),
     }.get(model.task, ("label", "good", "bad", *_OF_PROMPTS))
     of_prompts = model.task == "causal_lm"
     if model.beside is not None:
         unasked = (*unasked, *_NOT_OF_PAIRS)
         _check_none(given, *_NOT_OF_PAIRS, "pair")
     elif model.modality == "images":
-        unasked = (*unasked, *_OF_TEXT, "rationale", "roles")
-        if wrong := [r for r in (*_OF_TEXT, "rationale", "roles") if given.get(r) not in _UNNAMED]:
+        of_texts = (*_OF_TEXT, *_OF_WORDS)
+        unasked = (*unasked, *of_texts)
+        if wrong := [role for role in of_texts if given.get(role) not in _UNNAMED]:
             raise UsageError(
-                f"--{wrong[0]}-column {given[wrong[0]]}: the model is of pictures, which have no "
+                f"{_flag(wrong[0])} {given[wrong[0]]}: the model is of pictures, which have no "
                 f"{wrong[0]}"
             )
     else:
@@ -148,7 +153,7 @@ def choose_columns(source: Source, given: Mapping[str, str | None], model: Model
         pair = _column(source, "pair", given.get("pair"), pairs)
         if pair:
             columns["pair"] = pair
-    columns = _checked(source, columns, given, model)
+    columns = _with_pair(source, _checked(source, columns, given, model), given)
     if source.split_column is not None:
         columns["split"] = source.split_column
     _check_parts(source, columns)
@@ -160,9 +165,28 @@ def _check_none(given: Mapping[str, str | None], *roles: str) -> None:
     for role in roles:
         if given.get(role) not in _UNNAMED:
             raise UsageError(
-                f"--{role}-column {given[role]}: the model is of pairs of a picture and a text, "
+                f"{_flag(role)} {given[role]}: the model is of pairs of a picture and a text, "
                 f"which have no {role}"
             )
+
+
+def _with_pair(
+    source: Source, columns: dict[str, str], given: Mapping[str, str | None]
+) -> dict[str, str]:
+    """The columns; a rationale of second texts is left out where there are none.
+
+    Raises:
+        UsageError: If it was named.
+    """
+    if "pair" in columns or "rationale_pair" not in columns:
+        return columns
+    if given.get("rationale_pair") is not None:
+        raise UsageError(
+            f"{_flag('rationale_pair')} {given['rationale_pair']}: it is of the second texts of "
+            f"pairs, and no column of {source.name} is read as these; its columns are "
+            f"{listed(source)}: name one with {_flag('pair')}"
+        )
+    return {role: name for role, name in columns.items() if role != "rationale_pair"}
 
 
 def _column(source: Source, role: str, given: str | None, guesses: Collection[str]) -> str | None:
@@ -253,7 +277,7 @@ def _checked(
     if "input_ids" not in columns or named or ("text" in columns and model.tokenizer):
         columns = {k: v for k, v in columns.items() if k not in of_ids}
     if "input_ids" in columns:
-        of_texts = ("text", "pair", "rationale", "roles")
+        of_texts = ("text", "pair", *_OF_WORDS)
         columns = {k: v for k, v in columns.items() if k not in of_texts}
     elif "text" not in columns and "messages" not in columns:
         also = "" if model.task != "similarity" else ", or give texts as classes with --prompts"
@@ -288,6 +312,11 @@ def _checked_prompts(
         raise UsageError(
             f"--pair-column {given['pair']}: a language model has one prompt; what follows it is "
             "named with --continuation-column"
+        )
+    if given.get("rationale_pair") not in _UNNAMED:
+        raise UsageError(
+            f"{_flag('rationale_pair')} {given['rationale_pair']}: a language model has one "
+            f"prompt, whose words are marked by {_flag('rationale')}"
         )
     columns = {k: v for k, v in columns.items() if k not in ("pair", "good", "bad")}
     if "messages" in columns and ("text" in columns or "input_ids" in columns):

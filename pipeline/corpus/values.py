@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
         ("label", pa.int64()),
         ("rationale", pa.list_(pa.int8())),
+        ("rationale_pair", pa.list_(pa.int8())),
         ("roles", pa.list_(pa.string())),
         ("subset", pa.string()),
         ("input_ids", pa.list_(pa.int32())),
@@ -49,7 +50,8 @@ SCHEMA = pa.schema(
     ]
 )
 _NAMES = {"pair": "text_pair", "id": "instance_id"}
-# Columns that are there only where a corpus has them: of prompts, and of pictures.
+# Columns that are there only where a corpus has them: of pairs, of prompts, and of pictures.
+_OF_PAIRS = ("rationale_pair",)
 _OF_PROMPTS = (
     *("continuation", "continuation_ids", "foil", "foil_ids"),
     *("messages", "segments"),
@@ -61,7 +63,7 @@ _FILES = ("image", "mask", "other_mask")
 def schema_of(columns: Mapping[str, str]) -> pa.Schema:
     """The schema of rows of a corpus whose columns have these roles."""
     there = {*columns, "files"} if not columns.keys().isdisjoint(_FILES) else {*columns}
-    some = (*_OF_PROMPTS, *_OF_IMAGES)
+    some = (*_OF_PAIRS, *_OF_PROMPTS, *_OF_IMAGES)
     return pa.schema([each for each in SCHEMA if each.name not in some or each.name in there])
 
 

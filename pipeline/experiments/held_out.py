@@ -190,7 +190,7 @@ def hold_out(options: HeldOutOptions) -> HeldOut:
             f"{', '.join(corpus.source.columns)}: name one with --label-column"
         )
     # A rationale or roles that don't fit their text are of no consequence here.
-    unneeded = ("rationale", "roles", "subset")
+    unneeded = ("rationale", "rationale_pair", "roles", "subset")
     plain = {role: name for role, name in corpus.columns.items() if role not in unneeded}
     needed = replace(corpus, columns=plain)
     encoding = EncodeOptions(own.max_length or model.max_length, own.overflow, words=own.words)

@@ -17,7 +17,7 @@ from attribeam.transforms.inputs.batch import Instance
 from attribeam.transforms.inputs.given_scores import Floats, Given, UnalignedError, aligned
 
 # What a record may say of an instance whatever it is made of, and per token.
-_PLAIN = ("text", "text_pair", "split", "subset", "truncated")
+_PLAIN = ("text", "text_pair", "split", "subset", "truncated", "rationale_segments")
 _LISTS = ("special", "word_ids", "char_start", "char_end", "segment", "rationale", "roles")
 _COLUMNS = table_schema("instances").names
 # What two files may not say differently.
@@ -243,6 +243,10 @@ def _add_lists(columns: dict[str, Any], record: Record) -> None:
         InstanceError: If it says it of another number of units.
     """
     length = len(columns["special"])
+    if columns["rationale_segments"] not in (None, [0], [1], [0, 1]):
+        raise InstanceError(
+            f"its rationale_segments are {columns['rationale_segments']!r:.60}, not [0, 1]"
+        )
     for name in _LISTS:
         value = record.get(name)
         if value is None:

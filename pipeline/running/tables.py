@@ -39,10 +39,7 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
         "text_pair": [
             i.text_pair if own else None for i, own in zip(instances, first, strict=True)
         ],
-        "text_rationale": [
-            i.text_rationale if own and (i.truncated or i.window is not None) else None
-            for i, own in zip(instances, first, strict=True)
-        ],
+        "rationale_segments": [instance.rationale_segments for instance in instances],
         "contrast": [instance.contrast_words for instance in instances],
         "prediction": [prediction.predicted for prediction in predictions],
         "probabilities": [prediction.probabilities for prediction in predictions],
@@ -55,6 +52,14 @@ def instances_table(pairs: Sequence[tuple[Instance, Prediction]], *, double: boo
         "question_kind": [instance.question_kind for instance in instances],
         "outputs": [instance.asked_names for instance in instances],
         "modality": [instance.side for instance in instances],
+    }
+    part = [i.truncated or i.window is not None for i in instances]
+    columns |= {
+        name: [
+            getattr(i, name) if own and cut else None
+            for i, own, cut in zip(instances, first, part, strict=True)
+        ]
+        for name in ("text_rationale", "text_pair_rationale")
     }
     own = [instance.own_columns for instance in instances]
     names = [name for name in table_schema("instances").names if name not in columns]

@@ -67,10 +67,10 @@ picked as (
         len(e.marked) as m,
         greatest(1, floor(s.share * e.words + 0.5))::bigint as k,
         list_sort(e.ranked[1:k]) as eraser,
-        list_filter(e.marked, lambda w: not list_contains(e.marked, w - 1)) as true_firsts,
-        list_filter(e.marked, lambda w: not list_contains(e.marked, w + 1)) as true_lasts,
-        list_filter(eraser, lambda w: not list_contains(eraser, w - 1)) as firsts,
-        list_filter(eraser, lambda w: not list_contains(eraser, w + 1)) as lasts,
+        span_firsts(e.marked, e.first_words) as true_firsts,
+        span_lasts(e.marked, e.first_words) as true_lasts,
+        span_firsts(eraser, e.first_words) as firsts,
+        span_lasts(eraser, e.first_words) as lasts,
         list_transform(e.marked, lambda w: e.scores[w]) as hits
     from every as e
     join texts as t using (row_id, asked)

@@ -105,10 +105,10 @@ picked as (
         f.rationale,
         list_sort(f.ranked[1:eraser_k]) as eraser,
         f.ranked[1:hatexplain_k] as hatexplain,
-        list_filter(f.rationale, lambda w: not list_contains(f.rationale, w - 1)) as true_firsts,
-        list_filter(f.rationale, lambda w: not list_contains(f.rationale, w + 1)) as true_lasts,
-        list_filter(eraser, lambda w: not list_contains(eraser, w - 1)) as firsts,
-        list_filter(eraser, lambda w: not list_contains(eraser, w + 1)) as lasts
+        span_firsts(f.rationale, f.first_words) as true_firsts,
+        span_lasts(f.rationale, f.first_words) as true_lasts,
+        span_firsts(eraser, f.first_words) as firsts,
+        span_lasts(eraser, f.first_words) as lasts
     from found as f
     cross join sizes as s
 ),
@@ -149,7 +149,8 @@ own as (
     group by method
 ),
 
--- The words that a part of a text has, by their numbers there; null for a whole text.
+-- The words that a part of a text has, by their numbers there; null for a whole text. Of a pair
+-- those of each text that the rationale is of.
 parts as (
     select
         instance_id,
@@ -158,9 +159,12 @@ parts as (
         question,
         case
             when truncated or "window" is not null
-                then list_distinct(list_filter(
-                    word_ids, lambda word, t: word is not null and segment[t] = 0
-                ))
+                then list_transform([0, 1], lambda text: list_distinct(list_filter(
+                    word_ids,
+                    lambda word, t: word is not null
+                        and segment[t] = text
+                        and list_contains(coalesce(rationale_segments, [0]), text)
+                )))
         end as numbers
     from instances
     where rationale is not null
@@ -173,17 +177,19 @@ placed as (
         f.text_words,
         p.row_id,
         p.numbers,
-        max(list_max(p.numbers)) over (
-            partition by f.method, p.row_id
-            order by p."window", p.question
-            rows between unbounded preceding and 1 preceding
-        ) as last_before,
+        max(list_max(p.numbers[1])) over earlier as last_before,
+        max(list_max(p.numbers[2])) over earlier as last_before_of_pair,
         -- Questions about a part have the same words.
         p.question is not distinct from min(p.question) over (
             partition by f.method, p.row_id, p."window"
         ) as is_first
     from found as f
     join parts as p using (instance_id)
+    window earlier as (
+        partition by f.method, p.row_id
+        order by p."window", p.question
+        rows between unbounded preceding and 1 preceding
+    )
 ),
 
 -- A window's words but for those that the windows before it have.
@@ -196,7 +202,10 @@ covered as (
         sum(
             case
                 when numbers is null then words
-                else len(list_filter(numbers, lambda word: word > coalesce(last_before, -1)))
+                else len(list_filter(numbers[1], lambda word: word > coalesce(last_before, -1)))
+                    + len(list_filter(
+                        numbers[2], lambda word: word > coalesce(last_before_of_pair, -1)
+                    ))
             end
         ) filter (is_first) as seen
     from placed

@@ -5,7 +5,8 @@
 --
 -- Metrics of a choice of words choose as many as the rationale has, m; precision, recall and F1 are
 -- then the same. `plausibility` also has the two usual choices of the same size for a whole corpus.
--- Spans are runs of neighbouring words, of the choice and of the rationale.
+-- Spans are runs of neighbouring words, of the choice and of the rationale; none goes on from the
+-- first text of a pair to the second.
 --
 -- What fools them is said in `plausibility`.
 --
@@ -38,6 +39,8 @@
 --   text_words         Number of words of the whole text: more than n if it was cut or windowed
 --   unseen             text_words - n: words that the instance lacks, beyond the model's limit or
 --                      in other windows, where the rationale may mark some too
+--   first_words        Number of the n words that are of the first text of a pair; a rationale of
+--                      both marks words of both, and those of the second are counted on
 create view plausibility_by_instance as
 with chosen as (
     select
@@ -52,10 +55,10 @@ spans as (
     select
         *,
         len(list_intersect(chosen, marked)) as found,
-        list_filter(chosen, lambda w: not list_contains(chosen, w - 1)) as firsts,
-        list_filter(chosen, lambda w: not list_contains(chosen, w + 1)) as lasts,
-        list_filter(marked, lambda w: not list_contains(marked, w - 1)) as true_firsts,
-        list_filter(marked, lambda w: not list_contains(marked, w + 1)) as true_lasts,
+        span_firsts(chosen, first_words) as firsts,
+        span_lasts(chosen, first_words) as lasts,
+        span_firsts(marked, first_words) as true_firsts,
+        span_lasts(marked, first_words) as true_lasts,
         -- Precision among the words that score as high as each marked one, and among the higher.
         list_transform(
             hits,
@@ -84,10 +87,12 @@ matched as (
 parts as (
     select
         i.instance_id,
-        word_count(t.text) as text_words
+        coalesce(i.rationale_segments, [0]) as own_texts,
+        if(list_contains(own_texts, 0), word_count(t.text), 0)
+            + if(list_contains(own_texts, 1), word_count(t.text_pair), 0) as text_words
     from instances as i
     left join (
-        select row_id, text from instances where text is not null
+        select row_id, text, text_pair from instances where text is not null
     ) as t using (row_id)
     where i.rationale is not null and (i.truncated or i."window" is not null)
 )
@@ -107,6 +112,7 @@ select
     marked as rationale,
     ranked,
     case when p.instance_id is null then words else p.text_words end as text_words,
-    case when p.instance_id is null then 0 else p.text_words - words end as unseen
+    case when p.instance_id is null then 0 else p.text_words - words end as unseen,
+    first_words
 from matched
 left join parts as p using (instance_id);

@@ -15,7 +15,8 @@ from tests.support.synthetic_run import Row
 
 _TABLES = ("instances", "attributions", "failures")
 _VIEWS = (
-    *("document_tokens", "documents", "matching_spans", "harmonic_mean"),
+    *("document_tokens", "documents", "span_firsts", "span_lasts"),
+    *("matching_spans", "harmonic_mean"),
     *("document_word_ranks", "document_plausibility"),
 )
 

@@ -55,6 +55,8 @@ NEW = (
     "complexity",
     "ranking",
     "ranking_agreement",
+    "span_firsts",
+    "span_lasts",
     "matching_spans",
     "word_ranks",
     "word_count",
@@ -516,6 +518,7 @@ def plausibilities(run: SyntheticRun) -> dict[tuple[str, str], tuple[Ranked, Row
                 "ranked": [word + 1 for word in ranked.order],
                 "text_words": len(ranked.scores),
                 "unseen": 0,
+                "first_words": len(ranked.scores),
             },
         )
     return found
@@ -557,7 +560,7 @@ def test_plausibility(opened: Opened) -> None:
             precision = mean(n / len(a) for n, a in zip(hits, spans, strict=True))
             recall = mean(n / len(runs(b)) for n, b in zip(hits, true, strict=True))
             iou[name] = f1(precision, recall)
-        means = {name: mean(row[name] for row in own) for name in list(own[0])[2:-4]}
+        means = {name: mean(row[name] for row in own) for name in list(own[0])[2:-5]}
         expected[(method,)] = {
             "n": len(own),
             "token_f1": means["token_f1"],
@@ -582,26 +585,35 @@ def test_plausibility(opened: Opened) -> None:
 
 
 def tables_of_words(
-    texts: Sequence[tuple[list[int] | None, list[int], list[float]]], word_score: str = "max"
+    texts: Sequence[tuple[list[int] | None, list[int | None], list[float]]],
+    word_score: str = "max",
+    pairs: Sequence[tuple[int, list[int] | None]] | None = None,
 ) -> Connection:
-    """Instances from (rationale, words, scores) per token, between two special tokens."""
+    """Instances from (rationale, words, scores) per token, between two special tokens.
+
+    Of pairs also the number of the first text's tokens, and which texts the rationale is of.
+    """
     connection = duckdb.connect()
     connection.execute("create table methods (method text, word_score text)")
     connection.execute("insert into methods values ('one', ?)", [word_score])
     connection.execute(
         'create table instances (instance_id text, row_id text, "window" int, truncated bool, '
-        "text text, word_ids int[], segment int[], rationale tinyint[], question int)"
+        "text text, word_ids int[], segment int[], rationale tinyint[], question int, "
+        "text_pair text, rationale_segments tinyint[])"
     )
     create_tables(connection, "attributions")
     for number, (rationale, words, scores) in enumerate(texts):
         row = [str(number), str(number), None, False, None, [None, *words, None]]
         marks = None if rationale is None else [0, *rationale, 0]
-        segments = [0] * (len(words) + 2)
+        first, of = (len(words), None) if pairs is None else pairs[number]
+        segments = [int(token > first) for token in range(len(words) + 2)]
         connection.execute(
-            "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?, null)", [*row, segments, marks]
+            "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?, null, null, ?)",
+            [*row, segments, marks, of],
         )
         insert_scores(connection, str(number), "one", [9.0, *scores, 9.0])
-    registered: tuple[str, ...] = ("matching_spans", "word_ranks", "word_count", "harmonic_mean")
+    registered: tuple[str, ...] = ("span_firsts", "span_lasts", "matching_spans", "word_ranks")
+    registered += ("word_count", "harmonic_mean")
     registered += ("plausibility_by_instance", "plausibility")
     for view in views(*registered, "pointing_by_instance", "pointing"):
         connection.execute(view.sql)
@@ -633,6 +645,31 @@ def test_plausibility_by_hand() -> None:
     assert total["eraser_iou_f1"] == row["iou_f1"]
     # Each word for itself: 2 and 3 reach a half of the span 2 to 3, and word 6 is not chosen.
     assert total["hatexplain_iou_f1"] == pytest.approx(f1(2 / 3, 2 / 2))
+
+
+def test_rationales_of_pairs_by_hand() -> None:
+    """Words 3 and 4 are marked and chosen, of two texts: two spans, not one."""
+    words = [0, 1, 2, None, 0, 1, 1, 2]
+    marks = [0, 0, 1, 0, 1, 0, 0, 1]
+    scores = [0.7, 0.1, 0.9, 9.0, 0.8, 0.2, 0.3, 0.4]
+    of_first = [0, 0, 1, 0, 0, 0, 0, 0]
+    cases: Any = [(marks, words, scores)] * 2 + [(of_first, words, scores)]
+    # [SEP], of a score that no word has, is the last token of the first text.
+    pairs: Any = [(4, [0, 1]), (4, [1]), (4, None)]
+    with tables_of_words(cases, "sum", pairs) as connection:
+        ranks = by(select(connection, "from word_ranks"), "instance_id")
+        rows = by(select(connection, "from plausibility_by_instance"), "instance_id")
+        (total,) = select(connection, "from plausibility")
+    names = ("words", "first_words", "marked", "ranked")
+    assert [ranks["0",][name] for name in names] == [6, 3, [3, 4, 6], [3, 4, 1, 5, 6, 2]]
+    assert [ranks["1",][name] for name in names] == [3, 0, [1, 3], [1, 2, 3]]
+    assert [ranks["2",][name] for name in names] == [3, 3, [3], [3, 1, 2]]
+    assert ranks["0",]["scores"] == pytest.approx([0.7, 0.1, 0.9, 0.8, 0.5, 0.4])
+    # The spans 1, 3 and 4 against 3, 4 and 6: none is of words of both texts.
+    both = rows["0",]
+    assert [both[name] for name in ("iou_precision", "iou_recall")] == pytest.approx([2 / 3] * 2)
+    assert [rows["1",][name] for name in ("token_f1", "iou_f1")] == pytest.approx([1 / 2, 2 / 3])
+    assert (rows["2",]["token_f1"], rows["2",]["first_words"], total["n"]) == (1, 3, 3)
 
 
 def test_pointing(opened: Opened) -> None:
@@ -731,7 +768,7 @@ def test_parts_of_texts_are_told_from_whole_ones() -> None:
             ids, segments = [None, *words, None], [0] * (len(words) + 2)
             rationale = [0, *(int(word in marks[row_id]) for word in words), 0]
             connection.execute(
-                "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?, null)",
+                "insert into instances values (?, ?, ?, ?, ?, ?, ?, ?, null, null, null)",
                 [name, row_id, number, truncated, text, ids, segments, rationale],
             )
             scores = [0.0, *map(float, words), 0.0]

@@ -43,9 +43,10 @@ class Instance:
         text_pair: The second text of a pair.
         split: Split of the corpus.
         label: Gold class, None if unknown.
-        rationale: 1 where the token's word is in the gold rationale, [T], or None.
-        text_rationale: 1 for each word of the whole first text that is in the gold rationale, or
+        rationale: 1 where the token's word is in the gold rationale of its text, [T], or None.
+        text_rationale: 1 for each word of the whole first text that is in its gold rationale, or
             None; of parts of texts too, which lack some of the words.
+        text_pair_rationale: The same of the second text.
         roles: Role of the token's word in the sentence, None for none, [T], or None.
         subset: Subset of the corpus that it is of, or None.
         truncated: Whether the text was longer than the limit, and this is what is left of it.
@@ -97,6 +98,7 @@ class Instance:
     label: int | None = None
     rationale: Ints | None = None
     text_rationale: tuple[int, ...] | None = None
+    text_pair_rationale: tuple[int, ...] | None = None
     roles: tuple[str | None, ...] | None = None
     subset: str | None = None
     truncated: bool = False
@@ -124,6 +126,13 @@ class Instance:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def rationale_segments(self) -> tuple[int, ...] | None:
+        """Texts that the rationale is of (``segment``); None for the first alone, or none."""
+        if self.text_pair_rationale is None:
+            return None
+        return (1,) if self.text_rationale is None else (0, 1)
 
     @property
     def outputs(self) -> tuple[int, ...] | None:

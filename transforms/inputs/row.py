@@ -35,7 +35,8 @@ class Row:
     ``kind``, its ``start`` and its ``end``, in characters of the text or in ids. ``problem`` says
     what was wrong with the row when it was read; such a row fails with that message.
     ``corpus_row`` is its number in the corpus, from 0. ``given`` has scores that others computed
-    for it, by method (``given_scores.Given``).
+    for it, by method (``given_scores.Given``). ``rationale`` has 0 or 1 for each word of the text,
+    ``rationale_pair`` for each of ``text_pair``.
     """
 
     instance_id: str
@@ -44,6 +45,7 @@ class Row:
     split: str | None = None
     label: int | None = None
     rationale: Sequence[int] | None = None
+    rationale_pair: Sequence[int] | None = None
     roles: Sequence[str | None] | None = None
     subset: str | None = None
     input_ids: Sequence[int] | None = None

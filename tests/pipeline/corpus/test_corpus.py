@@ -110,6 +110,17 @@ def test_none_is_no_column(classifier: Model) -> None:
     }
 
 
+def test_a_rationale_of_second_texts_needs_these(classifier: Model) -> None:
+    names = "premise hypothesis rationale rationale_pair"
+    roles = {"text": "premise", "pair": "hypothesis", "rationale": "rationale"}
+    assert columns_of(names, classifier) == {**roles, "rationale_pair": "rationale_pair"}
+    first = {"text": "premise", "rationale": "rationale"}
+    assert columns_of(names, classifier, pair="none") == first
+    message = "--rationale-pair-column marks: .* second texts .*: name one with --pair-column"
+    with pytest.raises(UsageError, match=message):
+        columns_of("text other marks", classifier, rationale_pair="marks")
+
+
 def test_a_missing_text_column_is_explained(classifier: Model) -> None:
     message = "no text column that could be guessed; its columns are a, b: name one with --text-col"
     with pytest.raises(UsageError, match=message):

@@ -10,7 +10,12 @@ from transformers import PreTrainedTokenizerFast
 
 from attribeam.transforms.inputs.batch import Instance, Ints
 from attribeam.transforms.inputs.row import EncodeOptions, Row, RowError
-from attribeam.transforms.inputs.text.words import spread_rationale, spread_roles, whitespace_words
+from attribeam.transforms.inputs.text.words import (
+    pair_rationale,
+    spread_rationale,
+    spread_roles,
+    whitespace_words,
+)
 from attribeam.transforms.network.model import Model
 
 
@@ -91,6 +96,7 @@ def of_encoding(
         label=row.label,
         rationale=spread_rationale(row, word_ids, sequence, options),
         text_rationale=None if row.rationale is None else tuple(row.rationale),
+        text_pair_rationale=pair_rationale(row),
         roles=spread_roles(row, word_ids, sequence, options),
         subset=row.subset,
         truncated=truncated,

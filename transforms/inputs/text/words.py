@@ -29,14 +29,40 @@ def whitespace_words(
 def spread_rationale(
     row: Row, word_ids: Ints, sequence: Sequence[int], options: EncodeOptions
 ) -> Ints | None:
-    """Spreads a rationale given per whitespace word of the first text over the tokens."""
-    if row.rationale is None:
+    """Spreads the rationales given per whitespace word of the texts over the tokens.
+
+    Raises:
+        RowError: If one is of a text that is not there, or of another number of words.
+    """
+    if row.rationale is not None:
+        _check_words("rationale", row.rationale, row.text, options)
+    of_pair = pair_rationale(row)
+    if of_pair is not None:
+        _check_words("rationale_pair", of_pair, row.text_pair, options)
+    if row.rationale is None and of_pair is None:
         return None
-    _check_words(row, "rationale", row.rationale, options)
     marks = np.zeros(len(word_ids), np.int8)
-    first = (np.array(sequence) == 0) & (word_ids >= 0)
-    marks[first] = np.array(row.rationale, np.int8)[word_ids[first]]
+    for text, given in enumerate((row.rationale, of_pair)):
+        if given is not None:
+            own = (np.array(sequence) == text) & (word_ids >= 0)
+            marks[own] = np.array(given, np.int8)[word_ids[own]]
     return marks  # type: ignore[return-value]
+
+
+def pair_rationale(row: Row) -> tuple[int, ...] | None:
+    """The rationale of the second text; None without one.
+
+    Raises:
+        RowError: If there is no second text that it could be of.
+    """
+    if row.rationale_pair is None:
+        return None
+    if row.text_pair:
+        return tuple(row.rationale_pair)
+    if len(row.rationale_pair):
+        count = len(row.rationale_pair)
+        raise RowError(f"the rationale_pair has {count} entries, but the row has no second text")
+    return None
 
 
 def spread_roles(
@@ -45,13 +71,15 @@ def spread_roles(
     """Spreads roles given per whitespace word of the first text over the tokens."""
     if row.roles is None:
         return None
-    _check_words(row, "roles", row.roles, options)
+    _check_words("roles", row.roles, row.text, options)
     pairs = zip(word_ids.tolist(), sequence, strict=True)
     return tuple(row.roles[word] if text == 0 and word >= 0 else None for word, text in pairs)
 
 
-def _check_words(row: Row, name: str, given: Sequence[object], options: EncodeOptions) -> None:
-    count = len((row.text or "").split())
+def _check_words(
+    name: str, given: Sequence[object], text: str | None, options: EncodeOptions
+) -> None:
+    count = len((text or "").split())
     if len(given) != count:
         raise RowError(f"the {name} has {len(given)} entries for {count} words")
     if options.words != "whitespace":

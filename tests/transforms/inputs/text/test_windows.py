@@ -286,6 +286,73 @@ def test_the_text_is_stored_once(out: Path, connection: duckdb.DuckDBPyConnectio
     assert {word for (word,) in found} == {*TEXTS[4].split()[56:]}
 
 
+def test_rationales_of_second_texts(model_folder: Path, tmp_path: Path) -> None:
+    """The mask itself finds all of it, in whole texts and windows, of one text or of both."""
+    few, marks = words(3), [0, 0, 1]
+    many, far = words(20), [1, *[0] * 18, 1]
+    pair = {"text": few, "text_pair": few, "rationale": marks}
+    given: Rows = [
+        {"id": "both", **pair, "rationale_pair": [1, 0, 0]},
+        {"id": "long", **pair, "text_pair": many, "rationale_pair": far},
+        {"id": "long first", **pair, "text": many, "rationale": far, "rationale_pair": marks},
+        {"id": "second", **pair, "rationale": None, "rationale_pair": marks},
+        {"id": "first", **pair},
+        {"id": "unmarked", **pair, "rationale_pair": [0, 0, 0]},
+        {"id": "alone", **pair, "text_pair": None, "rationale_pair": []},
+        {"id": "of none", **pair, "text_pair": None, "rationale_pair": [1]},
+        {"id": "of wrong length", **pair, "rationale_pair": [1]},
+    ]
+    corpus = write_jsonl(tmp_path / "c.jsonl", given)
+    plain = {"methods": "mask_itself,random", "evaluation": None, "max_length": 24}
+    run_windows(model_folder, corpus, tmp_path / "out", **plain)
+    assert verify(tmp_path / "out").problems == []
+    of_mask = "where method = 'mask_itself'"
+    with open_run(tmp_path / "out", commented=False) as connection:
+        failures = dict(connection.execute("select instance_id, message from failures").fetchall())
+        stored = connection.execute(
+            "select row_id, rationale_segments, text_rationale, text_pair_rationale "
+            'from instances where "window" is null or "window" = 0'
+        ).fetchall()
+        windows = connection.execute('select count("window") from instances').fetchall()
+        ranks = connection.execute(
+            "select row_id, words, first_words, marked, unseen, list_sort(ranked[:len(marked)]) "
+            f"from document_word_ranks {of_mask}"
+        ).fetchall()
+        whole = connection.execute(
+            "select n, token_f1, eraser_share, average_precision, text_words, unseen "
+            f"from document_plausibility {of_mask}"
+        ).fetchall()
+        parts = connection.execute(
+            "select token_f1, iou_f1, average_precision, texts, text_words, unseen "
+            f"from plausibility {of_mask}"
+        ).fetchall()
+    assert failures == {
+        "of none": "the rationale_pair has 1 entries, but the row has no second text",
+        "of wrong length": "the rationale_pair has 1 entries for 3 words",
+    }
+    of_both = {"both": (None, None), "unmarked": (None, None)}
+    of_both |= {"long": (marks, far), "long first": (far, marks)}
+    for name, texts, *marked in stored:
+        assert texts == {"second": [1]}.get(name, [0, 1] if name in of_both else None)
+        assert tuple(marked) == of_both.get(name, (None, None))
+    assert windows[0][0] >= 4
+    expected = {
+        "both": (6, 3, [3, 4]),
+        "long": (23, 3, [3, 4, 23]),
+        "long first": (23, 20, [1, 20, 23]),
+        "second": (3, 0, [3]),
+        "first": (3, 3, [3]),
+        "unmarked": (6, 3, [3]),
+        "alone": (3, 3, [3]),
+    }
+    assert {name: row for name, *row in ranks} == {
+        name: [*row, 0, row[2]] for name, row in expected.items()
+    }
+    share = np.mean([len(marked) / count for count, _, marked in expected.values()])
+    assert whole == [(7, 1, pytest.approx(share), 1, 67, 0)]
+    assert parts == [(1, 1, 1, 7, 67, 0)]
+
+
 def test_what_a_window_says_depends_on_it_alone(
     model_folder: Path, out: Path, tmp_path: Path
 ) -> None:
