@@ -1,7 +1,7 @@
 """Whether the order of the methods survives another operation, another end, another model."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -9,19 +9,19 @@ from attribeam.analysis.comparing import orders_with
 from attribeam.analysis.report.values import finite, query_rows
 
 # By text first, then by what the bootstrap draws: the order of the methods' means each time.
-_OPERATIONS = """\
+_SCORES = """\
 with scores as (
     select
         f.method,
         f.protocol,
         f.operation,
         i.row_id as of_text,
-        avg(f.auc_difference) as score
+        {scores}
     from faithfulness_by_instance as f
     semi join (from compared_curves(true, null) where compared)
         using (instance_id, method, protocol, operation)
     join instances as i using (instance_id)
-    where f.method <> 'random' and f.auc_difference is not null
+    where f.method <> 'random' and {known}
     group by all
 ),
 weighed as (
@@ -37,10 +37,18 @@ means as (
         protocol,
         operation,
         replicate,
-        sum(weight * score) / nullif(sum(weight), 0) as mean
+        {means}
     from weighed
     group by all
 ),
+"""
+_OPERATIONS = (
+    _SCORES.format(
+        scores="avg(f.auc_difference) as score",
+        known="f.auc_difference is not null",
+        means="sum(weight * score) / nullif(sum(weight), 0) as mean",
+    )
+    + """\
 orders as (
     select
         a.protocol,
@@ -66,7 +74,38 @@ from orders
 group by protocol, one, other
 having max(methods) > 2
 order by protocol, one, other"""
-_ENDS = "select protocol, operation, methods, kendall from ranking_agreement where methods > 2"
+)
+# As the view `ranking_agreement`, without random scores, which make it high.
+_ENDS = (
+    _SCORES.format(
+        scores="-avg(f.auc_morf) as most_first,\n        avg(f.auc_lerf) as least_first",
+        known="f.auc_morf is not null and f.auc_lerf is not null",
+        means="sum(weight * most_first) / nullif(sum(weight), 0) as most,\n"
+        "        sum(weight * least_first) / nullif(sum(weight), 0) as least",
+    )
+    + """\
+orders as (
+    select
+        protocol,
+        operation,
+        replicate,
+        count(*) as methods,
+        kendall_tau(list(most order by method), list(least order by method)) as kendall
+    from means
+    group by all
+)
+select
+    protocol,
+    operation,
+    max(methods) as methods,
+    max(kendall) filter (replicate = 0) as kendall,
+    quantile_cont(kendall, 0.025) filter (replicate > 0) as low,
+    quantile_cont(kendall, 0.975) filter (replicate > 0) as high
+from orders
+group by protocol, operation
+having max(methods) > 2
+order by protocol, operation"""
+)
 
 
 class Survival(NamedTuple):
@@ -97,14 +136,12 @@ def survivals(connection: duckdb.DuckDBPyConnection, others: Sequence[str]) -> l
     found = []
     for row in query_rows(connection, _OPERATIONS):
         if (tau := finite(row["kendall"])) is not None:
-            low, high = finite(row["low"]), finite(row["high"])
-            interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
             what = f"by {row['one']} and by {row['other']}" + _of(row["protocol"])
-            found.append(Survival(what, row["methods"], tau, interval, _OPERATIONS))
+            found.append(Survival(what, row["methods"], tau, _interval(row), _OPERATIONS))
     for row in query_rows(connection, _ENDS):
         if (tau := finite(row["kendall"])) is not None:
             what = f"most and least relevant first, by {row['operation']}" + _of(row["protocol"])
-            found.append(Survival(what, row["methods"], tau, "", _ENDS))
+            found.append(Survival(what, row["methods"], tau, _interval(row), _ENDS))
     for other in others:
         sql = _between(other)
         for row in query_rows(connection, sql):
@@ -112,6 +149,11 @@ def survivals(connection: duckdb.DuckDBPyConnection, others: Sequence[str]) -> l
                 what = f"here and in {other}, {row['metric']} by {row['operation']}"
                 found.append(Survival(what + _of(row["protocol"]), row["methods"], tau, "", sql))
     return found
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    low, high = finite(row["low"]), finite(row["high"])
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
 def _of(protocol: str) -> str:

@@ -113,34 +113,36 @@ def test_order_of_three_methods_survives(tmp_path: Path) -> None:
         found = {row.what: row for row in survivals(connection, ["same"])}
         again = [row["kendall"] for row in dict_rows(connection, found["by mask and by pad"].sql)]
         scores = list(dict_rows(connection, "from faithfulness_by_instance"))
-    means: dict[str, np.ndarray[Any, Any]] = {}
     names = sorted({row["instance_id"] for row in scores})
     weights = np.vstack([np.ones(len(names)), poisson_weights(names)])
-    for operation in ("mask", "pad"):
-        table = [
-            [
-                next(
-                    row["auc_difference"]
-                    for row in scores
-                    if (row["instance_id"], row["method"], row["operation"])
-                    == (name, method, operation)
-                )
-                for method in ("attention", "gradient", "paths")
-            ]
-            for name in names
-        ]
-        means[operation] = weights @ np.array(table)
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    taus = sum(
-        np.sign(means["mask"][:, a] - means["mask"][:, b])
-        * np.sign(means["pad"][:, a] - means["pad"][:, b])
-        for a, b in pairs
-    ) / len(pairs)
-    row = found["by mask and by pad"]
-    assert (row.methods, row.kendall) == (3, pytest.approx(taus[0]))
-    assert again == [pytest.approx(row.kendall)]
-    low, high = np.percentile(taus[1:], [2.5, 97.5])
-    assert row.interval == f"{low:.3f} to {high:.3f}"
+
+    def means(column: str, operation: str) -> np.ndarray[Any, Any]:
+        """A method's mean, weighed, by draw of the bootstrap."""
+        known = {
+            (row["instance_id"], row["method"]): row[column]
+            for row in scores
+            if row["operation"] == operation
+        }
+        methods = ("attention", "gradient", "paths")
+        return weights @ np.array([[known[name, method] for method in methods] for name in names])
+
+    for what, one, other in (
+        ("by mask and by pad", means("auc_difference", "mask"), means("auc_difference", "pad")),
+        (
+            "most and least relevant first, by mask",
+            -means("auc_morf", "mask"),
+            means("auc_lerf", "mask"),
+        ),
+    ):
+        taus = sum(
+            np.sign(one[:, a] - one[:, b]) * np.sign(other[:, a] - other[:, b])
+            for a, b in ((0, 1), (0, 2), (1, 2))
+        ) / np.float64(3)
+        row = found[what]
+        assert (row.methods, row.kendall) == (3, pytest.approx(taus[0]))
+        low, high = np.percentile(taus[1:], [2.5, 97.5])
+        assert row.interval == f"{low:.3f} to {high:.3f}"
+    assert again == [pytest.approx(found["by mask and by pad"].kendall)]
     between = [row for what, row in found.items() if what.startswith("here and in same")]
     assert len(between) == 6
     assert {row.kendall for row in between} == {1.0}
