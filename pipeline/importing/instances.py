@@ -240,13 +240,12 @@ def _add_lists(columns: dict[str, Any], record: Record) -> None:
     """Adds what a record says of each unit.
 
     Raises:
-        InstanceError: If it says it of another number of units.
+        InstanceError: If it says it of another number of units, or of texts that there are not.
     """
     length = len(columns["special"])
-    if columns["rationale_segments"] not in (None, [0], [1], [0, 1]):
-        raise InstanceError(
-            f"its rationale_segments are {columns['rationale_segments']!r:.60}, not [0, 1]"
-        )
+    texts = columns["rationale_segments"]
+    if texts not in (None, [0], [1], [0, 1]):
+        raise InstanceError(f"its rationale_segments are {texts!r:.60}, not [0], [1] or [0, 1]")
     for name in _LISTS:
         value = record.get(name)
         if value is None:

@@ -231,6 +231,8 @@ def test_what_does_not_fit_is_a_failure(tmp_path: Path) -> None:
         {"id": "r4", "scores": [1.0]},
         {"id": "r5", "tokens": ["a"], "scores": [None]},
         {"id": "r6", "tokens": ["a", "b"], "special": [True], "scores": [1.0, 2.0]},
+        {"id": "r7", "tokens": ["a"], "scores": [1.0], "rationale_segments": [2]},
+        {"id": "r8", "tokens": ["a"], "scores": [1.0], "rationale_segments": [0, 1]},
     ]
     bad = write_jsonl(tmp_path / "bad.jsonl", lines)
     other = [{"id": "r3", "tokens": ["a"], "scores": [1.0], "label": "neg"}]
@@ -247,6 +249,12 @@ def test_what_does_not_fit_is_a_failure(tmp_path: Path) -> None:
     assert told["r5", "good"] == "no scores were given for it"
     assert "are no numbers" in told["r5", "bad"]
     assert told["r6", None] == "its special has 1 entries, and it has 2 tokens"
+    assert told["r7", None] == "its rationale_segments are [2], not [0], [1] or [0, 1]"
+    of = {
+        r["instance_id"]: r["rationale_segments"]
+        for r in table(tmp_path / "run", "instances").to_pylist()
+    }
+    assert of["r8"] == [0, 1] and of["r1"] is None
 
 
 @pytest.mark.parametrize(
