@@ -211,8 +211,8 @@ def parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argpars
     plot.add_argument(
         "name",
         metavar="NAME",
-        help="degradation, information_flow, pruning, pattern_flow, pattern_consistency, "
-        "pattern_ablation or overlays (of pictures)",
+        help="degradation, cost_faithfulness, information_flow, pruning, pattern_flow, "
+        "pattern_consistency, pattern_ablation or overlays (of pictures)",
     )
     plot.add_argument(
         "-o",

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from attribeam.analysis.plots.plots import plot
+from attribeam.analysis.plots.plots import PLOTS, plot
+from attribeam.pipeline.commands.arguments import parsers
 from attribeam.schemas import UsageError
 from tests.support.synthetic_run import METHODS, synthetic_run, write_run
 
@@ -49,3 +50,10 @@ def test_what_cannot_be_is_refused(
     with pytest.raises(UsageError, match=message):
         plot(folder, "degradation", tmp_path / name, **more)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_every_plot(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsers()[0].parse_args(["plot", "--help"])
+    said = capsys.readouterr().out
+    assert [name for name in PLOTS if name not in said] == []
