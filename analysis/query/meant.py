@@ -15,8 +15,12 @@ from attribeam.schemas.tables import EVALUATIONS
 _TABLE = re.compile(r"Catalog Error: Table with name (\S+) does not exist")
 _COLUMN = re.compile(r'Binder Error: Referenced column "([^"]+)" not found in FROM clause')
 _CANDIDATES = re.compile(r'"([^"]+)"')
-# What a method is compared with: a text, or several in parentheses.
-_COMPARED = re.compile(r"\bmethod(?:_[ab])?\s*(?:=|==|<>|!=|\bin)\s*(\([^()]*\)|'[^']*')", re.I)
+# What a method is compared with: a text, or several in parentheses; or the list that a macro takes.
+_COMPARED = re.compile(
+    r"\bmethod(?:_[ab])?\s*(?:=|==|<>|!=|\bin)\s*(\([^()]*\)|'[^']*')"
+    r"|\bmethods\s*:?=\s*(\[[^\[\]]*\])",
+    re.I,
+)
 _TEXT = re.compile(r"'((?:[^']|'')*)'")
 _NAMES = (
     "select name from (select table_name as name, * from duckdb_tables() "
@@ -31,13 +35,25 @@ def explained(message: str, connection: duckdb.DuckDBPyConnection) -> str:
         # DuckDB's guess prefers its own catalogue.
         names = [name for (name,) in connection.execute(_NAMES).fetchall()]
         first = message.splitlines()[0]
-        near = _near(found[1].strip("\"'!"), names)
+        name = found[1].strip("\"'!")
+        if name.lower() in _macros(connection):
+            return f"{first}\n{name} is a macro: it takes parentheses, as in `from {name}(...)`."
+        near = _near(name, names)
         return f"{first}\n{near.capitalize()}There are: {', '.join(names)}."
     if found := _COLUMN.search(message):
         first, _, more = message.partition("\n")
         near = _near(found[1], _CANDIDATES.findall(more))
         return f"{first}\n{near.capitalize()}{more}" if near else message
     return message
+
+
+def _macros(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Names of what stands for a table when it is called."""
+    query = (
+        "select function_name from duckdb_functions() where function_type = 'table_macro' "
+        "and not internal"
+    )
+    return {name for (name,) in connection.execute(query).fetchall()}
 
 
 def unknown_methods(
@@ -50,7 +66,7 @@ def unknown_methods(
         connection: The runs.
         others: Names of other runs that are opened.
     """
-    texts = [text for part in _COMPARED.findall(sql) for text in _TEXT.findall(part)]
+    texts = [text for parts in _COMPARED.findall(sql) for text in _TEXT.findall("".join(parts))]
     if not texts:
         return []
     tables = ["methods", *(f"{identifier(name)}.methods" for name in others)]

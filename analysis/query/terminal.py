@@ -45,8 +45,9 @@ def print_rows(
 
     Texts are cut to fit. Where a line is still too long, columns that have one value in all rows
     are said once, below. Where it still is, headline columns come first, and what doesn't fit
-    follows in further tables, each of which begins with the first column again; of many rows with
-    headline columns the others are named below instead. A number is never cut.
+    follows in further tables, each of which begins again with the first column, and with those of
+    texts that tell its rows apart; of many rows with headline columns the others are named below
+    instead. A number is never cut.
 
     Args:
         names: A name per column.
@@ -65,10 +66,13 @@ def print_rows(
     columns = [columns[at] for at in kept]
     cells = list(zip(*columns, strict=True))
     widths = _fitted(names, columns, numeric, console.width)
-    blocks = _blocks(widths, console.width)
+    repeated = _repeated(columns, numeric)
+    blocks = _blocks(widths, console.width, repeated)
     more = ""
     if len(rows) > _LONG and {*names[1:]} & {*_HEADLINES}:
-        more = ", ".join(names[column] for block in blocks[1:] for column in block[1:])
+        more = ", ".join(
+            names[column] for block in blocks[1:] for column in block if column not in blocks[0]
+        )
         blocks = blocks[:1]
     # Two numbers may be wider than the terminal. Then so is the line: half a number is a wrong one.
     console.width = max(console.width, *(_line([widths[i] for i in block]) for block in blocks))
@@ -244,13 +248,38 @@ def _line(widths: Sequence[int]) -> int:
     return sum(widths) + _GAP * len(widths)
 
 
-def _blocks(widths: Sequence[int], limit: int) -> list[list[int]]:
+def _repeated(columns: Sequence[Sequence[str]], numeric: Sequence[bool]) -> list[int]:
+    """The first column, and those of texts after it that tell rows apart which it doesn't."""
+    repeated = [0] if columns else []
+    texts = [at for at in range(1, len(columns)) if not numeric[at]]
+    known = len({*columns[0]}) if columns else 0
+    for at in texts:
+        if known == len(columns[0]):
+            break
+        apart = len({*zip(*(columns[i] for i in (*repeated, at)), strict=True)})
+        if apart > known:
+            repeated.append(at)
+            known = apart
+    return repeated
+
+
+def _blocks(widths: Sequence[int], limit: int, repeated: Sequence[int]) -> list[list[int]]:
+    """The columns of each table, as many as fit, with those that are repeated first in all."""
+    own = _line([widths[at] for at in repeated])
+    widest = max((widths[at] + _GAP for at in range(len(widths)) if at not in repeated), default=0)
+    if own + widest > limit:
+        repeated = repeated[:1]
     blocks: list[list[int]] = [[]]
     room = limit
     for column, wide in enumerate(widths):
+        if column in blocks[-1]:
+            continue
         if blocks[-1] and wide + _GAP > room:
-            blocks.append([0])
-            room = limit - widths[0] - _GAP
+            blocks.append([*repeated])
+            room = limit - _line([widths[at] for at in repeated])
+            if column in repeated:
+                continue
         blocks[-1].append(column)
         room -= wide + _GAP
-    return blocks
+    # A table that only repeats says nothing.
+    return [block for at, block in enumerate(blocks) if not at or len(block) > len(repeated)]

@@ -1,12 +1,14 @@
 """Tables in a terminal: numbers under each other, and names that were meant."""
 
 from io import StringIO
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from attribeam.analysis import run_query
 from attribeam.analysis.query.terminal import print_rows, shown_column
+from attribeam.schemas import UsageError
 from tests.support.synthetic_run import synthetic_run, write_run
 
 
@@ -44,6 +46,23 @@ def test_what_is_the_same_in_all_rows_is_said_once() -> None:
     out = StringIO()
     print_rows(names[:3], [row[:3] for row in rows], out, width=80)  # It fits.
     assert out.getvalue().count("token") == 3
+
+
+def test_further_tables_say_which_row_is_which() -> None:
+    names = ["method", "kind", "operation", *(f"measure{number}" for number in range(9))]
+    rows = [
+        [method, "x" * len(method), operation, *(0.1 * k + n for k in range(9))]
+        for n, (method, operation) in enumerate(product(("a", "bb"), ("mask", "impute")))
+    ]
+    out = StringIO()
+    print_rows(names, rows, out, width=60)
+    tables = out.getvalue().split("\n\n")
+    further = [table.split() for table in tables if "measure" in table][1:]
+    assert further
+    for words in further:
+        assert words[:2] == ["method", "operation"]
+        assert ["bb", "impute"] in [words[n : n + 2] for n in range(len(words))]
+    assert max(map(len, out.getvalue().splitlines())) <= 60
 
 
 FAITHFULNESS = (
@@ -94,6 +113,7 @@ def test_few_methods_have_all_columns_and_so_has_a_wide_terminal() -> None:
     [
         ("select count(*) from tokens where method = 'gradeint'", "did you mean gradient?"),
         ("from tokens where method in ('paths', 'walks') limit 1", "no method 'walks'"),
+        ("from agreement_over(methods := ['paths', 'walks'])", "no method 'walks'"),
         ("from tokens where method = 'paths' limit 1", ""),
     ],
 )
@@ -103,3 +123,8 @@ def test_methods_that_no_run_has_are_told(
     run_query(folder, sql, out=StringIO())
     err = capsys.readouterr().err
     assert said in err if said else err == ""
+
+
+def test_a_macro_without_parentheses_is_told(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"parentheses, as in `from agreement_over\("):
+        run_query(folder, "from agreement_over", out=StringIO())
