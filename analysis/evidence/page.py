@@ -6,7 +6,7 @@ from pathlib import Path
 
 import duckdb
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from attribeam.analysis.evidence.cited import LEVEL, cited_table
@@ -76,6 +76,7 @@ def _page(
     sources = [digest(script), *([digest(library)] if sections else [])]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["said"] = lambda text: type(text)(of_patches(text)) if pictures else text
+    environment.filters["coded"] = _coded
     identity = manifest["identity"]
     return environment.from_string(template("evidence.html.jinja")).render(
         title=f"Evidence: {identity['model']['source']} on {identity['corpus']['source']}",
@@ -98,6 +99,17 @@ def _page(
             embedded({part.key: [choice.figure for choice in part.figures] for part in sections})
         ),
         plotly=Markup(zipped(library)) if sections else "",
+    )
+
+
+def _coded(text: str) -> Markup:
+    """A sentence with what stands between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # One has no other.
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if at % 2 else escape(part)
+        for at, part in enumerate(parts)
     )
 
 

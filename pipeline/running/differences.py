@@ -51,7 +51,8 @@ def evaluation_differences(
             {k: sorted(v) if isinstance(v, list) else v for k, v in side.items()}
             for side in (old, new)
         )
-        yield from settings_differences("evaluation.", *sides)
+        for difference in settings_differences("evaluation.", *sides):
+            yield difference.replace("evaluation.draws was", "evaluation.draws (--fills) was")
 
 
 def settings_differences(prefix: str, old: Any, new: Any) -> Iterator[str]:

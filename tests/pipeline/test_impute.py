@@ -177,6 +177,8 @@ def test_a_run_knows_what_filled_it(
     save_tiny(other, "bert", "masked_lm", seed=7)
     refused = run(output, "--methods", "saliency", *impute[:3], other, *impute[4:])
     assert refused.status == USAGE and "evaluation.imputer.weights_sha256 was" in refused.err
+    refused = run(output, "--methods", "saliency", *impute[:-1], DRAWS + 1)
+    assert refused.status == USAGE and "evaluation.draws (--fills) was 3, now 4" in refused.err
 
 
 def test_refusals(run: Run, tiny_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -231,6 +231,11 @@ def test_texts_of_a_run_are_no_markup(page: str) -> None:
     assert "&lt;script&gt;alert(1)" in page
 
 
+def test_commands_are_code(page: str) -> None:
+    assert "needs <code>attribeam prune</code> on a run" in page
+    assert "`attribeam" not in re.sub(r"<script.*?</script>|<pre.*?</pre>", "", page, flags=re.S)
+
+
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no run folder"):
         write_evidence(tmp_path)
