@@ -91,7 +91,7 @@ def python(site: Path, *arguments: object) -> str:
 
 def test_the_wheel_holds_one_package_and_all_of_it(wheel: Path) -> None:
     found = {name for name in contents(wheel) if ".dist-info/" not in name}
-    wanted = {"attribeam/__init__.py", "attribeam/py.typed"} | {
+    wanted = {f"attribeam/{name}" for name in ("__init__.py", "__main__.py", "py.typed")} | {
         f"attribeam/{path.relative_to(ROOT)}"
         for part in PARTS
         for path in (ROOT / part).rglob("*")
