@@ -16,6 +16,8 @@ _HASHES: Mapping[str, Sequence[Sequence[str]]] = {
 }
 # What runs of before have in place of the first of these.
 _BEFORE = {"files_sha256": "sha256"}
+# Options that aren't called as what they set.
+_OPTIONS = {"evaluation.draws": "--fills"}
 
 
 def identity_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -51,8 +53,7 @@ def evaluation_differences(
             {k: sorted(v) if isinstance(v, list) else v for k, v in side.items()}
             for side in (old, new)
         )
-        for difference in settings_differences("evaluation.", *sides):
-            yield difference.replace("evaluation.draws was", "evaluation.draws (--fills) was")
+        yield from settings_differences("evaluation.", *sides)
 
 
 def settings_differences(prefix: str, old: Any, new: Any) -> Iterator[str]:
@@ -62,7 +63,9 @@ def settings_differences(prefix: str, old: Any, new: Any) -> Iterator[str]:
         for key in sorted({*old, *new} - {"source"}):
             yield from settings_differences(f"{prefix}{key}.", old.get(key), new.get(key))
     elif old != new:
-        yield f"{prefix.rstrip('.')} was {_short(old)}, now {_short(new)}"
+        path = prefix.rstrip(".")
+        option = f" ({_OPTIONS[path]})" if path in _OPTIONS else ""
+        yield f"{path}{option} was {_short(old)}, now {_short(new)}"
 
 
 def _short(value: Any) -> str:

@@ -49,10 +49,11 @@ def check(model: Model) -> None:
     logits, recorder = model.run_whole(rows), model.run(rows, watch=watch)[1]
     limit = _LIMITS[torch.bfloat16 if model.mixed else model.dtype]
     hidden = recorder.outputs[-1]
-    size = max(_largest(logits), _movement(model, rows, hidden))
+    replayed_head = _head(model, rows, hidden)
+    size = max(_largest(logits), _movement(model, rows, hidden, replayed_head))
     for part, replayed, left, scale in [
         *((*layer, _largest(layer[-1])) for layer in _layers(model, recorder)),
-        ("the head", _head(model, rows, hidden), logits, size),
+        ("the head", replayed_head, logits, size),
         ("what is run for one position alone", model.run(rows)[0], logits, size),
     ]:
         error = _largest(replayed.double() - left.double())
@@ -136,15 +137,20 @@ def _head(model: Model, rows: Rows, hidden: torch.Tensor) -> torch.Tensor:
         return model.logits_of(hidden, rows)
 
 
-def _movement(model: Model, rows: Rows, hidden: torch.Tensor) -> float:
+def _movement(model: Model, rows: Rows, hidden: torch.Tensor, logits: torch.Tensor) -> float:
     """How far logits move, by what share of itself each number that enters the head moves.
 
     It is about the root of the sum of squares of what a linear head adds up.
+
+    Args:
+        model: The model.
+        rows: The row that was run.
+        hidden: What left its last layer, [1, T, d].
+        logits: What the head makes of that.
     """
     signs = torch.from_numpy(np.random.default_rng(0).choice([-1, 1], (4, *hidden.shape)))
-    logits = _head(model, rows, hidden).double()
     moves = [_head(model, rows, hidden + _STEP * own.to(hidden) * hidden) for own in signs]
-    return max(_largest(moved.double() - logits) for moved in moves) / _STEP
+    return max(_largest(moved.double() - logits.double()) for moved in moves) / _STEP
 
 
 def _largest(numbers: torch.Tensor) -> float:
